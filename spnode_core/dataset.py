@@ -1,0 +1,261 @@
+"""Datasets: trajectories of one system, each on its own times, with names and units.
+
+A dataset is checked once, when it is made, and is right from then on: states that are
+missing are NaN and False in ``mask``, everything else is finite, times increase, and
+the first sample of every trajectory is complete. Nothing here imports JAX.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from spnode_core.dataset_checks import KEYS, checked
+from spnode_core.errors import InvalidInput
+from spnode_core.npz import read_npz, write_npz
+from spnode_core.spec import SplitSpec
+
+DEFAULT_LIMIT_BYTES = 4 * 1024**3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Trajectories with names and units; build it with ``check_arrays``.
+
+    Args:
+        states: ``(trajectory, time, state)``, NaN where ``mask`` is False.
+        times: ``(trajectory, time)``, strictly increasing over the samples of a
+            trajectory; behind its last sample the last time repeats or goes on.
+        mask: ``(trajectory, time, state)``, True where a sample is present.
+        names: Name of each state.
+        units: Unit of each state, or empty.
+        time_unit: Unit of time, or empty.
+        parameters: ``(trajectory, parameter)``.
+        parameter_names: Name of each parameter.
+        controls: ``(trajectory, time, control)``, each held until the next time.
+        control_names: Name of each control.
+        conserved: Named sums that each trajectory keeps: name to state to coefficient.
+        positive: Whether the states are known to stay positive.
+    """
+
+    states: np.ndarray
+    times: np.ndarray
+    mask: np.ndarray
+    names: tuple[str, ...]
+    units: tuple[str, ...] = ()
+    time_unit: str = ""
+    parameters: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
+    parameter_names: tuple[str, ...] = ()
+    controls: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros((0, 0, 0))
+    )
+    control_names: tuple[str, ...] = ()
+    conserved: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    positive: bool = False
+
+    @property
+    def trajectories(self) -> int:
+        """Number of trajectories."""
+        return self.states.shape[0]
+
+    @cached_property
+    def elapsed(self) -> np.ndarray:
+        """Times since the start of each trajectory, ``(trajectory, time)``."""
+        return self.times - self.times[:, :1]
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Where any state was sampled, ``(trajectory, time)``."""
+        return np.asarray(self.mask.any(axis=2))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content: equal for equal data, whatever file it came from."""
+        content = hashlib.sha256(b"spnode dataset 1\n")
+        for key, value in sorted(_to_arrays(self).items()):
+            array = np.ascontiguousarray(value)
+            if array.dtype.kind == "U":
+                data = "\0".join(array.ravel().tolist()).encode()
+            else:
+                data = array.astype(array.dtype.newbyteorder("<")).tobytes()
+            content.update(f"{key} {array.dtype.kind} {array.shape}\n".encode())
+            content.update(hashlib.sha256(data).digest())
+        return content.hexdigest()
+
+    def take(self, indices: np.ndarray) -> Self:
+        """Return the trajectories at ``indices``, in that order."""
+        rows = {
+            key: getattr(self, key)[indices]
+            for key in ("states", "times", "mask", "parameters", "controls")
+        }
+        return dataclasses.replace(self, **rows)
+
+    def split(self, split: SplitSpec, seed: int) -> tuple[Self, Self, Self]:
+        """Divide the trajectories at random into training, validation and test.
+
+        Args:
+            split: Fractions held out; a fraction above 0 takes one trajectory at least.
+            seed: Equal seeds divide equal datasets equally.
+
+        Raises:
+            InvalidInput: Too few trajectories for such a split.
+        """
+        count = self.trajectories
+        held = [
+            max(1, round(fraction * count)) if fraction > 0 else 0
+            for fraction in (split.validation, split.test)
+        ]
+        if count - sum(held) < 1:
+            raise InvalidInput(
+                "split",
+                found=f"{count} trajectories for training, validation and test",
+                expected=f"at least {sum(f > 0 for f in held) + 1}; add trajectories, "
+                "or set split.validation or split.test to 0",
+            )
+        order = np.random.default_rng([seed, 20]).permutation(count)
+        validation, test, train = np.split(order, np.cumsum(held))
+        train, validation, test = (np.sort(part) for part in (train, validation, test))
+        return self.take(train), self.take(validation), self.take(test)
+
+
+def check_arrays(arrays: Mapping[str, Any]) -> Dataset:
+    """Build a dataset from arrays by name, or say exactly what is wrong with them.
+
+    Args:
+        arrays: ``states`` (trajectory, time, state) and ``times`` (time,) or
+            (trajectory, time); optionally ``names``, ``units``, ``time_unit``,
+            ``parameters`` (trajectory, parameter), ``parameter_names``, ``controls``
+            (trajectory, time, control), ``control_names``, ``mask`` (trajectory, time)
+            or (trajectory, time, state), ``lengths`` (trajectory,), ``conserved``
+            (sum, state) with ``conserved_names``, and ``positive``.
+
+    Raises:
+        InvalidInput: Names the place, e.g. ``states[3, 17, 1]``, what is there and what
+            belongs there.
+    """
+    return Dataset(**checked(arrays))
+
+
+def load_dataset(
+    path: str | Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES
+) -> Dataset:
+    """Read and check an npz file; its arrays are those of ``check_arrays``.
+
+    Args:
+        path: The file. It need not come from a trusted place.
+        limit_bytes: Most bytes that its arrays may take in memory.
+
+    Raises:
+        InvalidInput: The file or an array in it cannot be used, and why.
+    """
+    return check_arrays(read_npz(Path(path), allowed=KEYS, limit_bytes=limit_bytes))
+
+
+def save_dataset(dataset: Dataset, path: str | Path) -> None:
+    """Write an npz file that ``load_dataset`` reads back to the same digest."""
+    write_npz(Path(path), _to_arrays(dataset))
+
+
+def summarise(dataset: Dataset) -> dict[str, Any]:
+    """Describe a dataset in numbers fit for JSON.
+
+    Returns:
+        Counts, range of times, and for each state its range, the decades its sizes
+        span, whether it stays positive, how many samples are missing, and its fastest
+        time scale: its range over its steepest slope.
+    """
+    present = dataset.present
+    elapsed = np.where(present, dataset.elapsed, np.nan)
+    steps = np.diff(dataset.elapsed, axis=1)
+    shortest, end = float(steps[steps > 0].min()), float(np.nanmax(elapsed))
+    return {
+        "digest": dataset.digest,
+        "trajectories": dataset.trajectories,
+        "samples": int(present.sum()),
+        "samples_per_trajectory": [
+            int(present.sum(axis=1).min()),
+            int(present.sum(axis=1).max()),
+        ],
+        "missing": int((~dataset.mask[present]).sum()),
+        "same_times": bool((dataset.elapsed == dataset.elapsed[0]).all()),
+        "times": {
+            "unit": dataset.time_unit,
+            "start": float(dataset.times.min()),
+            "shortest_step": shortest,
+            "longest": end,
+            "decades": float(np.log10(end / shortest)),
+        },
+        "states": {
+            name: _summarise_state(dataset, i) for i, name in enumerate(dataset.names)
+        },
+        "parameters": _ranges(dataset.parameters, dataset.parameter_names),
+        "controls": _ranges(dataset.controls, dataset.control_names),
+        "conserved": dataset.conserved,
+        "positive": dataset.positive,
+    }
+
+
+def _summarise_state(dataset: Dataset, index: int) -> dict[str, Any]:
+    x = dataset.states[:, :, index]
+    values = x[dataset.mask[:, :, index]]
+    sizes = np.abs(values[values != 0])
+    steps = np.diff(dataset.times, axis=1)
+    both = dataset.mask[:, 1:, index] & dataset.mask[:, :-1, index] & (steps > 0)
+    slopes = np.abs(np.diff(x, axis=1)[both] / steps[both])
+    extent = float(values.max() - values.min())
+    steepest = float(slopes.max()) if slopes.size else 0.0
+    return {
+        "unit": dataset.units[index] if dataset.units else "",
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+        "decades": float(np.log10(sizes.max() / sizes.min())) if sizes.size else 0.0,
+        "positive": bool((values > 0).all()),
+        "missing": int(dataset.present.sum() - values.size),
+        "time_scale": extent / steepest if steepest > 0 else None,
+    }
+
+
+def _ranges(values: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    columns = values.reshape(-1, len(names)) if names else values
+    return {
+        name: {"minimum": float(column.min()), "maximum": float(column.max())}
+        for name, column in zip(names, columns.T, strict=False)
+    }
+
+
+def _to_arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+    """The arrays of the npz form, optional ones only where they say something."""
+    arrays: dict[str, np.ndarray] = {
+        "states": dataset.states,
+        "times": dataset.times,
+        "names": np.array(dataset.names),
+    }
+    if (dataset.times == dataset.times[0]).all():
+        arrays["times"] = dataset.times[0]
+    if not dataset.mask.all():
+        arrays["mask"] = dataset.mask
+    if dataset.units:
+        arrays["units"] = np.array(dataset.units)
+    if dataset.time_unit:
+        arrays["time_unit"] = np.array(dataset.time_unit)
+    if dataset.parameter_names:
+        arrays["parameters"] = dataset.parameters
+        arrays["parameter_names"] = np.array(dataset.parameter_names)
+    if dataset.control_names:
+        arrays["controls"] = dataset.controls
+        arrays["control_names"] = np.array(dataset.control_names)
+    if dataset.conserved:
+        arrays["conserved_names"] = np.array(list(dataset.conserved))
+        arrays["conserved"] = np.array(
+            [
+                [sums.get(name, 0.0) for name in dataset.names]
+                for sums in dataset.conserved.values()
+            ]
+        )
+    if dataset.positive:
+        arrays["positive"] = np.array(True)
+    return arrays

@@ -1,0 +1,279 @@
+"""Datasets: what is accepted, what is refused, and where the fault is said to be."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from spnode_core.dataset import (
+    check_arrays,
+    load_dataset,
+    save_dataset,
+    summarise,
+)
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import SplitSpec
+
+
+def arrays(batch=4, samples=5, size=2, **more):
+    random = np.random.default_rng(3)
+    return {
+        "states": random.uniform(1, 2, (batch, samples, size)),
+        "times": np.arange(samples) * 0.5,
+        **more,
+    }
+
+
+def written(tmp_path, content):
+    path = tmp_path / "data.npz"
+    np.savez(path, **content)
+    return path
+
+
+def test_plain_arrays_become_a_dataset_with_default_names():
+    dataset = check_arrays(arrays())
+    assert dataset.names == ("x1", "x2")
+    assert dataset.times.shape == (4, 5)
+    assert dataset.mask.all()
+    assert dataset.trajectories == 4
+
+
+def test_saved_dataset_loads_to_the_same_digest_and_file_bytes(tmp_path):
+    dataset = check_arrays(
+        arrays(
+            names=["a", "b"],
+            units=["mol", "mol"],
+            time_unit="s",
+            parameters=np.ones((4, 1)),
+            controls=np.zeros((4, 5, 2)),
+            conserved=[[1.0, 1.0]],
+            conserved_names=["mass"],
+            positive=np.array(True),
+            lengths=np.array([5, 4, 3, 5]),
+        )
+    )
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    save_dataset(dataset, first)
+    again = load_dataset(first)
+    save_dataset(again, second)
+    assert again.digest == dataset.digest
+    assert first.read_bytes() == second.read_bytes()
+    assert again.conserved == {"mass": {"a": 1.0, "b": 1.0}}
+    assert again.positive
+    assert again.units == ("mol", "mol")
+
+
+def test_digest_changes_with_one_value_and_not_with_the_container(tmp_path):
+    content = arrays()
+    digest = check_arrays(content).digest
+    np.savez_compressed(tmp_path / "c.npz", **content)
+    assert load_dataset(tmp_path / "c.npz").digest == digest
+    content["states"][1, 2, 0] += 1e-12
+    assert check_arrays(content).digest != digest
+    assert check_arrays(arrays(names=["a", "b"])).digest != digest
+
+
+def test_ragged_trajectories_are_masked_and_padding_is_ignored():
+    content = arrays(lengths=np.array([5, 3, 2, 5]))
+    content["states"][1, 3:] = np.nan
+    content["times"] = np.tile(content["times"], (4, 1))
+    content["times"][2, 2:] = np.nan
+    dataset = check_arrays(content)
+    assert dataset.mask.sum(axis=(1, 2)).tolist() == [10, 6, 4, 10]
+    assert dataset.times[2].tolist() == [0, 0.5, 0.5, 0.5, 0.5]
+    assert np.isnan(dataset.states[1, 3:]).all()
+
+
+def test_columns_that_no_trajectory_reaches_are_no_content():
+    content = arrays()
+    longer = arrays(lengths=np.array([5] * 4))
+    longer["states"] = np.pad(
+        content["states"], ((0, 0), (0, 2), (0, 0)), constant_values=np.nan
+    )
+    longer["times"] = np.append(content["times"], [90.0, 91.0])
+    assert check_arrays(longer).digest == check_arrays(content).digest
+
+
+def test_missing_states_within_a_sample_are_kept_apart():
+    mask = np.ones((4, 5, 2), bool)
+    mask[0, 3, 1] = False
+    dataset = check_arrays(arrays(mask=mask))
+    assert np.isnan(dataset.states[0, 3, 1])
+    assert summarise(dataset)["missing"] == 1
+    assert dataset.present.all()
+
+
+def broken(**changes):
+    content = arrays()
+    for key, change in changes.items():
+        content[key] = change(content) if callable(change) else change
+    return content
+
+
+def nan_at(index):
+    def change(content):
+        states = content["states"].copy()
+        states[index] = np.nan
+        return states
+
+    return change
+
+
+FAULTS = {
+    "no states": ({"states": lambda c: c["states"][0]}, "states", "three dimensions"),
+    "one trajectory": ({"states": lambda c: c["states"][:1]}, "states", "at least 2"),
+    "one time": (
+        {"states": lambda c: c["states"][:, :1], "times": [0.0]},
+        "states",
+        "at least 2 times",
+    ),
+    "text states": ({"states": np.full((4, 5, 2), "a")}, "states", "real numbers"),
+    "complex": ({"states": np.ones((4, 5, 2), complex)}, "states", "real numbers"),
+    "nan": ({"states": nan_at((3, 2, 1))}, r"states\[3, 2, 1\]", "found nan"),
+    "times shape": ({"times": np.arange(4.0)}, "times", r"\(5,\) or \(4, 5\)"),
+    "times equal": (
+        {"times": np.array([0, 1, 1, 2, 3.0])},
+        r"times\[2\]",
+        "strictly increasing",
+    ),
+    "times negative step": (
+        {"times": np.tile([0, 2, 1, 4, 5.0], (4, 1))},
+        r"times\[0, 2\]",
+        "1.0 after 2.0",
+    ),
+    "times inf": ({"times": np.array([0, 1, 2, 3, np.inf])}, r"times\[4\]", "finite"),
+    "unknown": ({"wibble": np.ones(1)}, "wibble", "only arrays named"),
+    "names": ({"names": ["a", "a"]}, r"names\[1\]", "of its own"),
+    "names count": ({"names": ["a"]}, "names", "2 texts"),
+    "parameters": ({"parameters": np.ones(4)}, "parameters", r"\(4, number"),
+    "parameters nan": (
+        {"parameters": np.array([[1.0], [np.nan], [1], [1]])},
+        r"parameters\[1, 0\]",
+        "finite",
+    ),
+    "controls": ({"controls": np.ones((4, 5))}, "controls", r"\(4, 5, number"),
+    "first missing": (
+        {"mask": np.arange(5) > np.zeros((4, 1))},
+        r"mask\[0, 0, 0\]",
+        "first sample",
+    ),
+    "mask dtype": ({"mask": np.ones((4, 5))}, "mask", "bool"),
+    "lengths": ({"lengths": np.array([5, 5, 9, 5])}, r"lengths\[2\]", "from 2 to 5"),
+    "negative": (
+        {"states": lambda c: -c["states"], "positive": np.array(True)},
+        r"states\[0, 0, 0\]",
+        "positive is set",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named_with_its_place(fault, tmp_path):
+    changes, field, message = FAULTS[fault]
+    content = broken(**changes)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        check_arrays(content)
+    assert re.fullmatch(field, caught.value.field)
+    with pytest.raises(InvalidInput, match=message):
+        load_dataset(written(tmp_path, content))
+
+
+def test_missing_array_is_named():
+    with pytest.raises(InvalidInput, match="times: found no such array"):
+        check_arrays({"states": np.ones((2, 3, 1))})
+
+
+def test_pickled_array_is_refused_unread(tmp_path):
+    path = tmp_path / "evil.npz"
+    np.savez(path, states=np.array([[[{"a": 1}]]], dtype=object), times=np.arange(2.0))
+    with pytest.raises(InvalidInput, match="pickled"):
+        load_dataset(path)
+
+
+def test_truncated_file_is_refused(tmp_path):
+    path = written(tmp_path, arrays(batch=40))
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InvalidInput, match="complete"):
+            load_dataset(path)
+
+
+def test_damaged_bytes_are_refused(tmp_path):
+    path = written(tmp_path, arrays(batch=40))
+    whole = bytearray(path.read_bytes())
+    whole[400] ^= 255
+    path.write_bytes(whole)
+    with pytest.raises(InvalidInput, match="damaged"):
+        load_dataset(path)
+
+
+def test_size_limit_is_checked_before_reading(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, states=np.zeros((2, 10**6, 1)), times=np.arange(1e6))
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(InvalidInput, match="at most 1000000"):
+        load_dataset(path, limit_bytes=1_000_000)
+
+
+def test_header_that_claims_too_much_is_refused_before_allocation(tmp_path):
+    buffer = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6, 10**3)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    path = tmp_path / "claims.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("states.npy", buffer.getvalue())
+    with pytest.raises(InvalidInput, match="states: found .* bytes"):
+        load_dataset(path)
+
+
+def test_other_members_and_missing_files_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../evil", b"")
+    with pytest.raises(InvalidInput, match="unknown array"):
+        load_dataset(path)
+    with pytest.raises(InvalidInput, match="no such file"):
+        load_dataset(tmp_path / "nowhere.npz")
+    with pytest.raises(InvalidInput, match="a folder"):
+        load_dataset(tmp_path)
+
+
+def test_split_is_disjoint_complete_and_repeatable():
+    dataset = check_arrays(arrays(batch=20))
+    parts = dataset.split(SplitSpec(), seed=5)
+    assert [p.trajectories for p in parts] == [16, 2, 2]
+    starts = np.concatenate([p.states[:, 0, 0] for p in parts])
+    assert sorted(starts) == sorted(dataset.states[:, 0, 0])
+    again = dataset.split(SplitSpec(), seed=5)
+    other = dataset.split(SplitSpec(), seed=6)
+    assert [p.digest for p in parts] == [p.digest for p in again]
+    assert parts[1].digest != other[1].digest
+
+
+def test_split_of_too_few_trajectories_says_what_to_do():
+    dataset = check_arrays(arrays(batch=2))
+    with pytest.raises(InvalidInput, match=r"at least 3.*set split\.validation"):
+        dataset.split(SplitSpec(), seed=0)
+    train, validation, test = dataset.split(SplitSpec(validation=0.1, test=0), seed=0)
+    assert (train.trajectories, validation.trajectories, test.trajectories) == (1, 1, 0)
+
+
+def test_summary_is_plain_json():
+    summary = summarise(check_arrays(arrays(parameters=np.ones((4, 1)))))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["times"]["longest"] == 2.0
+    assert summary["states"]["x1"]["positive"]
+
+
+def test_dataset_needs_no_jax():
+    code = (
+        "import sys, spnode_core.dataset, spnode_core.systems; "
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
