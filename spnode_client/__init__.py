@@ -1,0 +1,50 @@
+"""A light client of an spnode service: httpx and numpy, nothing else.
+
+::
+
+    from spnode_client import Client
+
+    client = Client("http://127.0.0.1:8000", key=...)
+    dataset = client.datasets.upload("trajectories.npz")
+    version = client.train(dataset, model="robertson").wait()
+    x = client.rollout("robertson", x0, times)
+"""
+
+from spnode_client.aio import AsyncClient, AsyncJob
+from spnode_client.client import Client, Job
+from spnode_client.errors import (
+    ClientError,
+    Conflict,
+    DomainWarning,
+    Forbidden,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    Overloaded,
+    ProblemError,
+    ServiceFault,
+    Unreachable,
+)
+from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "Dataset",
+    "DomainWarning",
+    "Event",
+    "Forbidden",
+    "InvalidRequest",
+    "Job",
+    "JobFailed",
+    "ModelVersion",
+    "NotFound",
+    "Overloaded",
+    "ProblemError",
+    "Rollout",
+    "ServiceFault",
+    "Unreachable",
+]

@@ -1,0 +1,155 @@
+"""The async client: the same operations, awaited."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from spnode_client.calls import Operation, T
+from spnode_client.client import DEFAULT_URL, Record
+from spnode_client.operations import datasets, jobs, models, rollouts
+from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+from spnode_client.sse import EventReader
+from spnode_client.transport import AsyncTransport
+
+
+class AsyncClient:
+    """A service, by its address, for programs with an event loop.
+
+    Args:
+        url: Address of the service.
+        key: API key, or None where the service asks for none.
+        timeout_s: How long an answer may take to begin.
+        retries: Further tries after 429, 503 or a lost connection.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncClient(key="…") as client:
+        ...         return await client.rollout("robertson", [1, 0, 0], [1.0])
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 4,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.retries = retries
+        self.transport = AsyncTransport(self.url, key, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.transport.http.aclose()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation."""
+        return await self.transport.run(operation)
+
+    async def upload(self, path: str | Path, name: str | None = None) -> Dataset:
+        """Stream an ``.npz`` file into the store."""
+        return await self.run(datasets.upload(path, name, self.retries))
+
+    async def train(
+        self, dataset: Dataset | str, model: str, **options: Any
+    ) -> "AsyncJob":
+        """Queue the training of a new version; options as ``Client.train``."""
+        return await self.submit(jobs.training_request(dataset, model, options))
+
+    async def submit(self, request: Record) -> "AsyncJob":
+        """Queue a job."""
+        return AsyncJob(self, await self.run(jobs.submit(request, self.retries)))
+
+    async def job(self, job_id: str) -> "AsyncJob":
+        """One job."""
+        return AsyncJob(self, await self.run(jobs.get(job_id, None, self.retries)))
+
+    async def version(self, reference: str) -> ModelVersion:
+        """The version that ``name``, ``name@alias`` or ``name/3`` stands for."""
+        return await self.run(models.version(reference, self.retries))
+
+    async def rollout(
+        self, model: str, x0: Any, times: Any, **options: Any
+    ) -> np.ndarray:
+        """Trajectories from each initial condition, as ``Client.rollout``."""
+        return (await self.rollout_record(model, x0, times, **options)).x
+
+    async def rollout_record(
+        self, model: str, x0: Any, times: Any, **options: Any
+    ) -> Rollout:
+        """The same with times, version and warnings beside the trajectories."""
+        body = rollouts.request_body(model, x0, times, **options)
+        return await self.run(rollouts.rollout(body, self.retries))
+
+    async def vjp(
+        self, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
+    ) -> Record:
+        """Exact gradients of ``sum(cotangents * x)``, as ``Client.vjp``."""
+        body = rollouts.request_body(
+            model, x0, times, cotangents=np.asarray(cotangents), **options
+        )
+        return await self.run(rollouts.derivative("vjp", body, self.retries))
+
+    async def jvp(
+        self, model: str, x0: Any, times: Any, tangents: Record, **options: Any
+    ) -> Record:
+        """The exact derivative along ``tangents``, as ``Client.jvp``."""
+        body = rollouts.request_body(model, x0, times, tangents=tangents, **options)
+        return await self.run(rollouts.derivative("jvp", body, self.retries))
+
+
+class AsyncJob:
+    """A job of the service.
+
+    Attributes:
+        record: What the service said of it last.
+    """
+
+    def __init__(self, client: AsyncClient, record: Record) -> None:
+        self._client = client
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record["id"]
+
+    @property
+    def state(self) -> str:
+        """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
+        return self.record["state"]
+
+    async def wait(
+        self,
+        timeout_s: float | None = None,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> ModelVersion | Dataset | Record:
+        """Wait for the end; give what the job made, as ``Job.wait``."""
+        client = self._client
+        self.record = await client.run(
+            jobs.wait(self.id, timeout_s, on_record, client.retries)
+        )
+        return await client.run(jobs.result(self.record, client.retries))
+
+    async def cancel(self) -> Self:
+        """Ask for the end of the job."""
+        client = self._client
+        self.record = await client.run(jobs.act(self.id, "cancel", client.retries))
+        return self
+
+    async def events(self, after: str | None = None) -> AsyncIterator[Event]:
+        """Events as they happen, until the job ends."""
+        reader = EventReader(after)
+        call = jobs.events_call(self.id, after)
+        async for line in self._client.transport.lines(call):
+            if (event := reader.feed(line)) is not None:
+                yield event

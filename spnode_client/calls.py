@@ -1,0 +1,147 @@
+"""Requests as values, so that the blocking and the async client share every rule.
+
+An *operation* is a generator: it yields a ``Call`` and is sent its ``Reply`` (or the
+``Lost`` connection), yields a ``Pause`` and is resumed after it, and returns its
+result. A driver of a few lines runs it on httpx, blocking or not.
+"""
+
+import email.utils
+import json
+import random
+import time
+import uuid
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spnode_client.errors import ProblemError, Unreachable, problem_error
+
+T = TypeVar("T")
+RETRIED_STATUS = frozenset({429, 502, 503, 504})
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | Path | None = None
+    """The body; a path is streamed from the file."""
+    save_to: Path | None = None
+    """Where the body of a good answer is written instead of being kept in memory."""
+    timeout_s: float | None = None
+    """How long the answer may take, beyond the client's own limit."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection failed before an answer was complete."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait this long."""
+
+    seconds: float
+
+
+Operation = Generator[Call | Pause, Any, T]
+
+
+def json_call(method: str, path: str, body: Any, **options: Any) -> Call:
+    """A call whose body is JSON; NaN and infinity are refused, as the service does."""
+    content = json.dumps(body, allow_nan=False, default=_plain).encode()
+    headers = {"content-type": "application/json", **options.pop("headers", {})}
+    return Call(method, path, content=content, headers=headers, **options)
+
+
+def once(call: Call) -> Call:
+    """The call with an Idempotency-Key, so that a retry never does the work twice."""
+    headers = {**call.headers, "idempotency-key": f'"{uuid.uuid4()}"'}
+    return Call(**{**call.__dict__, "headers": headers})
+
+
+def perform(call: Call, retries: int) -> Operation[Reply]:
+    """Make the call, again on 429, 502-504 and lost connections, with jitter.
+
+    Raises:
+        Unreachable: No answer came at any try.
+        ProblemError: The service refused.
+    """
+    outcome: Reply | Lost = yield call
+    for number in range(retries):
+        if not _is_retried(outcome):
+            break
+        yield Pause(retry_delay(number, outcome))
+        outcome = yield call
+    if isinstance(outcome, Lost):
+        raise Unreachable(outcome.reason)
+    if outcome.status >= 400:
+        raise refusal(outcome)
+    return outcome
+
+
+def retry_delay(number: int, outcome: Reply | Lost) -> float:
+    """Seconds before the next try: doubling, jittered, never below Retry-After."""
+    delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**number)
+    asked = retry_after(outcome.headers) if isinstance(outcome, Reply) else None
+    return (asked or 0.0) + delay * random.uniform(0.5, 1.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After header, which holds a number or a date."""
+    text = headers.get("retry-after")
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _is_retried(outcome: Reply | Lost) -> bool:
+    return isinstance(outcome, Lost) or outcome.status in RETRIED_STATUS
+
+
+def refusal(reply: Reply) -> ProblemError:
+    """The error that a refused request becomes."""
+    try:
+        problem = reply.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {"detail": str(problem)}
+    return problem_error(reply.status, problem, retry_after(reply.headers))
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars and arrays as JSON sees them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not fit into a JSON body: {value!r}")

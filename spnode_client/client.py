@@ -1,0 +1,352 @@
+"""The blocking client: what to ask for; how it is asked stands in ``operations``."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import numpy as np
+
+from spnode_client.calls import Lost, Operation, T, retry_delay
+from spnode_client.errors import Unreachable
+from spnode_client.operations import datasets, jobs, keys, models, rollouts
+from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+from spnode_client.sse import EventReader
+from spnode_client.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+Record = dict[str, Any]
+
+
+class Client:
+    """A service, by its address.
+
+    Args:
+        url: Address of the service.
+        key: API key, or None where the service asks for none.
+        timeout_s: How long an answer may take to begin.
+        retries: Further tries after 429, 503 or a lost connection, with jitter and
+            never sooner than the service's Retry-After.
+
+    Example:
+        >>> client = Client("http://127.0.0.1:8000", key="…")  # doctest: +SKIP
+        >>> client.rollout("robertson", [1, 0, 0], [1.0, 10.0])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 4,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.retries = retries
+        self.transport = Transport(self.url, key, timeout_s)
+        self.datasets = Datasets(self)
+        self.jobs = Jobs(self)
+        self.models = Models(self)
+        self.keys = Keys(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.http.close()
+
+    def run(self, operation: Operation[T]) -> T:
+        """Run one operation."""
+        return self.transport.run(operation)
+
+    def train(self, dataset: Dataset | str, model: str, **options: Any) -> "Job":
+        """Queue the training of a new version.
+
+        Args:
+            dataset: A dataset or its id.
+            model: Name of the model that gets the version.
+            **options: Fields of the request: ``preset``, ``seed``, ``surrogate``,
+                ``training``, ``split``, ``warm_start``, ``alias``, ``tags``.
+
+        Returns:
+            The job; ``wait()`` gives the version.
+        """
+        return self.jobs.submit(jobs.training_request(dataset, model, options))
+
+    def rollout(self, model: str, x0: Any, times: Any, **options: Any) -> np.ndarray:
+        """Trajectories from each initial condition, ``([batch,] time, state)``.
+
+        Args:
+            model: ``name``, ``name@alias`` or ``name/3``.
+            x0: ``(state,)`` or ``(batch, state)``.
+            times: Increasing times since the start, ``(time,)``, or
+                ``{"start", "stop", "count", "spacing"}``.
+            **options: ``parameters``, ``controls``, ``control_times``, ``outputs``.
+
+        Warns:
+            DomainWarning: A trajectory left the domain of the training data.
+        """
+        return self.rollout_record(model, x0, times, **options).x
+
+    def rollout_record(
+        self, model: str, x0: Any, times: Any, **options: Any
+    ) -> Rollout:
+        """The same with times, version and warnings beside the trajectories."""
+        body = rollouts.request_body(model, x0, times, **options)
+        return self.run(rollouts.rollout(body, self.retries))
+
+    def vjp(
+        self, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
+    ) -> dict[str, np.ndarray]:
+        """Exact gradients of ``sum(cotangents * x)`` with respect to the inputs.
+
+        Args:
+            model: As for ``rollout``; so are ``x0`` and ``times``.
+            x0: ``(state,)`` or ``(batch, state)``.
+            times: Times since the start.
+            cotangents: Weights, of the shape of the rollout's answer.
+            **options: ``parameters``, ``controls``, ``control_times``.
+
+        Returns:
+            The value ``x`` and the gradients by input name.
+        """
+        body = rollouts.request_body(
+            model, x0, times, cotangents=np.asarray(cotangents, float), **options
+        )
+        return self.run(rollouts.derivative("vjp", body, self.retries))
+
+    def jvp(
+        self, model: str, x0: Any, times: Any, tangents: Record, **options: Any
+    ) -> dict[str, np.ndarray]:
+        """The rollout and its exact derivative along ``tangents`` of the inputs."""
+        arrays = {name: np.asarray(value, float) for name, value in tangents.items()}
+        body = rollouts.request_body(model, x0, times, tangents=arrays, **options)
+        return self.run(rollouts.derivative("jvp", body, self.retries))
+
+
+class _Resource:
+    """One collection of the service."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._run = client.run
+        self._retries = client.retries
+
+
+class Datasets(_Resource):
+    """``client.datasets``."""
+
+    def upload(self, path: str | Path, name: str | None = None) -> Dataset:
+        """Stream an ``.npz`` file into the store; its arrays are checked on arrival."""
+        return self._run(datasets.upload(path, name, self._retries))
+
+    def get(self, dataset_id: str) -> Dataset:
+        """One dataset."""
+        return self._run(datasets.get(dataset_id, self._retries))
+
+    def list(self, limit: int = 20, **query: Any) -> list[Dataset]:
+        """The newest datasets."""
+        page = self._run(datasets.page({"limit": limit, **query}, self._retries))
+        return [Dataset.of(record) for record in page["data"]]
+
+    def download(self, dataset_id: str, path: str | Path) -> Path:
+        """Write the dataset's file to ``path``."""
+        return self._run(datasets.download(dataset_id, path, self._retries))
+
+    def delete(self, dataset_id: str) -> None:
+        """Remove a dataset."""
+        self._run(datasets.delete(dataset_id, self._retries))
+
+    def generate(self, system: str, trajectories: int, seed: int = 0) -> "Job":
+        """Queue the making of a dataset from a built-in system."""
+        request = {"kind": "dataset", "system": system}
+        return self._client.jobs.submit(
+            {**request, "trajectories": trajectories, "seed": seed}
+        )
+
+
+class Job:
+    """A job of the service.
+
+    Attributes:
+        record: What the service said of it last.
+    """
+
+    def __init__(self, client: Client, record: Record) -> None:
+        self._client = client
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record["id"]
+
+    @property
+    def state(self) -> str:
+        """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
+        return self.record["state"]
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r}, {self.state!r})"
+
+    def refresh(self) -> Self:
+        """Ask the service again."""
+        self.record = self._client.jobs.get(self.id).record
+        return self
+
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> ModelVersion | Dataset | Record:
+        """Wait for the end; give the version, the dataset or the result.
+
+        Args:
+            timeout_s: When to give up; the job itself goes on.
+            on_record: Called with the job's record each time it was asked for.
+
+        Raises:
+            JobFailed: It ended as failed or cancelled.
+            TimeoutError: ``timeout_s`` passed.
+        """
+        self.record = self._client.run(
+            jobs.wait(self.id, timeout_s, on_record, self._client.retries)
+        )
+        return self.result()
+
+    def result(self) -> ModelVersion | Dataset | Record:
+        """What a succeeded job made."""
+        return self._client.run(jobs.result(self.record, self._client.retries))
+
+    def events(self, after: str | None = None) -> Iterator[Event]:
+        """Events as they happen, until the job ends; lost connections are resumed."""
+        return self._client.jobs.events(self.id, after)
+
+    def cancel(self) -> Self:
+        """Ask for the end of the job."""
+        self.record = self._client.jobs.cancel(self.id).record
+        return self
+
+
+class Jobs(_Resource):
+    """``client.jobs``."""
+
+    def submit(self, request: Record) -> Job:
+        """Queue a job."""
+        return self._job(jobs.submit(request, self._retries))
+
+    def validate(self, request: Record) -> Record:
+        """Check a request and queue nothing."""
+        return self._run(jobs.validate(request, self._retries))
+
+    def get(self, job_id: str, wait_s: float | None = None) -> Job:
+        """One job."""
+        return self._job(jobs.get(job_id, wait_s, self._retries))
+
+    def list(self, limit: int = 20, **query: Any) -> list[Job]:
+        """The newest jobs; ``state`` and ``kind`` narrow them."""
+        page = self._run(jobs.page({"limit": limit, **query}, self._retries))
+        return [Job(self._client, record) for record in page["data"]]
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the end of a job."""
+        return self._job(jobs.act(job_id, "cancel", self._retries))
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again."""
+        return self._job(jobs.act(job_id, "retry", self._retries))
+
+    def wait(self, job_id: str, timeout_s: float | None = None) -> Any:
+        """Wait for a job's result, as ``Job.wait``."""
+        return self.get(job_id).wait(timeout_s)
+
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """A job's events as they happen, until it ends."""
+        reader = EventReader(after)
+        failures = 0
+        while True:
+            call = jobs.events_call(job_id, reader.last_id)
+            try:
+                for line in self._client.transport.lines(call):
+                    failures = 0
+                    if (event := reader.feed(line)) is not None:
+                        yield event
+                return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures > self._retries:
+                    raise Unreachable(f"the event stream broke: {error}") from error
+                time.sleep(retry_delay(failures, Lost(str(error))))
+
+    def _job(self, operation: Operation[Record]) -> Job:
+        return Job(self._client, self._run(operation))
+
+
+class Models(_Resource):
+    """``client.models``; a reference is ``name``, ``name@alias`` or ``name/3``."""
+
+    def list(self, limit: int = 20, **query: Any) -> list[Record]:
+        """The models."""
+        page = self._run(models.page({"limit": limit, **query}, self._retries))
+        return page["data"]
+
+    def get(self, name: str) -> Record:
+        """A model with its versions and aliases."""
+        return self._run(models.get(name, self._retries))
+
+    def version(self, reference: str) -> ModelVersion:
+        """The version that a reference stands for."""
+        return self._run(models.version(reference, self._retries))
+
+    def card(self, reference: str) -> Record:
+        """A version's model card."""
+        return self._run(models.part(reference, "card", self._retries))
+
+    def certificate(self, reference: str) -> Record:
+        """What is proven of a version, and under which assumptions."""
+        return self._run(models.part(reference, "certificate", self._retries))
+
+    def evaluation(self, reference: str) -> Record:
+        """A version's held-out errors."""
+        return self._run(models.part(reference, "evaluation", self._retries))
+
+    def download(self, reference: str, path: str | Path) -> Path:
+        """Write a version's artifact to ``path``."""
+        return self._run(models.artifact(reference, path, self._retries))
+
+    def load(self, reference: str) -> Any:
+        """The surrogate in this process, verified by digest and probe (needs JAX)."""
+        from spnode_client.local import load_version
+
+        return load_version(self, reference)
+
+    def set_alias(
+        self, name: str, alias: str, number: int, if_match: str | None = None
+    ) -> Record:
+        """Point an alias at a version."""
+        return self._run(models.set_alias(name, alias, number, if_match, self._retries))
+
+    def delete_version(self, reference: str) -> None:
+        """Remove a version that no alias points at."""
+        self._run(models.delete_version(reference, self._retries))
+
+
+class Keys(_Resource):
+    """``client.keys``, for an admin's key."""
+
+    def create(self, name: str, scopes: list[str]) -> Record:
+        """Make a key; ``secret`` is shown this once."""
+        return self._run(keys.create(name, scopes, self._retries))
+
+    def list(self) -> list[Record]:
+        """The keys, without their secrets."""
+        return self._run(keys.page(self._retries))["data"]
+
+    def revoke(self, key_id: str) -> None:
+        """Make a key useless."""
+        self._run(keys.revoke(key_id, self._retries))

@@ -1,0 +1,1 @@
+"""What can be asked of a service, as generators of calls (``calls.py``)."""

@@ -1,0 +1,101 @@
+"""Operations on jobs: ``/v1/jobs``."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
+from spnode_client.errors import JobFailed
+from spnode_client.operations import datasets, models
+from spnode_client.records import ENDED
+
+LONG_POLL_S = 20
+Record = dict[str, Any]
+
+
+def submit(request: Record, retries: int) -> Operation[Record]:
+    """Queue a job; a retry of this call never queues a second one."""
+    reply = yield from perform(once(json_call("POST", "/v1/jobs", request)), retries)
+    return reply.json()
+
+
+def validate(request: Record, retries: int) -> Operation[Record]:
+    """Check a request and queue nothing."""
+    call = json_call("POST", "/v1/jobs", request, query={"validate_only": "true"})
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
+def get(job_id: str, wait_s: float | None, retries: int) -> Operation[Record]:
+    """A job's record, at once or when it changes within ``wait_s`` seconds."""
+    query = {} if wait_s is None else {"wait": f"{wait_s:g}"}
+    call = Call("GET", f"/v1/jobs/{job_id}", query, timeout_s=wait_s)
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
+def page(query: Record, retries: int) -> Operation[Record]:
+    """One page of jobs, newest first, as the service gives it."""
+    reply = yield from perform(Call("GET", "/v1/jobs", query), retries)
+    return reply.json()
+
+
+def act(job_id: str, action: str, retries: int) -> Operation[Record]:
+    """Cancel or retry a job."""
+    call = once(Call("POST", f"/v1/jobs/{job_id}/{action}"))
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
+def wait(
+    job_id: str,
+    timeout_s: float | None,
+    on_record: Callable[[Record], None] | None,
+    retries: int,
+) -> Operation[Record]:
+    """Wait until the job ended; give its record.
+
+    Raises:
+        JobFailed: It ended as failed or cancelled.
+        TimeoutError: It had not ended after ``timeout_s`` seconds; it goes on.
+    """
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left = LONG_POLL_S if end is None else end - time.monotonic()
+        record = yield from get(job_id, max(0.0, min(LONG_POLL_S, left)), retries)
+        if on_record is not None:
+            on_record(record)
+        if record["state"] in ENDED:
+            break
+        if end is not None and time.monotonic() >= end:
+            raise TimeoutError(f"job {job_id} is still {record['state']}")
+        yield Pause(0.05)
+    if record["state"] != "succeeded":
+        raise JobFailed(record)
+    return record
+
+
+def training_request(dataset: Any, model: str, options: Record) -> Record:
+    """The body of a training job; options left at None are the service's choice."""
+    dataset_id = dataset if isinstance(dataset, str) else dataset.id
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return {"kind": "training", "dataset": dataset_id, "model": model, **chosen}
+
+
+def events_call(job_id: str, last_id: str | None) -> Call:
+    """The event stream of a job, from after ``last_id``."""
+    headers = {"accept": "text/event-stream"}
+    if last_id:
+        headers["last-event-id"] = last_id
+    return Call("GET", f"/v1/jobs/{job_id}/events", headers=headers)
+
+
+def result(record: Record, retries: int) -> Operation[Any]:
+    """What a succeeded job made: a version, a dataset, or the plain result."""
+    made = record.get("result") or {}
+    if record.get("kind") == "training":
+        reference = f"{made['model']}/{made['version']}"
+        return (yield from models.version(reference, retries))
+    if record.get("kind") == "dataset":
+        return (yield from datasets.get(made["dataset"], retries))
+    return made

@@ -1,0 +1,26 @@
+"""Operations on API keys: ``/v1/keys``, for an admin's key."""
+
+from typing import Any
+from urllib.parse import quote
+
+from spnode_client.calls import Call, Operation, json_call, once, perform
+
+Record = dict[str, Any]
+
+
+def create(name: str, scopes: list[str], retries: int) -> Operation[Record]:
+    """Make a key; its secret is in this answer and never again."""
+    call = json_call("POST", "/v1/keys", {"name": name, "scopes": scopes})
+    reply = yield from perform(once(call), retries)
+    return reply.json()
+
+
+def page(retries: int) -> Operation[Record]:
+    """The keys, without their secrets."""
+    reply = yield from perform(Call("GET", "/v1/keys"), retries)
+    return reply.json()
+
+
+def revoke(key_id: str, retries: int) -> Operation[None]:
+    """Make a key useless."""
+    yield from perform(Call("DELETE", f"/v1/keys/{quote(key_id)}"), retries)

@@ -1,0 +1,78 @@
+"""Operations on the registry: ``/v1/models``."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from spnode_client.calls import Call, Operation, json_call, perform
+from spnode_client.records import ModelVersion
+
+Record = dict[str, Any]
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """``robertson``, ``robertson@alias`` or ``robertson/3`` as name and version."""
+    if "@" in reference:
+        name, _, version = reference.partition("@")
+    elif "/" in reference:
+        name, _, version = reference.partition("/")
+    else:
+        name, version = reference, "champion"
+    return name, version
+
+
+def page(query: Record, retries: int) -> Operation[Record]:
+    """One page of models as the service gives it."""
+    reply = yield from perform(Call("GET", "/v1/models", query), retries)
+    return reply.json()
+
+
+def get(name: str, retries: int) -> Operation[Record]:
+    """A model with its versions and aliases."""
+    reply = yield from perform(Call("GET", f"/v1/models/{quote(name)}"), retries)
+    return reply.json()
+
+
+def version(reference: str, retries: int) -> Operation[ModelVersion]:
+    """The version that a name, an alias or a number stands for."""
+    reply = yield from perform(Call("GET", _version_path(reference)), retries)
+    return ModelVersion.of(reply.json())
+
+
+def part(reference: str, name: str, retries: int) -> Operation[Record]:
+    """A version's ``card``, ``certificate`` or ``evaluation``."""
+    reply = yield from perform(
+        Call("GET", f"{_version_path(reference)}/{name}"), retries
+    )
+    return reply.json()
+
+
+def artifact(reference: str, path: str | Path, retries: int) -> Operation[Path]:
+    """Write a version's artifact to ``path``."""
+    call = Call(
+        "GET", f"{_version_path(reference)}/artifact", save_to=Path(path), timeout_s=600
+    )
+    yield from perform(call, retries)
+    return Path(path)
+
+
+def set_alias(
+    name: str, alias: str, number: int, if_match: str | None, retries: int
+) -> Operation[Record]:
+    """Point an alias at a version; the service keeps the history."""
+    path = f"/v1/models/{quote(name)}/aliases/{quote(alias)}"
+    if if_match is None:
+        if_match = "*"
+    call = json_call("PUT", path, {"version": number}, headers={"if-match": if_match})
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
+def delete_version(reference: str, retries: int) -> Operation[None]:
+    """Remove a version that no alias points at."""
+    yield from perform(Call("DELETE", _version_path(reference)), retries)
+
+
+def _version_path(reference: str) -> str:
+    name, number = split_reference(reference)
+    return f"/v1/models/{quote(name)}/versions/{quote(number)}"

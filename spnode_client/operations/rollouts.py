@@ -1,0 +1,93 @@
+"""Operations on rollouts: ``/v1/rollout`` and its derivatives."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spnode_client.arrays import NPZ, pack, states_batch, unpack
+from spnode_client.calls import Call, Operation, Reply, json_call, perform
+from spnode_client.errors import DomainWarning
+from spnode_client.records import Rollout
+
+Record = dict[str, Any]
+
+
+def rollout(body: Record, retries: int) -> Operation[Rollout]:
+    """Trajectories from each initial condition."""
+    reply = yield from perform(_call("/v1/rollout", body), retries)
+    answer = _answer(reply)
+    told = tuple(map(str, answer.get("warnings", ())))
+    for warning in told:
+        warnings.warn(warning, DomainWarning, stacklevel=4)
+    return Rollout(
+        x=answer["x"],
+        times=answer["times"],
+        model=str(answer["model"]),
+        version=int(answer["version"]),
+        digest=str(answer["digest"]),
+        warnings=told,
+    )
+
+
+def derivative(kind: str, body: Record, retries: int) -> Operation[Record]:
+    """``jvp`` or ``vjp`` of a rollout, as named arrays."""
+    reply = yield from perform(_call(f"/v1/rollout/{kind}", body), retries)
+    return _answer(reply)
+
+
+def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
+    """The request's fields: arrays as float64, what is None left out."""
+    body: Record = {"model": model, "x0": states_batch(x0)}
+    body["times"] = times if isinstance(times, Mapping) else _floats(times)
+    for name, value in options.items():
+        if name in ("parameters", "controls", "control_times", "cotangents"):
+            value = None if value is None else _floats(value)
+        elif name == "tangents":
+            value = {part: _floats(given) for part, given in value.items()}
+        if value is not None:
+            body[name] = value
+    return body
+
+
+def _floats(value: Any) -> np.ndarray:
+    return np.asarray(value, dtype=np.float64)
+
+
+def _call(path: str, body: Record) -> Call:
+    """Binary both ways; JSON where the times are a rule, which only JSON can say."""
+    headers = {"accept": NPZ}
+    if isinstance(body["times"], Mapping):
+        return json_call("POST", path, body, headers=headers)
+    headers["content-type"] = NPZ
+    return Call("POST", path, headers=headers, content=pack(_members(body)))
+
+
+def _members(body: Record) -> Record:
+    members: Record = {}
+    for name, value in body.items():
+        if name == "tangents":
+            members |= {f"tangents.{part}": given for part, given in value.items()}
+        elif isinstance(value, Mapping):
+            members[name] = json.dumps(value)
+        else:
+            members[name] = value
+    return members
+
+
+def _answer(reply: Reply) -> Record:
+    """The answer's fields; text members become what they say."""
+    if not reply.headers.get("content-type", "").startswith(NPZ):
+        return reply.json()
+    return {
+        name: _value(name, member) for name, member in unpack(reply.content).items()
+    }
+
+
+def _value(name: str, member: np.ndarray) -> Any:
+    if member.dtype.kind == "U" and member.shape == ():
+        text = str(member)
+        return json.loads(text) if name in ("warnings", "domain", "rows") else text
+    return member

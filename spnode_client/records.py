@@ -1,0 +1,67 @@
+"""What the service answers, as plain records; ``record`` keeps the whole answer."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An immutable set of trajectories in the service's store."""
+
+    id: str
+    record: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """Read the service's answer."""
+        return cls(record["id"], record)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts, ranges and names, as found at arrival."""
+        return self.record.get("summary") or {}
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One immutable version of a model in the registry."""
+
+    model: str
+    number: int
+    digest: str
+    record: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """Read the service's answer."""
+        return cls(
+            record["model"], int(record["number"]), record.get("digest", ""), record
+        )
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job: its kind and what it carries."""
+
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Trajectories of a model version, ``x`` being ``([batch,] time, state)``."""
+
+    x: np.ndarray
+    times: np.ndarray
+    model: str
+    version: int
+    digest: str
+    warnings: tuple[str, ...] = ()
