@@ -228,7 +228,7 @@ def test_header_that_claims_too_much_is_refused_before_allocation(tmp_path):
     path = tmp_path / "claims.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("states.npy", buffer.getvalue())
-    with pytest.raises(InvalidInput, match="states: found .* bytes"):
+    with pytest.raises(InvalidInput, match=r"states: found .* bytes"):
         load_dataset(path)
 
 
