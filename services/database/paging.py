@@ -1,0 +1,83 @@
+"""Pages of records, newest first, with opaque cursors over (created_at, id).
+
+A cursor names the last record of a page, so a page neither skips nor repeats a record
+when others are added meanwhile.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from services.database.tables import instant
+from services.errors import Invalid
+
+MAX_LIMIT = 100
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Record]):
+    """Some records, and the cursor from which the rest continues (None: no more)."""
+
+    items: tuple[Record, ...]
+    next: str | None
+
+
+def page_of(
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    *,
+    created_at: sa.Column[Any],
+    id: sa.Column[Any],
+    limit: int,
+    after: str | None,
+) -> tuple[list[sa.RowMapping], str | None]:
+    """Return the rows of a page and the cursor of the next.
+
+    Args:
+        connection: Where to read.
+        query: The rows to page through, filtered and not ordered.
+        created_at: First column of the order, newest first.
+        id: Second column of the order.
+        limit: Most rows, 1 to 100.
+        after: Cursor of the page before, if any.
+
+    Raises:
+        Invalid: The limit is out of range, or the cursor is not one of ours.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise Invalid("limit", found=repr(limit), expected=f"1 to {MAX_LIMIT}")
+    if after is not None:
+        query = query.where(sa.tuple_(created_at, id) < _decode(after, created_at))
+    ordered = query.order_by(created_at.desc(), id.desc()).limit(limit + 1)
+    rows = list(connection.execute(ordered).mappings())
+    if len(rows) <= limit:
+        return rows, None
+    last = rows[limit - 1]
+    return rows[:limit], _encode(last[created_at.name], last[id.name])
+
+
+def _encode(created_at: datetime, id: str) -> str:
+    text = json.dumps([created_at.timestamp(), id])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, created_at: sa.Column[Any]) -> Any:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        seconds, id = json.loads(base64.urlsafe_b64decode(padded))
+        moment = instant(float(seconds))
+        if not isinstance(id, str):
+            raise ValueError("not an id")
+    except (binascii.Error, ValueError, TypeError, OverflowError) as error:
+        raise Invalid(
+            "after",
+            found=repr(cursor),
+            expected="the `next` of an earlier page, unchanged",
+        ) from error
+    return sa.tuple_(sa.literal(moment, created_at.type), sa.literal(id))

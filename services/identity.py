@@ -1,0 +1,42 @@
+"""Identifiers that sort by time, and digests of contents.
+
+An id is a prefix and 26 characters of Crockford's base 32: 48 bits of milliseconds and
+80 random bits, the layout of a ULID, so that ids made later sort later.
+"""
+
+import hashlib
+import re
+import secrets
+import time
+from pathlib import Path
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_RANDOM_BITS = 80
+
+
+def new_id(prefix: str, *, now: float | None = None) -> str:
+    """Return a new id.
+
+    Args:
+        prefix: What it names: ``"job"`` gives ``job_01j…``.
+        now: Seconds since 1970; the clock where left out.
+    """
+    milliseconds = int((time.time() if now is None else now) * 1000)
+    value = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    return f"{prefix}_{encode(value, 26)}"
+
+
+def encode(value: int, length: int) -> str:
+    """Return ``value`` in Crockford's base 32, ``length`` characters."""
+    return "".join(
+        ALPHABET[value >> 5 * place & 31] for place in reversed(range(length))
+    )
+
+
+def sha256(data: bytes | Path) -> str:
+    """Return the SHA-256 of bytes or of a file's content, 64 hexadecimal digits."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,324 @@
+"""Jobs as their callers see them: submit, look, cancel, retry, read the events.
+
+The row is the truth; a message to the workers carries its id and may be lost. How a
+job's state changes is written in ``services.lifecycle``.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from services.database import tables
+from services.database.engine import Database
+from services.database.paging import Page, page_of
+from services.database.tables import instant
+from services.errors import Conflict, Invalid, NotFound
+from services.identity import new_id, sha256
+from services.lifecycle import Event, Job, Sender, add_event, as_job, move
+
+IDEMPOTENCY = timedelta(hours=24)
+"""For how long an idempotency key is remembered."""
+
+
+class Jobs:
+    """What callers do with jobs.
+
+    Args:
+        database: Where the rows are.
+        sender: Sends a queued job's id to the workers; None leaves that to their
+            housekeeping.
+        max_attempts: How often a job is started before a crash counts as final.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sender: Sender | None = None,
+        *,
+        max_attempts: int = 3,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.sender = sender
+        self.max_attempts = max_attempts
+        self.clock = clock
+
+    def submit(
+        self,
+        kind: str,
+        request: dict[str, Any],
+        *,
+        owner: str,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Queue a job, once per idempotency key and owner.
+
+        Args:
+            kind: ``"training"`` or ``"dataset"``.
+            request: The validated request as JSON; its ``dataset`` must exist.
+            owner: Whose job it is.
+            idempotency_key: The caller's name for this submission.
+            request_hash: Digest of what the caller sent; of ``request`` by default.
+
+        Returns:
+            The job, and whether it was there already under that key.
+
+        Raises:
+            Invalid: The key was used for another request (code
+                ``idempotency_key_reused``), or the dataset does not exist.
+        """
+        digest = request_hash or _digest(request)
+        key = idempotency_key
+        try:
+            job, replayed = self._insert(kind, request, owner, key, digest)
+        except IntegrityError:
+            # Another process inserted the same key between our look and our insert.
+            job, replayed = self._insert(kind, request, owner, key, digest)
+        if not replayed:
+            self.send(job.kind, job.id)
+        return job, replayed
+
+    def get(self, id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        with self.database.reading() as connection:
+            return as_job(_row(connection, id))
+
+    def list(
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        state: str | None = None,
+        kind: str | None = None,
+    ) -> Page[Job]:
+        """Return a page of jobs, newest first, of one state or kind where given."""
+        table = tables.jobs
+        query = sa.select(table)
+        if state is not None:
+            query = query.where(table.c.state == state)
+        if kind is not None:
+            query = query.where(table.c.kind == kind)
+        with self.database.reading() as connection:
+            rows, following = page_of(
+                connection,
+                query,
+                created_at=table.c.created_at,
+                id=table.c.id,
+                limit=limit,
+                after=after,
+            )
+        return Page(tuple(map(as_job, rows)), following)
+
+    def cancel(self, id: str) -> Job:
+        """Cancel a queued job at once; ask the worker of a running one to stop.
+
+        Raises:
+            NotFound: There is none of that id.
+            Conflict: It has succeeded or failed.
+        """
+        now = instant(self.clock())
+        with self.database.transaction() as connection:
+            row = move(connection, id, before="queued", after="cancelled", now=now)
+            if row is not None:
+                add_event(
+                    connection, id, "status", "cancelled", now, {"state": "cancelled"}
+                )
+                return as_job(row)
+            row = _flag_cancel(connection, id)
+            if row is not None:
+                add_event(connection, id, "status", "cancel requested", now)
+                return as_job(row)
+            job = as_job(_row(connection, id))
+        if job.state in ("succeeded", "failed"):
+            raise Conflict(
+                f"job {id!r} has {job.state} and cannot be cancelled",
+                code=f"job_{job.state}",
+            )
+        return job
+
+    def retry(self, id: str) -> Job:
+        """Queue a failed or cancelled job again, with all its attempts.
+
+        A cancelled one goes on from its last checkpoint, a failed one starts afresh.
+
+        Raises:
+            NotFound: There is none of that id.
+            Conflict: It has not ended, has succeeded, or its dataset is gone.
+        """
+        now = instant(self.clock())
+        fresh = {
+            "attempt": 1,
+            "cancel_requested": False,
+            "progress": None,
+            "error": None,
+            "finished_at": None,
+        }
+        with self.database.transaction() as connection:
+            row = _row(connection, id, lock=True)
+            if row["state"] not in ("failed", "cancelled"):
+                raise Conflict(
+                    f"job {id!r} is {row['state']}; only a failed or cancelled job "
+                    "can be retried",
+                    code="job_not_retriable",
+                )
+            if row["request"].get("dataset") and row["dataset_id"] is None:
+                raise Conflict(f"the dataset of job {id!r} has been deleted")
+            if row["state"] == "failed":
+                fresh["checkpoint"] = None
+            moved = move(
+                connection, id, before=row["state"], after="queued", now=now, **fresh
+            )
+            assert moved is not None, "the row is locked"
+            data = {"state": "queued", "retried_after": row["state"]}
+            add_event(connection, id, "status", "queued again by request", now, data)
+        job = as_job(moved)
+        self.send(job.kind, job.id)
+        return job
+
+    def events(self, id: str, *, after: int = 0, limit: int = 1000) -> "list[Event]":
+        """Return the events of a job with ids above ``after``, in order.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        table = tables.events
+        query = sa.select(table).where(table.c.job_id == id, table.c.id > after)
+        with self.database.reading() as connection:
+            rows = connection.execute(query.order_by(table.c.id).limit(limit))
+            found = [Event(**row) for row in rows.mappings()]
+            if not found:
+                _row(connection, id)
+        return found
+
+    def history(self, id: str) -> "list[dict[str, Any]]":
+        """Return the training history of a job: the data of its metrics events.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        table = tables.events
+        query = sa.select(table.c.data).where(
+            table.c.job_id == id, table.c.kind == "metrics"
+        )
+        with self.database.reading() as connection:
+            found = connection.execute(query.order_by(table.c.id)).scalars().all()
+            if not found:
+                _row(connection, id)
+        return [point for point in found if point is not None]
+
+    def send(self, kind: str, id: str) -> None:
+        """Send a queued job's id to the workers and note that it was sent."""
+        if self.sender is None or not self.sender.send_job(kind, id):
+            return
+        table = tables.jobs
+        with self.database.transaction() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.id == id, table.c.state == "queued")
+                .values(sent_at=instant(self.clock()))
+            )
+
+    def _insert(
+        self,
+        kind: str,
+        request: dict[str, Any],
+        owner: str,
+        key: str | None,
+        digest: str,
+    ) -> tuple[Job, bool]:
+        seconds = self.clock()
+        now = instant(seconds)
+        with self.database.transaction() as connection:
+            if key is not None:
+                earlier = _earlier(connection, owner, key, now)
+                if earlier is not None:
+                    return _replay(earlier, digest), True
+            dataset = request.get("dataset")
+            if dataset is not None:
+                _hold_dataset(connection, dataset)
+            values = {
+                "id": new_id("job", now=seconds),
+                "kind": kind,
+                "owner": owner,
+                "state": "queued",
+                "request": request,
+                "dataset_id": dataset,
+                "attempt": 1,
+                "max_attempts": self.max_attempts,
+                "token": 0,
+                "cancel_requested": False,
+                "idempotency_key": key,
+                "request_hash": digest,
+                "created_at": now,
+            }
+            insert = sa.insert(tables.jobs).values(values).returning(*tables.jobs.c)
+            row = connection.execute(insert).mappings().one()
+            add_event(
+                connection, row["id"], "status", "queued", now, {"state": "queued"}
+            )
+        return as_job(row), False
+
+
+def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMapping:
+    query = sa.select(tables.jobs).where(tables.jobs.c.id == id)
+    row = connection.execute(query.with_for_update() if lock else query)
+    found = row.mappings().one_or_none()
+    if found is None:
+        raise NotFound("job", id)
+    return found
+
+
+def _flag_cancel(connection: sa.Connection, id: str) -> sa.RowMapping | None:
+    table = tables.jobs
+    update = sa.update(table).where(table.c.id == id, table.c.state == "running")
+    flagged = update.values(cancel_requested=True).returning(*table.c)
+    return connection.execute(flagged).mappings().one_or_none()
+
+
+def _earlier(
+    connection: sa.Connection, owner: str, key: str, now: datetime
+) -> sa.RowMapping | None:
+    table = tables.jobs
+    same = sa.and_(table.c.owner == owner, table.c.idempotency_key == key)
+    forgotten = sa.and_(same, table.c.created_at < now - IDEMPOTENCY)
+    connection.execute(sa.update(table).where(forgotten).values(idempotency_key=None))
+    return connection.execute(sa.select(table).where(same)).mappings().one_or_none()
+
+
+def _replay(earlier: sa.RowMapping, digest: str) -> Job:
+    if earlier["request_hash"] != digest:
+        raise Invalid(
+            "Idempotency-Key",
+            found=f"a key that job {earlier['id']!r} used for another request",
+            expected="a new key for a new request",
+            code="idempotency_key_reused",
+        )
+    return as_job(earlier)
+
+
+def _hold_dataset(connection: sa.Connection, id: str) -> None:
+    # The lock keeps it from being deleted before our row refers to it (PostgreSQL).
+    table = tables.datasets
+    query = sa.select(table.c.id).where(table.c.id == id).with_for_update(read=True)
+    if connection.execute(query).one_or_none() is None:
+        raise Invalid(
+            "/dataset",
+            found=f"{id!r}, which does not exist",
+            expected="the id of a dataset; GET /v1/datasets lists them",
+            code="dataset_not_found",
+        )
+
+
+def _digest(request: dict[str, Any]) -> str:
+    return sha256(json.dumps(request, sort_keys=True).encode())

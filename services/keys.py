@@ -1,0 +1,182 @@
+"""API keys: ``spn_<id>_<secret>``, shown once and kept as a digest.
+
+A secret has 256 random bits, so a plain SHA-256 is enough to keep it by. A verified key
+is believed for some seconds without asking the database; revoking it in this process
+takes effect at once.
+"""
+
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from services.database import tables
+from services.database.engine import Database
+from services.database.tables import instant
+from services.errors import Invalid, NotFound
+from services.identity import encode, sha256
+
+SCOPES = (
+    "datasets:write",
+    "jobs:write",
+    "models:write",
+    "rollout",
+    "read",
+    "admin",
+)
+PREFIX = "spn"
+CACHED_KEYS = 1024
+USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    def allows(self, scope: str) -> bool:
+        """Whether it has a scope; ``admin`` has every one."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class Keys:
+    """The keys of a deployment.
+
+    Args:
+        database: Where the rows are.
+        cache_seconds: For how long a verified key is believed.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        cache_seconds: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.cache_seconds = cache_seconds
+        self.clock = clock
+        self._cache: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def create(self, name: str, scopes: Iterable[str]) -> tuple[str, Key]:
+        """Make a key.
+
+        Args:
+            name: What it is for, 1 to 200 characters.
+            scopes: Some of ``SCOPES``.
+
+        Returns:
+            The secret, which nobody can read again, and the key.
+
+        Raises:
+            Invalid: The name is empty or too long, or a scope is unknown.
+        """
+        chosen = tuple(sorted(set(scopes)))
+        unknown = [scope for scope in chosen if scope not in SCOPES]
+        if unknown or not chosen:
+            expected = f"some of {', '.join(SCOPES)}"
+            raise Invalid("/scopes", found=repr(unknown or ()), expected=expected)
+        if not 1 <= len(name) <= 200:
+            raise Invalid("/name", found=repr(name), expected="1 to 200 characters")
+        id = encode(secrets.randbits(60), 12)
+        secret = f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+        key = Key(id, name, chosen, instant(self.clock()), None, None)
+        row = {
+            "id": id,
+            "name": name,
+            "digest": sha256(secret.encode()),
+            "scopes": list(chosen),
+            "created_at": key.created_at,
+        }
+        with self.database.transaction() as connection:
+            connection.execute(sa.insert(tables.keys).values(row))
+        return secret, key
+
+    def verify(self, secret: str) -> Key | None:
+        """Return the key of a secret, or None where it is unknown or revoked."""
+        digest = sha256(secret.encode())
+        with self._lock:
+            until, key = self._cache.get(digest, (0.0, None))
+        if key is not None and self.clock() < until:
+            return key
+        key = self._look_up(secret, digest)
+        with self._lock:
+            self._cache.pop(digest, None)
+            if key is not None:
+                self._cache[digest] = (self.clock() + self.cache_seconds, key)
+                if len(self._cache) > CACHED_KEYS:
+                    self._cache.popitem(last=False)
+        return key
+
+    def revoke(self, id: str) -> Key:
+        """Make a key invalid for good.
+
+        Raises:
+            NotFound: There is no key of that id.
+        """
+        table, now = tables.keys, instant(self.clock())
+        when = sa.func.coalesce(
+            table.c.revoked_at, sa.literal(now, table.c.created_at.type)
+        )
+        update = sa.update(table).where(table.c.id == id).values(revoked_at=when)
+        with self.database.transaction() as connection:
+            row = (
+                connection.execute(update.returning(*table.c)).mappings().one_or_none()
+            )
+        if row is None:
+            raise NotFound("key", id)
+        with self._lock:
+            for digest in [d for d, (_, key) in self._cache.items() if key.id == id]:
+                del self._cache[digest]
+        return _as_key(row)
+
+    def list(self) -> "list[Key]":
+        """Return every key, revoked ones included, oldest first."""
+        table = tables.keys
+        query = sa.select(table).order_by(table.c.created_at, table.c.id)
+        with self.database.reading() as connection:
+            return [_as_key(row) for row in connection.execute(query).mappings()]
+
+    def _look_up(self, secret: str, digest: str) -> Key | None:
+        parts = secret.split("_", 2)
+        if len(parts) != 3 or parts[0] != PREFIX:
+            return None
+        table = tables.keys
+        query = sa.select(table).where(table.c.id == parts[1])
+        with self.database.reading() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None or not hmac.compare_digest(row["digest"], digest):
+            return None
+        if row["revoked_at"] is not None:
+            return None
+        key = _as_key(row)
+        self._note_use(key)
+        return key
+
+    def _note_use(self, key: Key) -> None:
+        now, table = instant(self.clock()), tables.keys
+        if key.last_used_at is not None and now - key.last_used_at < USE_NOTED_EVERY:
+            return
+        update = sa.update(table).where(table.c.id == key.id).values(last_used_at=now)
+        with self.database.transaction() as connection:
+            connection.execute(update)
+
+
+def _as_key(row: sa.RowMapping) -> Key:
+    values = {name: row[name] for name in Key.__dataclass_fields__}
+    return Key(**{**values, "scopes": tuple(row["scopes"])})

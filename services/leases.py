@@ -1,0 +1,366 @@
+"""Leases: how a worker holds a job, and how nobody else can write meanwhile.
+
+A claim raises the job's fencing token and every later write of the worker names it, so
+a worker that lost its lease (paused, cut off, killed) can change nothing. What is
+written with a claim is one transaction with the check.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.database import tables
+from services.database.engine import Database
+from services.database.tables import instant
+from services.errors import LeaseLost
+from services.lifecycle import Job, Sender, add_event, as_job, move
+
+
+class CancelRequested(Exception):
+    """The caller asked to cancel before the job could end otherwise."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a running job; ``token`` fences every write."""
+
+    job: Job
+    token: int
+    checkpoint: str | None
+    """Digest of the checkpoint of an earlier attempt, if there is one."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """An event to append with the next heartbeat."""
+
+    kind: str
+    message: str
+    data: dict[str, Any] | None = None
+    level: str = "info"
+
+
+class Leases:
+    """What workers do with jobs.
+
+    Args:
+        database: Where the rows are.
+        sender: Sends a job's id to the workers when it is queued again.
+        lease_seconds: How long a claim holds without a heartbeat.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sender: Sender | None = None,
+        *,
+        lease_seconds: float = 15.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.sender = sender
+        self.lease = timedelta(seconds=lease_seconds)
+        self.clock = clock
+
+    def claim(self, id: str, worker: str) -> Claim | None:
+        """Take a queued job, or return None where it is not queued any more."""
+        now = instant(self.clock())
+        with self.database.transaction() as connection:
+            row = move(
+                connection,
+                id,
+                before="queued",
+                after="running",
+                now=now,
+                token=None,
+                **_claimed(worker, now + self.lease),
+            )
+            if row is None:
+                return None
+            data = {"state": "running", "attempt": row["attempt"], "worker": worker}
+            add_event(connection, id, "status", f"attempt {row['attempt']}", now, data)
+            if row["started_at"] is None:
+                started = sa.update(tables.jobs).where(tables.jobs.c.id == id)
+                connection.execute(started.values(started_at=now))
+        return Claim(as_job(row), row["token"], row["checkpoint"])
+
+    def heartbeat(
+        self,
+        claim: Claim,
+        *,
+        progress: dict[str, Any] | None = None,
+        checkpoint: str | None = None,
+        notes: Iterable[Note] = (),
+    ) -> bool:
+        """Renew the lease and write what happened since the last time.
+
+        Returns:
+            Whether the caller asked to cancel.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        values: dict[str, Any] = {}
+        if progress is not None:
+            values["progress"] = progress
+        if checkpoint is not None:
+            values["checkpoint"] = checkpoint
+        with self.database.transaction() as connection:
+            row = self._renew(connection, claim, **values)
+            now = instant(self.clock())
+            for note in notes:
+                add_event(
+                    connection,
+                    claim.job.id,
+                    note.kind,
+                    note.message,
+                    now,
+                    note.data,
+                    level=note.level,
+                )
+        return bool(row["cancel_requested"])
+
+    def is_cancel_requested(self, claim: Claim) -> bool:
+        """Whether the caller asked to cancel, or the job is no longer this claim's."""
+        table = tables.jobs
+        query = sa.select(table.c.cancel_requested, table.c.token)
+        with self.database.reading() as connection:
+            row = connection.execute(query.where(table.c.id == claim.job.id)).one()
+        return bool(row.cancel_requested) or row.token != claim.token
+
+    def guard(self, connection: sa.Connection, claim: Claim) -> None:
+        """Check the claim and lock the row, first in a transaction that publishes.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+            CancelRequested: The caller has asked to cancel it.
+        """
+        if self._renew(connection, claim)["cancel_requested"]:
+            raise CancelRequested
+
+    def succeed(
+        self,
+        connection: sa.Connection,
+        claim: Claim,
+        result: dict[str, Any],
+        message: str,
+    ) -> None:
+        """End the job well, in the transaction that publishes its result.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        self._end(
+            connection,
+            claim,
+            "succeeded",
+            message,
+            {"result": result},
+            result=result,
+            error=None,
+        )
+
+    def fail(self, claim: Claim, error: dict[str, Any]) -> None:
+        """End the job with a typed error ``{code, detail, field?}``.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._end(
+                connection,
+                claim,
+                "failed",
+                str(error["detail"]),
+                {"error": error},
+                error=error,
+            )
+
+    def cancel(self, claim: Claim) -> None:
+        """End the job as its caller asked.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._end(connection, claim, "cancelled", "cancelled", {})
+
+    def release(self, claim: Claim, reason: str) -> None:
+        """Give the job back, queued at once; the attempt does not count.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._requeue(connection, claim.job, claim.token, reason, counts=False)
+        self._send(claim.job)
+
+    def crash(self, claim: Claim, reason: str) -> None:
+        """Count a crashed attempt: queued again, or failed after the last.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._requeue(connection, claim.job, claim.token, reason, counts=True)
+        if claim.job.attempt < claim.job.max_attempts:
+            self._send(claim.job)
+
+    def reap(self) -> list[str]:
+        """Take back every job whose lease has expired; return their ids."""
+        table = tables.jobs
+        expired = sa.and_(
+            table.c.state == "running", table.c.lease_until < instant(self.clock())
+        )
+        with self.database.reading() as connection:
+            rows = connection.execute(sa.select(table).where(expired)).mappings().all()
+        return [row["id"] for row in rows if self._reap(row)]
+
+    def take_unsent(self, *, older_than_s: float) -> list[tuple[str, str]]:
+        """Return (kind, id) of queued jobs that were not sent for that long.
+
+        Each is given to one caller alone, which then sends it.
+        """
+        table = tables.jobs
+        now = instant(self.clock())
+        before = now - timedelta(seconds=older_than_s)
+        waiting = sa.and_(
+            table.c.state == "queued",
+            sa.or_(
+                table.c.sent_at < before,
+                sa.and_(table.c.sent_at.is_(None), table.c.created_at < before),
+            ),
+        )
+        with self.database.reading() as connection:
+            if connection.execute(sa.select(table.c.id).where(waiting)).first() is None:
+                return []
+        update = sa.update(table).where(waiting).values(sent_at=now)
+        with self.database.transaction() as connection:
+            taken = connection.execute(update.returning(table.c.kind, table.c.id))
+            return [(row.kind, row.id) for row in taken]
+
+    def _renew(
+        self, connection: sa.Connection, claim: Claim, **values: Any
+    ) -> sa.RowMapping:
+        table = tables.jobs
+        until = instant(self.clock()) + self.lease
+        mine = sa.and_(
+            table.c.id == claim.job.id,
+            table.c.state == "running",
+            table.c.token == claim.token,
+        )
+        update = sa.update(table).where(mine).values(lease_until=until, **values)
+        row = connection.execute(update.returning(*table.c)).mappings().one_or_none()
+        if row is None:
+            raise _lost(claim.job.id)
+        return row
+
+    def _end(
+        self,
+        connection: sa.Connection,
+        claim: Claim,
+        after: Any,
+        message: str,
+        data: dict[str, Any],
+        **values: Any,
+    ) -> None:
+        now, id = instant(self.clock()), claim.job.id
+        row = move(
+            connection,
+            id,
+            before="running",
+            after=after,
+            now=now,
+            token=claim.token,
+            **values,
+        )
+        if row is None:
+            raise _lost(id)
+        level = "error" if after == "failed" else "info"
+        data = {"state": after, **data}
+        add_event(connection, id, "status", message, now, data, level=level)
+
+    def _requeue(
+        self,
+        connection: sa.Connection,
+        job: Job,
+        token: int,
+        reason: str,
+        *,
+        counts: bool,
+    ) -> None:
+        if _is_cancelled(connection, job.id):
+            self._end(connection, Claim(job, token, None), "cancelled", reason, {})
+            return
+        now = instant(self.clock())
+        final = counts and job.attempt >= job.max_attempts
+        error = {
+            "code": "attempts_exhausted",
+            "detail": f"{reason}; that was attempt {job.attempt} of {job.max_attempts}",
+        }
+        values: dict[str, Any] = (
+            {"error": error} if final else {"attempt": job.attempt + int(counts)}
+        )
+        row = move(
+            connection,
+            job.id,
+            before="running",
+            after="failed" if final else "queued",
+            now=now,
+            token=token,
+            **values,
+        )
+        if row is None:
+            raise _lost(job.id)
+        data = {"state": row["state"], "attempt": row["attempt"], "reason": reason}
+        level = "error" if final else "warning" if counts else "info"
+        add_event(connection, job.id, "status", reason, now, data, level=level)
+
+    def _reap(self, row: sa.RowMapping) -> bool:
+        job = as_job(row)
+        reason = f"worker {job.worker} stopped renewing its lease"
+        try:
+            with self.database.transaction() as connection:
+                if _lease_end(connection, job.id) != row["lease_until"]:
+                    return False
+                self._requeue(connection, job, row["token"], reason, counts=True)
+        except LeaseLost:
+            return False
+        if job.attempt < job.max_attempts:
+            self._send(job)
+        return True
+
+    def _send(self, job: Job) -> None:
+        if self.sender is not None and self.sender.send_job(job.kind, job.id):
+            table = tables.jobs
+            queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
+            update = sa.update(table).where(queued)
+            with self.database.transaction() as connection:
+                connection.execute(update.values(sent_at=instant(self.clock())))
+
+
+def _claimed(worker: str, until: datetime) -> dict[str, Any]:
+    return {
+        "token": tables.jobs.c.token + 1,
+        "lease_owner": worker,
+        "lease_until": until,
+    }
+
+
+def _lease_end(connection: sa.Connection, id: str) -> datetime | None:
+    query = sa.select(tables.jobs.c.lease_until).where(tables.jobs.c.id == id)
+    return connection.execute(query.with_for_update()).scalar_one()
+
+
+def _is_cancelled(connection: sa.Connection, id: str) -> bool:
+    query = sa.select(tables.jobs.c.cancel_requested).where(tables.jobs.c.id == id)
+    return bool(connection.execute(query.with_for_update()).scalar_one())
+
+
+def _lost(id: str) -> LeaseLost:
+    return LeaseLost(f"job {id!r} is no longer this worker's")

@@ -1,0 +1,165 @@
+"""Celery as transport: which queue carries what, and how an id gets there.
+
+The database is the truth; a message carries an id and no more. A lost message is sent
+again by the housekeeping of the workers, a doubled one finds the job claimed already.
+Workers define the tasks; everybody else sends them by name.
+"""
+
+import functools
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import celery
+import redis
+from kombu.exceptions import OperationalError
+
+from services.errors import Unavailable
+from services.settings import Settings, get_settings
+
+JOB_TASK = "spnode.job"
+BATCH_TASK = "spnode.rollout_batch"
+TRAINING_QUEUE = "training"
+DATASETS_QUEUE = "datasets"
+ROLLOUTS_QUEUE = "rollouts"
+QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE, ROLLOUTS_QUEUE)
+QUEUE_OF_KIND = {"training": TRAINING_QUEUE, "dataset": DATASETS_QUEUE}
+
+# With Redis a task that is not acknowledged within this time runs twice.
+VISIBILITY_TIMEOUT_S = 7 * 24 * 3600
+CONNECT_TIMEOUT_S = 2.0
+# redis-py's own default of 5 s is below the time our blocking reads wait.
+SOCKET_TIMEOUT_S = 30.0
+
+
+def create_app(settings: Settings) -> celery.Celery:
+    """Return a Celery application over the settings' Redis or Valkey."""
+    app = celery.Celery("spnode", broker=broker_url(settings.redis_url))
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "health_check_interval": 10,
+        },
+        task_default_queue=TRAINING_QUEUE,
+        task_create_missing_queues=True,
+    )
+    return app
+
+
+@functools.cache
+def get_app() -> celery.Celery:
+    """Return this process's Celery application, made once from its settings."""
+    return create_app(get_settings())
+
+
+class Queue:
+    """Sends tasks by name.
+
+    Args:
+        settings: Where Redis or Valkey is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.app = create_app(settings)
+
+    def send_job(self, kind: str, id: str) -> bool:
+        """Send a job's id to the workers of its kind.
+
+        Returns:
+            Whether the broker took it. The caller need not care: a queued job whose
+            message is missing is sent again by the housekeeping.
+        """
+        try:
+            self._send(JOB_TASK, QUEUE_OF_KIND[kind], [id])
+        except Unavailable:
+            return False
+        return True
+
+    def send_batch(self, message: dict[str, Any], *, expires_s: float) -> None:
+        """Send a batch of rollouts; its arrays lie under keys that the message names.
+
+        Args:
+            message: JSON: operation, digest, keys of the arrays and of the reply.
+            expires_s: After this time no worker starts it.
+
+        Raises:
+            Unavailable: The broker does not answer.
+        """
+        self._send(BATCH_TASK, ROLLOUTS_QUEUE, [message], expires=expires_s)
+
+    def waiting(self, queue: str) -> int:
+        """Return how many messages wait in a queue.
+
+        Raises:
+            Unavailable: The broker does not answer.
+        """
+        try:
+            with redis_client(self.settings) as client:
+                # The answer's type covers redis-py's asyncio client as well.
+                return int(client.llen(queue))  # pyright: ignore[reportArgumentType]
+        except redis.RedisError as error:
+            raise Unavailable(f"the queue does not answer: {error}") from error
+
+    def ping(self) -> None:
+        """Ask the broker for a PONG.
+
+        Raises:
+            Unavailable: It does not answer.
+        """
+        try:
+            with redis_client(self.settings) as client:
+                client.ping()
+        except redis.RedisError as error:
+            raise Unavailable(f"the queue does not answer: {error}") from error
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self.app.close()
+
+    def _send(self, task: str, queue: str, args: list[Any], **options: Any) -> None:
+        try:
+            self.app.send_task(
+                task, args=args, queue=queue, retry=False, ignore_result=True, **options
+            )
+        except (OperationalError, redis.RedisError, OSError) as error:
+            raise Unavailable(f"the queue does not answer: {error}") from error
+
+
+def redis_client(settings: Settings) -> redis.Redis:
+    """Return a client of the settings' Redis or Valkey; it closes as a context."""
+    return redis.Redis.from_url(
+        client_url(settings.redis_url),
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )
+
+
+def client_url(url: str) -> str:
+    """Return a Redis URL as redis-py writes it: sockets are ``unix://``."""
+    return url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+
+
+def broker_url(url: str) -> str:
+    """Return a Redis URL as Celery writes it: sockets are ``redis+socket://``."""
+    parts = urlsplit(client_url(url))
+    if parts.scheme != "unix":
+        return url
+    query = dict(parse_qsl(parts.query))
+    # Kombu takes a socket's credentials from the place of the host alone.
+    password = query.get("password")
+    credentials = f":{quote(password, safe='')}@" if password else parts.netloc
+    database = query.get("db", "0")
+    return f"redis+socket://{credentials}{parts.path}?virtual_host={database}"

@@ -1,0 +1,172 @@
+"""Settings of a deployment, from environment variables that begin with ``SPNODE_``.
+
+A variable with that prefix that is no setting is an error that names it and the
+settings nearest to it: a misspelt limit never passes in silence. ``docs/settings.md``
+describes each.
+"""
+
+import difflib
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SPNODE_"
+CLIENT_VARIABLES = frozenset({"SPNODE_URL", "SPNODE_KEY"})
+"""Variables of the client and its command line, which are no settings of a service."""
+
+MIB = 2**20
+
+
+class SettingsError(ValueError):
+    """A variable that is no setting, or a value that a setting does not take."""
+
+
+class Settings(BaseSettings):
+    """What a deployment can set; every field is ``SPNODE_`` and its name in capitals.
+
+    Raises:
+        SettingsError: by ``get_settings``, for an unknown variable or a bad value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_ignore_empty=True,
+    )
+
+    data_folder: Path = Path("~/.spnode")
+    """Folder of everything that this machine keeps: database, store, sockets, keys."""
+    database_url: str = ""
+    """SQLAlchemy URL, e.g. postgresql+psycopg://…; empty: SQLite in the data folder."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Redis or Valkey: redis://, rediss:// or unix:///path/to.sock."""
+    store_url: str = ""
+    """Where blobs lie: file:///folder or s3://bucket/prefix; empty: the data folder."""
+    executor: Literal["inline", "queue"] = "inline"
+    """Where rollouts run: a thread of the gateway, or rollout workers."""
+
+    host: str = "127.0.0.1"
+    """Address the gateway listens on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port the gateway listens on; 0 lets the system choose."""
+    loopback_open: bool = False
+    """Whether callers from this machine need no key."""
+    key_cache_seconds: PositiveFloat = 10.0
+    """For how long a verified key is believed without asking the database."""
+    version_cache_seconds: PositiveFloat = 2.0
+    """For how long a gateway keeps the version that a name or alias resolved to."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log record that is written."""
+
+    max_body_bytes: PositiveInt = 256 * MIB
+    """Largest body of a request that is not an upload."""
+    max_upload_bytes: PositiveInt = 2048 * MIB
+    """Largest uploaded dataset, as sent and as unpacked."""
+    parser_memory_bytes: PositiveInt = 6144 * MIB
+    """Address space of the process that parses an upload."""
+    parser_seconds: PositiveFloat = 120.0
+    """Wall and CPU time of the process that parses an upload."""
+
+    lease_seconds: PositiveFloat = 15.0
+    """How long a worker holds a job without renewing; then another may take it."""
+    heartbeat_seconds: PositiveFloat = 3.0
+    """How often a worker renews its leases and says that it lives."""
+    resend_seconds: PositiveFloat = 30.0
+    """After which time a queued job's message counts as lost and is sent again."""
+    stop_seconds: PositiveFloat = 10.0
+    """How long a stopping worker waits for the checkpoint of a job that it runs."""
+    checkpoint_seconds: PositiveFloat = 10.0
+    """How often, at most, a running job's checkpoint is copied to the store."""
+    max_attempts: PositiveInt = 3
+    """How often a job is started before a crash counts as final."""
+
+    max_rows: PositiveInt = 65_536
+    """Most initial conditions in one rollout."""
+    max_times: PositiveInt = 65_536
+    """Most output times in one rollout."""
+    max_output_values: PositiveInt = 50_000_000
+    """Most numbers in one answer: rows x times x states."""
+    max_batch_rows: PositiveInt = 256
+    """Most rows that are gathered into one batch."""
+    queued_rows_limit: PositiveInt = 65_536
+    """Rows that may wait for the executor before new ones are told to come later."""
+    resident_bytes: PositiveInt = 2048 * MIB
+    """Memory for loaded and compiled models; the least recently used leaves first."""
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of a GPU's memory that one process takes, so that two can share it."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        folder = self.data_folder.expanduser().absolute()
+        derived = {
+            "data_folder": folder,
+            "database_url": self.database_url or f"sqlite:///{folder / 'spnode.db'}",
+            "store_url": self.store_url or f"file://{folder / 'store'}",
+        }
+        # A frozen model is completed once, here, before anybody can see it.
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"lease_seconds {self.lease_seconds} must be at least twice "
+                f"heartbeat_seconds {self.heartbeat_seconds}"
+            )
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give another process these settings."""
+        values = self.model_dump(mode="json")
+        return {
+            PREFIX + name.upper(): str(value).lower()
+            if isinstance(value, bool)
+            else str(value)
+            for name, value in values.items()
+        }
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings of this process's environment and check every variable.
+
+    Args:
+        environment: Where unknown variables are looked for; ``os.environ`` by default.
+
+    Raises:
+        SettingsError: A ``SPNODE_`` variable is no setting, or a value is not allowed.
+    """
+    _refuse_unknown(os.environ if environment is None else environment)
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_sentence, error.errors()))) from error
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """Return the settings of this process, read once."""
+    return read_settings()
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or variable in known | CLIENT_VARIABLES:
+            continue
+        near = difflib.get_close_matches(variable, sorted(known), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else ""
+        raise SettingsError(
+            f"{variable} is not a setting; {hint or 'docs/settings.md lists them all'}"
+        )
+
+
+def _sentence(error: object) -> str:
+    assert isinstance(error, dict)
+    place = error["loc"][0] if error["loc"] else ""
+    name = f"{PREFIX}{str(place).upper()}" if place else "settings"
+    return f"{name}={error['input']!r}: {error['msg']}" if place else error["msg"]

@@ -1,0 +1,74 @@
+"""Which workers live: each writes a row now and then, and readiness reads them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from services.database import tables
+from services.database.engine import Database
+from services.database.tables import instant
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process that said lately that it lives."""
+
+    id: str
+    queues: tuple[str, ...]
+    started_at: datetime
+    seen_at: datetime
+
+
+class Workers:
+    """The rows of the workers.
+
+    Args:
+        database: Where the rows are.
+        stale_seconds: After which silence a worker counts as dead.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        stale_seconds: float = 15.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.stale = timedelta(seconds=stale_seconds)
+        self.clock = clock
+
+    def beat(self, id: str, queues: Sequence[str]) -> None:
+        """Say that a worker lives and which queues it takes."""
+        table, now = tables.workers, instant(self.clock())
+        update = sa.update(table).where(table.c.id == id).values(seen_at=now)
+        row = {"id": id, "queues": list(queues), "started_at": now, "seen_at": now}
+        with self.database.transaction() as connection:
+            if connection.execute(update).rowcount == 0:
+                connection.execute(sa.insert(table).values(row))
+
+    def leave(self, id: str) -> None:
+        """Say that a worker stops."""
+        table = tables.workers
+        with self.database.transaction() as connection:
+            connection.execute(sa.delete(table).where(table.c.id == id))
+
+    def living(self, queue: str | None = None) -> list[Worker]:
+        """Return the workers that live, of one queue where given."""
+        table = tables.workers
+        recent = table.c.seen_at > instant(self.clock()) - self.stale
+        with self.database.reading() as connection:
+            rows = connection.execute(sa.select(table).where(recent)).mappings().all()
+        found = [Worker(**{**row, "queues": tuple(row["queues"])}) for row in rows]
+        return [each for each in found if queue is None or queue in each.queues]
+
+    def forget(self, *, older_than_s: float = 24 * 3600.0) -> None:
+        """Delete the rows of workers that have been silent for long."""
+        table = tables.workers
+        before = instant(self.clock()) - timedelta(seconds=older_than_s)
+        with self.database.transaction() as connection:
+            connection.execute(sa.delete(table).where(table.c.seen_at < before))
