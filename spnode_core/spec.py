@@ -208,6 +208,7 @@ StepsSpec = Annotated[
     DataStepsSpec | GridStepsSpec | UniformStepsSpec, Field(discriminator="kind")
 ]
 Integrator = Literal["etd1", "etd2rk", "krogstad"]
+ScalingKind = Literal["linear", "log", "asinh"]
 
 
 class SurrogateSpec(Spec):
@@ -224,8 +225,15 @@ class SurrogateSpec(Spec):
     """Named sums ``sum_i c_i x_i`` that each trajectory keeps: name to state to c_i."""
     positive: bool = False
     """Whether decoded states are positive and bounded by construction."""
+    normalisation: dict[str, ScalingKind] = {}
+    """How single states are scaled; those not named are decided from the data."""
     precision: Literal["mixed", "float64"] = "mixed"
     """``mixed``: float32 networks; A, phi and the latent state are float64 always."""
+
+    def __hash__(self) -> int:
+        """By the plain fields: dictionaries have no hash of their own."""
+        names = (*self.conserved, *self.normalisation)
+        return hash((self.latent, self.linear, self.nonlinear, self.steps, names))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

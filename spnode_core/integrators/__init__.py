@@ -1,0 +1,1 @@
+"""The exponential integrators and the phi functions under them."""

@@ -1,0 +1,1 @@
+"""The stable linear operators ``A``."""

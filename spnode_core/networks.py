@@ -1,0 +1,61 @@
+"""The tanh network that encoder, decoder and nonlinear operators share.
+
+``y = W_m tanh(... tanh(W_1 x + b_1) ...) + b_m``
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class Network(eqx.Module):
+    """A tanh network that computes in the dtype of its weights, float64 outside.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+        width: Units in each hidden layer.
+        depth: Number of hidden layers.
+        dtype: Dtype of the weights, float32 or float64.
+        last_scale: Factor on the initial weights of the last layer.
+        key: Source of the initial weights.
+    """
+
+    weights: tuple[Float[Array, "outputs inputs"], ...]
+    biases: tuple[Float[Array, " outputs"], ...]
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        width: int,
+        depth: int,
+        dtype: jnp.dtype,
+        key: PRNGKeyArray,
+        last_scale: float = 1.0,
+    ) -> None:
+        sizes = [inputs, *[width] * depth, outputs]
+        scales = [1.0] * depth + [last_scale]
+        weights, biases = [], []
+        for layer, scale in enumerate(scales):
+            weight_key, bias_key = jax.random.split(jax.random.fold_in(key, layer))
+            bound = scale / max(sizes[layer], 1) ** 0.5
+            shape = (sizes[layer + 1], sizes[layer])
+            weights.append(jax.random.uniform(weight_key, shape, dtype, -bound, bound))
+            biases.append(jax.random.uniform(bias_key, shape[:1], dtype, -bound, bound))
+        self.weights, self.biases = tuple(weights), tuple(biases)
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """The network's value at one input, float64."""
+        hidden = x.astype(self.weights[0].dtype)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = jnp.tanh(weight @ hidden + bias)
+        return (self.weights[-1] @ hidden + self.biases[-1]).astype(jnp.float64)
+
+    def bound(self) -> Float[Array, " outputs"]:
+        """``G_i = |b_i| + sum_j |W_ij|``, no output's modulus ever exceeds it."""
+        weight = self.weights[-1].astype(jnp.float64)
+        bias = self.biases[-1].astype(jnp.float64)
+        return jnp.abs(bias) + jnp.abs(weight).sum(axis=1)

@@ -1,0 +1,1 @@
+"""The nonlinear operators ``f`` and ``g``."""

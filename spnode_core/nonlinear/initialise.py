@@ -1,0 +1,53 @@
+"""Initial nonlinear operators, from their spec."""
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from spnode_core.networks import Network
+from spnode_core.nonlinear.base import AbstractNonlinearOperator
+from spnode_core.nonlinear.bilinear import BilinearOperator
+from spnode_core.nonlinear.lipschitz import LipschitzOperator
+from spnode_core.nonlinear.mlp import MLPOperator, RelaxationOperator
+from spnode_core.spec import BilinearSpec, LipschitzSpec, NonlinearSpec, RelaxationSpec
+
+
+def create_nonlinear(
+    spec: NonlinearSpec,
+    *,
+    latent: int,
+    others: int,
+    dtype: jnp.dtype,
+    key: PRNGKeyArray,
+) -> AbstractNonlinearOperator:
+    """The initial operator that a spec describes.
+
+    Args:
+        spec: The nonlinear operator.
+        latent: Number of latent variables.
+        others: Number of controls and parameters that it also sees.
+        dtype: Dtype of the weights.
+        key: Source of the initial weights.
+    """
+    if isinstance(spec, BilinearSpec):
+        return BilinearOperator(
+            latent,
+            others=others,
+            rank=spec.rank,
+            initial_scale=spec.initial_scale,
+            dtype=dtype,
+            key=key,
+        )
+    network = Network(
+        latent + others,
+        latent,
+        width=spec.width,
+        depth=spec.depth,
+        last_scale=spec.initial_scale,
+        dtype=dtype,
+        key=key,
+    )
+    if isinstance(spec, LipschitzSpec):
+        return LipschitzOperator(network, spec.bound)
+    if isinstance(spec, RelaxationSpec):
+        return RelaxationOperator(network)
+    return MLPOperator(network)

@@ -1,0 +1,150 @@
+"""Scalings between physical numbers and the order-one numbers that networks see.
+
+``v = (T(x) - offset) / scale`` per column, ``T`` the identity, the logarithm or asinh;
+columns of the data lie in [-1, 1]. Everything is float64: a species of 1e-17 is
+learned like any other.
+"""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from spnode_core.spec import ScalingKind
+
+# A positive column over more decades than this is scaled by its logarithm.
+_DECADES_FOR_LOG = 4.0
+# A signed column whose peak exceeds its median modulus by this is scaled by asinh.
+_PEAK_FOR_ASINH = 1e3
+
+
+class Scaling(eqx.Module):
+    """``v = (T(x) - offset) / scale``, column by column.
+
+    Args:
+        kinds: ``linear``, ``log`` or ``asinh`` for each column.
+        offset: In units of ``T(x)``.
+        scale: Positive, in units of ``T(x)``.
+        width: What ``log`` is cut off at from below and what ``asinh`` divides by.
+    """
+
+    kinds: tuple[ScalingKind, ...] = eqx.field(static=True)
+    offset: Float[Array, " column"]
+    scale: Float[Array, " column"]
+    width: Float[Array, " column"]
+
+    @classmethod
+    def skeleton(cls, kinds: Sequence[ScalingKind]) -> "Scaling":
+        """A scaling of the right shape, to be filled from an artifact."""
+        ones = jnp.ones(len(kinds), jnp.float64)
+        return cls(tuple(kinds), ones, ones, ones)
+
+    def normalise(self, x: Float[Array, " column"]) -> Float[Array, " column"]:
+        """Physical to normalised."""
+        transformed = x
+        if "log" in self.kinds:
+            logarithm = jnp.log(jnp.maximum(x, self.width))
+            transformed = jnp.where(self._is("log"), logarithm, transformed)
+        if "asinh" in self.kinds:
+            transformed = jnp.where(
+                self._is("asinh"), jnp.arcsinh(x / self.width), transformed
+            )
+        return (transformed - self.offset) / self.scale
+
+    def restore(self, v: Float[Array, " column"]) -> Float[Array, " column"]:
+        """Normalised to physical."""
+        transformed = v * self.scale + self.offset
+        x = transformed
+        if "log" in self.kinds:
+            is_log = self._is("log")
+            x = jnp.where(is_log, jnp.exp(jnp.where(is_log, transformed, 0.0)), x)
+        if "asinh" in self.kinds:
+            is_asinh = self._is("asinh")
+            argument = jnp.where(is_asinh, transformed, 0.0)
+            x = jnp.where(is_asinh, self.width * jnp.sinh(argument), x)
+        return x
+
+    def take(self, columns: Sequence[int]) -> "Scaling":
+        """The scaling of some of the columns."""
+        index = np.asarray(columns, np.int32)
+        return Scaling(
+            tuple(self.kinds[i] for i in columns),
+            self.offset[index],
+            self.scale[index],
+            self.width[index],
+        )
+
+    def _is(self, kind: ScalingKind) -> NDArray[np.bool_]:
+        return np.array([k == kind for k in self.kinds])
+
+
+def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
+    """``log`` for positive numbers over many decades, ``asinh`` for rare large ones.
+
+    Args:
+        column: Values of one column, NaN where missing.
+    """
+    values = column[np.isfinite(column)]
+    if values.size == 0:
+        return "linear"
+    low, high = values.min(), values.max()
+    if low > 0 and np.log10(high / low) > _DECADES_FOR_LOG:
+        return "log"
+    median = np.median(np.abs(values))
+    if low < 0 and median > 0 and max(high, -low) > _PEAK_FOR_ASINH * median:
+        return "asinh"
+    return "linear"
+
+
+def fit_scaling(
+    values: NDArray[np.float64], kinds: Sequence[ScalingKind] | None = None
+) -> Scaling:
+    """The scaling that maps each column of the data onto [-1, 1].
+
+    Args:
+        values: ``(sample, column)``, NaN where missing.
+        kinds: Kind of each column; chosen from the data where None.
+    """
+    columns = values.reshape(math.prod(values.shape[:-1]), values.shape[-1]).T
+    if kinds is None:
+        kinds = [choose_kind(column) for column in columns]
+    fitted = [_fit_column(c, k) for c, k in zip(columns, kinds, strict=True)]
+    table = np.array(fitted, np.float64).reshape(len(fitted), 3)
+    offset, scale, width = (jnp.asarray(table[:, i]) for i in range(3))
+    return Scaling(tuple(kinds), offset, scale, width)
+
+
+def _fit_column(
+    column: NDArray[np.float64], kind: ScalingKind
+) -> tuple[float, float, float]:
+    values = column[np.isfinite(column)]
+    width = 1.0
+    if kind == "log":
+        values = values[values > 0]
+        width = float(values.min(initial=np.inf)) if values.size else 1.0
+        values = np.log(values)
+    elif kind == "asinh":
+        width = float(np.median(np.abs(values))) or 1.0
+        values = np.arcsinh(values / width)
+    if values.size == 0:
+        return 0.0, 1.0, width
+    low, high = float(values.min()), float(values.max())
+    offset, scale = (low + high) / 2, (high - low) / 2
+    # A column that never moves keeps its own size as its scale.
+    return offset, scale if scale > 0 else abs(offset) or 1.0, width
+
+
+class Normaliser(eqx.Module):
+    """The scalings of states, conserved sums, parameters and controls.
+
+    None of its numbers is ever trained.
+    """
+
+    states: Scaling
+    sums: Scaling
+    parameters: Scaling
+    controls: Scaling

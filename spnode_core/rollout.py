@@ -1,0 +1,194 @@
+"""The rollout of a surrogate: encode, step on the model's own grid, decode.
+
+::
+
+    x0 -> E -> z_0 -> z_1 -> ... -> z_K        one scan over the grid's steps
+                       |             |
+                 one more step to each output time that is off the grid
+                       |             |
+                       D             D   -> x(t_1), x(t_2), ...
+
+A pure function of arrays: jit, grad, jvp, vjp and vmap apply to it. The propagators of
+the steps do not depend on the trajectory, so they are computed once for a whole batch.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from spnode_core.integrators.base import (
+    AbstractIntegrator,
+    Propagators,
+    relaxation_step,
+    stacked_propagators,
+)
+from spnode_core.integrators.etd import create_integrator
+from spnode_core.timegrid import Plan
+
+if TYPE_CHECKING:
+    from spnode_core.surrogate import Surrogate
+
+jax.tree_util.register_dataclass(
+    Plan,
+    data_fields=[
+        "distinct",
+        "step_kind",
+        "step_control",
+        "output_index",
+        "output_step",
+        "output_control",
+    ],
+    meta_fields=["on_grid"],
+)
+
+
+def rollout(
+    surrogate: "Surrogate",
+    x0: Float[Array, "batch state"],
+    plan: Plan,
+    parameters: Float[Array, "batch parameter"] | None = None,
+    controls: Float[Array, "batch interval control"] | None = None,
+    *,
+    latent: bool = False,
+) -> Float[Array, "batch time state"]:
+    """States of a batch of trajectories at the plan's output times.
+
+    Args:
+        surrogate: The model; its networks compute in the dtype of their weights.
+        x0: Initial states, physical units, float64.
+        plan: ``surrogate.grid.plan(times)``; output times may differ by row.
+        parameters: Parameters of each row, physical units.
+        controls: Control values of each row over the plan's control intervals.
+        latent: Return the latent states instead, ``(batch, time, latent)``.
+
+    Returns:
+        States in physical units, float64.
+    """
+    batch = x0.shape[0]
+    if parameters is None:
+        parameters = jnp.zeros((batch, 0), jnp.float64)
+    if controls is None:
+        controls = jnp.zeros((batch, 1, 0), jnp.float64)
+    prepared = surrogate.prepared()
+    shared = None
+    if not prepared.dynamics.linear.depends_on_parameters:
+        shared = _propagators(prepared, jnp.asarray(plan.distinct), None)
+        remainders = None
+        if not plan.on_grid and plan.output_index.ndim == 1:
+            remainders = _propagators(prepared, jnp.asarray(plan.output_step), None)
+        shared = (shared, remainders)
+    by_row = 0 if plan.output_index.ndim == 2 else None
+    axes = jax.tree.map(lambda _: None, plan)
+    axes = Plan(
+        axes.distinct,
+        axes.step_kind,
+        axes.step_control,
+        output_index=by_row,  # type: ignore[arg-type]
+        output_step=by_row,  # type: ignore[arg-type]
+        output_control=by_row,  # type: ignore[arg-type]
+        on_grid=plan.on_grid,
+    )
+    one = partial(_trajectory, prepared, shared, latent=latent)
+    return jax.vmap(one, in_axes=(0, axes, 0, 0))(x0, plan, parameters, controls)
+
+
+def _trajectory(
+    surrogate: "Surrogate",
+    shared: tuple[Propagators, Propagators | None] | None,
+    x0: Float[Array, " state"],
+    plan: Plan,
+    parameters: Float[Array, " parameter"],
+    controls: Float[Array, "interval control"],
+    *,
+    latent: bool,
+) -> Float[Array, "time state"]:
+    p = surrogate.normaliser.parameters.normalise(parameters)
+    u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
+    sums = surrogate.conserved_sums(x0)
+    z0 = surrogate.encode(x0, parameters)
+    propagators, remainders = shared or (None, None)
+    if propagators is None:
+        propagators = _propagators(surrogate, jnp.asarray(plan.distinct), p)
+    grid = _steps(surrogate, propagators, z0, plan, p, u)
+    z = grid[plan.output_index]
+    if not plan.on_grid:
+        if remainders is None:
+            step = jnp.asarray(plan.output_step)
+            remainders = _propagators(surrogate, step, p)
+        advance = partial(_step, surrogate, p)
+        z = jax.vmap(advance)(
+            z, remainders, jnp.asarray(plan.output_step), u[plan.output_control]
+        )
+    if latent:
+        return z
+    return jax.vmap(surrogate.decode, in_axes=(0, None, None))(z, sums, parameters)
+
+
+def _steps(
+    surrogate: "Surrogate",
+    propagators: Propagators,
+    z0: Float[Array, " latent"],
+    plan: Plan,
+    p: Float[Array, " parameter"],
+    u: Float[Array, "interval control"],
+) -> Float[Array, "grid latent"]:
+    """Latent states on the grid, the initial one first."""
+    distinct = jnp.asarray(plan.distinct)
+    kinds = (propagators, distinct)
+    all_differ = plan.distinct.shape[0] == plan.step_kind.shape[0]
+    # Where all steps differ their propagators are scanned over, else looked up.
+    per_step = kinds if all_differ else jnp.asarray(plan.step_kind)
+
+    def body(
+        z: Float[Array, " latent"], inputs: tuple[object, Float[Array, " control"]]
+    ) -> tuple[Float[Array, " latent"], Float[Array, " latent"]]:
+        kind, control = inputs
+        if not all_differ:
+            kind = jax.tree.map(lambda leaf: leaf[kind], kinds)
+        step_propagators, step = kind  # type: ignore[misc]
+        z = _step(surrogate, p, z, step_propagators, step, control)
+        return z, z
+
+    _, later = jax.lax.scan(body, z0, (per_step, u[plan.step_control]))
+    return jnp.concatenate([z0[None], later])
+
+
+def _step(
+    surrogate: "Surrogate",
+    p: Float[Array, " parameter"],
+    z: Float[Array, " latent"],
+    propagators: Propagators,
+    step: Float[Array, ""],
+    control: Float[Array, " control"],
+) -> Float[Array, " latent"]:
+    """One step of the surrogate's integrator."""
+    dynamics = surrogate.dynamics
+
+    def forcing(v: Float[Array, " latent"]) -> Float[Array, " latent"]:
+        return dynamics.forcing(v, control, p)
+
+    if dynamics.nonlinear.is_relaxation:
+        return relaxation_step(forcing, propagators, z)
+    return _integrator(surrogate).step(forcing, propagators, step, z)
+
+
+def _propagators(
+    surrogate: "Surrogate",
+    steps: Float[Array, " step"],
+    p: Float[Array, " parameter"] | None,
+) -> Propagators:
+    dynamics = surrogate.dynamics
+    return stacked_propagators(
+        _integrator(surrogate),
+        dynamics.linear,
+        steps,
+        p,
+        is_relaxation=dynamics.nonlinear.is_relaxation,
+    )
+
+
+def _integrator(surrogate: "Surrogate") -> AbstractIntegrator:
+    return create_integrator(surrogate.spec.integrator)

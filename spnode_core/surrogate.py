@@ -1,0 +1,275 @@
+"""The surrogate: encoder, latent dynamics, integrator, decoder and their scalings."""
+
+from functools import partial
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpy.typing import ArrayLike, NDArray
+
+from spnode_core.autoencoder import (
+    AbstractAutoencoder,
+    NoAutoencoder,
+    ResidualAutoencoder,
+)
+from spnode_core.certificates import certify
+from spnode_core.constraints import AbstractConstraint, create_constraint
+from spnode_core.dynamics import Dynamics
+from spnode_core.errors import InvalidInput
+from spnode_core.inputs import batched_inputs
+from spnode_core.linear.initialise import create_linear
+from spnode_core.networks import Network
+from spnode_core.nonlinear.bilinear import BilinearOperator
+from spnode_core.nonlinear.initialise import create_nonlinear
+from spnode_core.normaliser import Normaliser
+from spnode_core.rollout import rollout
+from spnode_core.spec import DataStepsSpec, NoAutoencoderSpec, Signature, SurrogateSpec
+from spnode_core.timegrid import TimeGrid
+
+
+class Surrogate(eqx.Module):
+    """``z = E(x, p), z' = A(p) z + f(z, u, p), x = D(z, p)`` and its time stepping.
+
+    Args:
+        spec: The resolved description.
+        signature: Names, units, sizes and domain.
+        constraint: What the decoder's outputs become states through.
+        normaliser: Scalings; never trained.
+        autoencoder: Encoder and decoder.
+        dynamics: The latent dynamics.
+
+    Source:
+        Paper, (2).
+    """
+
+    spec: SurrogateSpec = eqx.field(static=True)
+    signature: Signature = eqx.field(static=True)
+    constraint: AbstractConstraint = eqx.field(static=True)
+    normaliser: Normaliser
+    autoencoder: AbstractAutoencoder
+    dynamics: Dynamics
+
+    @classmethod
+    def create(
+        cls,
+        spec: SurrogateSpec,
+        signature: Signature,
+        normaliser: Normaliser,
+        *,
+        key: PRNGKeyArray,
+        basis: NDArray[np.float64] | None = None,
+    ) -> "Surrogate":
+        """An untrained surrogate with random networks.
+
+        Args:
+            spec: Description with latent size, rates and steps resolved.
+            signature: Names, units, sizes and domain.
+            normaliser: Scalings fitted to the data, or a skeleton to be filled.
+            key: Source of the initial weights.
+            basis: Initial encoder on normalised states, ``(latent, state)``.
+
+        Raises:
+            InvalidInput: x64 is off, or parts of the spec do not fit each other.
+        """
+        require_x64()
+        states, latent = len(signature.states), signature.latent
+        _check_resolved(spec, states, latent)
+        constraint = create_constraint(
+            conserved_matrix(spec, signature.states),
+            positive=spec.positive,
+            sizes=_sizes(signature),
+            names=signature.states,
+        )
+        dtype = jnp.float32 if spec.precision == "mixed" else jnp.float64
+        encoder_key, dynamics_key = jax.random.split(key)
+        parameters, controls = len(signature.parameters), len(signature.controls)
+        autoencoder: AbstractAutoencoder = NoAutoencoder(states)
+        if not isinstance(spec.autoencoder, NoAutoencoderSpec):
+            autoencoder = ResidualAutoencoder(
+                spec.autoencoder,
+                features=states + len(spec.conserved) + parameters,
+                parameters=parameters,
+                free=constraint.free,
+                latent=latent,
+                dtype=jnp.dtype(dtype),
+                key=encoder_key,
+                basis=None if basis is None else jnp.asarray(basis, jnp.float64),
+            )
+        dynamics = Dynamics(
+            create_linear(spec.linear, latent=latent, parameters=parameters),
+            create_nonlinear(
+                spec.nonlinear,
+                latent=latent,
+                others=controls + parameters,
+                dtype=jnp.dtype(dtype),
+                key=dynamics_key,
+            ),
+        )
+        return cls(spec, signature, constraint, normaliser, autoencoder, dynamics)
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The model's own step grid, measured from the start of a rollout."""
+        steps = self.spec.steps
+        assert not isinstance(steps, DataStepsSpec)
+        return TimeGrid.from_spec(steps)
+
+    def prepared(self) -> Self:
+        """The surrogate with what does not change along a rollout worked out once."""
+        return eqx.tree_at(lambda s: s.dynamics, self, self.dynamics.prepared())
+
+    def conserved_sums(self, x: Float[Array, " state"]) -> Float[Array, " sum"]:
+        """The conserved sums of a state, in physical units."""
+        return jnp.asarray(conserved_matrix(self.spec, self.signature.states)) @ x
+
+    def encode(
+        self, x: Float[Array, " state"], parameters: Float[Array, " parameter"]
+    ) -> Float[Array, " latent"]:
+        """Latent state of one state, both given in physical units."""
+        features = [
+            self.normaliser.states.normalise(x),
+            self.normaliser.sums.normalise(self.conserved_sums(x)),
+            self.normaliser.parameters.normalise(parameters),
+        ]
+        return self.autoencoder.encode(jnp.concatenate(features))
+
+    def decode(
+        self,
+        z: Float[Array, " latent"],
+        sums: Float[Array, " sum"],
+        parameters: Float[Array, " parameter"],
+    ) -> Float[Array, " state"]:
+        """One state, physical units, with the given conserved sums."""
+        p = self.normaliser.parameters.normalise(parameters)
+        outputs = self.autoencoder.decode(z, p)
+        return self.constraint.states(outputs, sums, self.normaliser.states)
+
+    def rollout(
+        self,
+        x0: ArrayLike,
+        times: ArrayLike,
+        *,
+        parameters: ArrayLike | None = None,
+        controls: ArrayLike | None = None,
+        control_times: ArrayLike | None = None,
+    ) -> Float[Array, "*batch time state"]:
+        """States at the given times.
+
+        Args:
+            x0: Initial states, ``(state,)`` or ``(batch, state)``, physical units.
+            times: Output times from the start of the rollout, ``(time,)``, at least 0
+                and increasing; concrete numbers.
+            parameters: ``(parameter,)`` or ``(batch, parameter)``, where the model has
+                parameters.
+            controls: ``(interval, control)`` or ``(batch, interval, control)``, where
+                it has controls; each value holds until the next control time.
+            control_times: Start of each interval, ``(interval,)``, from 0.
+
+        Returns:
+            ``(time, state)``, or ``(batch, time, state)`` for a batch; float64.
+            Differentiable in x0, parameters and controls.
+
+        Raises:
+            InvalidInput: A shape, number or time that the model does not take.
+        """
+        require_x64()
+        single, inputs = batched_inputs(
+            self.signature, x0, parameters, controls, control_times
+        )
+        plan = self.grid.plan(times, control_times)
+        states = _compiled_rollout(self, inputs[0], plan, *inputs[1:])
+        return states[0] if single else states
+
+    def certificate(self) -> dict[str, object]:
+        """What is proved about this surrogate, JSON-able; see ``certificates``."""
+        return certify(self)
+
+
+@partial(eqx.filter_jit)
+def _compiled_rollout(*args: object) -> Float[Array, "batch time state"]:
+    return rollout(*args)  # type: ignore[arg-type]
+
+
+def require_x64() -> None:
+    """Refuse to compute where JAX would silently round float64 to float32.
+
+    Raises:
+        InvalidInput: ``jax_enable_x64`` is off.
+    """
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise InvalidInput(
+            "jax_enable_x64",
+            found="False",
+            expected="True, since stiff rates need float64: call "
+            'jax.config.update("jax_enable_x64", True) first',
+        )
+
+
+def conserved_matrix(
+    spec: SurrogateSpec, states: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Coefficients of the conserved sums, ``(sum, state)``.
+
+    Raises:
+        InvalidInput: A sum names a state that there is not.
+    """
+    matrix = np.zeros((len(spec.conserved), len(states)))
+    for row, (name, terms) in enumerate(spec.conserved.items()):
+        for state, coefficient in terms.items():
+            if state not in states:
+                raise InvalidInput(
+                    f"surrogate.conserved.{name}",
+                    found=f"the state {state!r}",
+                    expected=f"names among {', '.join(states)}",
+                )
+            matrix[row, states.index(state)] = coefficient
+    return matrix
+
+
+def trainable(surrogate: Surrogate) -> Surrogate:
+    """A tree of booleans: True at the arrays that training may change."""
+    flags = jax.tree.map(eqx.is_inexact_array, surrogate)
+    fixed = jax.tree.map(lambda _: False, surrogate.normaliser)
+    return eqx.tree_at(lambda s: s.normaliser, flags, fixed)
+
+
+def cast_networks(surrogate: Surrogate, dtype: jnp.dtype) -> Surrogate:
+    """The surrogate with its networks in another dtype; all else stays float64."""
+
+    def is_network(node: object) -> bool:
+        return isinstance(node, (Network, BilinearOperator))
+
+    def cast(node: object) -> object:
+        if not is_network(node):
+            return node
+        return jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
+            node,
+        )
+
+    return jax.tree.map(cast, surrogate, is_leaf=is_network)
+
+
+def _sizes(signature: Signature) -> NDArray[np.float64]:
+    domain = signature.domain
+    return np.maximum(np.abs(domain.lower), np.abs(domain.upper)) + 1e-300
+
+
+def _check_resolved(spec: SurrogateSpec, states: int, latent: int) -> None:
+    if spec.latent != latent:
+        raise InvalidInput(
+            "surrogate.latent", found=repr(spec.latent), expected=f"{latent}"
+        )
+    if isinstance(spec.steps, DataStepsSpec):
+        raise InvalidInput(
+            "surrogate.steps", found="kind 'data'", expected="a resolved grid"
+        )
+    if isinstance(spec.autoencoder, NoAutoencoderSpec) and latent != states:
+        raise InvalidInput(
+            "surrogate.latent",
+            found=str(latent),
+            expected=f"{states}, the number of states, where there is no autoencoder",
+        )
