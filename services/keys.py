@@ -109,11 +109,10 @@ class Keys:
 
     def verify(self, secret: str) -> Key | None:
         """Return the key of a secret, or None where it is unknown or revoked."""
+        known = self.cached(secret)
+        if known is not None:
+            return known
         digest = sha256(secret.encode())
-        with self._lock:
-            until, key = self._cache.get(digest, (0.0, None))
-        if key is not None and self.clock() < until:
-            return key
         key = self._look_up(secret, digest)
         with self._lock:
             self._cache.pop(digest, None)
@@ -122,6 +121,13 @@ class Keys:
                 if len(self._cache) > CACHED_KEYS:
                     self._cache.popitem(last=False)
         return key
+
+    def cached(self, secret: str) -> Key | None:
+        """Return the key of a secret that was verified lately, without any SQL."""
+        digest = sha256(secret.encode())
+        with self._lock:
+            until, key = self._cache.get(digest, (0.0, None))
+        return key if self.clock() < until else None
 
     def revoke(self, id: str) -> Key:
         """Make a key invalid for good.

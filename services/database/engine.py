@@ -5,6 +5,7 @@ and then writes fails at once with "database is locked" when another has written
 meanwhile, and no busy timeout helps (measured: 806 such errors in two seconds).
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,15 @@ class Database:
         """
         with _translated(), self.engine.connect() as connection:
             yield connection
+
+    def lock(self, connection: sa.Connection, name: str) -> None:
+        """Exclude others that lock the same name until the transaction ends.
+
+        On SQLite a write transaction excludes every other already.
+        """
+        if not self.is_sqlite:
+            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
     def ping(self) -> None:
         """Ask the database for a one.

@@ -62,7 +62,7 @@ def page_of(
     return rows[:limit], _encode(last[created_at.name], last[id.name])
 
 
-def _encode(created_at: datetime, id: str) -> str:
+def _encode(created_at: datetime, id: str | int) -> str:
     text = json.dumps([created_at.timestamp(), id])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -72,7 +72,7 @@ def _decode(cursor: str, created_at: sa.Column[Any]) -> Any:
         padded = cursor + "=" * (-len(cursor) % 4)
         seconds, id = json.loads(base64.urlsafe_b64decode(padded))
         moment = instant(float(seconds))
-        if not isinstance(id, str):
+        if not isinstance(id, str | int):
             raise ValueError("not an id")
     except (binascii.Error, ValueError, TypeError, OverflowError) as error:
         raise Invalid(

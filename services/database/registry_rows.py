@@ -1,0 +1,238 @@
+"""Rows of the registry: reading, locking and moving them within a transaction."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from services import gates
+from services.database import tables
+from services.errors import NotFound, PreconditionFailed, PreconditionRequired
+from services.versions import (
+    CHAMPION,
+    LATEST,
+    AliasRecord,
+    ModelRecord,
+    Reference,
+    VersionRecord,
+)
+
+
+def etag(revision: int) -> str:
+    """Return a revision as an entity tag."""
+    return f'"{revision}"'
+
+
+def model_row(connection: sa.Connection, name: str) -> sa.RowMapping:
+    """Return a model's row.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    query = sa.select(tables.models).where(tables.models.c.name == name)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFound("model", name, hint="GET /v1/models lists them")
+    return row
+
+
+def lock_model(connection: sa.Connection, name: str) -> None:
+    """Lock a model's row for this transaction.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    table = tables.models
+    same = sa.update(table).where(table.c.name == name).values(name=table.c.name)
+    if connection.execute(same).rowcount == 0:
+        raise NotFound("model", name, hint="GET /v1/models lists them")
+
+
+def next_number(connection: sa.Connection, name: str, owner: str, now: datetime) -> int:
+    """Take the next version number of a model, which is made where it is new."""
+    table = tables.models
+    count = sa.update(table).where(table.c.name == name)
+    count = count.values(last_number=table.c.last_number + 1)
+    counted = count.returning(table.c.last_number)
+    number = connection.execute(counted).scalar_one_or_none()
+    if number is not None:
+        return number
+    row = {
+        "name": name,
+        "owner": owner,
+        "description": "",
+        "tags": {},
+        "last_number": 1,
+        "revision": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(table).values(row))
+    except IntegrityError:
+        # Another transaction has made it since our update found nothing.
+        return connection.execute(counted).scalar_one()
+    return 1
+
+
+def version_of(connection: sa.Connection, name: str, number: int) -> VersionRecord:
+    """Return a version.
+
+    Raises:
+        NotFound: There is no such model, or no such version of it.
+    """
+    table = tables.versions
+    mine = sa.and_(table.c.model == name, table.c.number == number)
+    row = connection.execute(sa.select(table).where(mine)).mappings().one_or_none()
+    if row is None:
+        model_row(connection, name)
+        hint = f"GET /v1/models/{name}/versions lists them"
+        raise NotFound("version", f"{name}/{number}", hint=hint)
+    return VersionRecord(**row)
+
+
+def number_of(connection: sa.Connection, reference: Reference) -> int:
+    """Return the number that an alias, or ``latest``, means now.
+
+    Raises:
+        NotFound: There is no such model, no such alias, or no version yet.
+    """
+    name, alias = reference.model, reference.alias
+    if alias == LATEST:
+        number = latest(connection, name)
+    else:
+        number = aliases_of(connection, name, alias).get(alias or CHAMPION)
+    if number is not None:
+        return number
+    model_row(connection, name)
+    hint = f"GET /v1/models/{name} lists its aliases"
+    if alias == CHAMPION:
+        hint = f"no version has become champion; use {name}@latest or {name}/number"
+    raise NotFound("alias", f"{name}@{alias}", hint=hint)
+
+
+def latest(connection: sa.Connection, name: str) -> int | None:
+    """Return the newest number of a model, if it has a version."""
+    table = tables.versions
+    query = sa.select(sa.func.max(table.c.number)).where(table.c.model == name)
+    return connection.execute(query).scalar_one()
+
+
+def aliases_of(
+    connection: sa.Connection, name: str, alias: str | None = None
+) -> dict[str, int]:
+    """Return alias to number, of all aliases of a model or of one."""
+    table = tables.aliases
+    query = sa.select(table.c.alias, table.c.number).where(table.c.model == name)
+    if alias is not None:
+        query = query.where(table.c.alias == alias)
+    rows = connection.execute(query.order_by(table.c.alias))
+    return {row.alias: row.number for row in rows}
+
+
+def alias_row(connection: sa.Connection, name: str, alias: str) -> sa.RowMapping | None:
+    """Return an alias's row, if there is one."""
+    table = tables.aliases
+    mine = sa.and_(table.c.model == name, table.c.alias == alias)
+    return connection.execute(sa.select(table).where(mine)).mappings().one_or_none()
+
+
+def check_match(
+    row: sa.RowMapping | None, if_match: str | None, name: str, alias: str
+) -> None:
+    """Check that the caller has seen the alias as it is.
+
+    Raises:
+        PreconditionRequired: It exists and the caller does not say what it saw.
+        PreconditionFailed: It is not what the caller saw.
+    """
+    current = None if row is None else etag(row["revision"])
+    if if_match is None and row is not None:
+        raise PreconditionRequired(
+            f"{name}@{alias} exists; send its ETag {current} as If-Match to move it"
+        )
+    is_same = if_match == current or (if_match == "*" and row is not None)
+    if if_match is not None and not is_same:
+        raise PreconditionFailed(
+            f"{name}@{alias} is at {current or 'no version'}, not at {if_match}"
+        )
+
+
+def point(
+    connection: sa.Connection,
+    name: str,
+    alias: str,
+    number: int,
+    now: datetime,
+    moved_by: str,
+    reason: str,
+) -> None:
+    """Point an alias at a version and note it; the model's row is locked."""
+    table = tables.aliases
+    row = alias_row(connection, name, alias)
+    previous = None if row is None else row["number"]
+    revision = note_move(
+        connection, name, alias, number, previous, now, moved_by, reason
+    )
+    values = {"number": number, "revision": revision, "updated_at": now}
+    if row is None:
+        made = {"model": name, "alias": alias, **values}
+        connection.execute(sa.insert(table).values(made))
+        return
+    mine = sa.and_(table.c.model == name, table.c.alias == alias)
+    connection.execute(sa.update(table).where(mine).values(values))
+
+
+def note_move(
+    connection: sa.Connection,
+    name: str,
+    alias: str,
+    number: int | None,
+    previous: int | None,
+    now: datetime,
+    moved_by: str,
+    reason: str,
+) -> int:
+    """Append to an alias's history; return the id, which is the alias's revision."""
+    row = {
+        "model": name,
+        "alias": alias,
+        "number": number,
+        "previous": previous,
+        "moved_by": moved_by,
+        "reason": reason,
+        "moved_at": now,
+    }
+    table = tables.alias_moves
+    insert = sa.insert(table).values(row).returning(table.c.id)
+    return connection.execute(insert).scalar_one()
+
+
+def as_model(connection: sa.Connection, row: sa.RowMapping) -> ModelRecord:
+    """Return the record of a model's row."""
+    return ModelRecord(
+        name=row["name"],
+        owner=row["owner"],
+        description=row["description"],
+        tags=row["tags"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        etag=etag(row["revision"]),
+        latest=latest(connection, row["name"]),
+        aliases=aliases_of(connection, row["name"]),
+    )
+
+
+def as_alias(connection: sa.Connection, row: sa.RowMapping) -> AliasRecord:
+    """Return the record of an alias's row, with what its gates notice."""
+    version = version_of(connection, row["model"], row["number"])
+    is_champion = row["alias"] == CHAMPION
+    return AliasRecord(
+        model=row["model"],
+        alias=row["alias"],
+        number=row["number"],
+        etag=etag(row["revision"]),
+        updated_at=row["updated_at"],
+        warnings=tuple(gates.warnings(version.certificate)) if is_champion else (),
+    )

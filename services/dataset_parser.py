@@ -1,0 +1,55 @@
+"""The process that reads an uploaded file: limited, without JAX, and expendable.
+
+``python -m services.dataset_parser SOURCE TARGET LIMIT_BYTES MEMORY_BYTES SECONDS``
+reads the file SOURCE, writes the same dataset in its canonical form to TARGET, and
+prints ``{"summary": …}`` or ``{"error": {field, found, expected}}``.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from spnode_core.errors import InvalidInput
+
+
+def main() -> None:
+    """Parse as the command line says."""
+    source, target = (Path(each) for each in sys.argv[1:3])
+    limit_bytes, memory_bytes, seconds = (int(each) for each in sys.argv[3:6])
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_FSIZE, 2 * limit_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+    try:
+        answer = {"summary": _parse(source, target, limit_bytes)}
+    except InvalidInput as error:
+        answer = _refusal(error.field, error.found, error.expected)
+    except MemoryError:
+        found = f"a dataset that takes more than {memory_bytes // 2**20} MiB to read"
+        answer = _refusal("file", found, "a smaller dataset, or several")
+    print(json.dumps(answer, allow_nan=False))  # noqa: T201
+
+
+def _parse(source: Path, target: Path, limit_bytes: int) -> dict[str, Any]:
+    # Imported under the limits, which are what makes this process expendable.
+    from spnode_core.dataset import load_dataset, save_dataset, summarise
+
+    dataset = load_dataset(source, limit_bytes=limit_bytes)
+    save_dataset(dataset, target)
+    return summarise(dataset)
+
+
+def _refusal(field: str, found: str, expected: str) -> dict[str, Any]:
+    return {"error": {"field": field, "found": found, "expected": expected}}
+
+
+def _limit(what: int, value: int) -> None:
+    _, hard = resource.getrlimit(what)
+    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(what, (most, most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Datasets: uploaded or generated, checked, kept by content under a record each.
+
+A dataset is parsed by an expendable process and kept in the canonical form that it
+writes. Records of the same content share one blob, which goes with the last of them.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.blobs import Blobs
+from services.database import tables
+from services.database.engine import Database
+from services.database.paging import Page, page_of
+from services.database.tables import instant
+from services.errors import Conflict, Invalid, NotFound, Unavailable
+from services.identity import new_id
+from services.settings import Settings
+
+PREFIX = "datasets"
+_SOURCE_TREE = Path(__file__).parent.parent
+_FOUND_LENGTH = 1000
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A dataset in the store; ``summary`` is that of ``spnode_core.summarise``."""
+
+    id: str
+    owner: str
+    name: str | None
+    digest: str
+    """SHA-256 of the stored file."""
+    size_bytes: int
+    summary: dict[str, Any]
+    job_id: str | None
+    """The job that generated it, if one did."""
+    created_at: datetime
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the states."""
+        return tuple(self.summary["states"])
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return tuple(self.summary["parameters"])
+
+    @property
+    def trajectories(self) -> int:
+        """Number of trajectories."""
+        return int(self.summary["trajectories"])
+
+
+class Datasets:
+    """The datasets of a deployment.
+
+    Args:
+        database: Where the records are.
+        blobs: Where the contents are.
+        settings: Limits of an upload, and the folder to work in.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.blobs = blobs
+        self.settings = settings
+        self.clock = clock
+
+    def add(self, path: Path, *, owner: str, name: str | None = None) -> DatasetRecord:
+        """Check an uploaded file and keep it.
+
+        Args:
+            path: The file as it was sent; it may be anything.
+            owner: Whose it is.
+            name: What people call it, at most 200 characters.
+
+        Raises:
+            Invalid: What is wrong with it, where, and what belongs there; nothing is
+                kept.
+        """
+        if name is not None and not 1 <= len(name) <= 200:
+            raise Invalid("name", found=repr(name), expected="1 to 200 characters")
+        folder = self.settings.data_folder / "work"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix="upload-", dir=folder) as work:
+            canonical = Path(work) / "dataset.npz"
+            summary = self._parse(path, canonical)
+            digest = self.blobs.put_content(PREFIX, canonical)
+            size = canonical.stat().st_size
+        try:
+            with self.database.transaction() as connection:
+                return self.register(
+                    connection,
+                    digest=digest,
+                    size_bytes=size,
+                    summary=summary,
+                    owner=owner,
+                    name=name,
+                )
+        except BaseException:
+            self._drop(digest)
+            raise
+
+    def register(
+        self,
+        connection: sa.Connection,
+        *,
+        digest: str,
+        size_bytes: int,
+        summary: dict[str, Any],
+        owner: str,
+        name: str | None = None,
+        job_id: str | None = None,
+    ) -> DatasetRecord:
+        """Make the record of a content that the store has, in a caller's transaction.
+
+        Raises:
+            Unavailable: The content was deleted meanwhile; put it again.
+        """
+        seconds = self.clock()
+        record = DatasetRecord(
+            id=new_id("ds", now=seconds),
+            owner=owner,
+            name=name,
+            digest=digest,
+            size_bytes=size_bytes,
+            summary=summary,
+            job_id=job_id,
+            created_at=instant(seconds),
+        )
+        self.database.lock(connection, f"{PREFIX}/{digest}")
+        connection.execute(sa.insert(tables.datasets).values(vars(record)))
+        if not self.blobs.exists(f"{PREFIX}/{digest}"):
+            raise Unavailable(
+                f"the content {digest} of a dataset was deleted meanwhile"
+            )
+        return record
+
+    def get(self, id: str) -> DatasetRecord:
+        """Return the record of a dataset.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        table = tables.datasets
+        query = sa.select(table).where(table.c.id == id)
+        with self.database.reading() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise NotFound("dataset", id, hint="GET /v1/datasets lists them")
+        return DatasetRecord(**row)
+
+    def list(self, *, limit: int = 20, after: str | None = None) -> Page[DatasetRecord]:
+        """Return a page of datasets, newest first."""
+        table = tables.datasets
+        with self.database.reading() as connection:
+            rows, following = page_of(
+                connection,
+                sa.select(table),
+                created_at=table.c.created_at,
+                id=table.c.id,
+                limit=limit,
+                after=after,
+            )
+        return Page(tuple(DatasetRecord(**row) for row in rows), following)
+
+    def download(self, id: str, path: Path) -> None:
+        """Write the npz file of a dataset to ``path``.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        self.blobs.download(f"{PREFIX}/{self.get(id).digest}", path)
+
+    def stream(self, id: str) -> Iterator[bytes]:
+        """Yield the npz file of a dataset in pieces.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        return self.blobs.stream(f"{PREFIX}/{self.get(id).digest}")
+
+    def delete(self, id: str) -> None:
+        """Delete a dataset, and its content unless another record shares it.
+
+        Raises:
+            NotFound: There is none of that id.
+            Conflict: A queued or running job uses it (code ``dataset_in_use``).
+        """
+        table, jobs = tables.datasets, tables.jobs
+        mine = sa.select(table.c.digest).where(table.c.id == id).with_for_update()
+        using = sa.select(jobs.c.id).where(
+            jobs.c.dataset_id == id, jobs.c.state.in_(("queued", "running"))
+        )
+        with self.database.transaction() as connection:
+            digest = connection.execute(mine).scalar_one_or_none()
+            if digest is None:
+                raise NotFound("dataset", id)
+            job = connection.execute(using.limit(1)).scalar_one_or_none()
+            if job is not None:
+                raise Conflict(
+                    f"job {job!r} uses dataset {id!r}; wait for it or cancel it",
+                    code="dataset_in_use",
+                )
+            connection.execute(sa.delete(table).where(table.c.id == id))
+        self._drop(digest)
+
+    def _drop(self, digest: str) -> None:
+        """Delete a content that no record refers to any more."""
+        table, key = tables.datasets, f"{PREFIX}/{digest}"
+        query = sa.select(table.c.id).where(table.c.digest == digest).limit(1)
+        with self.database.transaction() as connection:
+            self.database.lock(connection, key)
+            if connection.execute(query).one_or_none() is None:
+                self.blobs.delete(key)
+
+    def _parse(self, source: Path, target: Path) -> dict[str, Any]:
+        limits = self.settings
+        command = [
+            sys.executable,
+            *("-m", "services.dataset_parser", str(source), str(target)),
+            *(str(limits.max_upload_bytes), str(limits.parser_memory_bytes)),
+            str(math.ceil(limits.parser_seconds)),
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=target.parent,
+                env=_parser_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=limits.parser_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _too_dear(limits) from error
+        if done.returncode < 0:
+            raise _too_dear(limits)
+        if done.returncode > 0:
+            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise Invalid(
+                "file",
+                found=f"a file that cannot be read ({' '.join(reason)[:200]})",
+                expected="an npz file with the arrays `states` and `times`",
+            )
+        answer = json.loads(done.stdout)
+        if "error" in answer:
+            error = {key: text[:_FOUND_LENGTH] for key, text in answer["error"].items()}
+            raise Invalid(**error, code="invalid_dataset")
+        return answer["summary"]
+
+
+def _parser_environment() -> dict[str, str]:
+    # One thread: the stacks of a pool of threads count against the address space.
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(_SOURCE_TREE),
+        **dict.fromkeys(threads, "1"),
+    }
+
+
+def _too_dear(limits: Settings) -> Invalid:
+    memory = limits.parser_memory_bytes // 2**20
+    return Invalid(
+        "file",
+        found=f"a file that takes more than {memory} MiB or "
+        f"{limits.parser_seconds:g} s to read",
+        expected="a smaller dataset, or several",
+        code="invalid_dataset",
+    )

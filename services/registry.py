@@ -1,0 +1,390 @@
+"""The registry: models by name, immutable numbered versions, aliases that move.
+
+Every write locks the model's row first, so two writers never give one number twice, and
+an alias moves in one step with its history. A version is published inside the
+transaction that ends its job.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from services import gates
+from services.blobs import Blobs
+from services.database import tables
+from services.database.engine import Database
+from services.database.paging import Page, page_of
+from services.database.registry_rows import (
+    alias_row,
+    aliases_of,
+    as_alias,
+    as_model,
+    check_match,
+    etag,
+    lock_model,
+    model_row,
+    next_number,
+    note_move,
+    number_of,
+    point,
+    version_of,
+)
+from services.database.tables import instant
+from services.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
+from services.versions import (
+    ARTIFACTS,
+    CHAMPION,
+    AliasMove,
+    AliasRecord,
+    ModelRecord,
+    VersionRecord,
+    check_alias,
+    check_name,
+    read_reference,
+)
+
+_MAX_TAGS = 64
+_MAX_TEXT = 10_000
+
+
+class Registry:
+    """Models, versions and aliases.
+
+    Args:
+        database: Where the rows are.
+        blobs: Where the artifacts are.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.blobs = blobs
+        self.clock = clock
+
+    def models(self, *, limit: int = 20, after: str | None = None) -> Page[ModelRecord]:
+        """Return a page of models, newest first."""
+        table = tables.models
+        with self.database.reading() as connection:
+            rows, following = page_of(
+                connection,
+                sa.select(table),
+                created_at=table.c.created_at,
+                id=table.c.name,
+                limit=limit,
+                after=after,
+            )
+            records = tuple(as_model(connection, row) for row in rows)
+        return Page(records, following)
+
+    def model(self, name: str) -> ModelRecord:
+        """Return a model.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        with self.database.reading() as connection:
+            return as_model(connection, model_row(connection, name))
+
+    def versions(
+        self, name: str, *, limit: int = 20, after: str | None = None
+    ) -> Page[VersionRecord]:
+        """Return a page of the versions of a model, newest first.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        table = tables.versions
+        with self.database.reading() as connection:
+            model_row(connection, name)
+            rows, following = page_of(
+                connection,
+                sa.select(table).where(table.c.model == name),
+                created_at=table.c.created_at,
+                id=table.c.number,
+                limit=limit,
+                after=after,
+            )
+        return Page(tuple(VersionRecord(**row) for row in rows), following)
+
+    def version(self, name: str, number: int) -> VersionRecord:
+        """Return a version.
+
+        Raises:
+            NotFound: There is none of that name and number.
+        """
+        with self.database.reading() as connection:
+            return version_of(connection, name, number)
+
+    def resolve(self, reference: str, *, field: str = "/model") -> VersionRecord:
+        """Return the version that ``name``, ``name@alias`` or ``name/3`` means now.
+
+        Args:
+            reference: As people write it.
+            field: Where it stood in the request, for the error.
+
+        Raises:
+            Invalid: It is not written like that.
+            NotFound: There is no such model, alias or version.
+        """
+        wanted = read_reference(reference, field=field)
+        with self.database.reading() as connection:
+            number = wanted.number or number_of(connection, wanted)
+            return version_of(connection, wanted.model, number)
+
+    def publish(
+        self,
+        connection: sa.Connection,
+        name: str,
+        *,
+        owner: str,
+        digest: str,
+        size_bytes: int,
+        signature: dict[str, Any],
+        spec: dict[str, Any],
+        card: dict[str, Any],
+        evaluation: dict[str, Any],
+        certificate: dict[str, Any],
+        job_id: str | None = None,
+        alias: str | None = None,
+    ) -> int:
+        """Add a version, in the transaction that ends its job.
+
+        The first version that passes the gates becomes champion by itself.
+
+        Args:
+            connection: The caller's transaction.
+            name: Of the model, which is made where it is new.
+            owner: Whose version it is.
+            digest: Of the artifact, which the store has already.
+            size_bytes: Of the artifact.
+            signature: What it accepts and returns.
+            spec: The surrogate's description, complete.
+            card: The model card.
+            evaluation: Errors by part: train, validation, test.
+            certificate: Certificates by name.
+            job_id: The job that made it; a job makes one version.
+            alias: Pointed at the new version as well; ``champion`` only through the
+                gates.
+
+        Returns:
+            Its number.
+
+        Raises:
+            Unavailable: The artifact was deleted meanwhile; put it again.
+        """
+        now = instant(self.clock())
+        number = next_number(connection, check_name(name), owner, now)
+        self.database.lock(connection, f"{ARTIFACTS}/{digest}")
+        row = VersionRecord(
+            model=name,
+            number=number,
+            owner=owner,
+            digest=digest,
+            size_bytes=size_bytes,
+            signature=signature,
+            spec=spec,
+            card=card,
+            evaluation=evaluation,
+            certificate=certificate,
+            job_id=job_id,
+            created_at=now,
+        )
+        connection.execute(sa.insert(tables.versions).values(vars(row)))
+        if not self.blobs.exists(row.artifact_key):
+            raise Unavailable(f"the artifact {digest} was deleted meanwhile")
+        passes = not gates.failures(evaluation, certificate)
+        wanted = {alias} - {None, CHAMPION}
+        if passes and (alias == CHAMPION or not aliases_of(connection, name, CHAMPION)):
+            wanted.add(CHAMPION)
+        for each in sorted(filter(None, wanted)):
+            point(connection, name, each, number, now, owner, "published")
+        return number
+
+    def alias(self, name: str, alias: str) -> AliasRecord:
+        """Return where an alias points.
+
+        Raises:
+            NotFound: There is no such alias.
+        """
+        with self.database.reading() as connection:
+            row = alias_row(connection, name, alias)
+            if row is None:
+                raise NotFound("alias", f"{name}@{alias}")
+            return as_alias(connection, row)
+
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        number: int,
+        *,
+        moved_by: str,
+        if_match: str | None = None,
+        override: str | None = None,
+    ) -> AliasRecord:
+        """Point an alias at a version, in one step with its history.
+
+        Args:
+            name: Of the model.
+            alias: Not ``latest``, nothing like a number.
+            number: Of the version.
+            moved_by: Who asks.
+            if_match: Etag of the alias as the caller saw it, or ``*``; needed where
+                the alias exists.
+            override: Why ``champion`` may take a version that fails its gates.
+
+        Raises:
+            NotFound: No such model or version.
+            PreconditionRequired: The alias exists and ``if_match`` is not given.
+            PreconditionFailed: The alias has moved since.
+            Conflict: The version fails the gates of ``champion``.
+        """
+        check_alias(alias)
+        now = instant(self.clock())
+        with self.database.transaction() as connection:
+            lock_model(connection, name)
+            check_match(alias_row(connection, name, alias), if_match, name, alias)
+            version = version_of(connection, name, number)
+            failed = gates.failures(version.evaluation, version.certificate)
+            if alias == CHAMPION and failed and not override:
+                raise Conflict(
+                    f"{name}/{number} may not be champion: {'; '.join(failed)}; to "
+                    "insist, give the reason in `override`",
+                    code="gate_failed",
+                )
+            reason = override or ""
+            point(connection, name, alias, number, now, moved_by, reason)
+            row = alias_row(connection, name, alias)
+            assert row is not None
+            return as_alias(connection, row)
+
+    def delete_alias(
+        self, name: str, alias: str, *, moved_by: str, if_match: str | None = None
+    ) -> None:
+        """Delete an alias; its history stays.
+
+        Raises:
+            NotFound: There is no such alias.
+            PreconditionRequired: ``if_match`` is not given.
+            PreconditionFailed: The alias has moved since.
+        """
+        table, now = tables.aliases, instant(self.clock())
+        with self.database.transaction() as connection:
+            lock_model(connection, name)
+            row = alias_row(connection, name, alias)
+            if row is None:
+                raise NotFound("alias", f"{name}@{alias}")
+            check_match(row, if_match, name, alias)
+            mine = sa.and_(table.c.model == name, table.c.alias == alias)
+            connection.execute(sa.delete(table).where(mine))
+            note_move(
+                connection, name, alias, None, row["number"], now, moved_by, "deleted"
+            )
+
+    def alias_history(self, name: str, alias: str) -> tuple[AliasMove, ...]:
+        """Return every move of an alias, newest first.
+
+        Raises:
+            NotFound: There never was such an alias.
+        """
+        table = tables.alias_moves
+        mine = sa.and_(table.c.model == name, table.c.alias == alias)
+        query = sa.select(table).where(mine).order_by(table.c.id.desc())
+        with self.database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        if not rows:
+            raise NotFound("alias", f"{name}@{alias}")
+        fields = AliasMove.__dataclass_fields__
+        return tuple(AliasMove(**{key: row[key] for key in fields}) for row in rows)
+
+    def patch(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: dict[str, str] | None = None,
+        if_match: str | None = None,
+    ) -> ModelRecord:
+        """Change a model's description or tags, or both.
+
+        Raises:
+            NotFound: There is no such model.
+            Invalid: The text is too long, or the tags are too many.
+            PreconditionFailed: It has changed since ``if_match``.
+        """
+        if description is not None and len(description) > _MAX_TEXT:
+            expected = f"at most {_MAX_TEXT} characters"
+            raise Invalid(
+                "/description", found=f"{len(description)}", expected=expected
+            )
+        if tags is not None and len(tags) > _MAX_TAGS:
+            raise Invalid(
+                "/tags", found=f"{len(tags)}", expected=f"at most {_MAX_TAGS}"
+            )
+        given = {"description": description, "tags": tags}
+        changes = {key: value for key, value in given.items() if value is not None}
+        table, now = tables.models, instant(self.clock())
+        with self.database.transaction() as connection:
+            lock_model(connection, name)
+            found = model_row(connection, name)
+            if if_match not in (None, "*", etag(found["revision"])):
+                raise PreconditionFailed(f"model {name!r} has changed since {if_match}")
+            update = sa.update(table).where(table.c.name == name)
+            changed = update.values(
+                revision=table.c.revision + 1, updated_at=now, **changes
+            )
+            row = connection.execute(changed.returning(*table.c)).mappings().one()
+            return as_model(connection, row)
+
+    def delete_version(self, name: str, number: int) -> None:
+        """Delete a version; its number is never given again.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: An alias points at it (code ``version_in_use``).
+        """
+        table, aliases = tables.versions, tables.aliases
+        mine = sa.and_(table.c.model == name, table.c.number == number)
+        pointing = sa.select(aliases.c.alias).where(
+            aliases.c.model == name, aliases.c.number == number
+        )
+        with self.database.transaction() as connection:
+            lock_model(connection, name)
+            version = version_of(connection, name, number)
+            names = connection.execute(pointing).scalars().all()
+            if names:
+                raise Conflict(
+                    f"{', '.join(f'{name}@{each}' for each in sorted(names))} points at "
+                    f"version {number}; move it first",
+                    code="version_in_use",
+                )
+            connection.execute(sa.delete(table).where(mine))
+        self.drop_artifact(version.digest)
+
+    def download(self, version: VersionRecord, path: Path) -> None:
+        """Write the artifact of a version to ``path``, its digest verified."""
+        self.blobs.download(version.artifact_key, path)
+
+    def drop_artifact(self, digest: str) -> None:
+        """Delete an artifact that no version refers to."""
+        table, key = tables.versions, f"{ARTIFACTS}/{digest}"
+        query = sa.select(table.c.model).where(table.c.digest == digest).limit(1)
+        with self.database.transaction() as connection:
+            self.database.lock(connection, key)
+            if connection.execute(query).one_or_none() is None:
+                self.blobs.delete(key)

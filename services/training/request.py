@@ -1,0 +1,209 @@
+"""What callers may ask of the job queue, checked before anything is queued.
+
+The shapes are pydantic models (they are the OpenAPI schema as well); ``check_request``
+then compares a request with the dataset that it names. An error found here costs
+nothing: no job was made.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from services.datasets import DatasetRecord, Datasets
+from services.errors import Invalid, NotFound
+from services.versions import NAME_PATTERN, check_alias
+from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
+
+System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
+ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class TrainingRequest(_Request):
+    """Train a surrogate on a dataset and register it as a version of a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "kind": "training",
+                    "dataset": "ds_01k9x3w5c7b2m4n6p8q0r2s4t6",
+                    "model": "robertson",
+                },
+                {
+                    "kind": "training",
+                    "dataset": "ds_01k9x3w5c7b2m4n6p8q0r2s4t6",
+                    "model": "robertson",
+                    "preset": "auto",
+                    "seed": 0,
+                    "surrogate": {
+                        "latent": 8,
+                        "conserved": {"mass": {"y1": 1, "y2": 1, "y3": 1}},
+                    },
+                    "training": {"iterations": 5000, "batch": 100, "max_seconds": 600},
+                    "split": {"validation": 0.1, "test": 0.1},
+                    "alias": "challenger",
+                    "tags": {"campaign": "autumn"},
+                },
+            ]
+        }
+    )
+
+    kind: Literal["training"] = "training"
+    dataset: Annotated[str, Field(pattern=r"^ds_[0-9a-z]{26}$")]
+    """Id of the dataset to learn from."""
+    model: ModelName
+    """Name under which the version is registered."""
+    preset: Preset = "auto"
+    """How what is left open below is decided from the data."""
+    seed: Seed = 0
+    """Source of all randomness: the split, the initial weights, the batches."""
+    surrogate: SurrogateSpec | None = None
+    """What you fix of the surrogate."""
+    training: TrainingSpec | None = None
+    """What you fix of its training."""
+    split: SplitSpec = SplitSpec()
+    """Which fractions of the trajectories are held out."""
+    alias: ModelName | None = None
+    """Alias to point at the version when it is there."""
+    tags: Annotated[dict[str, str], Field(max_length=64)] = {}
+    """Your own words, kept with the job and in the version's card."""
+
+
+class DatasetRequest(_Request):
+    """Make a dataset from a built-in system and its reference solver."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "kind": "dataset",
+                    "system": "robertson",
+                    "trajectories": 1000,
+                    "seed": 0,
+                }
+            ]
+        }
+    )
+
+    kind: Literal["dataset"] = "dataset"
+    system: System
+    """Name of the system."""
+    trajectories: Annotated[int, Field(ge=2, le=100_000)]
+    """How many initial states to solve from."""
+    seed: Seed = 0
+    """Source of the initial states."""
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """What people call the dataset."""
+
+
+JobRequest = Annotated[TrainingRequest | DatasetRequest, Field(discriminator="kind")]
+_REQUESTS: TypeAdapter[TrainingRequest | DatasetRequest] = TypeAdapter(JobRequest)
+
+
+def stored(request: TrainingRequest | DatasetRequest) -> dict[str, Any]:
+    """Return a request as the job's row keeps it.
+
+    Only what the caller set is kept: a preset decides the rest, and tells the two apart.
+    """
+    return {"kind": request.kind, **request.model_dump(mode="json", exclude_unset=True)}
+
+
+def restored(row: dict[str, Any]) -> TrainingRequest | DatasetRequest:
+    """Return the request that a job's row keeps."""
+    return _REQUESTS.validate_python(row)
+
+
+def check_request(
+    request: TrainingRequest | DatasetRequest, datasets: Datasets
+) -> None:
+    """Check what the shape of a request cannot say.
+
+    Raises:
+        Invalid: Its dataset does not exist, or does not fit the rest of it.
+    """
+    if isinstance(request, DatasetRequest):
+        return
+    if request.alias is not None:
+        check_alias(request.alias)
+    try:
+        dataset = datasets.get(request.dataset)
+    except NotFound as error:
+        raise Invalid(
+            "/dataset",
+            found=f"{request.dataset!r}, which does not exist",
+            expected="the id of a dataset; GET /v1/datasets lists them",
+            code="dataset_not_found",
+        ) from error
+    _check_split(request.split, dataset)
+    if request.surrogate is not None:
+        _check_surrogate(request.surrogate, dataset)
+
+
+def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
+    fractions = (split.validation, split.test)
+    count = dataset.trajectories
+    held = sum(max(1, round(part * count)) for part in fractions if part > 0)
+    if count - held < 1:
+        raise Invalid(
+            "/split",
+            found=f"{count} trajectories in {dataset.id}, of which {held} are held out",
+            expected="at least one left to train on; add trajectories, or hold out less",
+        )
+
+
+def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
+    for name, terms in spec.conserved.items():
+        for state in terms:
+            if state not in dataset.states:
+                raise Invalid(
+                    f"/surrogate/conserved/{_escape(name)}/{_escape(state)}",
+                    found=f"{state!r}, which is no state of {dataset.id}",
+                    expected=f"one of {', '.join(dataset.states[:20])}",
+                )
+    if spec.positive:
+        _check_positive(dataset)
+    if getattr(spec.linear, "depends_on_parameters", False) and not dataset.parameters:
+        raise Invalid(
+            "/surrogate/linear/depends_on_parameters",
+            found=f"true, though {dataset.id} has no parameters",
+            expected="false, or a dataset with parameters",
+        )
+    _check_latent(spec, dataset)
+
+
+def _check_positive(dataset: DatasetRecord) -> None:
+    for state, facts in dataset.summary["states"].items():
+        if facts["minimum"] < 0:
+            raise Invalid(
+                "/surrogate/positive",
+                found=f"true, though {state} goes down to {facts['minimum']:.6g}",
+                expected="false, or a dataset without negative states",
+            )
+
+
+def _check_latent(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
+    states, latent, place = len(dataset.states), spec.latent, "/surrogate/latent"
+    if spec.autoencoder.kind == "none" and latent not in (None, states):
+        expected = f"{states}, the number of states, since there is no autoencoder"
+        raise Invalid(place, found=repr(latent), expected=expected)
+    if spec.linear.kind == "fixed" and latent not in (None, len(spec.linear.matrix)):
+        expected = f"{len(spec.linear.matrix)}, the rows of linear.matrix"
+        raise Invalid(place, found=repr(latent), expected=expected)
+    oscillating = getattr(spec.linear, "oscillating", 0)
+    if latent is not None and 2 * oscillating > latent:
+        raise Invalid(
+            "/surrogate/linear/oscillating",
+            found=f"{oscillating} pairs, which take {2 * oscillating} latent variables",
+            expected=f"at most {latent // 2} with latent {latent}",
+        )
+
+
+def _escape(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

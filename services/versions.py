@@ -1,0 +1,143 @@
+"""Records of the registry, and how people write which version they mean.
+
+``robertson`` is its champion, ``robertson@alias`` what the alias points at,
+``robertson/3`` a version and ``robertson@latest`` the newest.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from services.errors import Invalid
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+NAME = re.compile(NAME_PATTERN)
+CHAMPION = "champion"
+LATEST = "latest"
+ARTIFACTS = "artifacts"
+_NUMBER_LIKE = re.compile(r"^v?[0-9]+$")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A name in the registry."""
+
+    name: str
+    owner: str
+    description: str
+    tags: dict[str, str]
+    created_at: datetime
+    updated_at: datetime
+    etag: str
+    """Revision of description and tags, for ``If-Match``."""
+    latest: int | None
+    aliases: dict[str, int]
+    """Alias to number."""
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """One immutable artifact under a name."""
+
+    model: str
+    number: int
+    owner: str
+    digest: str
+    size_bytes: int
+    signature: dict[str, Any]
+    spec: dict[str, Any]
+    card: dict[str, Any]
+    evaluation: dict[str, Any]
+    certificate: dict[str, Any]
+    job_id: str | None
+    created_at: datetime
+
+    @property
+    def artifact_key(self) -> str:
+        """Key of its file in the store."""
+        return f"{ARTIFACTS}/{self.digest}"
+
+
+@dataclass(frozen=True)
+class AliasRecord:
+    """Where an alias points."""
+
+    model: str
+    alias: str
+    number: int
+    etag: str
+    updated_at: datetime
+    warnings: tuple[str, ...] = ()
+    """What the gates of ``champion`` noticed without refusing."""
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """One move of an alias; ``number`` is None where it was deleted."""
+
+    alias: str
+    number: int | None
+    previous: int | None
+    moved_by: str
+    reason: str
+    moved_at: datetime
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A version as people write it: one of ``number`` and ``alias`` is set."""
+
+    model: str
+    alias: str | None
+    number: int | None
+
+
+def read_reference(text: str, *, field: str = "/model") -> Reference:
+    """Read ``name``, ``name@alias``, ``name/number`` or ``name@latest``.
+
+    Raises:
+        Invalid: It is none of them.
+    """
+    name, at, alias = text.partition("@")
+    name, slash, number = name.partition("/")
+    is_right = (
+        NAME.match(name)
+        and not (at and slash)
+        and (not at or NAME.match(alias))
+        and (not slash or (number.isascii() and number.isdigit() and len(number) < 9))
+    )
+    if not is_right:
+        raise Invalid(
+            field,
+            found=repr(text[:200]),
+            expected="name, name@alias, name/number or name@latest",
+        )
+    if slash:
+        return Reference(name, None, int(number))
+    return Reference(name, alias if at else CHAMPION, None)
+
+
+def check_name(name: str, *, field: str = "/model") -> str:
+    """Return a name that a model may have.
+
+    Raises:
+        Invalid: It may not.
+    """
+    if not NAME.match(name):
+        expected = "lower case letters, digits, - and _, 64 at most"
+        raise Invalid(field, found=repr(name[:200]), expected=expected)
+    return name
+
+
+def check_alias(alias: str, *, field: str = "/alias") -> str:
+    """Return a name that an alias may have: not ``latest``, nothing like a number.
+
+    Raises:
+        Invalid: It may not.
+    """
+    check_name(alias, field=field)
+    if alias == LATEST or _NUMBER_LIKE.match(alias):
+        expected = "another word: latest and numbers have a meaning of their own"
+        raise Invalid(field, found=repr(alias), expected=expected)
+    return alias
