@@ -1,0 +1,196 @@
+"""``./spnode``: the client's commands and those that need the source tree."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deploy.folder import ROOT, Folder, find_folder
+from spnode_client.cli import make_app, run
+from spnode_client.connection import connection
+from spnode_client.terminal import Json, emit, err, out, print_table
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def up(as_json: Json = False) -> None:
+    """Start gateway, worker and broker on this machine, or say what runs already.
+
+    Example: ./spnode up
+    """
+    from deploy import stack
+
+    folder = find_folder()
+    started = _guarded(lambda: stack.up(folder, lambda text: err.print(text)))
+    found = stack.status(folder)
+    emit({"started": started, **found.as_dict()}, as_json, lambda: _describe(folder))
+    if not started and not as_json:
+        err.print("it ran already; `./spnode down` stops it")
+
+
+def down(as_json: Json = False) -> None:
+    """Stop the stack; a running training leaves a checkpoint and goes on after `up`.
+
+    Example: ./spnode down
+    """
+    from deploy import stack
+
+    stopped = _guarded(lambda: stack.down(find_folder()))
+    text = "stopped" if stopped else "nothing was running"
+    emit({"stopped": stopped}, as_json, lambda: out.print(text))
+
+
+def status(as_json: Json = False) -> None:
+    """Say what runs: processes, restarts and their reasons, queues, jobs.
+
+    Example: ./spnode status
+    """
+    from deploy import stack
+
+    found = stack.status(find_folder())
+    emit(found.as_dict(), as_json, lambda: _describe(find_folder()))
+    if not found.running:
+        raise typer.Exit(1)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look for what is missing on this machine and say how to mend it.
+
+    Example: ./spnode doctor
+    """
+    from deploy.doctor import Finding, examine
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    found: list[Finding] = []
+    for finding in examine(find_folder()):
+        found.append(finding)
+        if as_json:
+            continue
+        colour = colours[finding.level]
+        level = f"[{colour}]{finding.level:<4}[/]"
+        out.print(level, f"{finding.name:<12}", finding.found.replace("[", "\\["))
+        if finding.remedy:
+            out.print(f"     {'':<12} -> {finding.remedy}")
+    emit([finding.__dict__ for finding in found], as_json, lambda: None)
+    if any(finding.level == "fail" for finding in found):
+        raise typer.Exit(1)
+
+
+def demo(
+    end: Annotated[
+        bool, typer.Option("--exit", help="Stop the stack at the end.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the picture goes; ./demo.png by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the data and of training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train, register, roll out and check a stiff surrogate, all through the API.
+
+    Example: ./spnode demo --exit
+    """
+    from deploy.demo import run_demo
+
+    result = _guarded(lambda: run_demo(find_folder(), output, seed, end))
+    emit(result.as_dict(), as_json, lambda: None)
+    if not result.is_good:
+        raise typer.Exit(1)
+
+
+def test(context: typer.Context) -> None:
+    """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
+
+    Example: ./spnode test tests/core -k etd
+    """
+    arguments = list(context.args)
+    if "--all" in arguments:
+        arguments.remove("--all")
+    elif not any(argument.startswith("-m") for argument in arguments):
+        arguments = ["-m", "not slow", *arguments]
+    raise SystemExit(_pytest(arguments))
+
+
+def check(as_json: Json = False) -> None:
+    """Check lint, format, types, import arrows, names, lengths and documentation.
+
+    Example: ./spnode check
+    """
+    from deploy.check import run_checks
+
+    failed = run_checks(quiet=as_json)
+    emit({"failed": failed}, as_json, lambda: None)
+    if failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point of ``./spnode``."""
+    connection.embedded = _embedded
+    app = make_app()
+    for command in (up, down, status, doctor, demo, check):
+        app.command()(command)
+    app.command(context_settings=PASS_THROUGH)(test)
+    run(app)
+
+
+def _embedded() -> tuple[str, str | None] | None:
+    from deploy import stack
+
+    return stack.address(find_folder())
+
+
+def _guarded(action: Any) -> Any:
+    """Run it; the stack's own errors become a sentence and exit code 1."""
+    from deploy.stack import StackError
+    from spnode_client.terminal import report
+
+    try:
+        return action()
+    except (StackError, RuntimeError) as error:
+        report(error)
+        raise typer.Exit(1) from error
+
+
+def _pytest(arguments: list[str]) -> int:
+    """Run pytest from the root, where its configuration is."""
+    here = Path.cwd()
+    if here != ROOT:
+        arguments = [
+            str(here / argument) if (here / argument).exists() else argument
+            for argument in arguments
+        ]
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def _describe(folder: Folder) -> None:
+    from deploy import stack
+
+    found = stack.status(folder)
+    if not found.running:
+        out.print(f"nothing runs from {found.data_folder}; `./spnode up` starts it")
+        return
+    out.print(f"[bold]{found.url}[/]")
+    out.print(f"key   {folder.key}\ndata  {found.data_folder}\nlogs  {folder.logs}\n")
+    rows = [
+        (
+            each.name,
+            each.state,
+            each.pid or "",
+            f"{each.uptime_s} s",
+            f"{len(each.restarts)}, last {each.restarts[-1]}" if each.restarts else 0,
+        )
+        for each in found.processes
+    ]
+    print_table(("process", "state", "pid", "up", "restarts"), rows)
+    queues = ", ".join(
+        f"{name} {'?' if length is None else length}"
+        for name, length in found.queues.items()
+    )
+    out.print(f"\nqueues: {queues}")
+    for state, ids in found.jobs.items():
+        if ids:
+            out.print(f"jobs {state}: {', '.join(ids)}")

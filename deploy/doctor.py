@@ -1,0 +1,182 @@
+"""``doctor``: what this machine has, what is missing, and how to mend it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from deploy import stack, valkey
+from deploy.folder import ROOT, Folder
+from services.settings import SettingsError, read_settings
+
+GIB = 2**30
+LEAST_FREE_BYTES = 1 * GIB
+FREE_BYTES_WANTED = 5 * GIB
+JAX_WITHIN_S = 60
+EARLIEST_CLOCK = 1_735_689_600
+"""2025-01-01: a clock before that is not set, and signed times would be wrong."""
+_DEVICES = (
+    "import jax, json; "
+    "print(json.dumps([f'{d.platform}: {d.device_kind}' for d in jax.devices()]))"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    found: str
+    remedy: str = ""
+
+
+def examine(folder: Folder) -> Iterator[Finding]:
+    """Look at everything the stack needs, one finding at a time."""
+    checks: tuple[Callable[[Folder], Finding], ...] = (
+        _python,
+        _packages,
+        _settings,
+        _data_folder,
+        _disk,
+        _broker,
+        _port,
+        _devices,
+        _clock,
+        _stack,
+    )
+    for check in checks:
+        yield check(folder)
+
+
+def _python(_: Folder) -> Finding:
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    return Finding("python", "ok", found)
+
+
+def _packages(_: Folder) -> Finding:
+    names = ("jax", "equinox", "numpy", "fastapi", "celery", "sqlalchemy", "supervisor")
+    try:
+        found = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    except metadata.PackageNotFoundError as error:
+        remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
+        return Finding("packages", "fail", f"{error.name} is missing", remedy)
+    return Finding("packages", "ok", found)
+
+
+def _settings(_: Folder) -> Finding:
+    try:
+        read_settings()
+    except SettingsError as error:
+        return Finding("settings", "fail", str(error), "docs/settings.md lists them")
+    given = sorted(name for name in os.environ if name.startswith("SPNODE_"))
+    return Finding("settings", "ok", ", ".join(given) or "defaults")
+
+
+def _data_folder(folder: Folder) -> Finding:
+    remedy = "set SPNODE_DATA_FOLDER to a folder that you can write to"
+    parent = folder.path
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        return Finding("data folder", "fail", f"{folder.path}: {error}", remedy)
+    return Finding("data folder", "ok", os.fspath(folder.path))
+
+
+def _disk(folder: Folder) -> Finding:
+    parent: Path = folder.path
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    found = f"{free / GIB:.1f} GiB free"
+    if free < LEAST_FREE_BYTES:
+        return Finding("disk", "fail", found, "free at least 1 GiB")
+    if free < FREE_BYTES_WANTED:
+        return Finding("disk", "warn", found, "datasets and checkpoints may need more")
+    return Finding("disk", "ok", found)
+
+
+def _broker(_: Folder) -> Finding:
+    if os.environ.get("SPNODE_REDIS_URL"):
+        return Finding("broker", "ok", "SPNODE_REDIS_URL")
+    server = valkey.find_server()
+    if server is None:
+        remedy = "put valkey-server or redis-server on PATH, or set SPNODE_REDIS_URL"
+        return Finding("broker", "fail", "no Valkey or Redis server", remedy)
+    done = subprocess.run(
+        [server[0], "--version"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        remedy = "install valkey-server or redis-server; this binary does not run here"
+        return Finding("broker", "fail", done.stderr.strip(), remedy)
+    words = done.stdout.split()
+    return Finding("broker", "ok", f"{' '.join(words[:3])}, from {server[1]}")
+
+
+def _port(folder: Folder) -> Finding:
+    if stack.is_up(folder):
+        return Finding(
+            "port", "ok", f"in use by this stack: {stack.status(folder).url}"
+        )
+    port = int(os.environ.get("SPNODE_PORT", "8000"))
+    host = os.environ.get("SPNODE_HOST", "127.0.0.1")
+    if stack.is_free(host, port):
+        return Finding("port", "ok", f"{port} is free on {host}")
+    remedy = "`up` takes the next free port; SPNODE_PORT chooses another"
+    return Finding("port", "warn", f"{port} is taken on {host}", remedy)
+
+
+def _devices(_: Folder) -> Finding:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _DEVICES],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=JAX_WITHIN_S,
+        )
+    except subprocess.TimeoutExpired:
+        remedy = "a hanging driver? JAX_PLATFORMS=cpu leaves accelerators out"
+        return Finding("devices", "fail", "JAX does not start", remedy)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["JAX does not start"])[-1]
+        return Finding("devices", "fail", last, "JAX_PLATFORMS=cpu leaves GPUs out")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    note = f"{', '.join(found)}; {os.cpu_count()} CPU cores"
+    if shutil.which("nvidia-smi") and not any("cpu" not in each for each in found):
+        remedy = "a GPU is here that JAX does not use: install jax[cuda13] into .venv"
+        return Finding("devices", "warn", note, remedy)
+    return Finding("devices", "ok", note)
+
+
+def _clock(_: Folder) -> Finding:
+    now = time.time()
+    found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    if now < EARLIEST_CLOCK:
+        return Finding("clock", "fail", found, "set the clock; leases rely on it")
+    return Finding("clock", "ok", found)
+
+
+def _stack(folder: Folder) -> Finding:
+    found = stack.status(folder)
+    if not found.running:
+        return Finding("stack", "ok", "not running; `up` starts it")
+    bad = [each.name for each in found.processes if each.state != "running"]
+    restarted = [each.name for each in found.processes if each.restarts]
+    logs = f"see {folder.logs}"
+    if bad:
+        return Finding("stack", "fail", f"{', '.join(bad)} not running", logs)
+    if restarted:
+        return Finding("stack", "warn", f"{', '.join(restarted)} was restarted", logs)
+    return Finding("stack", "ok", found.url)
