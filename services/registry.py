@@ -368,9 +368,9 @@ class Registry:
             version = version_of(connection, name, number)
             names = connection.execute(pointing).scalars().all()
             if names:
+                pointing_at = ", ".join(f"{name}@{each}" for each in sorted(names))
                 raise Conflict(
-                    f"{', '.join(f'{name}@{each}' for each in sorted(names))} points at "
-                    f"version {number}; move it first",
+                    f"{pointing_at} points at version {number}; move it first",
                     code="version_in_use",
                 )
             connection.execute(sa.delete(table).where(mine))

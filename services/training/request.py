@@ -110,7 +110,7 @@ _REQUESTS: TypeAdapter[TrainingRequest | DatasetRequest] = TypeAdapter(JobReques
 def stored(request: TrainingRequest | DatasetRequest) -> dict[str, Any]:
     """Return a request as the job's row keeps it.
 
-    Only what the caller set is kept: a preset decides the rest, and tells the two apart.
+    Only what the caller set is kept, since a preset decides the rest.
     """
     return {"kind": request.kind, **request.model_dump(mode="json", exclude_unset=True)}
 
@@ -154,7 +154,7 @@ def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
         raise Invalid(
             "/split",
             found=f"{count} trajectories in {dataset.id}, of which {held} are held out",
-            expected="at least one left to train on; add trajectories, or hold out less",
+            expected="at least one to train on; add trajectories, or hold out less",
         )
 
 

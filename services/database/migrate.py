@@ -1,0 +1,60 @@
+"""Brings a database to the schema of this version; safe when two processes start.
+
+The whole upgrade is one transaction that excludes every other upgrade, so a second
+process waits and then finds nothing to do, and a failed one leaves nothing behind.
+"""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from services.database.engine import Database
+from services.errors import Unavailable
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def upgrade(database: Database) -> None:
+    """Apply every migration that the database lacks.
+
+    Raises:
+        Unavailable: It does not answer, or was written by a newer version of spnode.
+    """
+    if database.is_sqlite and database.url.database:
+        folder = Path(database.url.database).parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with database.transaction() as connection:
+        database.lock(connection, "spnode migrations")
+        config = configuration()
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise Unavailable(
+                f"this database is of another version of spnode ({error}); start that "
+                "version, or restore a backup"
+            ) from error
+
+
+def is_current(database: Database) -> bool:
+    """Whether the database has the schema of this version."""
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    with database.reading() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return False
+        query = sa.select(sa.column("version_num")).select_from(
+            sa.table("alembic_version")
+        )
+        return connection.execute(query).scalar_one_or_none() == head
+
+
+def configuration() -> Config:
+    """Return Alembic's configuration; the connection is its caller's to add."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

