@@ -47,7 +47,9 @@ def checked(arrays: Mapping[str, Any]) -> dict[str, Any]:
     _check_states(states, mask, missing_declared="mask" in arrays)
     times = _times(arrays["times"], mask)
     names = _names(arrays, "names", size, "x")
+    parameters = _parameters(arrays, batch)
     controls, control_names = _controls(arrays, mask)
+    _check_distinct(names, parameters["parameter_names"], control_names)
     units = _texts(arrays["units"], "units", size) if "units" in arrays else ()
     # Samples that no trajectory has are no part of the content.
     end = int(np.flatnonzero(mask.any(axis=(0, 2)))[-1]) + 1
@@ -58,7 +60,7 @@ def checked(arrays: Mapping[str, Any]) -> dict[str, Any]:
         "names": names,
         "units": units,
         "time_unit": _text(arrays.get("time_unit", ""), "time_unit"),
-        **_parameters(arrays, batch),
+        **parameters,
         "controls": controls[:, :end],
         "control_names": control_names,
         "conserved": _conserved(arrays, names),
@@ -283,6 +285,22 @@ def _names(
                 f"{key}[{i}]", found=repr(name), expected="a name of its own, not empty"
             )
     return names
+
+
+def _check_distinct(*groups: tuple[str, ...]) -> None:
+    """Names also say which scaling is whose, across states, parameters, controls."""
+    seen: set[str] = set()
+    for key, names in zip(
+        ("names", "parameter_names", "control_names"), groups, strict=True
+    ):
+        for i, name in enumerate(names):
+            if name in seen:
+                raise InvalidInput(
+                    f"{key}[{i}]",
+                    found=f"{name!r}, the name of something else",
+                    expected="different names for states, parameters and controls",
+                )
+        seen.update(names)
 
 
 def _parameters(arrays: Mapping[str, Any], batch: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Fitting a surrogate to a dataset."""

@@ -1,0 +1,109 @@
+"""The untrained surrogate of a dataset: its signature, scalings and first weights."""
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from spnode_core.dataset import Dataset
+from spnode_core.normaliser import Normaliser, Scaling, fit_scaling
+from spnode_core.spec import DomainSpec, Signature, SurrogateSpec
+from spnode_core.surrogate import Surrogate, conserved_matrix
+
+
+def create_surrogate(dataset: Dataset, spec: SurrogateSpec, seed: int) -> Surrogate:
+    """Build the surrogate that training starts from.
+
+    Args:
+        dataset: The trajectories to train on: their ranges become scalings and domain.
+        spec: A description without an open field.
+        seed: Source of the initial weights.
+    """
+    signature = signature_of(dataset, spec)
+    normaliser = _normaliser(dataset, spec)
+    return Surrogate.create(
+        spec,
+        signature,
+        normaliser,
+        key=jax.random.key(seed),
+        basis=_principal_directions(dataset, spec, normaliser.states),
+    )
+
+
+def signature_of(dataset: Dataset, spec: SurrogateSpec) -> Signature:
+    """Names, units, sizes and the box that the data covers."""
+    assert spec.latent is not None
+    samples = _samples(dataset)
+    sums = samples @ conserved_matrix(spec, dataset.names).T
+    controls = np.concatenate(list(dataset.controls))
+    return Signature(
+        states=dataset.names,
+        units=dataset.units,
+        time_unit=dataset.time_unit,
+        parameters=dataset.parameter_names,
+        controls=dataset.control_names,
+        latent=spec.latent,
+        domain=DomainSpec(
+            lower=_columns(np.nanmin, dataset.states.reshape(-1, samples.shape[1])),
+            upper=_columns(np.nanmax, dataset.states.reshape(-1, samples.shape[1])),
+            parameters_lower=_columns(np.min, dataset.parameters),
+            parameters_upper=_columns(np.max, dataset.parameters),
+            controls_lower=_columns(np.min, controls),
+            controls_upper=_columns(np.max, controls),
+            conserved_lower=_columns(np.min, sums),
+            conserved_upper=_columns(np.max, sums),
+            end=float(dataset.elapsed.max()),
+        ),
+    )
+
+
+def skeleton_normaliser(spec: SurrogateSpec, signature: Signature) -> Normaliser:
+    """A normaliser of the right shapes, to be filled from an artifact."""
+
+    def scaling(names: tuple[str, ...]) -> Scaling:
+        return Scaling.skeleton([spec.normalisation[name] for name in names])
+
+    return Normaliser(
+        states=scaling(signature.states),
+        sums=Scaling.skeleton(["linear"] * len(spec.conserved)),
+        parameters=scaling(signature.parameters),
+        controls=scaling(signature.controls),
+    )
+
+
+def _normaliser(dataset: Dataset, spec: SurrogateSpec) -> Normaliser:
+    def scaling(values: NDArray[np.float64], names: tuple[str, ...]) -> Scaling:
+        if not names:
+            return Scaling.skeleton([])
+        return fit_scaling(values, [spec.normalisation[name] for name in names])
+
+    sums = _samples(dataset) @ conserved_matrix(spec, dataset.names).T
+    return Normaliser(
+        states=scaling(dataset.states, dataset.names),
+        sums=fit_scaling(sums, ["linear"] * sums.shape[1])
+        if spec.conserved
+        else Scaling.skeleton([]),
+        parameters=scaling(dataset.parameters, dataset.parameter_names),
+        controls=scaling(dataset.controls, dataset.control_names),
+    )
+
+
+def _samples(dataset: Dataset) -> NDArray[np.float64]:
+    """Samples without a missing state, ``(sample, state)``."""
+    return dataset.states[dataset.mask.all(axis=2)]
+
+
+def _columns(statistic: object, values: NDArray[np.float64]) -> tuple[float, ...]:
+    assert callable(statistic)
+    return tuple(float(statistic(column)) for column in values.T if column.size)
+
+
+def _principal_directions(
+    dataset: Dataset, spec: SurrogateSpec, scaling: Scaling
+) -> NDArray[np.float64] | None:
+    """Leading directions of the scaled states, where there are fewer than states."""
+    assert spec.latent is not None
+    if spec.autoencoder.kind == "none" or spec.latent >= len(dataset.names):
+        return None
+    scaled = np.asarray(jax.vmap(scaling.normalise)(_samples(dataset)))
+    _, vectors = np.linalg.eigh(scaled.T @ scaled)
+    return np.ascontiguousarray(vectors[:, ::-1].T[: spec.latent])

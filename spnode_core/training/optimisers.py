@@ -1,0 +1,48 @@
+"""First-order optimisers and their schedules, over a list of parameter arrays."""
+
+import optax
+from jaxtyping import Array
+from optax.contrib import MuonDimensionNumbers, muon
+
+from spnode_core.spec import TrainingSpec
+
+FINAL_RATE = 1e-3
+"""The cosine ends at this part of the first learning rate."""
+
+
+def create_optimiser(
+    spec: TrainingSpec, is_weight: list[bool]
+) -> optax.GradientTransformation:
+    """Build the optimiser of a training description.
+
+    Args:
+        spec: Which, with what rate, schedule and clipping.
+        is_weight: For each parameter, whether it is a weight matrix: these go by Muon,
+            where it is asked for, everything else by Adam.
+    """
+    rate = learning_rate(spec)
+    if spec.optimiser == "adam":
+        optimiser = optax.adam(rate, b2=0.99)
+    else:
+        numbers = [MuonDimensionNumbers() if w else None for w in is_weight]
+        optimiser = muon(rate, muon_weight_dimension_numbers=lambda _: numbers)
+    if spec.clip is None:
+        return optimiser
+    return optax.chain(optax.clip_by_global_norm(spec.clip), optimiser)
+
+
+def learning_rate(spec: TrainingSpec) -> optax.Schedule:
+    """Learning rate at each iteration."""
+    if spec.schedule == "constant":
+        return optax.constant_schedule(spec.learning_rate)
+    return optax.cosine_decay_schedule(
+        spec.learning_rate, spec.iterations, alpha=FINAL_RATE
+    )
+
+
+def weight_flags(paths: list[str], leaves: list[Array]) -> list[bool]:
+    """Which parameters are weight matrices; entries of ``A`` never are."""
+    return [
+        leaf.ndim == 2 and "linear" not in path
+        for path, leaf in zip(paths, leaves, strict=True)
+    ]

@@ -1,0 +1,254 @@
+"""What is left open in a description, decided from the data, with the reason.
+
+Fields that the caller set explicitly always win.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from spnode_core.dataset import Dataset
+from spnode_core.errors import InvalidInput
+from spnode_core.normaliser import choose_kind
+from spnode_core.spec import (
+    DataStepsSpec,
+    FixedSpec,
+    GridStepsSpec,
+    HurwitzSpec,
+    LipschitzSpec,
+    NoAutoencoderSpec,
+    Preset,
+    RatesSpec,
+    ScalingKind,
+    SurrogateSpec,
+    TrainingSpec,
+    UniformStepsSpec,
+)
+from spnode_core.training.step_grids import step_grid
+
+Choices = list[dict[str, Any]]
+
+SMALL = 20
+"""Up to so many states, the latent space is larger than the state space."""
+_MOST_LATENT = 64
+_ENERGY_LEFT_OUT = 1e-6
+_RATIO_FOR_LOG_PARAMETER = 30.0
+
+
+def resolve(
+    dataset: Dataset,
+    surrogate: SurrogateSpec | None = None,
+    training: TrainingSpec | None = None,
+    preset: Preset = "auto",
+) -> tuple[SurrogateSpec, TrainingSpec, Choices]:
+    """Complete both descriptions from the data.
+
+    Args:
+        dataset: The data to learn from.
+        surrogate: What the caller fixed of the surrogate.
+        training: What the caller fixed of the training.
+        preset: ``auto`` (relaxation form, rates from the data's times) or ``paper``
+            (arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam 0.01).
+
+    Returns:
+        Both descriptions without an open field, and the choices made: what, value, why.
+
+    Raises:
+        InvalidInput: The caller's fields do not fit the data.
+    """
+    choices: Choices = []
+    spec = surrogate or SurrogateSpec()
+    train = training or TrainingSpec()
+    if preset == "paper":
+        spec, train = _paper(spec, train, choices)
+    spec = _conserved(spec, dataset, choices)
+    spec = _steps(spec, dataset, choices)
+    spec = _latent(spec, dataset, choices)
+    spec = _rates(spec, dataset, choices)
+    spec = _normalisation(spec, dataset, choices)
+    train = _training(spec, train, dataset, choices)
+    return spec, train, choices
+
+
+def _chosen(choices: Choices, what: str, value: Any, why: str) -> None:
+    choices.append({"what": what, "value": value, "why": why})
+
+
+def _with(spec: SurrogateSpec, **fields: Any) -> SurrogateSpec:
+    """The spec with some fields changed, validated anew."""
+    kept = {name: getattr(spec, name) for name in spec.model_fields_set}
+    return SurrogateSpec(**{**kept, **fields})
+
+
+def _paper(
+    spec: SurrogateSpec, train: TrainingSpec, choices: Choices
+) -> tuple[SurrogateSpec, TrainingSpec]:
+    why = "preset paper (arXiv 2503.01775)"
+    fields: dict[str, Any] = {}
+    if "linear" not in spec.model_fields_set:
+        fields["linear"] = HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0))
+        _chosen(
+            choices,
+            "surrogate.linear",
+            "hurwitz, rates 0.1 to 10",
+            f"{why}: rates of order one, whatever the data",
+        )
+    if "nonlinear" not in spec.model_fields_set:
+        fields["nonlinear"] = LipschitzSpec(width=100, depth=2, initial_scale=0.1)
+        _chosen(choices, "surrogate.nonlinear", "lipschitz, 2 x 100, bound 1", why)
+    defaults = {
+        "optimiser": "adam",
+        "learning_rate": 0.01,
+        "refine": 1,
+        "polish": "none",
+        "loss": "uniform",
+        "iterations": 20_000,
+    }
+    given = train.model_fields_set
+    new = {key: value for key, value in defaults.items() if key not in given}
+    for key, value in new.items():
+        _chosen(choices, f"training.{key}", value, why)
+    kept = {key: getattr(train, key) for key in given}
+    return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
+
+
+def _conserved(
+    spec: SurrogateSpec, dataset: Dataset, choices: Choices
+) -> SurrogateSpec:
+    for title, sums in spec.conserved.items():
+        for state in sums:
+            if state not in dataset.names:
+                raise InvalidInput(
+                    f"surrogate.conserved.{title}.{state}",
+                    found="no such state",
+                    expected=f"one of {', '.join(dataset.names)}",
+                )
+    has_decoder = spec.autoencoder.kind != "none"
+    if dataset.conserved and has_decoder and "conserved" not in spec.model_fields_set:
+        _chosen(
+            choices,
+            "surrogate.conserved",
+            dataset.conserved,
+            "the dataset says so; the decoder keeps these sums exactly",
+        )
+        return _with(spec, conserved=dataset.conserved)
+    return spec
+
+
+def _steps(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
+    if not isinstance(spec.steps, DataStepsSpec):
+        return spec
+    steps, why = step_grid(dataset)
+    value = (
+        f"uniform, step {steps.step:.6g}"
+        if isinstance(steps, UniformStepsSpec)
+        else f"{len(steps.times) - 1} steps to {steps.times[-1]:.6g}"
+    )
+    _chosen(choices, "surrogate.steps", value, why)
+    return _with(spec, steps=steps)
+
+
+def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
+    size = len(dataset.names)
+    if isinstance(spec.autoencoder, NoAutoencoderSpec):
+        if spec.latent not in (None, size):
+            raise InvalidInput(
+                "surrogate.latent",
+                found=str(spec.latent),
+                expected=f"{size}, the number of states, as there is no autoencoder",
+            )
+        return _with(spec, latent=size)
+    if spec.latent is not None:
+        return spec
+    if isinstance(spec.linear, FixedSpec):
+        return _with(spec, latent=len(spec.linear.matrix))
+    if size <= SMALL:
+        latent = max(8, size + 4)
+        why = f"{size} states; a few latent variables more than states train better"
+    else:
+        latent = _significant(dataset)
+        why = (
+            f"singular values: the modes beyond hold less than {_ENERGY_LEFT_OUT:g} of "
+            f"the variance, at most {_MOST_LATENT}"
+        )
+    _chosen(choices, "surrogate.latent", latent, why)
+    return _with(spec, latent=latent)
+
+
+def _significant(dataset: Dataset) -> int:
+    """Number of singular directions that carry the variance of the scaled states."""
+    samples = dataset.states[dataset.mask.all(axis=2)]
+    spread = np.ptp(samples, axis=0)
+    scaled = (samples - samples.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    covariance = scaled.T @ scaled
+    energy = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
+    left_out = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
+    count = int(np.searchsorted(-left_out, -_ENERGY_LEFT_OUT)) + 1
+    return int(np.clip(count, 4, min(_MOST_LATENT, samples.shape[1])))
+
+
+def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
+    linear = spec.linear
+    if isinstance(linear, FixedSpec) or linear.rates is not None:
+        return spec
+    steps = spec.steps
+    if isinstance(steps, GridStepsSpec):
+        shortest = float(np.diff(steps.times).min())
+    else:
+        assert isinstance(steps, UniformStepsSpec)
+        shortest = steps.step
+    end = float(dataset.elapsed.max())
+    rates = RatesSpec(minimum=0.1 / end, maximum=max(1 / shortest, 0.1 / end))
+    _chosen(
+        choices,
+        "surrogate.linear.rates",
+        {"minimum": rates.minimum, "maximum": rates.maximum},
+        "0.1 / (longest time) to 1 / (shortest step), log-spaced",
+    )
+    return _with(spec, linear=linear.model_copy(update={"rates": rates}))
+
+
+def _normalisation(
+    spec: SurrogateSpec, dataset: Dataset, choices: Choices
+) -> SurrogateSpec:
+    """A scaling for every state, parameter and control, by name."""
+    known = (*dataset.names, *dataset.parameter_names, *dataset.control_names)
+    for name in spec.normalisation:
+        if name not in known:
+            raise InvalidInput(
+                f"surrogate.normalisation.{name}",
+                found="no such state, parameter or control",
+                expected=f"one of {', '.join(known)}",
+            )
+    in_sums = {state for sums in spec.conserved.values() for state in sums}
+    kinds: dict[str, ScalingKind] = dict.fromkeys(known, "linear")
+    for i, name in enumerate(dataset.names):
+        # What enters a sum is added up in physical units: its logarithm is no help.
+        if name not in in_sums:
+            kinds[name] = choose_kind(dataset.states[:, :, i].ravel())
+    for name, column in zip(dataset.parameter_names, dataset.parameters.T, strict=True):
+        low, high = column.min(), column.max()
+        if low > 0 and high > _RATIO_FOR_LOG_PARAMETER * low:
+            kinds[name] = "log"
+    others = {
+        n: k for n, k in kinds.items() if k != "linear" and n not in spec.normalisation
+    }
+    _chosen(
+        choices,
+        "surrogate.normalisation",
+        others or "linear",
+        "log where positive values span decades, asinh where signed ones have rare "
+        "peaks, linear otherwise and in conserved sums",
+    )
+    return _with(spec, normalisation={**kinds, **spec.normalisation})
+
+
+def _training(
+    spec: SurrogateSpec, train: TrainingSpec, dataset: Dataset, choices: Choices
+) -> TrainingSpec:
+    uniform = isinstance(spec.steps, UniformStepsSpec)
+    if uniform and "loss" not in train.model_fields_set:
+        why = "the time grid is uniform, so every sample counts the same"
+        _chosen(choices, "training.loss", "uniform", why)
+        return train.model_copy(update={"loss": "uniform"})
+    return train

@@ -1,0 +1,219 @@
+"""Driving an optimiser in compiled chunks, with validation, stopping and checkpoints.
+
+A chunk runs a number of iterations that is data, not shape, so nothing is compiled
+twice; its length adapts to the clock. Validations come at fixed iterations and all
+randomness is derived from the iteration, so neither chunks nor interruptions change a
+bit of the result.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from spnode_core.errors import TrainingError
+from spnode_core.training.progress import Progress, Reporter, Stopped
+
+CHUNK_S = 0.7
+_CHECKPOINT_INTERVAL_S = 10.0
+_MOST_SKIPPED = 50
+
+
+class State(NamedTuple):
+    """What one iteration turns into the next, all of it arrays."""
+
+    parameters: Any
+    optimiser: Any
+    iteration: Int[Array, ""]
+    loss_sum: Float[Array, ""]
+    """Sum of finite training losses since the last validation."""
+    counted: Int[Array, ""]
+    skipped: Int[Array, ""]
+    """Iterations in a row whose loss or gradient was not finite."""
+
+
+@dataclasses.dataclass
+class Record:
+    """What the host knows of a run; JSON, part of its checkpoint."""
+
+    stage: Literal["optimise", "polish"] = "optimise"
+    iteration: int = 0
+    finished: bool = False
+    best_loss: float = math.inf
+    best_iteration: int = 0
+    loss: float | None = None
+    outcome: str = "all iterations done"
+    stage_seconds: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+class Stage(Protocol):
+    """One optimiser on one problem."""
+
+    name: Literal["optimise", "polish"]
+    iterations: int
+    validate_every: int
+    patience: int | None
+
+    def advance(self, state: State, count: int) -> State:
+        """Run some iterations; the state passed in is used up."""
+        ...
+
+    def validate(self, parameters: Any) -> float:
+        """Loss on the validation trajectories."""
+        ...
+
+    def learning_rate(self, iteration: int) -> float | None:
+        """Learning rate at an iteration, where there is one."""
+        ...
+
+
+def first_state(parameters: Any, optimiser: Any) -> State:
+    """The state before the first iteration, strictly typed so that it stays so."""
+    state = State(
+        parameters,
+        optimiser,
+        iteration=jnp.zeros((), jnp.int32),
+        loss_sum=jnp.zeros((), jnp.float64),
+        counted=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+    # Copies: chunks donate their state, and weak types would compile twice.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), state)
+
+
+@dataclasses.dataclass
+class Drive:
+    """The loop around a stage's chunks.
+
+    Args:
+        stage: What to run.
+        record: Where the run is.
+        reporter: Progress, time and requests to stop.
+        save: Writes a checkpoint of a state, its best parameters and the record.
+        seconds_after: Estimate of the stages that follow, from seconds an iteration.
+    """
+
+    stage: Stage
+    record: Record
+    reporter: Reporter
+    save: Callable[[State, Any, Record], None]
+    seconds_after: Callable[[float], float]
+    _saved: float = dataclasses.field(default_factory=time.monotonic)
+    _each_s: float | None = None
+
+    def run(self, state: State, best: Any) -> tuple[State, Any]:
+        """Iterate to the end of the stage.
+
+        Returns:
+            The last state, and the parameters of the best validation.
+
+        Raises:
+            Stopped: The caller asked for it; a checkpoint is written first.
+            TrainingError: Nothing but non-finite losses.
+        """
+        if self.record.iteration == 0:
+            state, best = self._validated(state, best)
+        while not self.record.finished:
+            state = self._chunk(state)
+            if self._is_validation_due():
+                state, best = self._validated(state, best)
+            self._between_chunks(state, best)
+        return state, best
+
+    def _chunk(self, state: State) -> State:
+        record, stage = self.record, self.stage
+        to_validation = stage.validate_every - record.iteration % stage.validate_every
+        count = min(to_validation, stage.iterations - record.iteration)
+        # The first chunk is one iteration: it compiles and is not timed.
+        affordable = 1 if self._each_s is None else max(1, int(CHUNK_S / self._each_s))
+        count = min(count, affordable)
+        started = time.monotonic()
+        state = jax.block_until_ready(stage.advance(state, count))
+        seconds = time.monotonic() - started
+        self._each_s = seconds / count if self._each_s is not None else CHUNK_S / 5
+        record.iteration += count
+        record.stage_seconds += seconds
+        if int(state.skipped) >= _MOST_SKIPPED:
+            raise TrainingError(
+                f"the loss was not finite in {int(state.skipped)} iterations up to "
+                f"{record.iteration} of stage {stage.name!r}: lower learning_rate, set "
+                "clip, or use the relaxation form, whose rollouts cannot overflow"
+            )
+        return state
+
+    def _is_validation_due(self) -> bool:
+        iteration, stage = self.record.iteration, self.stage
+        is_last = iteration >= stage.iterations
+        return is_last or iteration % stage.validate_every == 0
+
+    def _validated(self, state: State, best: Any) -> tuple[State, Any]:
+        record, stage = self.record, self.stage
+        validation = stage.validate(state.parameters)
+        counted = int(state.counted)
+        record.loss = float(state.loss_sum) / counted if counted else None
+        record.history.append(
+            {
+                "stage": stage.name,
+                "iteration": record.iteration,
+                "loss": record.loss,
+                "validation_loss": validation if math.isfinite(validation) else None,
+                "learning_rate": stage.learning_rate(record.iteration),
+            }
+        )
+        if validation < record.best_loss:
+            record.best_loss, record.best_iteration = validation, record.iteration
+            best = jax.tree.map(jnp.copy, state.parameters)
+        waited = record.iteration - record.best_iteration
+        if record.iteration >= stage.iterations:
+            record.finished = True
+        elif stage.patience is not None and waited >= stage.patience:
+            record.finished = True
+            record.outcome = (
+                f"{stage.name} stopped at iteration {record.iteration}: no better "
+                f"validation loss for {waited} iterations"
+            )
+        zero = jnp.zeros_like
+        state = state._replace(
+            loss_sum=zero(state.loss_sum), counted=zero(state.counted)
+        )
+        return state, best
+
+    def _between_chunks(self, state: State, best: Any) -> None:
+        record, reporter = self.record, self.reporter
+        reporter.report(self._progress())
+        if reporter.is_out_of_time and not record.finished:
+            record.finished = True
+            record.outcome = (
+                f"max_seconds reached in stage {self.stage.name!r} at iteration "
+                f"{record.iteration} of {self.stage.iterations}; the best parameters "
+                "so far were kept"
+            )
+        reason = reporter.stop_reason()
+        now = time.monotonic()
+        due = now - self._saved > _CHECKPOINT_INTERVAL_S
+        if reason is not None or record.finished or due:
+            self.save(state, best, record)
+            self._saved = now
+        if reason is not None:
+            raise Stopped(reason)
+
+    def _progress(self) -> Progress:
+        record, stage = self.record, self.stage
+        each = self._each_s or 0.0
+        last = record.history[-1]["validation_loss"] if record.history else None
+        left = (stage.iterations - record.iteration) * each
+        return Progress(
+            stage=stage.name,
+            iteration=record.iteration,
+            iterations=stage.iterations,
+            loss=record.loss,
+            validation_loss=last,
+            remaining_s=left + self.seconds_after(each),
+            message=f"{stage.name} {record.iteration} of {stage.iterations}",
+        )
