@@ -7,7 +7,6 @@
 from typing import ClassVar
 
 import numpy as np
-from scipy.integrate import odeint
 
 from spnode_core.errors import TrainingError
 from spnode_core.systems.base import AbstractSystem, Floats
@@ -59,6 +58,9 @@ class Robertson(AbstractSystem):
 
 
 def _solve(start: Floats, times: Floats, rtol: float, atol: float) -> Floats:
+    # SciPy loads here alone: a gateway describes systems without it.
+    from scipy.integrate import odeint
+
     states, information = odeint(
         _slope,
         start,

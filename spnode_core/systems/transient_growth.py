@@ -7,7 +7,6 @@ its logarithmic norm is positive for couplings above ``2 sqrt 2``.
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
 from spnode_core.errors import TrainingError
 from spnode_core.systems.base import AbstractSystem, Floats
@@ -65,6 +64,9 @@ class TransientGrowth(AbstractSystem):
         Raises:
             TrainingError: RK45 gave up.
         """
+        # SciPy loads here alone: a gateway describes systems without it.
+        from scipy.integrate import solve_ivp
+
         solution = solve_ivp(
             self._slope,
             (times[0], times[-1]),
