@@ -1,0 +1,42 @@
+"""``python -m api``: bring the database up to date, then serve until told to stop."""
+
+import logging
+
+import uvicorn
+
+from api.app import create_app
+from services.database.engine import Database
+from services.database.migrate import upgrade
+from services.settings import get_settings
+
+_STOP_SECONDS = 20
+
+
+def main() -> None:
+    """Serve on the host and port of the settings."""
+    settings = get_settings()
+    settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    database = Database(settings.database_url)
+    upgrade(database)
+    database.close()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Who may do what: keys by Bearer, X-API-Key or Basic, checked before a body is read.
+
+Basic, with the key as the password, is all that unmodified UM-Bridge and Tesseract
+clients can send. Which scope a request needs stands in one table below.
+"""
+
+import base64
+import binascii
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.dependencies import Gateway
+from services.errors import Forbidden, Unauthorised
+from services.keys import SCOPES, Key
+
+OPEN = re.compile(r"^/(health/(live|ready)|docs|openapi\.json)$")
+"""What needs no key."""
+
+SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("*", re.compile(r"^/v1/keys(/|$)"), "admin"),
+    ("POST", re.compile(r"^(/v1)?/rollout(/|$)"), "rollout"),
+    ("POST", re.compile(r"^(/v1)?/jobs(/|$)"), "jobs:write"),
+    ("*", re.compile(r"^/v1/datasets(/|$)"), "datasets:write"),
+    ("*", re.compile(r"^/v1/models(/|$)"), "models:write"),
+)
+"""Method (``*``: all that write), path and scope; every other request is ``read``."""
+
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request."""
+
+    id: str
+    scopes: tuple[str, ...]
+
+    def allows(self, scope: str) -> bool:
+        """Whether the caller has a scope; ``admin`` has every one."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+LOOPBACK = Caller("loopback", SCOPES)
+
+
+def needed_scope(method: str, path: str) -> str:
+    """The scope that a request needs."""
+    for verb, pattern, scope in SCOPE_OF:
+        if pattern.match(path) and (
+            verb == method
+            or (verb == "*" and (method not in _READS or scope == "admin"))
+        ):
+            return scope
+    return "read"
+
+
+class AuthMiddleware:
+    """Refuses what has no key or lacks the scope, before the body is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed."""
+        if scope["type"] == "http" and not OPEN.match(scope["path"]):
+            gateway: Gateway = scope["app"].state.gateway
+            caller = await self._caller(gateway, scope)
+            wanted = needed_scope(scope["method"], scope["path"])
+            if not caller.allows(wanted):
+                raise Forbidden(
+                    f"this key has the scopes {', '.join(caller.scopes)} and lacks "
+                    f"{wanted!r}"
+                )
+            scope["state"]["caller"] = caller
+        await self.app(scope, receive, send)
+
+    async def _caller(self, gateway: Gateway, scope: Scope) -> Caller:
+        headers = Headers(scope=scope)
+        secret = secret_in(headers)
+        if secret is None:
+            if gateway.settings.loopback_open and _is_loopback(scope, headers):
+                return LOOPBACK
+            raise Unauthorised(
+                "no API key: send it as `Authorization: Bearer <key>`, as `X-API-Key`, "
+                "or as the password of Basic"
+            )
+        key = await self._verified(gateway, secret)
+        if key is None:
+            raise Unauthorised("this API key is unknown or revoked")
+        return Caller(f"key:{key.id}", key.scopes)
+
+    async def _verified(self, gateway: Gateway, secret: str) -> Key | None:
+        known = gateway.keys.cached(secret)
+        return known or await gateway.sql(gateway.keys.verify, secret)
+
+
+def secret_in(headers: Headers) -> str | None:
+    """The key that a request carries, or None.
+
+    Raises:
+        Unauthorised: The Authorization header is of no known form.
+    """
+    direct = headers.get("x-api-key")
+    if direct is not None:
+        return direct.strip()
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "":
+            return None
+        case "bearer":
+            return value.strip()
+        case "basic":
+            return _password(value)
+    raise Unauthorised(f"Authorization {scheme!r} is not Bearer or Basic")
+
+
+def _password(value: str) -> str:
+    try:
+        pair = base64.b64decode(value.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthorised("Basic credentials are not base64 of user:key") from error
+    user, _, password = pair.partition(":")
+    return password or user
+
+
+def _is_loopback(scope: dict[str, Any] | Scope, headers: Headers) -> bool:
+    client = scope.get("client")
+    # The Host check keeps a web page elsewhere from reaching us by DNS rebinding.
+    host = re.sub(r":\d+$", "", headers.get("host", "").lower())
+    if not client or host not in _LOOPBACK_HOSTS or "x-forwarded-for" in headers:
+        return False
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,195 @@
+"""What the routes stand on: the services of one process, made once and closed once."""
+
+import asyncio
+import functools
+import gc
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+from fastapi import Depends, Query, Request
+
+from api.events import EventHub
+from services.blobs import Blobs
+from services.database.engine import Database
+from services.datasets import Datasets
+from services.errors import ServiceError
+from services.jobs import Jobs
+from services.keys import Keys
+from services.queue import Queue
+from services.registry import Registry
+from services.rollouts.batching import Batcher
+from services.rollouts.canonical import Limits
+from services.rollouts.executor import make_executor
+from services.rollouts.served import Served, champions
+from services.settings import Settings
+from services.workers import Workers
+from spnode_core.errors import SpnodeError
+from spnode_core.spec import Signature, SurrogateSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SQL_THREADS = 4
+# How often the gateway looks for champions that it has not warmed.
+_WARM_EVERY_S = 5.0
+_CACHED_REFERENCES = 4096
+_LOG = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The services of one gateway process.
+
+    Args:
+        settings: The deployment's settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url)
+        self.blobs = Blobs(settings.store_url)
+        self.queue = Queue(settings)
+        self.keys = Keys(self.database, cache_seconds=settings.key_cache_seconds)
+        self.datasets = Datasets(self.database, self.blobs, settings)
+        self.jobs = Jobs(self.database, self.queue, max_attempts=settings.max_attempts)
+        self.registry = Registry(self.database, self.blobs)
+        self.workers = Workers(self.database)
+        self.executor = make_executor(settings, self.blobs)
+        self.batcher = Batcher(
+            self.executor,
+            max_batch_rows=settings.max_batch_rows,
+            queued_rows_limit=settings.queued_rows_limit,
+        )
+        self.limits = Limits(
+            rows=settings.max_rows,
+            times=settings.max_times,
+            output_values=settings.max_output_values,
+        )
+        self.events = EventHub(self.jobs, self.sql)
+        self.warmed = False
+        self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
+        # Parsing and encoding of large bodies; never the thread that computes.
+        self._parsing = ThreadPoolExecutor(2, "parse")
+        self._references: dict[str, tuple[float, Served]] = {}
+        self._warm: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start threads and the tasks that watch events and champions."""
+        await self.executor.start()
+        self._tasks = [
+            asyncio.create_task(self.events.run()),
+            asyncio.create_task(self._keep_warm()),
+        ]
+
+    async def close(self) -> None:
+        """Stop what ``start`` started; rollouts that run are answered first."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.batcher.close()
+        await self.executor.close()
+        self._sql.shutdown()
+        self._parsing.shutdown()
+        self.queue.close()
+        self.database.close()
+
+    async def sql(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a service off the event loop, in one of the few threads for SQL."""
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._sql, call)
+
+    async def parsed(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a parser or an encoder of something large off the event loop."""
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
+
+    async def served(self, reference: str) -> Served:
+        """The version that a reference stands for, believed for a few seconds.
+
+        Raises:
+            NotFound: There is no such model, version or alias.
+            Invalid: The reference is of no known form.
+        """
+        until, served = self._references.get(reference, (0.0, None))
+        if served is not None and time.monotonic() < until:
+            return served
+        served = await self.sql(self._resolve, reference)
+        if len(self._references) >= _CACHED_REFERENCES:
+            self._references.clear()
+        expires = time.monotonic() + self.settings.version_cache_seconds
+        self._references[reference] = (expires, served)
+        return served
+
+    def forget_references(self) -> None:
+        """Ask the database again: this process has moved an alias or a version."""
+        self._references.clear()
+
+    def _resolve(self, reference: str) -> Served:
+        record = self.registry.resolve(reference)
+        return Served(
+            record.model,
+            record.number,
+            record.digest,
+            Signature.model_validate(record.signature),
+            SurrogateSpec.model_validate(record.spec),
+        )
+
+    async def _keep_warm(self) -> None:
+        """Compile champions before somebody asks for them."""
+        while True:
+            try:
+                digests = await self.sql(champions, self.registry)
+                for digest in digests - self._warm:
+                    await self._warm_one(digest)
+                self._warm &= digests
+                if not self.warmed:
+                    # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
+                    gc.collect()
+                    gc.freeze()
+                    gc.set_threshold(50_000, 20, 20)
+                    self.warmed = True
+            except ServiceError as error:
+                _LOG.warning("champions could not be looked up: %s", error)
+            await asyncio.sleep(_WARM_EVERY_S)
+
+    async def _warm_one(self, digest: str) -> None:
+        self._warm.add(digest)
+        try:
+            await self.executor.warm(digest)
+        except (ServiceError, SpnodeError) as error:
+            _LOG.error("artifact %s cannot be served: %s", digest, error)
+
+
+def get_gateway(request: Request) -> Gateway:
+    """The services of this process."""
+    return request.app.state.gateway
+
+
+class Paging:
+    """Which page of a list is asked for."""
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=100, description="Most items.")] = 20,
+        after: Annotated[
+            str | None, Query(description="The `next` of the page before.")
+        ] = None,
+    ) -> None:
+        self.query: dict[str, Any] = {"limit": limit, "after": after}
+
+
+def get_owner(request: Request) -> str:
+    """Who is asking: ``key:<id>``, or ``loopback``."""
+    return request.state.caller.id
+
+
+GatewayDep = Annotated[Gateway, Depends(get_gateway)]
+PagingDep = Annotated[Paging, Depends()]
+OwnerDep = Annotated[str, Depends(get_owner)]

@@ -1,0 +1,248 @@
+"""Every error of the native API as a problem (RFC 9457): the one place of status codes.
+
+::
+
+    services.errors, spnode_core.errors ─┐
+    pydantic, FastAPI, Starlette ────────┼─▶ Problem ─▶ application/problem+json
+    anything else (logged, 500) ─────────┘
+"""
+
+import http
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from services import errors
+from services.blobs import Damaged
+from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError
+
+STATUS: dict[type[Exception], int] = {
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Invalid: 422,
+    errors.PreconditionRequired: 428,
+    errors.PreconditionFailed: 412,
+    errors.Unauthorised: 401,
+    errors.Forbidden: 403,
+    errors.TooLarge: 413,
+    errors.Overloaded: 503,
+    errors.DeadlinePassed: 504,
+    errors.Unavailable: 503,
+    errors.RolloutFailed: 422,
+    errors.LeaseLost: 409,
+    Damaged: 500,
+    errors.ServiceError: 500,
+    InvalidInput: 422,
+    ArtifactError: 422,
+    SpnodeError: 500,
+}
+"""Status of each class; a class that is not here has that of its nearest base."""
+
+PROBLEM = "application/problem+json"
+_CODES = {
+    400: "bad_request",
+    401: "unauthorised",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    422: "invalid",
+    500: "internal_error",
+}
+_RETRY_UNAVAILABLE_S = 2
+_LOG = logging.getLogger(__name__)
+_PLACE = re.compile(r"[^.\[\], ]+")
+# Longest echo of a value that was sent.
+_ECHO = 120
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem, ready to be sent.
+
+    Args:
+        status: HTTP status.
+        code: What went wrong, snake_case, stable.
+        detail: A sentence with what was wrong, found and expected.
+        errors: Places in the request, each a JSON pointer and a detail.
+        headers: Headers beside the content type.
+    """
+
+    status: int
+    code: str
+    detail: str
+    errors: tuple[dict[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, scope: Scope) -> Response:
+        """The response, with the request's id and path."""
+        content: dict[str, Any] = {
+            "type": f"urn:spnode:problem:{self.code}",
+            "title": http.HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": scope.get("path", ""),
+            "code": self.code,
+        }
+        if self.errors:
+            content["errors"] = list(self.errors)
+        content["request_id"] = scope.get("state", {}).get("request_id", "")
+        return Response(
+            json.dumps(content, ensure_ascii=False).encode(errors="replace"),
+            self.status,
+            dict(self.headers),
+            PROBLEM,
+        )
+
+
+def problem_of(error: Exception, scope: Scope) -> Problem:
+    """The problem that an exception is; those that are not meant are logged."""
+    if isinstance(error, (errors.ServiceError, SpnodeError)):
+        return _ours(error, scope)
+    if isinstance(error, (ValidationError, RequestValidationError)):
+        return _validation(error)
+    if isinstance(error, HTTPException):
+        return _http(error, scope)
+    _LOG.error("%s %s failed", scope.get("method"), scope.get("path"), exc_info=error)
+    return Problem(
+        500,
+        "internal_error",
+        "something failed here that is not your fault; the request_id finds it in the "
+        "gateway's log",
+    )
+
+
+def status_of(kind: type[Exception]) -> int:
+    """Status of a class, its own or its nearest base's."""
+    return next((STATUS[base] for base in kind.__mro__ if base in STATUS), 500)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """The exception handler of the application."""
+    return problem_of(error, request.scope).response(request.scope)
+
+
+def pointer(place: str) -> str:
+    """A place in words (``x0[2]``, ``times.count``) as a JSON pointer (``/x0/2``)."""
+    if place.startswith("/"):
+        return place
+    return "".join(f"/{part}" for part in _PLACE.findall(place))
+
+
+def _ours(error: Exception, scope: Scope) -> Problem:
+    status = status_of(type(error))
+    code = getattr(error, "code", _CODES.get(status, "error"))
+    detail = str(error)
+    if status >= 500 and not isinstance(error, errors.Overloaded):
+        _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), detail)
+    headers: dict[str, str] = {}
+    places: tuple[dict[str, str], ...] = ()
+    if isinstance(error, (errors.Invalid, InvalidInput)):
+        said = f"found {error.found}; expected {error.expected}"
+        places = ({"pointer": pointer(error.field), "detail": said},)
+    elif isinstance(error, errors.RolloutFailed):
+        places = ({"pointer": f"/x0/{error.row}", "detail": detail},)
+    elif isinstance(error, errors.Overloaded):
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    elif isinstance(error, errors.Unavailable):
+        headers["retry-after"] = str(_RETRY_UNAVAILABLE_S)
+    elif isinstance(error, errors.Unauthorised):
+        headers["www-authenticate"] = 'Bearer realm="spnode", Basic realm="spnode"'
+    return Problem(status, code, detail, places, headers)
+
+
+def _http(error: HTTPException, scope: Scope) -> Problem:
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"there is nothing at {scope.get('path')}; see /docs"
+    if error.status_code == 405:
+        detail = f"{scope.get('path')} does not take {scope.get('method')}"
+    code = _CODES.get(error.status_code, "error")
+    return Problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+
+
+def _validation(error: ValidationError | RequestValidationError) -> Problem:
+    found = list(error.errors())
+    if any(each["type"] == "json_invalid" for each in found):
+        reason = found[0].get("ctx", {}).get("error", found[0]["msg"])
+        return Problem(400, "malformed_json", f"the body is no JSON: {reason}")
+    is_body = isinstance(error, RequestValidationError)
+    body = error.body if isinstance(error, RequestValidationError) else None
+    places = tuple(_place(each, body, strip=is_body) for each in found[:20])
+    first = places[0]
+    detail = f"{first['pointer'] or 'the body'}: {first['detail']}"
+    if len(found) > 1:
+        detail += f" (and {len(found) - 1} more)"
+    return Problem(422, "invalid", detail, places)
+
+
+def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, str]:
+    parts: Sequence[Any] = error["loc"]
+    if strip and parts and parts[0] in ("body", "query", "path", "header"):
+        where, parts = parts[0], parts[1:]
+        if where == "body":
+            parts = _without_tags(parts, body, error["type"])
+    else:
+        parts = [part for part in parts if part not in _TAGS]
+    return {
+        "pointer": "".join(f"/{part}" for part in parts),
+        "detail": _sentence(error),
+    }
+
+
+# Tags of the unions in services/rollouts/request.py: pydantic puts them into places.
+_TAGS = {"1", "2", "3", "list", "spaced", "stepped"}
+
+
+def _without_tags(parts: Sequence[Any], body: object, kind: str) -> list[Any]:
+    """The place without the tags of unions, by walking what was sent."""
+    kept: list[Any] = []
+    skipped_at: object = None
+    for index, part in enumerate(parts):
+        is_tag = isinstance(body, dict) and body.get("kind") == part
+        if is_tag and skipped_at is not body:
+            skipped_at = body
+        elif _has(body, part):
+            kept.append(part)
+            body = body[part]  # type: ignore[index]
+        elif index == len(parts) - 1 and (kind == "missing" or not kept):
+            kept.append(part)
+    return kept
+
+
+def _has(body: object, part: object) -> bool:
+    if isinstance(body, list):
+        return isinstance(part, int) and part < len(body)
+    return isinstance(body, dict) and part in body
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    kind, said = error["type"], str(error["msg"])
+    if kind == "missing":
+        return "found nothing; this field is required"
+    if kind == "extra_forbidden":
+        return "found a field that is not known here; see /docs for those that are"
+    if kind == "union_tag_invalid":
+        context = error["ctx"]
+        said = f"{context['discriminator']} one of {context['expected_tags']}"
+        return f"found {context['tag']!r}; expected {said}"
+    said = said.removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error":
+        return said
+    echo = repr(error.get("input"))
+    if len(echo) > _ECHO:
+        echo = echo[:_ECHO] + "…"
+    return f"found {echo}; expected {said[:1].lower()}{said[1:]}"

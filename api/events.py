@@ -1,0 +1,187 @@
+"""Events of jobs for many listeners: the table is the truth, one tailer reads it.
+
+::
+
+    events table --(one query per watched job, every 0.3 s)--> bytes, once --> listeners
+
+A listener subscribes first, then replays what it has missed, and drops what it has
+been sent already: nothing is lost in between, nothing comes twice. Ids are the
+table's.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from services.errors import NotFound, ServiceError
+from services.jobs import Jobs
+from services.lifecycle import TERMINAL, Event
+
+POLL_S = 0.3
+KEEP_ALIVE_S = 15.0
+KEEP_ALIVE = b": keep-alive\n\n"
+# A listener that is this far behind is dropped: it can resume by Last-Event-ID.
+_QUEUE = 1000
+_PAGE = 1000
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An event as every listener gets it."""
+
+    id: int
+    data: bytes
+    is_last: bool
+
+
+@dataclass(eq=False)
+class _Listener:
+    queue: asyncio.Queue[Encoded | None] = field(
+        default_factory=lambda: asyncio.Queue(_QUEUE)
+    )
+
+
+@dataclass
+class _Topic:
+    last: int
+    listeners: set[_Listener] = field(default_factory=set)
+
+
+class EventHub:
+    """Reads the events of jobs that somebody listens to.
+
+    Args:
+        jobs: Where events are.
+        sql: Calls a function off the event loop.
+    """
+
+    def __init__(self, jobs: Jobs, sql: Callable[..., Awaitable[Any]]) -> None:
+        self._jobs = jobs
+        self._sql = sql
+        self._topics: dict[str, _Topic] = {}
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Tail the table as long as somebody listens."""
+        while True:
+            if not self._topics:
+                self._wanted.clear()
+                await self._wanted.wait()
+            for job_id, topic in list(self._topics.items()):
+                await self._tail(job_id, topic)
+            await asyncio.sleep(POLL_S)
+
+    async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        """Yield a job's events from after an id on, as server-sent events, to the last.
+
+        Args:
+            job_id: A job that exists.
+            after: Id of the last event that the listener knows; 0 for all of them.
+        """
+        listener = _Listener()
+        topic = self._topics.setdefault(job_id, _Topic(after))
+        topic.listeners.add(listener)
+        self._wanted.set()
+        try:
+            sent = after
+            # A job that has ended already is read once more: its last event and its
+            # state were committed together, maybe after the first reading.
+            for ended in (False, True):
+                if ended and not (await self._sql(self._jobs.get, job_id)).is_terminal:
+                    break
+                async for event in self._replay(job_id, sent):
+                    sent = event.id
+                    yield event.data
+                    if event.is_last:
+                        return
+                if ended:
+                    return
+            async for event in _listen(listener):
+                if event is None:
+                    yield KEEP_ALIVE
+                elif event.id > sent:
+                    sent = event.id
+                    yield event.data
+                    if event.is_last:
+                        return
+        finally:
+            topic.listeners.discard(listener)
+            if not topic.listeners and self._topics.get(job_id) is topic:
+                del self._topics[job_id]
+
+    async def _replay(self, job_id: str, after: int) -> AsyncIterator[Encoded]:
+        while True:
+            events = await self._sql(
+                self._jobs.events, job_id, after=after, limit=_PAGE
+            )
+            # Of several ends (a retried job has more than one) only the newest counts.
+            newest = events[-1].id if len(events) < _PAGE and events else None
+            for event in events:
+                yield encode(event, may_end=event.id == newest)
+            if len(events) < _PAGE:
+                return
+            after = events[-1].id
+
+    async def _tail(self, job_id: str, topic: _Topic) -> None:
+        try:
+            events = await self._sql(
+                self._jobs.events, job_id, after=topic.last, limit=_PAGE
+            )
+        except NotFound:
+            events = []
+        except ServiceError as error:
+            _LOG.warning("events of %s could not be read: %s", job_id, error)
+            return
+        for event in events:
+            topic.last = event.id
+            encoded = encode(event, may_end=event is events[-1])
+            for listener in list(topic.listeners):
+                _offer(topic, listener, encoded)
+
+
+def encode(event: Event, *, may_end: bool) -> Encoded:
+    """An event as a server-sent event."""
+    data = orjson.dumps(
+        {
+            "id": event.id,
+            "kind": event.kind,
+            "level": event.level,
+            "message": event.message,
+            "data": event.data,
+            "created_at": event.created_at,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+    text = b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.kind.encode(), data)
+    state = (event.data or {}).get("state") if event.kind == "status" else None
+    return Encoded(event.id, text, may_end and state in TERMINAL)
+
+
+def _offer(topic: _Topic, listener: _Listener, event: Encoded) -> None:
+    try:
+        listener.queue.put_nowait(event)
+    except asyncio.QueueFull:
+        topic.listeners.discard(listener)
+        with contextlib.suppress(asyncio.QueueEmpty):
+            listener.queue.get_nowait()
+        listener.queue.put_nowait(None)
+
+
+async def _listen(listener: _Listener) -> AsyncIterator[Encoded | None]:
+    """Events as they come, None where a keep-alive is due; ends for who was dropped."""
+    while True:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                event = await listener.queue.get()
+        except TimeoutError:
+            yield None
+            continue
+        if event is None:
+            return
+        yield event

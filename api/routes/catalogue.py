@@ -1,0 +1,77 @@
+"""GET /v1/systems, /v1/presets, /v1/limits: what there is to choose from."""
+
+import functools
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.dependencies import GatewayDep
+from spnode_core import systems
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+PRESETS = {
+    "auto": "Relaxation form on a modal operator with rates from the data's times, "
+    "ETD1, Muon and L-BFGS; what it chooses and why is in the job's first event.",
+    "paper": "arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam at 0.01.",
+}
+"""What each preset means; its names are those of ``spnode_core.spec.Preset``."""
+
+
+@router.get("/systems", summary="List built-in systems")
+async def list_systems() -> dict[str, list[dict[str, Any]]]:
+    """Systems with equations, a sampler and a reference solver."""
+    return {"data": _systems()}
+
+
+@router.get("/presets", summary="List presets")
+async def list_presets() -> dict[str, list[dict[str, str]]]:
+    """Named ways to decide what a training job leaves open."""
+    return {
+        "data": [{"name": name, "description": said} for name, said in PRESETS.items()]
+    }
+
+
+@router.get("/limits", summary="What this deployment allows")
+async def get_limits(gateway: GatewayDep) -> dict[str, int | str]:
+    """Sizes above which a request is refused."""
+    settings = gateway.settings
+    names = (
+        "max_body_bytes",
+        "max_upload_bytes",
+        "max_rows",
+        "max_times",
+        "max_output_values",
+        "max_batch_rows",
+        "queued_rows_limit",
+        "max_attempts",
+    )
+    return {
+        "executor": settings.executor,
+        **{name: getattr(settings, name) for name in names},
+    }
+
+
+@functools.cache
+def _systems() -> list[dict[str, Any]]:
+    found = []
+    for name in systems.names():
+        system = systems.get(name)
+        times = system.times()
+        found.append(
+            {
+                "name": name,
+                "equations": system.equations,
+                "states": list(system.states),
+                "units": list(system.units),
+                "time_unit": system.time_unit,
+                "times": {
+                    "start": float(times[0]),
+                    "stop": float(times[-1]),
+                    "count": len(times),
+                },
+                "conserved": system.conserved,
+                "positive": system.positive,
+            }
+        )
+    return found

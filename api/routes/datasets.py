@@ -1,0 +1,130 @@
+"""/v1/datasets: upload, look, download, delete; or ask for one to be made."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import TypeAdapter
+from starlette.responses import StreamingResponse
+
+from api.conditional import is_known, not_modified
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.middleware import refuse_type
+from api.routes.jobs import accepted, idempotency_key
+from api.schemas import DatasetOut, JobOut, Page
+from services.training.request import DatasetRequest, stored
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+_JSON = "application/json"
+_FILES = frozenset({"application/x-npz", "application/octet-stream", "application/zip"})
+_MADE = TypeAdapter(DatasetRequest)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a dataset, or have one made",
+    response_model=DatasetOut,
+    responses={202: {"model": JobOut, "description": "A job makes it"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-npz": {"schema": {"type": "string", "format": "binary"}},
+                _JSON: {
+                    "schema": {"$ref": "#/components/schemas/DatasetRequest"},
+                    "example": {"system": "robertson", "trajectories": 100, "seed": 0},
+                },
+            },
+        }
+    },
+)
+async def upload(
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    owner: OwnerDep,
+    name: Annotated[
+        str | None, Query(min_length=1, max_length=200, description="A label.")
+    ] = None,
+) -> Any:
+    """An npz file as the body: ``states (trajectory, time, state)`` and ``times``.
+
+    ``curl --data-binary @file.npz -H 'Content-Type: application/x-npz'``. Optional
+    arrays: names, units, time_unit, parameters, parameter_names, controls,
+    control_names, mask, lengths. JSON asks a job to make a dataset of a system.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == _JSON:
+        made = _MADE.validate_json(await request.body())
+        return await accepted(
+            gateway,
+            "dataset",
+            stored(made),
+            owner,
+            idempotency_key(request),
+        )
+    if kind and kind not in _FILES:
+        refuse_type(kind, f"application/x-npz or {_JSON}")
+    record = await _stored(request, gateway, owner, name)
+    response.headers["location"] = f"/v1/datasets/{record.id}"
+    return record
+
+
+@router.get("", summary="List datasets")
+async def list_datasets(gateway: GatewayDep, paging: PagingDep) -> Page[DatasetOut]:
+    """Newest first."""
+    page = await gateway.sql(gateway.datasets.list, **paging.query)
+    return Page(data=[DatasetOut.of(each) for each in page.items], next=page.next)
+
+
+@router.get("/{id}", summary="Look at a dataset")
+async def get_dataset(id: str, gateway: GatewayDep) -> DatasetOut:
+    """Its summary: counts, ranges, units, what is missing."""
+    return DatasetOut.of(await gateway.sql(gateway.datasets.get, id))
+
+
+@router.get(
+    "/{id}/data",
+    summary="Download a dataset",
+    response_class=Response,
+    responses={200: {"content": {"application/x-npz": {}}}},
+)
+async def get_data(id: str, request: Request, gateway: GatewayDep) -> Response:
+    """The dataset as an npz file; its SHA-256 is the ETag."""
+    record = await gateway.sql(gateway.datasets.get, id)
+    etag = f'"{record.digest}"'
+    if is_known(request, etag):
+        return not_modified(etag)
+    headers = {
+        "etag": etag,
+        "content-length": str(record.size_bytes),
+        "content-disposition": f'attachment; filename="{record.id}.npz"',
+    }
+    stream = await gateway.sql(gateway.datasets.stream, id)
+    return StreamingResponse(stream, 200, headers, "application/x-npz")
+
+
+@router.delete("/{id}", status_code=204, summary="Delete a dataset")
+async def delete_dataset(id: str, gateway: GatewayDep) -> None:
+    """Refused while a job uses it."""
+    await gateway.sql(gateway.datasets.delete, id)
+
+
+async def _stored(
+    request: Request, gateway: Gateway, owner: str, name: str | None
+) -> DatasetOut:
+    """Stream the body to a file, have it checked, keep it; or keep nothing."""
+    folder = gateway.settings.data_folder / "work"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix="body-", dir=folder) as work:
+        path = Path(work) / "upload"
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                await asyncio.to_thread(file.write, chunk)
+        record = await asyncio.to_thread(
+            gateway.datasets.add, path, owner=owner, name=name
+        )
+    return DatasetOut.of(record)

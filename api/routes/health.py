@@ -1,0 +1,51 @@
+"""GET /health/live and /health/ready: for whoever starts, routes to, or watches us."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import Gateway, GatewayDep
+from services.errors import ServiceError
+from services.queue import QUEUES
+
+router = APIRouter(prefix="/health", tags=["operations"])
+
+
+@router.get("/live", summary="Whether the process answers")
+async def live() -> dict[str, str]:
+    """Depends on nothing else."""
+    return {"status": "live"}
+
+
+@router.get("/ready", summary="Whether requests can be served")
+async def ready(gateway: GatewayDep, response: Response) -> dict[str, Any]:
+    """Database and queue answer, and champions are compiled (else 503).
+
+    Workers that live are named by queue; a queue without one delays jobs and, where
+    rollouts run on workers, rollouts.
+    """
+    checks = {
+        "database": await _answers(gateway, gateway.database.ping),
+        "queue": await _answers(gateway, gateway.queue.ping),
+        "models": "warm" if gateway.warmed else "warming",
+    }
+    workers: dict[str, int] = dict.fromkeys(QUEUES, 0)
+    if checks["database"] == "ok":
+        for worker in await gateway.sql(gateway.workers.living):
+            for name in worker.queues:
+                workers[name] = workers.get(name, 0) + 1
+    is_ready = set(checks.values()) <= {"ok", "warm"}
+    response.status_code = 200 if is_ready else 503
+    return {
+        "status": "ready" if is_ready else "not ready",
+        "checks": checks,
+        "workers": workers,
+    }
+
+
+async def _answers(gateway: Gateway, ping: Any) -> str:
+    try:
+        await gateway.sql(ping)
+    except ServiceError as error:
+        return str(error)
+    return "ok"

@@ -1,0 +1,190 @@
+"""/v1/jobs and /jobs: submit, look, wait, follow, cancel, retry."""
+
+import asyncio
+import re
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from api.conditional import etag_of, is_known, not_modified
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.schemas import JobOut, Page, Validated
+from services.errors import Invalid
+from services.jobs import Job
+from services.training.request import JobRequest, check_request, stored
+
+router = APIRouter(tags=["jobs"])
+MAX_WAIT_S = 60.0
+_RETRY_AFTER_S = "2"
+_LOOK_EVERY_S = 0.25
+_KEY = re.compile(r"^[\x21\x23-\x7e]{1,255}$")
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    summary="Queue a job",
+    response_model=JobOut,
+    responses={
+        200: {"model": Validated, "description": "It would be accepted (validate_only)"}
+    },
+)
+@router.post("/jobs", status_code=202, include_in_schema=False, response_model=JobOut)
+async def submit(
+    body: JobRequest,
+    request: Request,
+    gateway: GatewayDep,
+    owner: OwnerDep,
+    validate_only: Annotated[
+        bool, Query(description="Check the request and queue nothing.")
+    ] = False,
+) -> Any:
+    """Training of a surrogate, or the making of a dataset.
+
+    An Idempotency-Key makes a repetition return the first job.
+    """
+    await gateway.sql(check_request, body, gateway.datasets)
+    kept = stored(body)
+    if validate_only:
+        return Response(
+            Validated(request=kept).model_dump_json(), 200, None, "application/json"
+        )
+    return await accepted(gateway, body.kind, kept, owner, idempotency_key(request))
+
+
+@router.get("/v1/jobs", summary="List jobs")
+async def list_jobs(
+    gateway: GatewayDep,
+    paging: PagingDep,
+    state: Annotated[
+        Literal["queued", "running", "succeeded", "failed", "cancelled"] | None,
+        Query(description="Only jobs in this state."),
+    ] = None,
+    kind: Annotated[
+        Literal["training", "dataset"] | None, Query(description="Only of this kind.")
+    ] = None,
+) -> Page[JobOut]:
+    """Newest first."""
+    page = await gateway.sql(gateway.jobs.list, **paging.query, state=state, kind=kind)
+    return Page(data=[JobOut.of(job) for job in page.items], next=page.next)
+
+
+@router.get("/v1/jobs/{id}", summary="Look at a job")
+async def get_job(
+    id: str,
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=MAX_WAIT_S, description="Wait so many seconds for the end."),
+    ] = 0.0,
+) -> Any:
+    """At once, or when the job has ended or ``wait`` seconds have passed."""
+    job = await _ended(gateway, request, id, wait)
+    etag = etag_of([job.state, job.attempt, job.progress, job.cancel_requested])
+    if is_known(request, etag):
+        return not_modified(etag)
+    response.headers["etag"] = etag
+    if not job.is_terminal:
+        response.headers["retry-after"] = _RETRY_AFTER_S
+    return JobOut.of(job)
+
+
+@router.get(
+    "/v1/jobs/{id}/events",
+    summary="Follow a job",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def get_events(
+    id: str,
+    request: Request,
+    gateway: GatewayDep,
+    after: Annotated[
+        int, Query(ge=0, description="Id of the last event that you know.")
+    ] = 0,
+) -> Response:
+    """Server-sent events from the first, or after Last-Event-ID, to the job's end."""
+    given = request.headers.get("last-event-id")
+    if given is not None:
+        if not given.isascii() or not given.isdigit() or len(given) > 18:
+            raise Invalid(
+                "Last-Event-ID", found=repr(given[:40]), expected="an event's id"
+            )
+        after = int(given)
+    await gateway.sql(gateway.jobs.get, id)
+    return StreamingResponse(
+        gateway.events.stream(id, after),
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        media_type="text/event-stream",
+    )
+
+
+@router.get("/v1/jobs/{id}/history", summary="Read the training history")
+async def get_history(id: str, gateway: GatewayDep) -> dict[str, list[dict[str, Any]]]:
+    """Losses and learning rate by iteration, oldest first."""
+    return {"data": await gateway.sql(gateway.jobs.history, id)}
+
+
+@router.post("/v1/jobs/{id}/cancel", status_code=202, summary="Cancel a job")
+async def cancel(id: str, gateway: GatewayDep) -> JobOut:
+    """A queued one at once; a running one within about two seconds."""
+    return JobOut.of(await gateway.sql(gateway.jobs.cancel, id))
+
+
+@router.post("/v1/jobs/{id}/retry", status_code=202, summary="Retry a job")
+async def retry(id: str, gateway: GatewayDep) -> JobOut:
+    """A failed or cancelled one; what it had reached is used where it can be."""
+    return JobOut.of(await gateway.sql(gateway.jobs.retry, id))
+
+
+async def accepted(
+    gateway: Gateway,
+    kind: str,
+    request: dict[str, Any],
+    owner: str,
+    key: str | None,
+) -> Response:
+    """Queue a job and say where it is."""
+    job, replayed = await gateway.sql(
+        gateway.jobs.submit, kind, request, owner=owner, idempotency_key=key
+    )
+    headers = {"location": f"/v1/jobs/{job.id}", "retry-after": _RETRY_AFTER_S}
+    if replayed:
+        headers["idempotency-replayed"] = "true"
+    return Response(JobOut.of(job).model_dump_json(), 202, headers, "application/json")
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key, quoted as the draft has it or bare.
+
+    Raises:
+        Invalid: It is empty, too long, or has characters that no key has.
+    """
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    key = given.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not _KEY.match(key):
+        raise Invalid(
+            "Idempotency-Key",
+            found=repr(given[:80]),
+            expected="1 to 255 visible characters, such as a UUID",
+        )
+    return key
+
+
+async def _ended(gateway: Gateway, request: Request, id: str, wait: float) -> Job:
+    """The job when it has ended, or when the time is over."""
+    end = time.monotonic() + wait
+    while True:
+        job = await gateway.sql(gateway.jobs.get, id)
+        left = end - time.monotonic()
+        if job.is_terminal or left <= 0 or await request.is_disconnected():
+            return job
+        await asyncio.sleep(min(_LOOK_EVERY_S, left))

@@ -1,0 +1,231 @@
+"""/v1/models: the registry. A version is named by number, alias, or ``latest``."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from starlette.responses import StreamingResponse
+
+from api.conditional import Span, is_known, not_modified, read_range
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.schemas import (
+    AliasMoveIn,
+    AliasMoveOut,
+    AliasOut,
+    ModelDetail,
+    ModelOut,
+    ModelPatch,
+    Page,
+    VersionOut,
+    VersionSummary,
+)
+from services.versions import VersionRecord
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+IfMatch = Annotated[
+    str | None, Header(description="The ETag as you saw it, or * for whatever it is.")
+]
+_IMMUTABLE = "private, max-age=31536000, immutable"
+
+
+@router.get("", summary="List models")
+async def list_models(gateway: GatewayDep, paging: PagingDep) -> Page[ModelOut]:
+    """Newest first."""
+    page = await gateway.sql(gateway.registry.models, **paging.query)
+    return Page(data=[ModelOut.of(each) for each in page.items], next=page.next)
+
+
+@router.get("/{name}", summary="Look at a model")
+async def get_model(
+    name: str, request: Request, response: Response, gateway: GatewayDep
+) -> ModelDetail:
+    """Its aliases and its newest versions; the ETag is for PATCH."""
+    record = await gateway.sql(gateway.registry.model, name)
+    versions = await gateway.sql(gateway.registry.versions, name, limit=100)
+    response.headers["etag"] = record.etag
+    return ModelDetail(
+        **ModelOut.of(record).model_dump(),
+        versions=[VersionSummary.of(each) for each in versions.items],
+    )
+
+
+@router.patch("/{name}", summary="Change description or tags")
+async def patch_model(
+    name: str,
+    body: ModelPatch,
+    response: Response,
+    gateway: GatewayDep,
+    if_match: IfMatch = None,
+) -> ModelOut:
+    """What is left out stays as it is."""
+    record = await gateway.sql(
+        gateway.registry.patch,
+        name,
+        description=body.description,
+        tags=body.tags,
+        if_match=if_match,
+    )
+    response.headers["etag"] = record.etag
+    return ModelOut.of(record)
+
+
+@router.get("/{name}/versions", summary="List versions")
+async def list_versions(
+    name: str, gateway: GatewayDep, paging: PagingDep
+) -> Page[VersionSummary]:
+    """Newest first."""
+    page = await gateway.sql(gateway.registry.versions, name, **paging.query)
+    return Page(data=[VersionSummary.of(each) for each in page.items], next=page.next)
+
+
+@router.get("/{name}/versions/{version}", summary="Look at a version")
+async def get_version(
+    name: str, version: str, response: Response, gateway: GatewayDep
+) -> VersionOut:
+    """What it accepts, how it was built, how good it is."""
+    record = await _version(gateway, name, version)
+    response.headers["etag"] = f'"{record.digest}"'
+    return VersionOut.of(record)
+
+
+@router.delete(
+    "/{name}/versions/{version}", status_code=204, summary="Delete a version"
+)
+async def delete_version(name: str, version: str, gateway: GatewayDep) -> None:
+    """Refused while an alias points at it; its number is never given again."""
+    record = await _version(gateway, name, version)
+    await gateway.sql(gateway.registry.delete_version, name, record.number)
+    gateway.forget_references()
+
+
+@router.get("/{name}/versions/{version}/card", summary="Read the model card")
+async def get_card(name: str, version: str, gateway: GatewayDep) -> dict[str, Any]:
+    """Lineage, choices and their reasons, errors, platform."""
+    return (await _version(gateway, name, version)).card
+
+
+@router.get("/{name}/versions/{version}/certificate", summary="Read the certificate")
+async def get_certificate(
+    name: str, version: str, gateway: GatewayDep
+) -> dict[str, Any]:
+    """What is proved about the version, with its assumptions."""
+    return (await _version(gateway, name, version)).certificate
+
+
+@router.get("/{name}/versions/{version}/evaluation", summary="Read the errors")
+async def get_evaluation(
+    name: str, version: str, gateway: GatewayDep
+) -> dict[str, Any]:
+    """Errors on the training, validation and test parts of the data."""
+    return (await _version(gateway, name, version)).evaluation
+
+
+@router.get(
+    "/{name}/versions/{version}/artifact",
+    summary="Download the artifact",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/zip": {}}},
+        206: {"description": "The range asked for"},
+        304: {"description": "You have it already"},
+    },
+)
+async def get_artifact(
+    name: str, version: str, request: Request, gateway: GatewayDep
+) -> Response:
+    """The file that ``spnode_core.load`` reads; its SHA-256 is the ETag."""
+    record = await _version(gateway, name, version)
+    etag = f'"{record.digest}"'
+    if is_known(request, etag):
+        return not_modified(etag)
+    size = await gateway.sql(gateway.blobs.size, record.artifact_key)
+    span = read_range(request, size, etag)
+    headers = {
+        "etag": etag,
+        "accept-ranges": "bytes",
+        "cache-control": _IMMUTABLE,
+        "content-disposition": (
+            f'attachment; filename="{record.model}-{record.number}.spnode"'
+        ),
+    }
+    if span is not None:
+        headers["content-range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    whole = span or Span(0, size)
+    headers["content-length"] = str(whole.end - whole.start)
+    return StreamingResponse(
+        gateway.blobs.stream(record.artifact_key, start=whole.start, end=whole.end)
+        if span
+        else gateway.blobs.stream(record.artifact_key),
+        206 if span else 200,
+        headers,
+        "application/zip",
+    )
+
+
+@router.get("/{name}/aliases/{alias}", summary="Where an alias points")
+async def get_alias(
+    name: str, alias: str, response: Response, gateway: GatewayDep
+) -> AliasOut:
+    """The ETag is for moving it."""
+    record = await gateway.sql(gateway.registry.alias, name, alias)
+    response.headers["etag"] = record.etag
+    return AliasOut.of(record)
+
+
+@router.put("/{name}/aliases/{alias}", summary="Point an alias at a version")
+async def set_alias(
+    name: str,
+    alias: str,
+    body: AliasMoveIn,
+    response: Response,
+    gateway: GatewayDep,
+    owner: OwnerDep,
+    if_match: IfMatch = None,
+) -> AliasOut:
+    """One atomic move, kept in the history; If-Match is needed where it exists.
+
+    ``champion`` refuses a version whose evaluation or certificate fails, unless
+    ``override`` gives a reason.
+    """
+    record = await gateway.sql(
+        gateway.registry.set_alias,
+        name,
+        alias,
+        body.version,
+        moved_by=owner,
+        if_match=if_match,
+        override=body.override,
+    )
+    gateway.forget_references()
+    response.headers["etag"] = record.etag
+    return AliasOut.of(record)
+
+
+@router.delete("/{name}/aliases/{alias}", status_code=204, summary="Delete an alias")
+async def delete_alias(
+    name: str,
+    alias: str,
+    gateway: GatewayDep,
+    owner: OwnerDep,
+    if_match: IfMatch = None,
+) -> None:
+    """Its history stays."""
+    await gateway.sql(
+        gateway.registry.delete_alias, name, alias, moved_by=owner, if_match=if_match
+    )
+    gateway.forget_references()
+
+
+@router.get("/{name}/aliases/{alias}/history", summary="Every move of an alias")
+async def alias_history(
+    name: str, alias: str, gateway: GatewayDep
+) -> Page[AliasMoveOut]:
+    """Newest first."""
+    moves = await gateway.sql(gateway.registry.alias_history, name, alias)
+    return Page(data=[AliasMoveOut.of(move) for move in moves])
+
+
+async def _version(gateway: Gateway, name: str, version: str) -> VersionRecord:
+    separator = "/" if version.isdigit() else "@"
+    return await gateway.sql(
+        gateway.registry.resolve, f"{name}{separator}{version}", field="version"
+    )

@@ -1,0 +1,198 @@
+"""POST /v1/rollout, /v1/rollout/jvp, /v1/rollout/vjp, and /rollout: the hot path.
+
+Starlette routes whose endpoint is an ASGI callable, first in the table: what FastAPI
+does for every request costs more than a small rollout. The same models feed OpenAPI.
+"""
+
+import asyncio
+import time
+
+from pydantic import BaseModel
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from api.dependencies import Gateway
+from api.middleware import refuse_type
+from api.schemas import JvpOut, RolloutOut, VjpOut
+from services.errors import Invalid
+from services.rollouts.answer import answer, to_json, to_npz
+from services.rollouts.canonical import Layout, Work, canonical
+from services.rollouts.request import (
+    REQUESTS,
+    Arrays,
+    Operation,
+    Request,
+    from_json,
+    from_npz,
+)
+from services.rollouts.served import Served
+
+NPZ = "application/x-npz"
+JSON = "application/json"
+# Bodies and answers above this many bytes are parsed and written off the event loop.
+LARGE_BYTES = 64_000
+DEFAULT_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 3600.0
+# Most calls are over before it is worth asking whether the caller is still there.
+_WATCH_AFTER_S = 0.1
+# Characters that a number takes in JSON, about.
+_BYTES_PER_NUMBER = 20
+
+
+class RolloutEndpoint:
+    """One operation as an ASGI application."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation: Operation = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        gateway: Gateway = scope["app"].state.gateway
+        headers = Headers(scope=scope)
+        deadline = time.time() + _timeout(headers)
+        as_npz = _wants_npz(headers)
+        body = await _body(receive)
+        request = await self._request(gateway, headers, body)
+        served = await gateway.served(request.options.model)
+        work, layout = canonical(request, served, gateway.limits)
+        results = await _run(gateway, work, deadline, receive)
+        large = sum(array.size for array in results.values()) * _BYTES_PER_NUMBER
+        arguments = (request, served, work, layout, results, as_npz)
+        if large > LARGE_BYTES:
+            content = await gateway.parsed(_encoded, *arguments)
+        else:
+            content = _encoded(*arguments)
+        await _send(send, content, NPZ if as_npz else JSON)
+
+    async def _request(
+        self, gateway: Gateway, headers: Headers, body: bytes
+    ) -> Request:
+        kind = headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        if kind == NPZ:
+            limit = gateway.settings.max_body_bytes
+            if len(body) > LARGE_BYTES:
+                return await gateway.parsed(from_npz, self.operation, body, limit)
+            return from_npz(self.operation, body, limit)
+        if kind != JSON:
+            refuse_type(kind, f"{JSON} or {NPZ}")
+        if len(body) > LARGE_BYTES:
+            return await gateway.parsed(from_json, self.operation, body)
+        return from_json(self.operation, body)
+
+
+async def _run(
+    gateway: Gateway, work: Work, deadline: float, receive: Receive
+) -> Arrays:
+    """Run the work, and give it up when the caller goes away."""
+    loop = asyncio.get_running_loop()
+    running = loop.create_task(gateway.batcher.run(work, deadline=deadline))
+    watching: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        running.cancel()
+
+    later = loop.call_later(
+        _WATCH_AFTER_S, lambda: watching.append(loop.create_task(watch()))
+    )
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if watching and watching[0].done():
+            raise ClientDisconnect from None
+        running.cancel()
+        raise
+    finally:
+        later.cancel()
+        for task in watching:
+            task.cancel()
+
+
+def _encoded(
+    request: Request,
+    served: Served,
+    work: Work,
+    layout: Layout,
+    results: Arrays,
+    as_npz: bool,
+) -> bytes:
+    fields = answer(request, served, work, layout, results)
+    return to_npz(fields) if as_npz else to_json(fields, batched=layout.batched)
+
+
+async def _body(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send(send: Send, content: bytes, content_type: str) -> None:
+    headers = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", str(len(content)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _timeout(headers: Headers) -> float:
+    given = headers.get("request-timeout")
+    if given is None:
+        return DEFAULT_TIMEOUT_S
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise Invalid(
+            "Request-Timeout",
+            found=repr(given[:40]),
+            expected=f"seconds, above 0 and at most {MAX_TIMEOUT_S:g}",
+        )
+    return seconds
+
+
+def _wants_npz(headers: Headers) -> bool:
+    accept = headers.get("accept", "").lower()
+    if NPZ in accept:
+        return True
+    if not accept or "*/*" in accept or "application/*" in accept or JSON in accept:
+        return False
+    raise HTTPException(406, f"found Accept {accept[:80]!r}; expected {JSON} or {NPZ}")
+
+
+_ANSWERS: dict[Operation, type[BaseModel]] = {
+    "rollout": RolloutOut,
+    "jvp": JvpOut,
+    "vjp": VjpOut,
+}
+_PATHS: dict[str, Operation] = {
+    "/v1/rollout": "rollout",
+    "/rollout": "rollout",
+    "/v1/rollout/jvp": "jvp",
+    "/v1/rollout/vjp": "vjp",
+}
+_SUMMARIES: dict[Operation, str] = {
+    "rollout": "Roll out one or many initial states",
+    "jvp": "Roll out with a directional derivative",
+    "vjp": "Roll out with gradients of weighted outputs",
+}
+
+routes = [
+    Route(path, RolloutEndpoint(operation), methods=["POST"])
+    for path, operation in _PATHS.items()
+]
+DESCRIBED = [
+    (path, operation, _SUMMARIES[operation], REQUESTS[operation], _ANSWERS[operation])
+    for path, operation in _PATHS.items()
+]
+"""Path, operation, summary, request and answer of each, for OpenAPI."""

@@ -1,0 +1,281 @@
+"""What the routes return and, beside the services' own request models, accept."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.datasets import DatasetRecord
+from services.keys import Key
+from services.lifecycle import Job
+from services.versions import AliasMove, AliasRecord, ModelRecord, VersionRecord
+
+T = TypeVar("T")
+
+
+class Out(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class In(BaseModel):
+    """A part of a request: unknown fields are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Page(Out, Generic[T]):
+    """Some items, newest first."""
+
+    data: list[T]
+    next: str | None = None
+    """Cursor of the following page (``?after=``); null on the last one."""
+
+
+class ProblemOut(Out):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    """Stable and narrower than the status."""
+    errors: list[dict[str, str]] = []
+    """Places in the request: a JSON pointer and what was found and expected there."""
+    request_id: str
+
+
+class DatasetOut(Out):
+    """A dataset in the store."""
+
+    id: str
+    name: str | None
+    digest: str
+    size_bytes: int
+    summary: dict[str, Any]
+    job_id: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: DatasetRecord) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class JobOut(Out):
+    """A job: what was asked, how far it is, what came of it."""
+
+    id: str
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: dict[str, Any] | None
+    request: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    attempt: int
+    max_attempts: int
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(job, from_attributes=True)
+
+
+class ModelOut(Out):
+    """A name in the registry."""
+
+    name: str
+    description: str
+    tags: dict[str, str]
+    latest: int | None
+    """Number of the newest version."""
+    aliases: dict[str, int]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, record: ModelRecord) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class VersionSummary(Out):
+    """A version, without its long parts."""
+
+    model: str
+    number: int
+    digest: str
+    size_bytes: int
+    job_id: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: VersionRecord) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class VersionOut(VersionSummary):
+    """A version: what it accepts, how it was built, how good it is."""
+
+    signature: dict[str, Any]
+    spec: dict[str, Any]
+    evaluation: dict[str, Any]
+    certificate: dict[str, Any]
+
+
+class ModelDetail(ModelOut):
+    """A model with its versions, newest first."""
+
+    versions: list[VersionSummary] = []
+
+
+class ModelPatch(In):
+    """What to change; a field that is left out stays."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"description": "Robertson, 1e-5 to 1e5 s", "tags": {"a": "b"}}
+            ]
+        }
+    )
+
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    tags: dict[str, str] | None = None
+
+
+class AliasMoveIn(In):
+    """Where an alias is to point."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 2}]})
+
+    version: Annotated[int, Field(ge=1, strict=True)]
+    override: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """A reason to make a version champion that fails its gates."""
+
+
+class AliasOut(Out):
+    """Where an alias points."""
+
+    model: str
+    alias: str
+    number: int
+    updated_at: datetime
+    warnings: list[str] = []
+
+    @classmethod
+    def of(cls, record: AliasRecord) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class AliasMoveOut(Out):
+    """One move of an alias."""
+
+    alias: str
+    number: int | None
+    previous: int | None
+    moved_by: str
+    reason: str
+    moved_at: datetime
+
+    @classmethod
+    def of(cls, record: AliasMove) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class KeyIn(In):
+    """A key to be made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "sampler", "scopes": ["read", "rollout"]}]
+        }
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    scopes: Annotated[list[str], Field(min_length=1)]
+
+
+class KeyOut(Out):
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(key, from_attributes=True)
+
+
+class NewKeyOut(KeyOut):
+    """A key that was just made: the only time that its secret is shown."""
+
+    secret: str
+
+
+class Validated(Out):
+    """A request that would be accepted."""
+
+    valid: Literal[True] = True
+    request: dict[str, Any]
+    """The request as the job would keep it: what you set, checked."""
+
+
+class DomainOut(Out):
+    """Which rows lie inside the training domain."""
+
+    inside: list[bool]
+    outside: list[dict[str, Any]] | None = None
+    """What lies outside, where ``outputs.domain`` asked for it."""
+
+
+Nested = list[float] | list[list[float] | None] | list[list[list[float]] | None] | None
+
+
+class RolloutOut(Out):
+    """The answer to a rollout; arrays are nested lists."""
+
+    model: str
+    version: int
+    digest: str
+    times: list[float]
+    x: Nested
+    """``(row, time, state)``: no axis of rows where one state was sent, none of time
+    where only the final one was asked for."""
+    z: Nested = None
+    """The latent trajectory, where ``outputs.latent`` asked for it."""
+    warnings: list[str]
+    domain: DomainOut
+    rows: list[dict[str, Any]] | None = None
+    """Rows that left the finite range, where ``on_error`` is ``mask``."""
+
+
+class JvpOut(RolloutOut):
+    """A rollout and its directional derivative."""
+
+    jvp: Nested
+    """Of the shape of ``x``."""
+
+
+class VjpOut(RolloutOut):
+    """A rollout and the gradients of ``sum(cotangents * x)``."""
+
+    vjp: dict[str, Nested]
+    """By input, each of the input's shape."""

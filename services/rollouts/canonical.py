@@ -1,0 +1,356 @@
+"""A request made to fit a model: full shapes, checked values, ready to be gathered.
+
+Rows of several requests share a device call only where everything but the rows is the
+same, so the batching key holds the bytes of the output times and of the control times.
+That is the simplest rule that is right: callers that ask for the model's own times, or
+for one set of times, are gathered; others run on their own. No JAX here.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.rollouts.request import (
+    DIFFERENTIABLE,
+    Arrays,
+    Request,
+    SpacedTimes,
+    SteppedTimes,
+)
+from services.rollouts.served import Served
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import Signature
+from spnode_core.timegrid import check_times
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    rows: int
+    times: int
+    output_values: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One request in the form that executors take.
+
+    Args:
+        operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
+        digest: The artifact to run.
+        rows: Arrays with a leading axis of rows.
+        shared: Arrays that every row shares: ``times``, ``control_times``.
+        count: Number of rows.
+    """
+
+    operation: str
+    digest: str
+    rows: Arrays
+    shared: Arrays
+    count: int
+
+    @functools.cached_property
+    def key(self) -> tuple:
+        """What must be equal for rows of two requests to run in one batch."""
+        return (
+            self.digest,
+            self.operation,
+            *((name, array.tobytes()) for name, array in sorted(self.shared.items())),
+            *((name, array.shape[1:]) for name, array in sorted(self.rows.items())),
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the answer to a request is shaped.
+
+    Args:
+        batched: Whether ``x`` has an axis of rows.
+        ranks: Number of axes that each input had when it was given.
+        times: The output times.
+        final: Whether only the last time is returned, without its axis.
+        states: Indices of the states to return, None for all.
+    """
+
+    batched: bool
+    ranks: dict[str, int]
+    times: np.ndarray
+    final: bool
+    states: list[int] | None
+
+
+def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, Layout]:
+    """Check a request against a version and give its rows their full shapes.
+
+    Raises:
+        InvalidInput: A shape, a name or a value that the version does not take.
+    """
+    signature = served.signature
+    arrays = dict(request.arrays)
+    times = _times(request, limits)
+    final = request.options.outputs.times == "final"
+    control_times = _control_times(arrays, signature)
+    ranks = {name: arrays[name].ndim for name in DIFFERENTIABLE if name in arrays}
+    _check_shapes(arrays, signature, control_times)
+    batched, count = _count_rows(arrays)
+    _check_limits(count, len(times), signature, final, limits)
+    states = _states(request, signature)
+    layout = Layout(batched, ranks, times, final, states)
+    rows = {
+        name: _spread(arrays[name], _rank(name), count) for name in ranks
+    } | _derivatives(request, layout, signature, count)
+    shared = {"times": times[-1:] if final else times}
+    if control_times is not None:
+        shared["control_times"] = control_times
+    operation = request.operation
+    if operation == "rollout" and request.options.outputs.latent:
+        operation = "latent"
+    return Work(operation, served.digest, rows, shared, count), layout
+
+
+def _times(request: Request, limits: Limits) -> np.ndarray:
+    form = request.times
+    if form is None:
+        times = request.arrays["times"]
+        if times.ndim != 1 or times.size == 0:
+            raise InvalidInput(
+                "times",
+                found=f"an array of shape {times.shape}",
+                expected="a list of at least one time",
+            )
+    else:
+        times = _made(form, limits)
+    if len(times) > limits.times:
+        raise InvalidInput(
+            "times", found=f"{len(times)} times", expected=f"at most {limits.times}"
+        )
+    times = check_times(times)
+    repeated = np.flatnonzero(np.diff(times) == 0)
+    if repeated.size:
+        place = int(repeated[0]) + 1
+        raise InvalidInput(
+            f"times[{place}]",
+            found=f"{float(times[place])!r} again",
+            expected="times that increase strictly",
+        )
+    return times
+
+
+def _made(form: SpacedTimes | SteppedTimes, limits: Limits) -> np.ndarray:
+    count = form.count if isinstance(form, SpacedTimes) else form.steps + 1
+    field = "times.count" if isinstance(form, SpacedTimes) else "times.steps"
+    if count > limits.times:
+        raise InvalidInput(
+            field, found=f"{count} times", expected=f"at most {limits.times}"
+        )
+    if isinstance(form, SteppedTimes):
+        return form.dt * np.arange(count)
+    if form.count == 1:
+        return np.array([form.stop])
+    if form.stop <= form.start:
+        raise InvalidInput(
+            "times.stop", found=repr(form.stop), expected=f"above start {form.start!r}"
+        )
+    if form.spacing == "linear":
+        return np.linspace(form.start, form.stop, form.count)
+    if form.start <= 0:
+        raise InvalidInput(
+            "times.start",
+            found=repr(form.start),
+            expected="above 0 where spacing is 'log'",
+        )
+    return np.geomspace(form.start, form.stop, form.count)
+
+
+def _control_times(arrays: Arrays, signature: Signature) -> np.ndarray | None:
+    times = arrays.get("control_times")
+    controls = arrays.get("controls")
+    if controls is None:
+        if times is not None:
+            raise InvalidInput(
+                "control_times", found="times", expected="none without controls"
+            )
+        return None
+    if times is None:
+        if controls.ndim >= 2 and controls.shape[-2] == 1:
+            return np.zeros(1)
+        raise InvalidInput(
+            "control_times",
+            found="nothing",
+            expected="the times at which the controls switch, the first one 0",
+        )
+    times = check_times(times, "control_times")
+    if times.ndim != 1 or times[0] != 0 or (np.diff(times) <= 0).any():
+        raise InvalidInput(
+            "control_times",
+            found=f"{times.tolist()[:4]!r}…",
+            expected="a list that begins with 0 and increases strictly",
+        )
+    return times
+
+
+def _check_shapes(
+    arrays: Arrays, signature: Signature, control_times: np.ndarray | None
+) -> None:
+    names = {
+        "x0": ("states", signature.states),
+        "parameters": ("parameters", signature.parameters),
+        "controls": ("controls", signature.controls),
+    }
+    for field, (noun, expected) in names.items():
+        array = arrays.get(field)
+        if array is None:
+            if expected:
+                raise InvalidInput(
+                    field,
+                    found="nothing",
+                    expected=f"{len(expected)} {noun}: {', '.join(expected)}",
+                )
+            continue
+        if not expected:
+            raise InvalidInput(
+                field,
+                found=f"an array of shape {array.shape}",
+                expected=f"none: this version takes no {noun}",
+            )
+        _check_axes(field, array, noun, expected)
+    controls = arrays.get("controls")
+    if control_times is None or controls is None:
+        return
+    if controls.shape[-2] != len(control_times):
+        raise InvalidInput(
+            "controls",
+            found=f"{controls.shape[-2]} values in time",
+            expected=f"{len(control_times)}, one for each of control_times",
+        )
+
+
+def _check_axes(
+    field: str, array: np.ndarray, noun: str, names: tuple[str, ...]
+) -> None:
+    rank = _rank(field)
+    wanted = f"{len(names)} {noun} in the order {', '.join(names)}"
+    if array.ndim not in (rank, rank + 1) or array.size == 0:
+        raise InvalidInput(
+            field, found=f"an array of shape {array.shape}", expected=wanted
+        )
+    if array.shape[-1] != len(names):
+        place = field + "[0]" * (array.ndim - 1)
+        raise InvalidInput(place, found=f"{array.shape[-1]} numbers", expected=wanted)
+
+
+def _rank(field: str) -> int:
+    return 2 if field == "controls" else 1
+
+
+def _count_rows(arrays: Arrays) -> tuple[bool, int]:
+    counts = {
+        name: len(arrays[name])
+        for name in DIFFERENTIABLE
+        if name in arrays and arrays[name].ndim > _rank(name)
+    }
+    if len(set(counts.values())) > 1:
+        first, *others = counts
+        other = next(name for name in others if counts[name] != counts[first])
+        raise InvalidInput(
+            other,
+            found=f"{counts[other]} rows",
+            expected=f"{counts[first]}, as in {first}, or one for all rows",
+        )
+    return bool(counts), max(counts.values(), default=1)
+
+
+def _check_limits(
+    rows: int, times: int, signature: Signature, final: bool, limits: Limits
+) -> None:
+    if rows > limits.rows:
+        raise InvalidInput(
+            "x0", found=f"{rows} rows", expected=f"at most {limits.rows} in a request"
+        )
+    values = rows * (1 if final else times) * len(signature.states)
+    if values > limits.output_values:
+        raise InvalidInput(
+            "x0",
+            found=f"an answer of {values} numbers (rows x times x states)",
+            expected=f"at most {limits.output_values}; ask for fewer rows or times",
+        )
+
+
+def _states(request: Request, signature: Signature) -> list[int] | None:
+    wanted = request.options.outputs.states
+    if wanted is None:
+        return None
+    known = {name: index for index, name in enumerate(signature.states)}
+    for place, name in enumerate(wanted):
+        if name not in known:
+            raise InvalidInput(
+                f"outputs.states[{place}]",
+                found=repr(name),
+                expected=f"one of {', '.join(signature.states)}",
+            )
+    return [known[name] for name in wanted]
+
+
+def _spread(array: np.ndarray, rank: int, count: int) -> np.ndarray:
+    if array.ndim == rank:
+        return np.ascontiguousarray(np.broadcast_to(array, (count, *array.shape)))
+    return array
+
+
+def _derivatives(
+    request: Request, layout: Layout, signature: Signature, count: int
+) -> Arrays:
+    if request.operation == "jvp":
+        return _tangents(request.arrays, count)
+    if request.operation == "vjp":
+        return {"cotangents": _cotangents(request.arrays, layout, signature, count)}
+    return {}
+
+
+def _tangents(arrays: Arrays, count: int) -> Arrays:
+    found: Arrays = {}
+    for name in DIFFERENTIABLE:
+        tangent = arrays.get(f"tangents.{name}")
+        if tangent is None:
+            if name in arrays:
+                shape = arrays[name].shape[-_rank(name) :]
+                found[f"tangents.{name}"] = np.zeros((count, *shape))
+            continue
+        if name not in arrays or tangent.shape != arrays[name].shape:
+            shape = arrays[name].shape if name in arrays else "nothing"
+            raise InvalidInput(
+                f"tangents.{name}",
+                found=f"an array of shape {tangent.shape}",
+                expected=f"the shape of {name}, {shape}",
+            )
+        found[f"tangents.{name}"] = _spread(tangent, _rank(name), count)
+    return found
+
+
+def _cotangents(
+    arrays: Arrays, layout: Layout, signature: Signature, count: int
+) -> np.ndarray:
+    """Cotangents of the whole ``x``: zero for states that are not returned."""
+    given = arrays["cotangents"]
+    times = 1 if layout.final else len(layout.times)
+    width = len(signature.states if layout.states is None else layout.states)
+    expected = (
+        *((count,) if layout.batched else ()),
+        *(() if layout.final else (times,)),
+        width,
+    )
+    if given.shape != expected:
+        raise InvalidInput(
+            "cotangents",
+            found=f"an array of shape {given.shape}",
+            expected=f"the shape of the answer's x, {expected}",
+        )
+    full = given.reshape(count, times, width)
+    if layout.states is None:
+        return full
+    spread = np.zeros((count, times, len(signature.states)))
+    for place, state in enumerate(layout.states):
+        spread[..., state] += full[..., place]
+    return spread

@@ -1,0 +1,289 @@
+"""Rollout batches by way of the queue: the gateway's side and the worker's.
+
+::
+
+    gateway                          Valkey                          worker
+    SET payload (arrays) ───────▶ spnode:batch:<id>
+    Celery message (keys only) ─▶ queue "rollouts" ───────────▶ SET lease NX, renewed
+                                                                 GET payload, compute
+    BLPOP ◀────────────────────── spnode:replies:<gateway> ◀─── RPUSH reply, DEL payload
+
+A batch whose lease is gone and whose reply has not come was lost with its worker (or
+with the broker): its message is sent again within its deadline. Batches are pure
+functions, so a doubled message costs time and changes nothing; it finds the payload
+gone, or the lease held.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from services.errors import DeadlinePassed, NotFound, ServiceError, Unavailable
+from services.identity import new_id
+from services.queue import Queue, redis_client
+from services.rollouts.executor import AbstractEngine, AbstractExecutor, Batch
+from services.rollouts.frames import pack, unpack
+from services.rollouts.request import Arrays
+from services.settings import Settings
+from spnode_core.errors import ArtifactError, InvalidInput
+
+LEASE_S = 5.0
+"""A worker that has not renewed for this long counts as dead."""
+RESEND_S = 5.0
+"""After which time without lease and reply a batch's message is sent again."""
+_POLL_S = 1.0
+# Payloads outlive their deadline by this, replies that nobody takes by no more.
+_KEPT_S = 30
+# Batches sent and not answered. One worker computes one while the next one waits.
+_CONCURRENCY = 4
+
+
+@dataclass(eq=False)
+class _Pending:
+    id: str
+    batch: Batch
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Arrays]
+    sent_at: float = 0.0
+
+    def resolve(self, result: Arrays) -> None:
+        self._answer(lambda: self.future.set_result(result))
+
+    def fail(self, error: Exception) -> None:
+        self._answer(lambda: self.future.set_exception(error))
+
+    def _answer(self, how: Any) -> None:
+        def once() -> None:
+            if not self.future.done():
+                how()
+
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(once)
+
+
+class QueueExecutor(AbstractExecutor):
+    """Sends batches to rollout workers and listens for their replies.
+
+    Args:
+        settings: Where Valkey is.
+        resend_s: After which time a batch without lease and reply is sent again.
+    """
+
+    concurrency = _CONCURRENCY
+
+    def __init__(self, settings: Settings, *, resend_s: float = RESEND_S) -> None:
+        self._settings = settings
+        self._resend_s = resend_s
+        self._replies = f"spnode:replies:{new_id('gateway')}"
+        self._outgoing: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._pending: dict[str, _Pending] = {}
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (
+                ("rollouts-send", self._send_all),
+                ("rollouts-listen", self._listen),
+            )
+        ]
+        self.resent = 0
+
+    async def start(self) -> None:
+        """Start the two threads."""
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, batch: Batch) -> Arrays:
+        """Send a batch and wait for its reply."""
+        loop = asyncio.get_running_loop()
+        pending = _Pending(new_id("batch"), batch, loop, loop.create_future())
+        self._pending[pending.id] = pending
+        self._outgoing.put(pending)
+        try:
+            return await pending.future
+        finally:
+            self._pending.pop(pending.id, None)
+
+    async def warm(self, digest: str) -> None:
+        """Nothing: workers warm what they serve."""
+
+    async def close(self) -> None:
+        """Stop both threads."""
+        self._stopping.set()
+        self._outgoing.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join, 10)
+
+    def _send_all(self) -> None:
+        # apply_async blocks 0.6 ms: it has a thread of its own, never the event loop.
+        sender = Queue(self._settings)
+        with redis_client(self._settings) as client:
+            while (pending := self._outgoing.get()) is not None:
+                try:
+                    self._send(sender, client, pending)
+                except (redis.RedisError, Unavailable) as error:
+                    pending.fail(Unavailable(f"the queue does not answer: {error}"))
+                except Exception as error:  # the boundary of the thread
+                    pending.fail(error)
+        sender.close()
+
+    def _send(self, sender: Queue, client: redis.Redis, pending: _Pending) -> None:
+        remaining = pending.batch.deadline - time.time()
+        if remaining <= 0:
+            pending.fail(
+                DeadlinePassed("the deadline passed before the batch was sent")
+            )
+            return
+        key = _payload_key(pending.id)
+        if not pending.sent_at:
+            fields = {
+                "operation": pending.batch.operation,
+                "digest": pending.batch.digest,
+            }
+            client.set(
+                key, pack(fields, pending.batch.arrays), ex=int(remaining) + _KEPT_S
+            )
+        pending.sent_at = time.monotonic()
+        message = {
+            "id": pending.id,
+            "reply": self._replies,
+            "deadline": pending.batch.deadline,
+        }
+        sender.send_batch(message, expires_s=remaining)
+
+    def _listen(self) -> None:
+        with redis_client(self._settings) as client:
+            while not self._stopping.is_set():
+                try:
+                    popped = client.blpop([self._replies], timeout=_POLL_S)
+                    if popped and isinstance(frame := popped[1], bytes):
+                        self._take(frame)
+                    self._watch(client)
+                except redis.RedisError:
+                    # The connection comes back by itself; lost batches are sent again.
+                    self._stopping.wait(0.2)
+            with contextlib.suppress(redis.RedisError):
+                client.delete(self._replies)
+
+    def _take(self, frame: bytes) -> None:
+        fields, arrays = unpack(frame)
+        pending = self._pending.get(fields["id"])
+        if pending is None:
+            return
+        if "error" in fields:
+            pending.fail(_error_of(fields["error"]))
+        else:
+            pending.resolve(arrays)
+
+    def _watch(self, client: redis.Redis) -> None:
+        """Send again what was lost; give up what nobody waits for any more."""
+        now = time.monotonic()
+        for pending in list(self._pending.values()):
+            if pending.batch.deadline <= time.time():
+                pending.fail(DeadlinePassed("no worker answered within the deadline"))
+            elif (
+                pending.sent_at
+                and now - pending.sent_at > self._resend_s
+                and not client.exists(_lease_key(pending.id))
+            ):
+                pending.sent_at = now
+                self.resent += 1
+                self._outgoing.put(pending)
+
+
+def serve_batch(
+    message: dict[str, Any], engine: AbstractEngine, client: redis.Redis
+) -> None:
+    """Compute one batch on a worker and push its reply.
+
+    Args:
+        message: What the gateway sent: id, reply list, deadline.
+        engine: What computes.
+        client: A connection to the gateway's Valkey.
+    """
+    id = message["id"]
+    if not client.set(_lease_key(id), b"1", nx=True, ex=int(LEASE_S)):
+        return
+    with _renewed(client, _lease_key(id)):
+        payload = client.get(_payload_key(id))
+        if payload is None or message["deadline"] <= time.time():
+            client.delete(_lease_key(id), _payload_key(id))
+            return
+        assert isinstance(payload, bytes)
+        reply = _computed(id, payload, engine)
+    with client.pipeline() as pipeline:
+        pipeline.rpush(message["reply"], reply)
+        pipeline.expire(message["reply"], _KEPT_S)
+        pipeline.delete(_payload_key(id), _lease_key(id))
+        pipeline.execute()
+
+
+def _computed(id: str, payload: bytes, engine: AbstractEngine) -> bytes:
+    try:
+        fields, arrays = unpack(payload)
+        results = engine.run(fields["operation"], fields["digest"], arrays)
+    except Exception as error:  # the task boundary: the caller must hear of it
+        return pack({"id": id, "error": _error_fields(error)}, {})
+    return pack({"id": id}, results)
+
+
+@contextlib.contextmanager
+def _renewed(client: redis.Redis, key: str) -> Iterator[None]:
+    """Keep a lease alive while the body runs; it ends by itself with the process."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE_S / 3):
+            with contextlib.suppress(redis.RedisError):
+                client.expire(key, int(LEASE_S))
+
+    thread = threading.Thread(target=renew, name="rollouts-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _payload_key(id: str) -> str:
+    return f"spnode:batch:{id}"
+
+
+def _lease_key(id: str) -> str:
+    return f"spnode:batch:{id}:lease"
+
+
+def _error_fields(error: Exception) -> dict[str, str]:
+    if isinstance(error, InvalidInput):
+        return {
+            "kind": "input",
+            "field": error.field,
+            "found": error.found,
+            "expected": error.expected,
+        }
+    if isinstance(error, NotFound):
+        return {"kind": "missing", "what": error.kind, "name": error.name}
+    if isinstance(error, (ServiceError, ArtifactError)):
+        return {"kind": "unavailable", "message": str(error)}
+    return {"kind": "other", "message": f"{type(error).__name__}: {error}"}
+
+
+def _error_of(fields: dict[str, str]) -> Exception:
+    match fields["kind"]:
+        case "input":
+            return InvalidInput(
+                fields["field"], found=fields["found"], expected=fields["expected"]
+            )
+        case "missing":
+            return NotFound(fields["what"], fields["name"])
+        case "unavailable":
+            return Unavailable(fields["message"])
+    return RuntimeError(f"a rollout worker failed: {fields['message']}")

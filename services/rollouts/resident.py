@@ -1,0 +1,57 @@
+"""The models that are loaded and compiled, least recently used first to leave."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """Anything that knows how many bytes it takes."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes."""
+        ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class Resident(Generic[T]):
+    """An LRU of models by digest, bounded by bytes.
+
+    Args:
+        load: Loads a model that is not here.
+        limit_bytes: Most bytes of all models together; the last one asked for stays,
+            whatever it takes.
+    """
+
+    def __init__(self, load: Callable[[str], T], limit_bytes: int) -> None:
+        self._load = load
+        self._limit = limit_bytes
+        self._models: OrderedDict[str, T] = OrderedDict()
+        self.loads = 0
+        self.evictions = 0
+
+    def get(self, digest: str) -> T:
+        """Return the model, loading it and evicting others where needed."""
+        if digest in self._models:
+            self._models.move_to_end(digest)
+            return self._models[digest]
+        model = self._load(digest)
+        self.loads += 1
+        self._models[digest] = model
+        while len(self._models) > 1 and self.bytes > self._limit:
+            self._models.popitem(last=False)
+            self.evictions += 1
+        return model
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all models together."""
+        return sum(model.bytes for model in self._models.values())
+
+    @property
+    def digests(self) -> list[str]:
+        """The resident models, least recently used first."""
+        return list(self._models)

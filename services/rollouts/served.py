@@ -1,0 +1,101 @@
+"""What is known of a model version that serves rollouts without loading it."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.registry import Registry
+from services.versions import CHAMPION
+from spnode_core.spec import Signature, SurrogateSpec
+
+# A state on the edge of the training box may leave it by rounding alone.
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version's identity and signature.
+
+    Args:
+        model: Name of the model.
+        version: Its number.
+        digest: Content hash of its artifact.
+        signature: What it accepts and returns.
+        spec: How it was built, for the sums that it conserves.
+    """
+
+    model: str
+    version: int
+    digest: str
+    signature: Signature
+    spec: SurrogateSpec
+
+    @functools.cached_property
+    def boxes(self) -> dict[str, "Box"]:
+        """The training domain of ``x0``, ``parameters``, ``controls``, ``sums``."""
+        domain = self.signature.domain
+        found = {
+            "x0": Box.of(self.signature.states, domain.lower, domain.upper),
+            "parameters": Box.of(
+                self.signature.parameters,
+                domain.parameters_lower,
+                domain.parameters_upper,
+            ),
+            "controls": Box.of(
+                self.signature.controls, domain.controls_lower, domain.controls_upper
+            ),
+            "sums": Box.of(
+                tuple(self.spec.conserved),
+                domain.conserved_lower,
+                domain.conserved_upper,
+            ),
+        }
+        return {name: box for name, box in found.items() if box is not None}
+
+    @functools.cached_property
+    def sums(self) -> np.ndarray:
+        """Coefficients of the conserved sums, ``(sum, state)``."""
+        rows = [
+            [coefficients.get(state, 0.0) for state in self.signature.states]
+            for coefficients in self.spec.conserved.values()
+        ]
+        return np.array(rows, np.float64).reshape(-1, len(self.signature.states))
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds that the training data stayed within, by name."""
+
+    names: tuple[str, ...]
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(
+        cls, names: tuple[str, ...], lower: tuple[float, ...], upper: tuple[float, ...]
+    ) -> "Box | None":
+        """The box, or None where the version states no bounds for these names."""
+        if not names or len(lower) != len(names) or len(upper) != len(names):
+            return None
+        return cls(names, np.array(lower), np.array(upper))
+
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Which values, ``(…, name)``, lie beyond the bounds by more than rounding."""
+        slack = _EDGE * np.maximum(np.abs(self.lower), np.abs(self.upper))
+        return (values < self.lower - slack) | (values > self.upper + slack)
+
+
+def champions(registry: Registry) -> set[str]:
+    """Digests of the versions that are champions now: what is to be kept warm."""
+    found: set[str] = set()
+    after = None
+    while True:
+        page = registry.models(limit=100, after=after)
+        for model in page.items:
+            number = model.aliases.get(CHAMPION)
+            if number is not None:
+                found.add(registry.version(model.name, number).digest)
+        if page.next is None:
+            return found
+        after = page.next
