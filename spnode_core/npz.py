@@ -23,12 +23,12 @@ _KINDS = "fiubUS"
 
 
 def read_npz(
-    path: Path, *, allowed: Collection[str], limit_bytes: int
+    source: Path | IO[bytes], *, allowed: Collection[str], limit_bytes: int
 ) -> dict[str, np.ndarray]:
     """Read the arrays of an npz file whose author is not trusted.
 
     Args:
-        path: The file.
+        source: The file, or its content as a stream.
         allowed: Names that the file may hold.
         limit_bytes: Most bytes that all members may have after decompression.
 
@@ -39,24 +39,21 @@ def read_npz(
         InvalidInput: The file is missing, damaged, too large, pickled, or holds a name
             that is not allowed.
     """
+    name = source.name if isinstance(source, Path) else "body"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
             members = _members(archive, allowed, limit_bytes)
             return {
-                name: _read_member(archive, member, name)
-                for name, member in members.items()
+                each: _read_member(archive, member, each)
+                for each, member in members.items()
             }
     except FileNotFoundError:
-        raise InvalidInput(
-            path.name, found="no such file", expected="an npz file"
-        ) from None
+        raise InvalidInput(name, found="no such file", expected="an npz file") from None
     except IsADirectoryError:
-        raise InvalidInput(
-            path.name, found="a folder", expected="an npz file"
-        ) from None
+        raise InvalidInput(name, found="a folder", expected="an npz file") from None
     except zipfile.BadZipFile as error:
         raise InvalidInput(
-            path.name,
+            name,
             found=f"a file that is no complete zip archive ({error})",
             expected="an npz file as numpy.savez writes it",
         ) from error
