@@ -119,7 +119,7 @@ class Datasets:
                     name=name,
                 )
         except BaseException:
-            self._drop(digest)
+            self.drop_content(digest)
             raise
 
     def register(
@@ -224,9 +224,9 @@ class Datasets:
                     code="dataset_in_use",
                 )
             connection.execute(sa.delete(table).where(table.c.id == id))
-        self._drop(digest)
+        self.drop_content(digest)
 
-    def _drop(self, digest: str) -> None:
+    def drop_content(self, digest: str) -> None:
         """Delete a content that no record refers to any more."""
         table, key = tables.datasets, f"{PREFIX}/{digest}"
         query = sa.select(table.c.id).where(table.c.digest == digest).limit(1)

@@ -6,7 +6,7 @@ written with a claim is one transaction with the check.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -221,8 +221,10 @@ class Leases:
             rows = connection.execute(sa.select(table).where(expired)).mappings().all()
         return [row["id"] for row in rows if self._reap(row)]
 
-    def take_unsent(self, *, older_than_s: float) -> list[tuple[str, str]]:
-        """Return (kind, id) of queued jobs that were not sent for that long.
+    def take_unsent(
+        self, kinds: Collection[str], *, older_than_s: float
+    ) -> list[tuple[str, str]]:
+        """Return (kind, id) of queued jobs of some kinds, not sent for that long.
 
         Each is given to one caller alone, which then sends it.
         """
@@ -231,6 +233,7 @@ class Leases:
         before = now - timedelta(seconds=older_than_s)
         waiting = sa.and_(
             table.c.state == "queued",
+            table.c.kind.in_(kinds),
             sa.or_(
                 table.c.sent_at < before,
                 sa.and_(table.c.sent_at.is_(None), table.c.created_at < before),

@@ -1,0 +1,148 @@
+"""The work of a job, done in a process of its own: train, or make a dataset.
+
+Everything goes through a folder: ``dataset.npz`` and ``checkpoint`` in, ``artifact`` or
+``dataset.npz`` out. What happens is told through ``report``; the caller publishes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spnode_core.artifact import save
+
+from services.training.files import ARTIFACT, CHECKPOINT, DATASET
+from services.training.request import DatasetRequest, TrainingRequest
+from spnode_core.dataset import Dataset, load_dataset, save_dataset, summarise
+from spnode_core.errors import InvalidInput
+from spnode_core.systems import generate
+from spnode_core.training.fit import Progress, Run, fit
+from spnode_core.training.presets import resolve
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes ``{"type": "progress" | "log", …}``."""
+
+
+def run_training(
+    request: TrainingRequest,
+    folder: Path,
+    *,
+    job_id: str,
+    report: Report,
+    should_stop: Callable[[], str | None],
+) -> dict[str, Any]:
+    """Train as a request says, on a folder's dataset; write the artifact there.
+
+    Args:
+        request: What to train.
+        folder: Holds ``dataset.npz`` and, of an earlier attempt, ``checkpoint``.
+        job_id: Named in the card.
+        report: Told the choices of the preset, then the progress.
+        should_stop: Asked about once a second; a reason ends the run.
+
+    Returns:
+        What the registry keeps beside the artifact: digest, signature, spec, card,
+        evaluation, certificate; JSON.
+
+    Raises:
+        Stopped: ``should_stop`` gave a reason; the checkpoint is written.
+        InvalidInput: The request does not fit the data.
+        TrainingError: No usable surrogate came out.
+    """
+    dataset = load_dataset(folder / DATASET)
+    _report_choices(request, dataset, report)
+    run = _fit(request, dataset, folder / CHECKPOINT, report, should_stop)
+    details = finite(run.report)
+    card = {
+        "model": request.model,
+        "job": job_id,
+        "dataset": {"id": request.dataset, "digest": dataset.digest},
+        "tags": request.tags,
+        "preset": request.preset,
+        "history": finite(run.history[-1:]),
+        **{key: details[key] for key in details if key not in ("dataset",)},
+    }
+    digest = save(run.surrogate, folder / ARTIFACT, card=card)
+    return {
+        "digest": digest,
+        "signature": run.surrogate.signature.model_dump(mode="json"),
+        "spec": run.surrogate.spec.model_dump(mode="json"),
+        "card": card,
+        "evaluation": details["metrics"],
+        "certificate": details["certificate"],
+    }
+
+
+def run_dataset(
+    request: DatasetRequest, folder: Path, *, report: Report
+) -> dict[str, Any]:
+    """Make the dataset that a request describes, as ``dataset.npz`` in a folder.
+
+    Returns:
+        Its summary; JSON.
+
+    Raises:
+        InvalidInput: The system has no such dataset.
+    """
+    message = f"solving {request.trajectories} trajectories of {request.system}"
+    report({"type": "progress", "stage": "data", "message": message})
+    dataset = generate(request.system, request.trajectories, request.seed)
+    save_dataset(dataset, folder / DATASET)
+    return {"summary": finite(summarise(dataset)), "name": request.name}
+
+
+def finite(value: Any) -> Any:
+    """Return a value for JSON: numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {str(key): finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _report_choices(request: TrainingRequest, dataset: Dataset, report: Report) -> None:
+    train = dataset.split(request.split, request.seed)[0]
+    _, _, choices = resolve(train, request.surrogate, request.training, request.preset)
+    message = f"preset {request.preset} chose {len(choices)} settings from the data"
+    data = {"choices": finite(choices)}
+    report({"type": "log", "level": "info", "message": message, "data": data})
+
+
+def _fit(
+    request: TrainingRequest,
+    dataset: Dataset,
+    checkpoint: Path,
+    report: Report,
+    should_stop: Callable[[], str | None],
+) -> Run:
+    def tell(progress: Progress) -> None:
+        report({"type": "progress", **finite(dataclasses.asdict(progress))})
+
+    def run() -> Run:
+        return fit(
+            dataset,
+            request.surrogate,
+            request.training,
+            preset=request.preset,
+            split=request.split,
+            seed=request.seed,
+            on_progress=tell,
+            should_stop=should_stop,
+            checkpoint=checkpoint,
+        )
+
+    try:
+        return run()
+    except InvalidInput as error:
+        if error.field != "checkpoint":
+            raise
+        # Of an older version, or damaged: the attempt starts anew rather than fail.
+        checkpoint.unlink(missing_ok=True)
+        message = f"starting anew: {error}"
+        report({"type": "log", "level": "warning", "message": message, "data": None})
+        return run()

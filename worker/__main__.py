@@ -1,0 +1,11 @@
+"""``python -m worker``: see ``worker.start``.
+
+Children import this module as their main one, so nothing is done or imported here.
+"""
+
+if __name__ == "__main__":
+    import sys
+
+    from worker.start import main
+
+    sys.exit(main())

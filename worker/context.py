@@ -1,0 +1,58 @@
+"""What a worker process works with, opened once."""
+
+import os
+import secrets
+import socket
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.blobs import Blobs
+from services.database.engine import Database
+from services.datasets import Datasets
+from services.leases import Leases
+from services.queue import Queue
+from services.registry import Registry
+from services.settings import Settings
+from services.workers import Workers
+
+
+@dataclass(frozen=True)
+class Context:
+    """The services of a worker, its name, and whether it is stopping."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    queue: Queue
+    leases: Leases
+    registry: Registry
+    datasets: Datasets
+    workers: Workers
+    name: str
+    queues: tuple[str, ...]
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where the folders of running jobs lie."""
+        return self.settings.data_folder / "work"
+
+
+def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
+    """Open the services; nothing connects before it is used."""
+    database = Database(settings.database_url)
+    blobs = Blobs(settings.store_url)
+    queue = Queue(settings)
+    return Context(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        queue=queue,
+        leases=Leases(database, queue, lease_seconds=settings.lease_seconds),
+        registry=Registry(database, blobs),
+        datasets=Datasets(database, blobs, settings),
+        workers=Workers(database, stale_seconds=settings.lease_seconds),
+        name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
+        queues=queues,
+    )

@@ -1,0 +1,104 @@
+"""What a worker does beside its jobs: it says that it lives and mends what others lost.
+
+Any number of workers may do this at once: each expired lease is taken back by one of
+them, each lost message sent again by one.
+"""
+
+import logging
+import os
+import re
+import shutil
+import threading
+
+from services.errors import ServiceError
+from services.queue import QUEUE_OF_KIND
+from worker.context import Context
+
+log = logging.getLogger("spnode.worker")
+
+_FORGET_EVERY = 1000
+_WORK_FOLDER = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+$")
+
+
+class Housekeeping(threading.Thread):
+    """A thread that goes round every ``heartbeat_seconds`` until the worker stops.
+
+    Args:
+        context: The worker's services.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(name="housekeeping", daemon=True)
+        self.context = context
+        self._rounds = 0
+
+    def run(self) -> None:
+        """Go round until the worker stops, then say that it does."""
+        context = self.context
+        while True:
+            try:
+                self.go_round()
+            except ServiceError as error:
+                log.warning("housekeeping: %s", error)
+            except Exception:  # the boundary of the thread
+                log.exception("housekeeping")
+            if context.stopping.wait(context.settings.heartbeat_seconds):
+                break
+        try:
+            context.workers.leave(context.name)
+        except ServiceError as error:
+            log.warning("housekeeping: %s", error)
+
+    def go_round(self) -> None:
+        """Say that the worker lives, take back expired leases, resend lost messages."""
+        context = self.context
+        context.workers.beat(context.name, context.queues)
+        for id in context.leases.reap():
+            log.warning("job %s: its lease had expired", id)
+        self._resend()
+        if self._rounds == 0:
+            sweep_work_folder(context)
+        if self._rounds % _FORGET_EVERY == 0:
+            context.workers.forget()
+        self._rounds += 1
+
+    def _resend(self) -> None:
+        """Send queued jobs again whose queue is empty: nothing is on its way to them.
+
+        While messages wait, a job may just be behind others. The first round does not
+        wait: the broker may have been wiped while no worker was there to notice.
+        """
+        context = self.context
+        age = context.settings.resend_seconds if self._rounds else 0.0
+        empty = [
+            kind
+            for kind, queue in QUEUE_OF_KIND.items()
+            if context.queue.waiting(queue) == 0
+        ]
+        for kind, id in context.leases.take_unsent(empty, older_than_s=age):
+            log.info("job %s: sent again", id)
+            context.queue.send_job(kind, id)
+
+
+def sweep_work_folder(context: Context) -> None:
+    """Remove folders that killed workers of this machine left behind."""
+    host = context.name.split(":")[0]
+    folders = context.work_folder.iterdir() if context.work_folder.is_dir() else ()
+    for folder in folders:
+        found = _WORK_FOLDER.match(folder.name)
+        if found is None or found["host"] != host:
+            continue
+        if folder.name.startswith(context.name.replace(":", "-")):
+            continue
+        if not _is_running(int(found["pid"])) or int(found["pid"]) == os.getpid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

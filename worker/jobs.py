@@ -1,0 +1,196 @@
+"""One job from claim to end: its files, its child, and what is published.
+
+A result is published in one transaction that first checks the claim, so a job ends once
+and a version exists once, whatever is killed when: before the commit nothing is there
+but contents that nobody refers to, after it everything is.
+"""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+from services.blobs import Damaged
+from services.datasets import PREFIX as DATASETS
+from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_dict
+from services.leases import CancelRequested, Claim
+from services.training.files import ARTIFACT, CHECKPOINT, DATASET
+from services.versions import ARTIFACTS
+from worker.context import Context
+from worker.supervisor import Ending, Supervisor, checkpoint_prefix
+
+log = logging.getLogger("spnode.worker")
+
+
+def run_job(context: Context, server: ForkServerContext, id: str) -> None:
+    """Run a job if it is still queued; every ending is written to its row.
+
+    Args:
+        context: The worker's services.
+        server: Where children start from.
+        id: The job's id.
+    """
+    if context.stopping.is_set():
+        return
+    claim = context.leases.claim(id, context.name)
+    if claim is None:
+        log.info("job %s is not queued any more", id)
+        return
+    log.info("job %s: attempt %d", id, claim.job.attempt)
+    try:
+        _attempt(context, server, claim)
+    except CancelRequested:
+        context.leases.cancel(claim)
+        log.info("job %s: cancelled", id)
+    except LeaseLost as error:
+        log.warning("job %s: %s", id, error)
+    except Unavailable as error:
+        # The row says "running" until the lease ends, where this cannot be written.
+        log.warning("job %s: %s", id, error)
+        with contextlib.suppress(LeaseLost, Unavailable):
+            context.leases.crash(claim, str(error))
+
+
+def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> None:
+    with _folder(context, claim) as folder:
+        try:
+            _fetch(context, claim, folder)
+        except (NotFound, Damaged) as error:
+            context.leases.fail(claim, as_dict(error))
+            return
+        supervisor = Supervisor(context, server, claim, folder)
+        ending = supervisor.run()
+        supervisor.flush()
+        _end(context, claim, folder, ending)
+
+
+def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:
+    log.info("job %s: %s", claim.job.id, ending.type)
+    match ending.type:
+        case "done":
+            outcome = ending.message["outcome"]
+            try:
+                publish(context, claim, folder, outcome)
+            except (NotFound, Damaged) as error:
+                context.leases.fail(claim, as_dict(error))
+            _forget_checkpoints(context, claim)
+        case "failed":
+            context.leases.fail(claim, ending.message["error"])
+            _forget_checkpoints(context, claim)
+        case "stopped":
+            context.leases.release(claim, "the worker stopped; the job is queued again")
+        case _:
+            if "trace" in ending.message:
+                log.error("job %s:\n%s", claim.job.id, ending.message["trace"])
+            context.leases.crash(claim, ending.message["reason"])
+
+
+def publish(
+    context: Context, claim: Claim, folder: Path, outcome: dict[str, Any]
+) -> None:
+    """Keep what the child made and end the job with it.
+
+    Raises:
+        LeaseLost: The job is another's; nothing was published.
+        CancelRequested: The caller cancelled first; nothing was published.
+    """
+    if claim.job.kind == "training":
+        _publish_version(context, claim, folder, outcome)
+    else:
+        _publish_dataset(context, claim, folder, outcome)
+
+
+def _publish_version(
+    context: Context, claim: Claim, folder: Path, outcome: dict[str, Any]
+) -> None:
+    job, name = claim.job, claim.job.request["model"]
+    digest = context.blobs.put_content(ARTIFACTS, folder / ARTIFACT)
+    try:
+        with context.database.transaction() as connection:
+            context.leases.guard(connection, claim)
+            number = context.registry.publish(
+                connection,
+                name,
+                owner=job.owner,
+                job_id=job.id,
+                alias=job.request.get("alias"),
+                size_bytes=(folder / ARTIFACT).stat().st_size,
+                **{**outcome, "digest": digest},
+            )
+            result = {
+                "model": name,
+                "version": number,
+                "digest": digest,
+                "scaled_mse": _errors(outcome["evaluation"]),
+            }
+            message = f"version {number} of {name}"
+            context.leases.succeed(connection, claim, result, message)
+    except (LeaseLost, CancelRequested):
+        context.registry.drop_artifact(digest)
+        raise
+    log.info("job %s: published %s/%d", job.id, name, number)
+
+
+def _publish_dataset(
+    context: Context, claim: Claim, folder: Path, outcome: dict[str, Any]
+) -> None:
+    path = folder / DATASET
+    digest = context.blobs.put_content(DATASETS, path)
+    try:
+        with context.database.transaction() as connection:
+            context.leases.guard(connection, claim)
+            record = context.datasets.register(
+                connection,
+                digest=digest,
+                size_bytes=path.stat().st_size,
+                summary=outcome["summary"],
+                owner=claim.job.owner,
+                name=outcome["name"],
+                job_id=claim.job.id,
+            )
+            result = {"dataset": record.id}
+            context.leases.succeed(connection, claim, result, f"dataset {record.id}")
+    except (LeaseLost, CancelRequested):
+        context.datasets.drop_content(digest)
+        raise
+
+
+def _errors(evaluation: dict[str, Any]) -> dict[str, Any]:
+    return {
+        part: metrics["scaled_mse"] for part, metrics in evaluation.items() if metrics
+    }
+
+
+def _fetch(context: Context, claim: Claim, folder: Path) -> None:
+    """Bring the dataset, and the checkpoint of an earlier attempt, into the folder."""
+    dataset = claim.job.request.get("dataset")
+    if dataset is not None:
+        context.datasets.download(dataset, folder / DATASET)
+    if claim.checkpoint is None:
+        return
+    key = f"{checkpoint_prefix(claim.job.id)}/{claim.checkpoint}"
+    try:
+        context.blobs.download(key, folder / CHECKPOINT)
+    except (NotFound, Damaged) as error:
+        log.warning("job %s starts anew: %s", claim.job.id, error)
+
+
+def _forget_checkpoints(context: Context, claim: Claim) -> None:
+    try:
+        for key in list(context.blobs.list(checkpoint_prefix(claim.job.id))):
+            context.blobs.delete(key)
+    except ServiceError as error:
+        log.warning("job %s: its checkpoints stay: %s", claim.job.id, error)
+
+
+@contextlib.contextmanager
+def _folder(context: Context, claim: Claim) -> Iterator[Path]:
+    folder = context.work_folder / f"{context.name.replace(':', '-')}-{claim.job.id}"
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

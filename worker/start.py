@@ -1,0 +1,124 @@
+"""Starting a worker process: fork server first, then Celery and the housekeeping."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext
+
+import celery
+from celery.concurrency import get_implementation
+from celery.signals import setup_logging, worker_shutting_down
+
+from services.database.migrate import upgrade
+from services.errors import ServiceError
+from services.queue import DATASETS_QUEUE, JOB_TASK, ROLLOUTS_QUEUE, TRAINING_QUEUE
+from services.queue import create_app as create_celery_app
+from services.settings import Settings, SettingsError, get_settings
+from worker.child import fork_server
+from worker.context import Context, open_context
+from worker.housekeeping import Housekeeping
+from worker.jobs import run_job
+
+log = logging.getLogger("spnode.worker")
+
+JOB_QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until it is told to stop; return its exit code."""
+    options = _options(arguments)
+    queues = (ROLLOUTS_QUEUE,) if options.rollouts else tuple(options.queues.split(","))
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        logging.basicConfig()
+        log.error("%s", error)
+        return 2
+    _log(settings)
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_MEM_FRACTION", f"{settings.memory_fraction}"
+    )
+    # Before any thread, and before a connection could be inherited.
+    server = None if options.rollouts else fork_server()
+    context = open_context(settings, queues)
+    try:
+        upgrade(context.database)
+    except ServiceError as error:
+        log.error("%s", error)
+        return 1
+    app = create_celery_app(settings)
+    if server is None:
+        # Imported here: this module loads JAX, and job workers must not.
+        from worker.rollouts import register
+
+        register(app, context).start()
+    else:
+        _add_job_task(app, context, server)
+    return _serve(app, context)
+
+
+def _serve(app: celery.Celery, context: Context) -> int:
+    def stop(**_: object) -> None:
+        context.stopping.set()
+
+    worker_shutting_down.connect(stop)
+    housekeeping = Housekeeping(context)
+    housekeeping.start()
+    worker = app.Worker(
+        hostname=f"{context.queues[0]}@{context.name.replace(':', '-')}",
+        pool_cls=get_implementation("threads"),
+        concurrency=1,
+        queues=list(context.queues),
+        loglevel=logging.getLevelName(log.getEffectiveLevel()),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    context.stopping.set()
+    housekeeping.join(5)
+    context.database.close()
+    return worker.exitcode or 0
+
+
+def _add_job_task(
+    app: celery.Celery, context: Context, server: ForkServerContext
+) -> None:
+    @app.task(name=JOB_TASK, ignore_result=True)
+    def job(id: str) -> None:
+        run_job(context, server, id)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m worker", description="Runs the jobs of spnode, or its rollouts."
+    )
+    parser.add_argument(
+        "--queues",
+        default=",".join(JOB_QUEUES),
+        help=f"queues of jobs to take, of {', '.join(JOB_QUEUES)} (default: all)",
+    )
+    parser.add_argument(
+        "--rollouts",
+        action="store_true",
+        help="serve rollout batches, on this process's device, and take no jobs",
+    )
+    options = parser.parse_args(arguments)
+    unknown = set(options.queues.split(",")) - set(JOB_QUEUES)
+    if unknown:
+        parser.error(f"--queues: {', '.join(sorted(unknown))} is no queue of jobs")
+    return options
+
+
+def _log(settings: Settings) -> None:
+    def configure(**_: object) -> None:
+        """Keep Celery from making its own: a receiver of this signal replaces it."""
+
+    setup_logging.connect(configure, weak=False)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    for noisy in ("celery", "kombu", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

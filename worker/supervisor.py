@@ -1,0 +1,231 @@
+"""The parent's side of a running job: the lease, the child, and how it ends.
+
+::
+
+    child ──progress, log──▶ heartbeat (renews the lease, writes events)
+      ▲                        │ cancel requested: kill the child within two seconds
+      └──stop── worker stops   │ lease lost:       kill the child, write nothing
+"""
+
+import contextlib
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+from services.errors import LeaseLost, Unavailable
+from services.leases import CancelRequested, Claim, Note
+from services.training.files import CHECKPOINT
+from worker import child
+from worker.context import Context
+
+log = logging.getLogger("spnode.worker")
+
+_TICK_S = 0.2
+_WRITE_S = 1.0
+_CANCEL_S = 0.5
+_TERM_S = 1.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the child ended: ``done``, ``failed``, ``stopped`` or ``crashed``."""
+
+    type: str
+    message: dict[str, Any] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs the child of one claim to its end.
+
+    Args:
+        context: The worker's services.
+        server: Where children start from.
+        claim: The job.
+        folder: The job's files.
+    """
+
+    def __init__(
+        self, context: Context, server: ForkServerContext, claim: Claim, folder: Path
+    ) -> None:
+        self.context = context
+        self.claim = claim
+        self.folder = folder
+        self.checkpoint = claim.checkpoint
+        ours, theirs = server.Pipe()
+        self._connection: Connection = ours
+        job = claim.job
+        self._process = server.Process(
+            target=child.main,
+            args=(theirs, job.request, job.id, folder),
+            name=f"job {job.id}",
+            daemon=True,
+        )
+        self._theirs = theirs
+        self._notes: list[Note] = []
+        self._progress: dict[str, Any] | None = None
+        self._stage: str | None = None
+        self._renewed = self._asked = self._copied = time.monotonic()
+        self._stop_until: float | None = None
+
+    def run(self) -> Ending:
+        """Start the child and stay with it.
+
+        Returns:
+            How it ended by itself, or when it was told to stop.
+
+        Raises:
+            CancelRequested: The caller cancelled; the child is gone.
+            LeaseLost: The job is another's; the child is gone.
+        """
+        self._process.start()
+        self._theirs.close()
+        try:
+            return self._pump()
+        finally:
+            self.kill()
+            self._connection.close()
+
+    def kill(self) -> None:
+        """End the child, at once if it does not end within a second."""
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(_TERM_S)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+
+    def flush(self) -> None:
+        """Write what the child has told and copy its last checkpoint.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        self._copy_checkpoint()
+        self._write()
+
+    def _pump(self) -> Ending:
+        while True:
+            wait([self._connection, self._process.sentinel], _TICK_S)
+            ending = self._receive()
+            if ending is not None:
+                return ending
+            self._watch_lease()
+            self._watch_stop()
+
+    def _receive(self) -> Ending | None:
+        try:
+            while self._connection.poll():
+                message = json.loads(self._connection.recv_bytes())
+                kind = message.pop("type")
+                if kind == "progress":
+                    self._note_progress(message)
+                elif kind == "log":
+                    self._notes.append(Note("log", **_log_fields(message)))
+                else:
+                    return Ending(kind, message)
+        except (EOFError, OSError):
+            return self._died()
+        return None
+
+    def _died(self) -> Ending:
+        self._process.join(_TERM_S)
+        code = self._process.exitcode
+        how = (
+            f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        )
+        if self._stop_until is not None:
+            return Ending("stopped", {"reason": "the worker stops"})
+        reason = f"the training process died ({how})"
+        if code == -9:
+            reason += "; was it out of memory?"
+        return Ending("crashed", {"reason": reason})
+
+    def _note_progress(self, progress: dict[str, Any]) -> None:
+        seconds, remaining = progress.get("seconds"), progress.get("remaining_s")
+        if seconds is not None and remaining is not None:
+            progress["fraction"] = seconds / max(seconds + remaining, 1e-9)
+        stage = str(progress["stage"])
+        if stage != self._stage:
+            self._stage = stage
+            message = progress.get("message") or stage
+            self._notes.append(Note("log", message, {"stage": stage}))
+        self._progress = progress
+
+    def _watch_lease(self) -> None:
+        now = time.monotonic()
+        try:
+            due = self.context.settings.heartbeat_seconds
+            if self._progress is not None or self._notes:
+                due = min(due, _WRITE_S)
+            if now - self._renewed >= due:
+                if now - self._copied >= self.context.settings.checkpoint_seconds:
+                    self._copied = now
+                    self._copy_checkpoint()
+                self._write()
+            elif now - self._asked >= _CANCEL_S:
+                self._asked = now
+                if self.context.leases.is_cancel_requested(self.claim):
+                    self._write()
+        except Unavailable as error:
+            log.warning("job %s: %s", self.claim.job.id, error)
+            if now - self._renewed > self.context.settings.lease_seconds:
+                raise LeaseLost(f"could not renew the lease: {error}") from error
+
+    def _write(self) -> None:
+        notes, progress = list(self._notes), self._progress
+        if progress is not None and progress.get("loss") is not None:
+            notes.append(Note("metrics", "", _point(progress)))
+        asked = time.monotonic()
+        cancel = self.context.leases.heartbeat(
+            self.claim, progress=progress, checkpoint=self.checkpoint, notes=notes
+        )
+        self._renewed = self._asked = asked
+        self._progress = None
+        del self._notes[: len(notes)]
+        if cancel:
+            raise CancelRequested
+
+    def _watch_stop(self) -> None:
+        now = time.monotonic()
+        if self._stop_until is None and self.context.stopping.is_set():
+            self._stop_until = now + self.context.settings.stop_seconds
+            with contextlib.suppress(OSError):
+                self._connection.send_bytes(child.STOP)
+        if self._stop_until is not None and now > self._stop_until:
+            self.kill()
+
+    def _copy_checkpoint(self) -> None:
+        """Copy a new checkpoint to the store; forget the one before."""
+        try:
+            content = (self.folder / CHECKPOINT).read_bytes()
+        except FileNotFoundError:
+            return
+        prefix = checkpoint_prefix(self.claim.job.id)
+        before = self.checkpoint
+        digest = self.context.blobs.put_content(prefix, content)
+        if digest == before:
+            return
+        note = Note("checkpoint", "checkpoint kept", {"bytes": len(content)})
+        self.context.leases.heartbeat(self.claim, checkpoint=digest, notes=[note])
+        self.checkpoint = digest
+        if before is not None:
+            self.context.blobs.delete(f"{prefix}/{before}")
+
+
+def checkpoint_prefix(job_id: str) -> str:
+    """Return the prefix of a job's checkpoints in the store."""
+    return f"checkpoints/{job_id}"
+
+
+def _point(progress: dict[str, Any]) -> dict[str, Any]:
+    names = ("stage", "iteration", "loss", "validation_loss", "seconds")
+    return {name: progress.get(name) for name in names}
+
+
+def _log_fields(message: dict[str, Any]) -> dict[str, Any]:
+    return {name: message[name] for name in ("message", "level", "data")}
