@@ -77,7 +77,6 @@ class Leases:
                 before="queued",
                 after="running",
                 now=now,
-                token=None,
                 **_claimed(worker, now + self.lease),
             )
             if row is None:
@@ -279,7 +278,7 @@ class Leases:
             before="running",
             after=after,
             now=now,
-            token=claim.token,
+            fence=claim.token,
             **values,
         )
         if row is None:
@@ -315,7 +314,7 @@ class Leases:
             before="running",
             after="failed" if final else "queued",
             now=now,
-            token=token,
+            fence=token,
             **values,
         )
         if row is None:

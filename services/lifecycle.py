@@ -89,10 +89,10 @@ def move(
     before: State,
     after: State,
     now: datetime,
-    token: int | None = None,
+    fence: int | None = None,
     **values: Any,
 ) -> sa.RowMapping | None:
-    """Change a job's state if it still is ``before`` (and the token still holds).
+    """Change a job's state if it still is ``before``, and ``fence`` its token.
 
     Returns:
         The row as it is now, or None where the job was not in that state any more.
@@ -107,8 +107,8 @@ def move(
     if after == "queued":
         implied["sent_at"] = None
     update = sa.update(table).where(table.c.id == id, table.c.state == before)
-    if token is not None:
-        update = update.where(table.c.token == token)
+    if fence is not None:
+        update = update.where(table.c.token == fence)
     changed = update.values(implied | values).returning(*table.c)
     return connection.execute(changed).mappings().one_or_none()
 

@@ -50,8 +50,15 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
     except Unavailable as error:
         # The row says "running" until the lease ends, where this cannot be written.
         log.warning("job %s: %s", id, error)
-        with contextlib.suppress(LeaseLost, Unavailable):
-            context.leases.crash(claim, str(error))
+        _crash(context, claim, error)
+    except Exception as error:  # the task boundary
+        log.exception("job %s", id)
+        _crash(context, claim, error)
+
+
+def _crash(context: Context, claim: Claim, error: Exception) -> None:
+    with contextlib.suppress(LeaseLost, Unavailable):
+        context.leases.crash(claim, f"{type(error).__name__}: {error}"[:2000])
 
 
 def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> None:

@@ -71,6 +71,7 @@ def _serve(app: celery.Celery, context: Context) -> int:
         concurrency=1,
         queues=list(context.queues),
         loglevel=logging.getLevelName(log.getEffectiveLevel()),
+        quiet=True,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
