@@ -17,6 +17,7 @@ import numpy as np
 from deploy import stack
 from deploy.folder import Folder
 from spnode_client import Client, ModelVersion
+from spnode_client.records import statements
 from spnode_client.terminal import err, follow, out, print_table
 from spnode_core import systems
 
@@ -174,7 +175,7 @@ def _errors(x: np.ndarray, tight: np.ndarray, names: tuple[str, ...]) -> Errors:
 
 
 def _certificate(client: Client, version: ModelVersion) -> str:
-    return str(client.models.certificate(str(version)).get("statement", ""))
+    return "\n".join(statements(client.models.certificate(str(version))))
 
 
 def _draw(

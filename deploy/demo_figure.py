@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ SHOWN = 6
 COLOURS = ("#0b6e99", "#c2571a", "#4a7c2c")
 LABELS = ("$y_1$", "$3 \\cdot 10^4\\, y_2$", "$y_3$")
 FACTORS = (1.0, 3e4, 1.0)
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -29,6 +29,8 @@ from services.settings import Settings, read_settings
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 30.0
+CRASHES_ALLOWED = 4
+"""A process that crashes so often before it was ready will not start."""
 PORTS_TRIED = 100
 CLIENT_VARIABLES = ("SPNODE_URL", "SPNODE_KEY")
 
@@ -213,7 +215,11 @@ def _wait_until_ready(folder: Folder, url: str, within_s: float) -> None:
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         found = supervisor.processes(folder) or []
-        lost = [each.name for each in found if each.state == "fatal"]
+        lost = [
+            each.name
+            for each in found
+            if each.state == "fatal" or len(each.restarts) >= CRASHES_ALLOWED
+        ]
         if lost:
             _give_up(folder, f"{', '.join(lost)} does not stay up", lost)
         running = bool(found) and all(each.state == "running" for each in found)

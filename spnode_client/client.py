@@ -102,7 +102,7 @@ class Client:
 
     def vjp(
         self, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
-    ) -> dict[str, np.ndarray]:
+    ) -> Record:
         """Exact gradients of ``sum(cotangents * x)`` with respect to the inputs.
 
         Args:
@@ -113,7 +113,7 @@ class Client:
             **options: ``parameters``, ``controls``, ``control_times``.
 
         Returns:
-            The value ``x`` and the gradients by input name.
+            The rollout ``x``, and the gradients by input name in ``vjp``.
         """
         body = rollouts.request_body(
             model, x0, times, cotangents=np.asarray(cotangents, float), **options
@@ -122,8 +122,8 @@ class Client:
 
     def jvp(
         self, model: str, x0: Any, times: Any, tangents: Record, **options: Any
-    ) -> dict[str, np.ndarray]:
-        """The rollout and its exact derivative along ``tangents`` of the inputs."""
+    ) -> Record:
+        """The rollout ``x`` and its exact derivative ``jvp`` along ``tangents``."""
         arrays = {name: np.asarray(value, float) for name, value in tangents.items()}
         body = rollouts.request_body(model, x0, times, tangents=arrays, **options)
         return self.run(rollouts.derivative("jvp", body, self.retries))

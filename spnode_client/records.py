@@ -46,6 +46,17 @@ class ModelVersion:
         return f"{self.model}/{self.number}"
 
 
+def statements(certificate: dict[str, Any]) -> list[str]:
+    """A certificate in words, a sentence for each claim, also for one that fails."""
+    return [
+        str(claim["statement"])
+        if claim.get("holds", True)
+        else f"NOT: {claim['statement']}"
+        for claim in certificate.values()
+        if isinstance(claim, dict) and claim.get("statement")
+    ]
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a job: its kind and what it carries."""

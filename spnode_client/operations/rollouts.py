@@ -81,9 +81,15 @@ def _answer(reply: Reply) -> Record:
     """The answer's fields; text members become what they say."""
     if not reply.headers.get("content-type", "").startswith(NPZ):
         return reply.json()
-    return {
-        name: _value(name, member) for name, member in unpack(reply.content).items()
-    }
+    answer: Record = {}
+    for name, member in unpack(reply.content).items():
+        # ``vjp.x0`` is the field ``x0`` of ``vjp``, as in JSON.
+        outer, _, inner = name.partition(".")
+        if inner:
+            answer.setdefault(outer, {})[inner] = member
+        else:
+            answer[name] = _value(name, member)
+    return answer
 
 
 def _value(name: str, member: np.ndarray) -> Any:

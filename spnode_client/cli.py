@@ -1,0 +1,74 @@
+"""``spnode``: the client's command line; the source tree's adds the stack to it.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from spnode_client.commands import datasets, jobs, keys, models
+from spnode_client.commands.rollout import rollout
+from spnode_client.commands.train import train
+from spnode_client.connection import connection
+from spnode_client.errors import ClientError
+from spnode_client.terminal import UsageError, err, report
+
+
+def make_app() -> typer.Typer:
+    """The client's commands."""
+    app = typer.Typer(
+        name="spnode",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Fast, differentiable, provably stable surrogates of stiff systems.",
+    )
+    app.callback()(choose_service)
+    app.command()(train)
+    app.command()(rollout)
+    app.add_typer(jobs.app, name="jobs")
+    app.add_typer(models.app, name="models")
+    app.add_typer(datasets.app, name="datasets")
+    app.add_typer(keys.app, name="keys")
+    app.command()(models.export)
+    return app
+
+
+def choose_service(
+    url: Annotated[
+        str | None, typer.Option(help="Address of the service (or SPNODE_URL).")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="API key (or SPNODE_KEY).")] = None,
+) -> None:
+    """Fast, differentiable, provably stable surrogates of stiff systems."""
+    connection.url = url
+    connection.key = key
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; errors become a sentence and an exit code."""
+    warnings.showwarning = _say_warning
+    try:
+        app()
+    except UsageError as error:
+        report(error)
+        sys.exit(2)
+    except (ClientError, OSError, ValueError, TimeoutError) as error:
+        report(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(1)
+
+
+def main() -> None:
+    """The entry point of the wheel."""
+    run(make_app())
+
+
+def _say_warning(message: object, *_: object, **__: object) -> None:
+    err.print(f"[yellow]warning:[/] {message}", markup=True)

@@ -1,0 +1,97 @@
+"""``datasets``: trajectories in the service's store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spnode_client.connection import connection
+from spnode_client.records import Dataset
+from spnode_client.terminal import Json, emit, follow, out, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Datasets: upload, make, list, show.")
+DatasetId = Annotated[str, typer.Argument(help="Id of the dataset, ds_….")]
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="An .npz file.", exists=True)],
+    name: Annotated[
+        str | None, typer.Option(help="A name; the file's own by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a file; it is checked on arrival and summarised.
+
+    Example: spnode datasets upload trajectories.npz
+    """
+    _say(connection.client().datasets.upload(file, name), as_json)
+
+
+@app.command()
+def make(
+    system: Annotated[str, typer.Argument(help="A built-in system, e.g. robertson.")],
+    trajectories: Annotated[int, typer.Option(help="How many.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the initial conditions.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a dataset from a built-in system, with a stiff solver.
+
+    Example: spnode datasets make robertson --trajectories 1000
+    """
+    job = connection.client().datasets.generate(system, trajectories, seed)
+    _say(follow(job, quiet=as_json), as_json)
+
+
+@app.command("list")
+def list_datasets(
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List datasets, newest first.
+
+    Example: spnode datasets list
+    """
+    found = connection.client().datasets.list(limit)
+    columns = ("id", "name", "trajectories", "states", "created")
+    emit(
+        [dataset.record for dataset in found],
+        as_json,
+        lambda: print_table(columns, [_row(dataset) for dataset in found]),
+    )
+
+
+@app.command()
+def show(dataset_id: DatasetId, as_json: Json = False) -> None:
+    """Show a dataset's summary.
+
+    Example: spnode datasets show ds_01kc…
+    """
+    del as_json  # the record is JSON in both cases
+    print_json(connection.client().datasets.get(dataset_id))
+
+
+@app.command()
+def delete(dataset_id: DatasetId, as_json: Json = False) -> None:
+    """Delete a dataset.
+
+    Example: spnode datasets delete ds_01kc…
+    """
+    connection.client().datasets.delete(dataset_id)
+    emit({"deleted": dataset_id}, as_json, lambda: out.print(f"deleted {dataset_id}"))
+
+
+def _say(dataset: Dataset, as_json: bool) -> None:
+    emit(dataset, as_json, lambda: out.print(dataset.id))
+
+
+def _row(dataset: Dataset) -> tuple[object, ...]:
+    record, summary = dataset.record, dataset.summary
+    names = summary.get("states") or summary.get("names") or ()
+    return (
+        dataset.id,
+        record.get("name", ""),
+        summary.get("trajectories", ""),
+        ", ".join(names)[:40],
+        record.get("created_at", ""),
+    )

@@ -1,0 +1,110 @@
+"""``models``: the registry from the shell, and ``export``."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spnode_client.connection import connection
+from spnode_client.records import statements
+from spnode_client.terminal import Json, emit, out, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Models: list, show, card, alias, delete.")
+Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
+
+
+@app.command("list")
+def list_models(
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the models.
+
+    Example: spnode models list
+    """
+    found = connection.client().models.list(limit)
+    emit(found, as_json, lambda: _table(found))
+
+
+@app.command()
+def show(reference: Reference, as_json: Json = False) -> None:
+    """Show one version: signature, evaluation, certificate.
+
+    Example: spnode models show robertson@champion
+    """
+    del as_json  # the record is JSON in both cases
+    print_json(connection.client().models.version(reference))
+
+
+@app.command()
+def card(reference: Reference, as_json: Json = False) -> None:
+    """Show a version's model card: data, choices, errors, lineage.
+
+    Example: spnode models card robertson/1
+    """
+    del as_json  # the card is JSON in both cases
+    print_json(connection.client().models.card(reference))
+
+
+@app.command()
+def certificate(reference: Reference, as_json: Json = False) -> None:
+    """Say what is proven of a version.
+
+    Example: spnode models certificate robertson
+    """
+    found = connection.client().models.certificate(reference)
+    emit(found, as_json, lambda: out.print("\n".join(statements(found)), markup=False))
+
+
+@app.command()
+def alias(
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    alias: Annotated[str, typer.Argument(help="The alias, e.g. champion.")],
+    number: Annotated[int, typer.Argument(help="Number of the version.")],
+    as_json: Json = False,
+) -> None:
+    """Point an alias at a version.
+
+    Example: spnode models alias robertson champion 3
+    """
+    found = connection.client().models.set_alias(name, alias, number)
+    emit(found, as_json, lambda: out.print(f"{name}@{alias} is {name}/{number}"))
+
+
+@app.command()
+def delete(reference: Reference, as_json: Json = False) -> None:
+    """Delete a version that no alias points at.
+
+    Example: spnode models delete robertson/2
+    """
+    connection.client().models.delete_version(reference)
+    emit({"deleted": reference}, as_json, lambda: out.print(f"deleted {reference}"))
+
+
+def export(
+    reference: Reference,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--out", "-o", help="Name of the file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a version's artifact to a file that ``spnode_core.load`` reads.
+
+    Example: spnode export robertson@champion --output robertson.spnode
+    """
+    client = connection.client()
+    version = client.models.version(reference)
+    path = output or Path(f"{version.model}-{version.number}.spnode")
+    client.models.download(str(version), path)
+    made = {"path": os.fspath(path), "digest": version.digest}
+    emit(made, as_json, lambda: out.print(f"{path}  {version.digest}"))
+
+
+def _table(found: list[dict[str, Any]]) -> None:
+    rows = []
+    for model in found:
+        pairs = sorted(model["aliases"].items())
+        named = ", ".join(f"{alias} {number}" for alias, number in pairs)
+        rows.append((model["name"], model["latest"], named, model["description"]))
+    print_table(("model", "latest", "aliases", "description"), rows)

@@ -1,0 +1,128 @@
+"""``rollout``: trajectories of a model from the shell."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from spnode_client.connection import connection
+from spnode_client.records import Rollout
+from spnode_client.terminal import Json, UsageError, emit, err, out
+
+
+def rollout(
+    model: Annotated[str, typer.Argument(help="name, name@alias or name/3.")],
+    x0: Annotated[
+        str,
+        typer.Option(
+            help='Initial condition "1,0,0"; several with ";"; or an .npy or .csv file.'
+        ),
+    ],
+    times: Annotated[
+        str, typer.Option(help='"1,10,100", "linear:0:10:101" or "log:1e-5:1e5:50".')
+    ],
+    parameters: Annotated[
+        str | None, typer.Option(help="Parameters, in the form of --x0.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Roll out a model from initial conditions; a table in CSV by default.
+
+    Example: spnode rollout mine --x0 1,0,0 --times log:1e-5:1e5:50 --output mine.csv
+    """
+    client = connection.client()
+    names = client.models.version(model).record["signature"]["states"]
+    options: dict[str, Any] = {}
+    if parameters is not None:
+        options["parameters"] = parse_rows(parameters, "--parameters")
+    answer = client.rollout_record(
+        model, parse_rows(x0, "--x0"), parse_times(times), **options
+    )
+    if output is not None:
+        write_rollout(answer, names, output)
+        err.print(f"wrote {output}")
+    if as_json or output is None:
+        emit(
+            {**answer.__dict__, "states": names},
+            as_json,
+            lambda: out.print(_csv(answer, names), end="", markup=False),
+        )
+
+
+def parse_times(text: str) -> np.ndarray:
+    """Times written as a list or as ``spacing:start:stop:count``.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    spacing, *rest = text.split(":")
+    expected = (
+        f"--times {text!r}: expected 1,10,100 or linear:START:STOP:COUNT or "
+        "log:START:STOP:COUNT"
+    )
+    try:
+        if not rest:
+            return np.array([float(part) for part in text.split(",")])
+        start, stop, count = float(rest[0]), float(rest[1]), int(rest[2])
+        make = {"linear": np.linspace, "log": np.geomspace}[spacing]
+        return make(start, stop, count)
+    except (ValueError, KeyError, IndexError) as error:
+        raise UsageError(expected) from error
+
+
+def parse_rows(text: str, option: str) -> np.ndarray:
+    """Rows written out, or read from an ``.npy`` or ``.csv`` file.
+
+    Raises:
+        UsageError: The text is neither numbers nor such a file.
+    """
+    try:
+        if text.endswith(".npy"):
+            return np.load(text, allow_pickle=False)
+        if text.endswith(".csv"):
+            return np.loadtxt(text, delimiter=",", ndmin=2)
+        rows = [[float(part) for part in row.split(",")] for row in text.split(";")]
+        array = np.array(rows)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {text!r}: {error}") from error
+    return array[0] if len(rows) == 1 else array
+
+
+def write_rollout(answer: Rollout, names: list[str], path: Path) -> None:
+    """Write a rollout; the file takes its name only when it is complete.
+
+    Raises:
+        UsageError: The file's ending is neither .csv nor .npz.
+    """
+    if path.suffix == ".npz":
+        buffer = io.BytesIO()
+        states = answer.x[None] if answer.x.ndim == 2 else answer.x
+        np.savez(buffer, states=states, times=answer.times, names=np.array(names))
+        content = buffer.getvalue()
+    elif path.suffix == ".csv":
+        content = _csv(answer, names).encode()
+    else:
+        raise UsageError(f"--output {str(path)!r}: expected a .csv or .npz file")
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def _csv(answer: Rollout, names: list[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    batched = answer.x.ndim == 3
+    writer.writerow([*(["trajectory"] if batched else []), "time", *names])
+    for row, trajectory in enumerate(answer.x if batched else answer.x[None]):
+        for time, state in zip(answer.times, trajectory, strict=True):
+            lead = [row] if batched else []
+            writer.writerow([*lead, repr(float(time)), *map(repr, state.tolist())])
+    return buffer.getvalue()

@@ -1,0 +1,162 @@
+"""``train``: from a file of trajectories to a model version."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spnode_client.connection import connection
+from spnode_client.records import Dataset, ModelVersion, statements
+from spnode_client.terminal import (
+    Json,
+    UsageError,
+    emit,
+    err,
+    follow,
+    out,
+    print_table,
+)
+
+_TERM = re.compile(r"\s*([+-]?)\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*)?([^+\-*]+)")
+
+
+def train(
+    data: Annotated[
+        str, typer.Argument(help="An .npz file, or the id of a dataset (ds_…).")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model; the file's name by default.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Named training set-up.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Training iterations.")] = None,
+    conserved: Annotated[
+        list[str] | None,
+        typer.Option(help='A sum that each trajectory keeps, "mass=y1+y2+2*y3".'),
+    ] = None,
+    positive: Annotated[
+        bool | None, typer.Option(help="States are positive by construction.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    alias: Annotated[
+        str | None, typer.Option(help="Alias that the new version takes.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any field of the request, training.learning_rate=0.005."
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Queue the job and return.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a surrogate on a dataset and register it as a model version.
+
+    Example: spnode train trajectories.npz --model mine --conserved "mass=y1+y2+y3"
+    """
+    options = _options(preset, seed, alias, iterations, conserved, positive)
+    for assignment in settings or ():
+        _assign(options, assignment)
+    client = connection.client()
+    dataset = _dataset(client, data)
+    job = client.train(dataset, model or _model_name(data), **options)
+    if detach:
+        emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
+        return
+    err.print(f"[dim]job {job.id}[/]")
+    version = follow(job, quiet=as_json)
+    emit(version, as_json, lambda: _describe(version))
+
+
+def parse_conserved(text: str) -> tuple[str, dict[str, float]]:
+    """``"mass=y1+2*y2"`` as a name and its coefficients.
+
+    Raises:
+        UsageError: The text is not of that form.
+    """
+    name, equals, expression = text.partition("=")
+    terms: dict[str, float] = {}
+    position = 0
+    while equals and position < len(expression.rstrip()):
+        match = _TERM.match(expression, position)
+        if match is None or (position and not match[1]):
+            break
+        sign = -1.0 if match[1] == "-" else 1.0
+        terms[match[3].strip()] = sign * float(match[2] or 1)
+        position = match.end()
+    if not name.strip() or not terms or position < len(expression.rstrip()):
+        raise UsageError(f'--conserved {text!r}: expected "name=y1+2*y2-y3"')
+    return name.strip(), terms
+
+
+def _options(
+    preset: str | None,
+    seed: int | None,
+    alias: str | None,
+    iterations: int | None,
+    conserved: list[str] | None,
+    positive: bool | None,
+) -> dict[str, Any]:
+    given = {"preset": preset, "seed": seed, "alias": alias}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    surrogate: dict[str, Any] = {}
+    if conserved:
+        surrogate["conserved"] = dict(map(parse_conserved, conserved))
+    if positive is not None:
+        surrogate["positive"] = positive
+    if surrogate:
+        options["surrogate"] = surrogate
+    if iterations is not None:
+        options["training"] = {"iterations": iterations}
+    return options
+
+
+def _assign(options: dict[str, Any], assignment: str) -> None:
+    path, equals, text = assignment.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all([*parents, last]):
+        raise UsageError(f"--set {assignment!r}: expected a field and its value, a.b=1")
+    for parent in parents:
+        options = options.setdefault(parent, {})
+        if not isinstance(options, dict):
+            raise UsageError(f"--set {assignment!r}: {parent!r} has no fields")
+    try:
+        options[last] = json.loads(text)
+    except ValueError:
+        options[last] = text
+
+
+def _dataset(client: Any, data: str) -> Dataset | str:
+    if data.startswith("ds_") and not Path(data).exists():
+        return data
+    if not Path(data).is_file():
+        raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
+    dataset = client.datasets.upload(data)
+    err.print(f"[dim]dataset {dataset.id}[/]")
+    return dataset
+
+
+def _model_name(data: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", Path(data).stem.lower()).strip("-") or "model"
+
+
+def _describe(version: ModelVersion) -> None:
+    out.print(f"[bold]{version}[/]  {version.digest[:12]}")
+    evaluation = version.record.get("evaluation") or {}
+    held_out = evaluation.get("test") or evaluation.get("validation") or evaluation
+    states = held_out.get("states") or {}
+    if states:
+        print_table(
+            ("state", "relative error (L2)", "rms error"),
+            [
+                (name, f"{row['relative_l2']:.2e}", f"{row['rmse']:.2e}")
+                for name, row in states.items()
+            ],
+        )
+    if isinstance(error := held_out.get("scaled_mse"), float):
+        out.print(f"held-out scaled mean squared error {error:.2e}")
+    for statement in statements(version.record.get("certificate") or {}):
+        out.print(statement, markup=False)

