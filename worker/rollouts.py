@@ -61,6 +61,14 @@ class Batches:
                 log.warning("champions could not be looked up: %s", error)
             if self._context.stopping.wait(_WARM_EVERY_S):
                 return
+            self._idle()
+
+    def _idle(self) -> None:
+        """Prove one shape at a time, so that a batch waits for one at most."""
+        while self._engine is not None:
+            with self._lock:
+                if not self._engine.idle():
+                    return
 
     def _warm_one(self, digest: str) -> None:
         self._warm.add(digest)

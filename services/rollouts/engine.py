@@ -2,16 +2,19 @@
 
 Rows run in tiles of 2, 8 or 32, larger batches as a loop over tiles of 32; times are
 padded to buckets with ``h = 0``, which is exact. So few shapes are compiled, and **a
-row's bits depend neither on its neighbours nor on the size of its batch**: a model
-whose small tiles give other bits than the tile of 32 runs in tiles of 32 only.
+row's bits depend neither on its neighbours nor on the size of its batch**. Matrix
+products of other sizes may round differently, so a shape is computed in tiles of 32
+until its smaller tiles have shown, on random rows, that they give the same bits; that
+is tried when the engine is idle.
 
-With ``training/run``, the only module of the services that imports JAX.
+With ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
 import functools
 import logging
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +25,20 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs
-from services.rollouts.request import DIFFERENTIABLE, Arrays
+from services.rollouts.operations import OPERATIONS
+from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
 from services.settings import Settings
 from spnode_core import artifact
-from spnode_core.rollout import rollout
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
 
 TILES = (2, 8, 32)
 _LOG = logging.getLogger(__name__)
-# The first rows of a probe that check whether all tiles give the same bits.
-_PROBE_ROWS = 2
+# Makes times of a grid to times beside it.
+_OFF_GRID = 0.997
+# Plans that a model keeps on the device, by the times that they are for.
+_KEPT_PLANS = 64
 
 
 @dataclass
@@ -47,6 +52,21 @@ class Counters:
     compile_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What is compiled for, beside the tile: one program for each.
+
+    Args:
+        operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
+        plan: On the grid or not, number of steps, outputs and distinct steps.
+        rows: Name and trailing axes of every array with an axis of rows.
+    """
+
+    operation: str
+    plan: tuple[bool, int, int, int]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+
+
 @dataclass
 class Model:
     """A surrogate that is loaded, with the shapes that it has been compiled for."""
@@ -55,14 +75,30 @@ class Model:
     surrogate: Surrogate
     functions: dict[str, Callable[..., Any]]
     arrays: Any
-    bytes: int
-    tiles: tuple[int, ...] = TILES
-    seen: set[tuple] = field(default_factory=set)
+    size_bytes: int
+    tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
+    compiled: set[tuple[Shape, int]] = field(default_factory=set)
+    plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
+    unproven: list[tuple[Shape, Plan]] = field(default_factory=list)
 
     @functools.cached_property
     def grid(self) -> TimeGrid:
         """The grid of times on which the model steps."""
         return self.surrogate.grid
+
+    def plan(self, times: np.ndarray, control_times: np.ndarray | None) -> Plan:
+        """The padded plan for some times, on the device; the last few are kept."""
+        key = times.tobytes()
+        if control_times is not None:
+            key += b"|" + control_times.tobytes()
+        if key in self.plans:
+            self.plans.move_to_end(key)
+            return self.plans[key]
+        plan = _padded(self.grid, self.grid.plan(times, control_times))
+        self.plans[key] = plan = jax.device_put(plan)
+        if len(self.plans) > _KEPT_PLANS:
+            self.plans.popitem(last=False)
+        return plan
 
 
 class Engine:
@@ -102,48 +138,86 @@ class Engine:
         rows = len(arrays["x0"])
         self.counters.batches += 1
         self.counters.rows += rows
-        times = arrays["times"]
-        plan = _padded(model.grid, model.grid.plan(times, arrays.get("control_times")))
+        plan = model.plan(arrays["times"], arrays.get("control_times"))
         by_row = _pad_cotangents(_rows_of(arrays), plan.outputs)
-        # Dispatch is asynchronous: all tiles are on their way before one is fetched.
-        parts = [
-            (
-                stop - start,
-                self._tile(model, operation, plan, by_row, start, stop, tile),
-            )
-            for start, stop, tile in _tiles(rows, model.tiles)
+        shape = _shape(operation, plan, by_row)
+        if shape not in model.tiles:
+            model.tiles[shape] = TILES[-1:]
+            model.unproven.append((shape, plan))
+        results = self._computed(model, shape, plan, by_row, model.tiles[shape])
+        for name in ("x", "z", "tangents"):
+            if name in results:
+                results[name] = results[name][:, : len(arrays["times"])]
+        return results
+
+    def warm(self, digest: str) -> None:
+        """Load a version, compile and prove the rollouts that most callers ask for."""
+        model = self._resident.get(digest)
+        probe = _probe(model)
+        own = probe["times"]
+        # The own grid, its end alone, and as many times off the grid.
+        for times in (own, own[-1:], own * _OFF_GRID):
+            self.run("rollout", digest, probe | {"times": times})
+        while self._prove(model):
+            pass
+
+    def idle(self) -> bool:
+        """Prove the smaller tiles of one shape; whether there was one to prove."""
+        return any(self._prove(model) for model in self._resident.models)
+
+    def _prove(self, model: Model) -> bool:
+        """Admit the tiles that give one shape the same bits as the largest does."""
+        if not model.unproven:
+            return False
+        shape, plan = model.unproven.pop(0)
+        rows = _random_rows(model, shape)
+        whole = self._computed(model, shape, plan, rows, TILES[-1:])
+        proven = [
+            tile
+            for tile in TILES[:-1]
+            if _same_bits(whole, self._computed(model, shape, plan, rows, (tile,)))
         ]
-        results = {
+        model.tiles[shape] = (*proven, TILES[-1])
+        return True
+
+    def _computed(
+        self,
+        model: Model,
+        shape: Shape,
+        plan: Plan,
+        by_row: Arrays,
+        tiles: tuple[int, ...],
+    ) -> Arrays:
+        """All rows of a batch, tile by tile."""
+        # Dispatch is asynchronous: all tiles are on their way before one is fetched.
+        parts = []
+        for start, stop, tile in _tiles(len(by_row["x0"]), tiles):
+            given = {
+                name: _filled(array[start:stop], tile) for name, array in by_row.items()
+            }
+            parts.append((stop - start, self._tile(model, shape, plan, given, tile)))
+        if len(parts) == 1:
+            count, part = parts[0]
+            return {name: np.asarray(array)[:count] for name, array in part.items()}
+        return {
             name: np.concatenate(
                 [np.asarray(part[name])[:count] for count, part in parts]
             )
             for name in parts[0][1]
         }
-        for name in ("x", "z", "tangents"):
-            if name in results:
-                results[name] = results[name][:, : len(times)]
-        return results
 
-    def warm(self, digest: str) -> None:
-        """Load a version, compile its own grid in all tiles and compare their bits."""
-        model = self._resident.get(digest)
-        if model.seen:
-            return
-        arrays = _probe(model)
-        model.tiles = TILES[-1:]
-        whole = self.run("rollout", digest, arrays)["x"]
-        equal = True
-        for tile in TILES[:-1]:
-            model.tiles = (tile,)
-            equal &= np.array_equal(self.run("rollout", digest, arrays)["x"], whole)
-        model.tiles = TILES if equal else TILES[-1:]
-        if not equal:
-            _LOG.warning(
-                "tiles of %s give other bits for %s: it runs in tiles of %d only",
-                TILES[:-1],
-                digest,
-                TILES[-1],
-            )
+    def _tile(
+        self, model: Model, shape: Shape, plan: Plan, given: Arrays, tile: int
+    ) -> dict[str, Any]:
+        function = model.functions[shape.operation]
+        if (shape, tile) in model.compiled:
+            return function(model.arrays, plan, given)
+        began = time.perf_counter()
+        result = function(model.arrays, plan, given)
+        model.compiled.add((shape, tile))
+        self.counters.compilations += 1
+        self.counters.compile_seconds += time.perf_counter() - began
+        return result
 
     def _load(self, digest: str) -> Model:
         with tempfile.TemporaryDirectory(prefix="spnode-") as folder:
@@ -153,31 +227,8 @@ class Engine:
         arrays, static = eqx.partition(surrogate, eqx.is_array)
         arrays = jax.device_put(arrays)
         size = sum(leaf.nbytes for leaf in jax.tree_util.tree_leaves(arrays))
-        functions = {name: make(static) for name, make in _OPERATIONS.items()}
+        functions = {name: make(static) for name, make in OPERATIONS.items()}
         return Model(digest, surrogate, functions, arrays, size)
-
-    def _tile(
-        self,
-        model: Model,
-        operation: str,
-        plan: Plan,
-        by_row: Arrays,
-        start: int,
-        stop: int,
-        tile: int,
-    ) -> dict[str, Any]:
-        given = {
-            name: _filled(array[start:stop], tile) for name, array in by_row.items()
-        }
-        key = _shape_key(operation, plan, given)
-        if key in model.seen:
-            return model.functions[operation](model.arrays, plan, given)
-        began = time.perf_counter()
-        result = model.functions[operation](model.arrays, plan, given)
-        model.seen.add(key)
-        self.counters.compilations += 1
-        self.counters.compile_seconds += time.perf_counter() - began
-        return result
 
 
 def configure_jax(settings: Settings) -> None:
@@ -241,100 +292,46 @@ def _pad_cotangents(by_row: Arrays, outputs: int) -> Arrays:
     return by_row | {"cotangents": np.pad(given, ((0, 0), (0, missing), (0, 0)))}
 
 
-def _shape_key(operation: str, plan: Plan, given: Arrays) -> tuple:
-    return (
+def _shape(operation: str, plan: Plan, by_row: Arrays) -> Shape:
+    return Shape(
         operation,
-        plan.on_grid,
-        plan.steps,
-        plan.outputs,
-        len(plan.distinct),
-        *((name, array.shape) for name, array in sorted(given.items())),
+        (plan.on_grid, plan.steps, plan.outputs, len(plan.distinct)),
+        tuple((name, array.shape[1:]) for name, array in sorted(by_row.items())),
     )
+
+
+def _same_bits(one: Arrays, other: Arrays) -> bool:
+    return all(array.tobytes() == other[name].tobytes() for name, array in one.items())
 
 
 def _probe(model: Model) -> Arrays:
-    """Rows inside the training domain, at the model's own times."""
-    signature = model.surrogate.signature
-    domain = signature.domain
-    middle = (np.array(domain.lower) + np.array(domain.upper)) / 2
-    rows = np.stack([middle, np.array(domain.upper)])[:_PROBE_ROWS]
-    grid = model.grid
+    """One row inside the training domain, at the model's own times."""
+    signature, grid = model.surrogate.signature, model.grid
     times = grid.times[1:] if grid.uniform is None else grid.uniform * np.arange(1, 33)
-    arrays: Arrays = {"x0": rows, "times": times}
+    sizes: dict[str, tuple[int, ...]] = {"x0": (len(signature.states),)}
     if signature.parameters:
-        middle = (
-            np.array(domain.parameters_lower) + np.array(domain.parameters_upper)
-        ) / 2
-        arrays["parameters"] = np.tile(middle, (len(rows), 1))
+        sizes["parameters"] = (len(signature.parameters),)
+    arrays: Arrays = {"times": times}
     if signature.controls:
-        middle = (np.array(domain.controls_lower) + np.array(domain.controls_upper)) / 2
-        arrays["controls"] = np.tile(middle, (len(rows), 1, 1))
+        sizes["controls"] = (1, len(signature.controls))
         arrays["control_times"] = np.zeros(1)
-    return arrays
+    shape = Shape("rollout", (True, 0, 0, 0), tuple(sizes.items()))
+    rows = _random_rows(model, shape)
+    return arrays | {name: array[:1] for name, array in rows.items()}
 
 
-# --- The compiled operations: (arrays of the surrogate, plan, rows) -> results ------
-
-
-def _inputs(given: Any) -> dict[str, Any]:
-    return {name: given[name] for name in DIFFERENTIABLE if name in given}
-
-
-def _forward(static: Any, *, latent: bool = False) -> Callable[..., Any]:
-    def forward(arrays: Any, plan: Plan, inputs: dict[str, Any]) -> Any:
-        return rollout(
-            eqx.combine(arrays, static),
-            inputs["x0"],
-            plan,
-            inputs.get("parameters"),
-            inputs.get("controls"),
-            latent=latent,
-        )
-
-    return forward
-
-
-def _rollout(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
-    return jax.jit(
-        lambda arrays, plan, given: {"x": forward(arrays, plan, _inputs(given))}
-    )
-
-
-def _latent(static: Any) -> Callable[..., Any]:
-    states, latents = _forward(static), _forward(static, latent=True)
-    return jax.jit(
-        lambda arrays, plan, given: {
-            "x": states(arrays, plan, _inputs(given)),
-            "z": latents(arrays, plan, _inputs(given)),
-        }
-    )
-
-
-def _jvp(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
-
-    def jvp(arrays: Any, plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-        inputs = _inputs(given)
-        tangents = {name: given[f"tangents.{name}"] for name in inputs}
-        x, tangent = jax.jvp(
-            functools.partial(forward, arrays, plan), (inputs,), (tangents,)
-        )
-        return {"x": x, "tangents": tangent}
-
-    return jax.jit(jvp)
-
-
-def _vjp(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
-
-    def vjp(arrays: Any, plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-        x, pull = jax.vjp(functools.partial(forward, arrays, plan), _inputs(given))
-        (gradients,) = pull(given["cotangents"])
-        named = {f"gradients.{name}": value for name, value in gradients.items()}
-        return {"x": x, **named}
-
-    return jax.jit(vjp)
-
-
-_OPERATIONS = {"rollout": _rollout, "latent": _latent, "jvp": _jvp, "vjp": _vjp}
+def _random_rows(model: Model, shape: Shape) -> Arrays:
+    """A tile of different rows: inputs in the training domain, directions anywhere."""
+    domain = model.surrogate.signature.domain
+    bounds = {
+        "x0": (domain.lower, domain.upper),
+        "parameters": (domain.parameters_lower, domain.parameters_upper),
+        "controls": (domain.controls_lower, domain.controls_upper),
+    }
+    draws = np.random.default_rng(0)
+    rows: Arrays = {}
+    for name, axes in shape.rows:
+        lower, upper = (np.array(each) for each in bounds.get(name, (-1.0, 1.0)))
+        uniform = draws.uniform(size=(TILES[-1], *axes))
+        rows[name] = lower + (upper - lower) * uniform
+    return rows

@@ -7,6 +7,7 @@ engine by name, so that nothing of the gateway imports JAX.
 import abc
 import asyncio
 import importlib
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 from services.blobs import Blobs
 from services.rollouts.request import Arrays
 from services.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class AbstractEngine(Protocol):
 
     def warm(self, digest: str) -> None:
         """Load a version and compile its usual shapes."""
+        ...
+
+    def idle(self) -> bool:
+        """Do a bit of what makes later batches faster; whether there was any."""
         ...
 
 
@@ -126,7 +133,7 @@ class InlineExecutor(AbstractExecutor):
         return await future
 
     def _serve(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while (call := self._next()) is not None:
             try:
                 if self._engine is None:
                     self._engine = self._make_engine()
@@ -135,6 +142,20 @@ class InlineExecutor(AbstractExecutor):
                 call.answer(_set_exception, error)
             else:
                 call.answer(_set_result, result)
+
+    def _next(self) -> "_Call | None":
+        """The next call; what can be done meanwhile is done while none waits."""
+        while self._engine is not None and self._calls.empty():
+            if not self._idle(self._engine):
+                break
+        return self._calls.get()
+
+    def _idle(self, engine: AbstractEngine) -> bool:
+        try:
+            return engine.idle()
+        except Exception:  # the boundary of the thread
+            _LOG.exception("a shape could not be prepared")
+            return True
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ class Sized(Protocol):
     """Anything that knows how many bytes it takes."""
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes that it takes."""
         ...
 
@@ -41,17 +41,22 @@ class Resident(Generic[T]):
         model = self._load(digest)
         self.loads += 1
         self._models[digest] = model
-        while len(self._models) > 1 and self.bytes > self._limit:
+        while len(self._models) > 1 and self.size_bytes > self._limit:
             self._models.popitem(last=False)
             self.evictions += 1
         return model
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of all models together."""
-        return sum(model.bytes for model in self._models.values())
+        return sum(model.size_bytes for model in self._models.values())
+
+    @property
+    def models(self) -> list[T]:
+        """The resident models, least recently used first."""
+        return list(self._models.values())
 
     @property
     def digests(self) -> list[str]:
-        """The resident models, least recently used first."""
+        """Their digests, in the same order."""
         return list(self._models)
