@@ -171,7 +171,7 @@ def _translated(key: str) -> Iterator[None]:
 
 def _check(key: str, digest: str) -> None:
     named = key.rsplit("/", 1)[-1]
-    if DIGEST.match(named) and named != digest:
+    if DIGEST.fullmatch(named) and named != digest:
         raise Damaged(
             f"blob {key!r} is damaged: its content has the digest {digest}; restore it "
             "from a backup"

@@ -102,9 +102,9 @@ def read_reference(text: str, *, field: str = "/model") -> Reference:
     name, at, alias = text.partition("@")
     name, slash, number = name.partition("/")
     is_right = (
-        NAME.match(name)
+        NAME.fullmatch(name)
         and not (at and slash)
-        and (not at or NAME.match(alias))
+        and (not at or NAME.fullmatch(alias))
         and (not slash or (number.isascii() and number.isdigit() and len(number) < 9))
     )
     if not is_right:
@@ -124,7 +124,7 @@ def check_name(name: str, *, field: str = "/model") -> str:
     Raises:
         Invalid: It may not.
     """
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         expected = "lower case letters, digits, - and _, 64 at most"
         raise Invalid(field, found=repr(name[:200]), expected=expected)
     return name

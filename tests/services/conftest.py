@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -53,6 +54,17 @@ def database(settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def blobs(settings: Settings) -> Blobs:
     return Blobs(settings.store_url)
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """An npz file of three trajectories of two states, as a user would send it."""
+    times = np.linspace(0.0, 1.0, 5)
+    rates = np.array([1.0, 2.0, 3.0])[:, None]
+    states = np.stack([np.exp(-rates * times), 1 + 0 * rates * times], axis=-1)
+    path = tmp_path / "small.npz"
+    np.savez(path, states=states, times=times, names=np.array(["a", "b"]))
+    return path
 
 
 @pytest.fixture(scope="session")

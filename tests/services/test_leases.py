@@ -1,0 +1,138 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from services.database.engine import Database
+from services.errors import LeaseLost
+from services.jobs import Jobs
+from services.leases import CancelRequested, Claim, Leases, Note
+from services.workers import Workers
+
+REQUEST = {"kind": "dataset", "system": "robertson", "trajectories": 4}
+
+
+@pytest.fixture
+def jobs(any_database: Database, clock) -> Jobs:
+    return Jobs(any_database, max_attempts=2, clock=clock)
+
+
+@pytest.fixture
+def leases(any_database: Database, clock) -> Leases:
+    return Leases(any_database, lease_seconds=15, clock=clock)
+
+
+@pytest.fixture
+def claim(jobs: Jobs, leases: Leases) -> Claim:
+    job, _ = jobs.submit("dataset", REQUEST, owner="me")
+    claim = leases.claim(job.id, "first")
+    assert claim is not None
+    return claim
+
+
+def test_one_of_many_claimers_wins(jobs: Jobs, leases: Leases) -> None:
+    job, _ = jobs.submit("dataset", REQUEST, owner="me")
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda n: leases.claim(job.id, f"w{n}"), range(16)))
+    (claim,) = [each for each in won if each is not None]
+    assert jobs.get(job.id).worker == claim.job.worker
+
+
+def test_a_heartbeat_renews_and_writes(jobs: Jobs, leases, claim, clock) -> None:
+    for iteration in range(4):
+        clock.advance(10)
+        note = Note("metrics", "", {"iteration": iteration, "loss": 0.5})
+        leases.heartbeat(claim, progress={"iteration": iteration}, notes=[note])
+        assert leases.reap() == []
+    assert jobs.get(claim.job.id).progress == {"iteration": 3}
+    history = jobs.history(claim.job.id)
+    assert [point["iteration"] for point in history] == [0, 1, 2, 3]
+    ids = [event.id for event in jobs.events(claim.job.id)]
+    assert ids == sorted(set(ids))
+    assert jobs.events(claim.job.id, after=ids[-2])[0].id == ids[-1]
+
+
+def test_an_expired_lease_is_taken_back_once(jobs: Jobs, leases, claim, clock) -> None:
+    clock.advance(16)
+    assert leases.reap() == [claim.job.id]
+    assert leases.reap() == []
+    job = jobs.get(claim.job.id)
+    assert (job.state, job.attempt, job.worker) == ("queued", 2, None)
+    assert jobs.events(job.id)[-1].message == "worker first stopped renewing its lease"
+
+
+def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
+    clock.advance(16)
+    leases.reap()
+    again = leases.claim(claim.job.id, "second")
+    assert again is not None
+    assert again.token > claim.token
+    writes = [
+        lambda: leases.heartbeat(claim, progress={"iteration": 99}),
+        lambda: leases.fail(claim, {"code": "x", "detail": "bad"}),
+        lambda: leases.cancel(claim),
+        lambda: leases.release(claim, "stop"),
+        lambda: leases.crash(claim, "boom"),
+    ]
+    before = (jobs.get(claim.job.id), jobs.events(claim.job.id))
+    for write in writes:
+        with pytest.raises(LeaseLost, match="no longer this worker's"):
+            write()
+    with leases.database.transaction() as connection, pytest.raises(LeaseLost):
+        leases.guard(connection, claim)
+    with leases.database.transaction() as connection, pytest.raises(LeaseLost):
+        leases.succeed(connection, claim, {}, "done")
+    assert (jobs.get(claim.job.id), jobs.events(claim.job.id)) == before
+    assert leases.is_cancel_requested(claim)
+    assert not leases.is_cancel_requested(again)
+
+
+def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
+    leases.crash(claim, "the training process died (signal 9)")
+    again = leases.claim(claim.job.id, "second")
+    assert again is not None
+    leases.crash(again, "the training process died (signal 9)")
+    job = jobs.get(claim.job.id)
+    assert job.state == "failed"
+    assert job.error == {
+        "code": "attempts_exhausted",
+        "detail": "the training process died (signal 9); that was attempt 2 of 2",
+    }
+    reasons = [event.message for event in jobs.events(job.id) if event.level != "info"]
+    assert reasons == ["the training process died (signal 9)"] * 2
+
+
+def test_a_released_job_keeps_its_attempt(jobs: Jobs, leases, claim) -> None:
+    for _ in range(5):
+        leases.release(claim, "the worker stops")
+        job = jobs.get(claim.job.id)
+        assert (job.state, job.attempt) == ("queued", 1)
+        claim = leases.claim(job.id, "first")
+
+
+def test_a_cancelled_job_is_not_queued_again(jobs: Jobs, leases, claim, clock) -> None:
+    jobs.cancel(claim.job.id)
+    clock.advance(16)
+    assert leases.reap() == [claim.job.id]
+    assert jobs.get(claim.job.id).state == "cancelled"
+
+
+def test_a_cancelled_job_never_publishes(jobs: Jobs, leases, claim) -> None:
+    jobs.cancel(claim.job.id)
+    with leases.database.transaction() as connection, pytest.raises(CancelRequested):
+        leases.guard(connection, claim)
+
+
+def test_workers_are_living_while_they_say_so(any_database: Database, clock) -> None:
+    workers = Workers(any_database, stale_seconds=15, clock=clock)
+    workers.beat("a", ["training", "datasets"])
+    clock.advance(10)
+    workers.beat("b", ["rollouts"])
+    workers.beat("a", ["training", "datasets"])
+    assert {worker.id for worker in workers.living()} == {"a", "b"}
+    assert [worker.id for worker in workers.living("training")] == ["a"]
+    clock.advance(10)
+    workers.beat("b", ["rollouts"])
+    clock.advance(10)
+    assert [worker.id for worker in workers.living()] == ["b"]
+    workers.leave("b")
+    assert workers.living() == []

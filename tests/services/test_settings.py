@@ -1,0 +1,61 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from services.settings import (
+    CLIENT_VARIABLES,
+    PREFIX,
+    Settings,
+    SettingsError,
+    read_settings,
+)
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "settings.md"
+
+
+def test_an_unknown_variable_is_an_error_with_near_matches(monkeypatch) -> None:
+    monkeypatch.setenv("SPNODE_LEASE_SECOND", "5")
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    message = str(refused.value)
+    assert message.startswith("SPNODE_LEASE_SECOND is not a setting; did you mean")
+    assert "SPNODE_LEASE_SECONDS" in message
+
+
+def test_a_bad_value_is_an_error_that_names_the_variable(monkeypatch) -> None:
+    monkeypatch.setenv("SPNODE_PORT", "seventy")
+    with pytest.raises(SettingsError, match=r"SPNODE_PORT='seventy'"):
+        read_settings()
+
+
+def test_a_lease_shorter_than_two_heartbeats_is_refused(monkeypatch) -> None:
+    monkeypatch.setenv("SPNODE_LEASE_SECONDS", "4")
+    with pytest.raises(
+        SettingsError, match=r"lease_seconds 4\.0 must be at least twice"
+    ):
+        read_settings()
+
+
+def test_variables_of_the_client_are_left_alone(monkeypatch) -> None:
+    for name in CLIENT_VARIABLES:
+        monkeypatch.setenv(name, "anything")
+    read_settings()
+
+
+def test_urls_follow_the_data_folder() -> None:
+    settings = Settings(data_folder=Path("/tmp/somewhere"))
+    assert settings.database_url == "sqlite:////tmp/somewhere/spnode.db"
+    assert settings.store_url == "file:///tmp/somewhere/store"
+
+
+def test_environment_gives_another_process_the_same_settings(monkeypatch) -> None:
+    settings = Settings(data_folder=Path("/tmp/x"), loopback_open=True, port=8123)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == settings
+
+
+def test_every_setting_is_documented_and_nothing_else_is() -> None:
+    documented = set(re.findall(r"^### `(SPNODE_\w+)`", DOCUMENT.read_text(), re.M))
+    assert documented == {PREFIX + name.upper() for name in Settings.model_fields}
