@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from spnode_core.dataset import Dataset
 from spnode_core.rollout import rollout
+from spnode_core.samples import Problem, problem_on
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import TimeGrid
-from spnode_core.training.samples import Problem, problem_on
 
 _ROWS_AT_ONCE = 256
 Values = NDArray[np.float64]

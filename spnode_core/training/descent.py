@@ -1,14 +1,16 @@
 """The first stage: minibatches with Adam or Muon."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from spnode_core.samples import Problem
 from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, trainable
 from spnode_core.training.losses import training_loss
@@ -17,7 +19,6 @@ from spnode_core.training.optimisers import (
     learning_rate,
     weight_flags,
 )
-from spnode_core.training.samples import Problem
 from spnode_core.training.stages import State, first_state
 
 Leaves = list[Array]
@@ -55,7 +56,7 @@ class Descent:
         key: Source of the minibatches.
     """
 
-    name = "optimise"
+    name: Literal["optimise"] = "optimise"
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Descent:
 
     def learning_rate(self, iteration: int) -> float:
         """Learning rate at an iteration."""
-        return float(self._rate(iteration))
+        return float(np.asarray(self._rate(iteration)))
 
 
 def _compiled_validation(

@@ -22,6 +22,7 @@ import numpy as np
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import evaluate
+from spnode_core.samples import build_problem
 from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
 from spnode_core.surrogate import Surrogate, require_x64
 from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +31,6 @@ from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import Progress, Reporter, Stopped
-from spnode_core.training.samples import build_problem
 from spnode_core.training.stages import Drive, Record, State
 
 __all__ = ["Progress", "Run", "Stopped", "fit"]

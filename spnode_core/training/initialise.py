@@ -1,6 +1,10 @@
 """The untrained surrogate of a dataset: its signature, scalings and first weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,20 +60,6 @@ def signature_of(dataset: Dataset, spec: SurrogateSpec) -> Signature:
     )
 
 
-def skeleton_normaliser(spec: SurrogateSpec, signature: Signature) -> Normaliser:
-    """A normaliser of the right shapes, to be filled from an artifact."""
-
-    def scaling(names: tuple[str, ...]) -> Scaling:
-        return Scaling.skeleton([spec.normalisation[name] for name in names])
-
-    return Normaliser(
-        states=scaling(signature.states),
-        sums=Scaling.skeleton(["linear"] * len(spec.conserved)),
-        parameters=scaling(signature.parameters),
-        controls=scaling(signature.controls),
-    )
-
-
 def _normaliser(dataset: Dataset, spec: SurrogateSpec) -> Normaliser:
     def scaling(values: NDArray[np.float64], names: tuple[str, ...]) -> Scaling:
         if not names:
@@ -92,8 +82,9 @@ def _samples(dataset: Dataset) -> NDArray[np.float64]:
     return dataset.states[dataset.mask.all(axis=2)]
 
 
-def _columns(statistic: object, values: NDArray[np.float64]) -> tuple[float, ...]:
-    assert callable(statistic)
+def _columns(
+    statistic: Callable[[NDArray[np.float64]], Any], values: NDArray[np.float64]
+) -> tuple[float, ...]:
     return tuple(float(statistic(column)) for column in values.T if column.size)
 
 
@@ -104,6 +95,6 @@ def _principal_directions(
     assert spec.latent is not None
     if spec.autoencoder.kind == "none" or spec.latent >= len(dataset.names):
         return None
-    scaled = np.asarray(jax.vmap(scaling.normalise)(_samples(dataset)))
+    scaled = np.asarray(jax.vmap(scaling.normalise)(jnp.asarray(_samples(dataset))))
     _, vectors = np.linalg.eigh(scaled.T @ scaled)
     return np.ascontiguousarray(vectors[:, ::-1].T[: spec.latent])

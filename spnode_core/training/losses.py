@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from spnode_core.rollout import rollout
+from spnode_core.samples import Problem, Samples
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
-from spnode_core.training.samples import Problem, Samples
 
 
 def training_loss(

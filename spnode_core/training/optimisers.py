@@ -25,7 +25,10 @@ def create_optimiser(
         optimiser = optax.adam(rate, b2=0.99)
     else:
         numbers = [MuonDimensionNumbers() if w else None for w in is_weight]
-        optimiser = muon(rate, muon_weight_dimension_numbers=lambda _: numbers)
+        optimiser = muon(
+            rate,
+            muon_weight_dimension_numbers=lambda _: numbers,  # type: ignore[arg-type]
+        )
     if spec.clip is None:
         return optimiser
     return optax.chain(optax.clip_by_global_norm(spec.clip), optimiser)

@@ -9,11 +9,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from spnode_core.samples import Problem
 from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.training.descent import Leaves, Parts
 from spnode_core.training.losses import training_loss
-from spnode_core.training.samples import Problem
 from spnode_core.training.stages import State, first_state
 
 MOST_TRAJECTORIES = 256
@@ -49,7 +49,7 @@ class Polish:
         self.parts = Parts(cast_networks(surrogate, jnp.dtype(jnp.float64)))
         self.iterations = spec.polish_iterations
         self.validate_every = max(1, min(20, spec.polish_iterations // 5))
-        self.patience = _VALIDATIONS_WITHOUT_GAIN * self.validate_every
+        self.patience: int | None = _VALIDATIONS_WITHOUT_GAIN * self.validate_every
         self._problem, self._validation = problem, validation
         self._first, self._unravel = ravel_pytree(self.parts.trained)
         self._optimiser = optax.lbfgs(
@@ -115,13 +115,14 @@ class Polish:
                     grad=gradient,
                     value_fn=guarded,
                 )
+                is_finite = jnp.less(loss, _NOT_FINITE)
                 return State(
                     optax.apply_updates(state.parameters, updates),
                     optimiser,
                     iteration=state.iteration + 1,
                     loss_sum=state.loss_sum + loss,
                     counted=state.counted + 1,
-                    skipped=jnp.where(loss < _NOT_FINITE, 0, state.skipped + 1),
+                    skipped=jnp.where(is_finite, 0, state.skipped + 1),
                 )
 
             return jax.lax.fori_loop(0, count, iterate, state)

@@ -55,7 +55,11 @@ class Record:
 class Stage(Protocol):
     """One optimiser on one problem."""
 
-    name: Literal["optimise", "polish"]
+    @property
+    def name(self) -> Literal["optimise", "polish"]:
+        """What it is called in progress and history."""
+        ...
+
     iterations: int
     validate_every: int
     patience: int | None

@@ -1,0 +1,105 @@
+"""Fast, differentiable surrogates of stiff systems with proved stability.
+
+Names are loaded when they are first used, so ``import spnode_core`` imports no JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spnode_core.artifact import load, read_card, read_spec, save
+    from spnode_core.dataset import (
+        Dataset,
+        check_arrays,
+        load_dataset,
+        save_dataset,
+        summarise,
+    )
+    from spnode_core.errors import (
+        ArtifactError,
+        InvalidInput,
+        SpnodeError,
+        TrainingError,
+    )
+    from spnode_core.metrics import evaluate
+    from spnode_core.spec import (
+        ArtifactSpec,
+        Signature,
+        SplitSpec,
+        SurrogateSpec,
+        TrainingSpec,
+    )
+    from spnode_core.surrogate import Surrogate
+    from spnode_core.systems import generate
+    from spnode_core.timegrid import TimeGrid
+    from spnode_core.training.fit import Progress, Run, Stopped, fit
+
+_HOMES = {
+    "ArtifactError": "errors",
+    "ArtifactSpec": "spec",
+    "Dataset": "dataset",
+    "InvalidInput": "errors",
+    "Progress": "training.progress",
+    "Run": "training.fit",
+    "Signature": "spec",
+    "SplitSpec": "spec",
+    "SpnodeError": "errors",
+    "Stopped": "training.progress",
+    "Surrogate": "surrogate",
+    "SurrogateSpec": "spec",
+    "TimeGrid": "timegrid",
+    "TrainingError": "errors",
+    "TrainingSpec": "spec",
+    "check_arrays": "dataset",
+    "evaluate": "metrics",
+    "fit": "training.fit",
+    "generate": "systems",
+    "load": "artifact",
+    "load_dataset": "dataset",
+    "read_card": "artifact_file",
+    "read_spec": "artifact_file",
+    "save": "artifact",
+    "save_dataset": "dataset",
+    "summarise": "dataset",
+}
+
+__all__ = [
+    "ArtifactError",
+    "ArtifactSpec",
+    "Dataset",
+    "InvalidInput",
+    "Progress",
+    "Run",
+    "Signature",
+    "SplitSpec",
+    "SpnodeError",
+    "Stopped",
+    "Surrogate",
+    "SurrogateSpec",
+    "TimeGrid",
+    "TrainingError",
+    "TrainingSpec",
+    "check_arrays",
+    "evaluate",
+    "fit",
+    "generate",
+    "load",
+    "load_dataset",
+    "read_card",
+    "read_spec",
+    "save",
+    "save_dataset",
+    "summarise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,245 @@
+"""The container of a surrogate: one zip file that is checked before it is believed.
+
+::
+
+    manifest.json            format, version, SHA-256 of each other member
+    spec.json                an ``ArtifactSpec``: all that rebuilds the surrogate
+    parameters.safetensors   its arrays, by path in the tree
+    card.json                what is known about it
+    probe.safetensors        a recorded rollout that loading repeats
+
+Members are stored, not compressed, under fixed time stamps: equal surrogates give
+equal bytes, and the SHA-256 of the file is its identity. Nothing is unpickled, and
+nothing here imports JAX, so that a gateway can read spec and card.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from spnode_core.errors import ArtifactError
+from spnode_core.npz import EARLIEST
+from spnode_core.spec import SCHEMA_VERSION, ArtifactSpec
+
+FORMAT = "spnode surrogate"
+VERSION = 1
+MANIFEST = "manifest.json"
+SPEC, PARAMETERS = "spec.json", "parameters.safetensors"
+CARD, PROBE = "card.json", "probe.safetensors"
+MEMBERS = (SPEC, PARAMETERS, CARD, PROBE)
+
+_LIMITS = {
+    MANIFEST: 64 * 1024,
+    SPEC: 64 * 1024**2,
+    PARAMETERS: 1024**3,
+    CARD: 64 * 1024**2,
+    PROBE: 256 * 1024**2,
+}
+_LONGEST_HEADER = 4 * 1024**2
+_DTYPES = {"F32", "F64"}
+_ENCRYPTED = 0x1
+
+
+def read_spec(path: str | Path) -> ArtifactSpec:
+    """Read what a surrogate's file describes.
+
+    Raises:
+        ArtifactError: The file is damaged, forged or too new.
+    """
+    return parse_spec(read_members(path, (SPEC,))[SPEC])
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Read the card of a surrogate's file.
+
+    Raises:
+        ArtifactError: The file is damaged or forged.
+    """
+    return _parse_json(read_members(path, (CARD,))[CARD], CARD)
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal: the identity of an artifact.
+
+    Raises:
+        ArtifactError: There is no such file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{Path(path).name} cannot be read: {error}") from error
+
+
+def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
+    """Write the container atomically.
+
+    Args:
+        path: Where to.
+        members: Content of each of ``MEMBERS``.
+
+    Returns:
+        SHA-256 of the file, in hexadecimal.
+    """
+    hashes = {name: hashlib.sha256(members[name]).hexdigest() for name in MEMBERS}
+    manifest = {"format": FORMAT, "version": VERSION, "sha256": hashes}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(MANIFEST, EARLIEST), encode_json(manifest))
+        for name in MEMBERS:
+            archive.writestr(zipfile.ZipInfo(name, EARLIEST), members[name])
+    data = buffer.getvalue()
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_members(path: str | Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Read members, each verified against the manifest.
+
+    Raises:
+        ArtifactError: The file is damaged, forged or too new.
+    """
+    name = Path(path).name
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, name)
+            manifest = _parse_json(archive.read(MANIFEST), MANIFEST)
+            content = {member: archive.read(member) for member in names}
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
+        raise ArtifactError(f"{name} is no complete artifact: {error}") from error
+    _check_manifest(manifest, name)
+    for member, data in content.items():
+        found = hashlib.sha256(data).hexdigest()
+        if found != manifest["sha256"][member]:
+            raise ArtifactError(
+                f"{name}: {member} has SHA-256 {found}, but the manifest says "
+                f"{manifest['sha256'][member]}"
+            )
+    return content
+
+
+def _check_members(archive: zipfile.ZipFile, name: str) -> None:
+    found = [member.filename for member in archive.infolist()]
+    if sorted(found) != sorted((MANIFEST, *MEMBERS)):
+        raise ArtifactError(
+            f"{name} holds {sorted(found)[:8]}, not {sorted((MANIFEST, *MEMBERS))}"
+        )
+    for member in archive.infolist():
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if not is_stored or member.compress_size != member.file_size:
+            raise ArtifactError(f"{name}: {member.filename} is compressed, not stored")
+        if member.flag_bits & _ENCRYPTED:
+            raise ArtifactError(f"{name}: {member.filename} is encrypted")
+        if member.file_size > _LIMITS[member.filename]:
+            raise ArtifactError(
+                f"{name}: {member.filename} has {member.file_size} bytes, more than "
+                f"{_LIMITS[member.filename]}"
+            )
+
+
+def _check_manifest(manifest: dict[str, Any], name: str) -> None:
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{name} is not a {FORMAT}")
+    if manifest.get("version") != VERSION:
+        raise ArtifactError(
+            f"{name} has format version {manifest.get('version')!r}; this library "
+            f"reads version {VERSION}"
+        )
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or set(hashes) != set(MEMBERS):
+        raise ArtifactError(f"{name}: the manifest lacks the hash of a member")
+
+
+def parse_spec(data: bytes) -> ArtifactSpec:
+    """Validate a spec.json.
+
+    Raises:
+        ArtifactError: It is not one, or of a later schema.
+    """
+    content = _parse_json(data, SPEC)
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{SPEC} has schema version {content.get('schema_version')!r}; this "
+            f"library reads {SCHEMA_VERSION}"
+        )
+    try:
+        return ArtifactSpec.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{SPEC}: {place}: {first['msg']}") from error
+
+
+def encode_json(content: Any) -> bytes:
+    """JSON that is equal for equal content.
+
+    Raises:
+        ArtifactError: Something in it is no JSON, e.g. a NaN.
+    """
+    try:
+        text = json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"content that is no JSON: {error}") from error
+    return text.encode()
+
+
+def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays in safetensors form, equal for equal arrays."""
+    return save_tensors({k: np.ascontiguousarray(arrays[k]) for k in sorted(arrays)})
+
+
+def decode_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors member: float32 and float64 only, all finite.
+
+    Raises:
+        ArtifactError: Anything else.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_LONGEST_HEADER, len(data) - 8):
+        raise ArtifactError(f"{member}: a header of {length} bytes is not possible")
+    header = _parse_json(data[8 : 8 + length], member)
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        dtype = entry.get("dtype") if isinstance(entry, dict) else None
+        if dtype not in _DTYPES:
+            raise ArtifactError(
+                f"{member}: {name!r} has dtype {dtype!r}, not F32 or F64"
+            )
+    try:
+        arrays = load_tensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{member} cannot be read: {error}") from error
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ArtifactError(f"{member}: {name!r} holds a number that is not finite")
+    return arrays
+
+
+def _parse_json(data: bytes, member: str) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{member} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{member} is no JSON object")
+    return content
