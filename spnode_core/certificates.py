@@ -139,7 +139,7 @@ def _state_bounds(
     count = len(scaling.kinds)
     constraint = surrogate.constraint
     lower, upper = np.zeros(count), np.zeros(count)
-    free = np.array(constraint.free)
+    free = list(constraint.free)
     if isinstance(constraint, Positive):
         domain = surrogate.signature.domain
         upper = HEADROOM * np.asarray(scaling.offset + scaling.scale)
@@ -152,7 +152,7 @@ def _state_bounds(
                 limit = total / constraint.coefficients[row][i]
                 upper[i] = limit if i == group[-1] else min(upper[i], limit)
         return lower, upper
-    part = scaling.take(list(free))
+    part = scaling.take(constraint.free)
     with np.errstate(over="ignore"):
         lower[free] = np.asarray(part.restore(-jnp.asarray(outputs)))
         upper[free] = np.asarray(part.restore(jnp.asarray(outputs)))

@@ -85,7 +85,7 @@ class Conserving(AbstractConstraint):
         """Physical states."""
         matrix = np.array(self.coefficients)
         free, pivots = list(self.free), list(self.pivots)
-        known = scaling.take(free).restore(outputs)
+        known = scaling.take(self.free).restore(outputs)
         rest = np.linalg.inv(matrix[:, pivots]) @ (sums - matrix[:, free] @ known)
         empty = jnp.zeros(matrix.shape[1], known.dtype)
         return empty.at[np.array(free)].set(known).at[np.array(pivots)].set(rest)
@@ -162,7 +162,7 @@ def create_constraint(
     if positive:
         return _breaking(coefficients, rows, sizes)
     scaled = coefficients * sizes
-    _, triangle, order = scipy.linalg.qr(scaled, pivoting=True, mode="economic")
+    *_, triangle, order = scipy.linalg.qr(scaled, pivoting=True, mode="economic")
     diagonal = np.abs(np.diag(triangle))
     if len(rows) > count or diagonal.min() < 1e-12 * diagonal.max():
         raise InvalidInput(

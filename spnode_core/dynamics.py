@@ -1,7 +1,5 @@
 """The latent dynamics ``z' = A(p) z + f(z, u, p)``, without any time step."""
 
-from typing import Self
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -24,7 +22,7 @@ class Dynamics(eqx.Module):
     linear: AbstractLinearOperator
     nonlinear: AbstractNonlinearOperator
 
-    def prepared(self) -> Self:
+    def prepared(self) -> "Dynamics":
         """The dynamics with what does not change along a rollout worked out once."""
         return type(self)(self.linear, self.nonlinear.prepared())
 

@@ -1,8 +1,8 @@
 """Checks and shapes the inputs of a rollout against a surrogate's signature."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
@@ -42,7 +42,7 @@ def batched_inputs(
         )
     u = None
     if _wanted("controls", controls, signature.controls):
-        intervals = np.shape(control_times)
+        intervals = () if control_times is None else np.shape(control_times)
         if len(intervals) != 1:
             raise InvalidInput(
                 "control_times",
@@ -71,7 +71,7 @@ def _finite(field: str, value: ArrayLike | None) -> Float[Array, "..."]:
         array = jnp.asarray(value, jnp.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInput(field, found=repr(value)[:80], expected="numbers") from error
-    if not isinstance(array, jax.core.Tracer) and not bool(jnp.isfinite(array).all()):
+    if not isinstance(array, Tracer) and not bool(jnp.isfinite(array).all()):
         place = [int(i) for i in np.argwhere(~np.isfinite(np.asarray(array)))[0]]
         raise InvalidInput(
             f"{field}{place}",

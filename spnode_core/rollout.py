@@ -53,7 +53,7 @@ def rollout(
     controls: Float[Array, "batch interval control"] | None = None,
     *,
     latent: bool = False,
-) -> Float[Array, "batch time state"]:
+) -> Float[Array, "batch time column"]:
     """States of a batch of trajectories at the plan's output times.
 
     Args:
@@ -104,7 +104,7 @@ def _trajectory(
     controls: Float[Array, "interval control"],
     *,
     latent: bool,
-) -> Float[Array, "time state"]:
+) -> Float[Array, "time column"]:
     p = surrogate.normaliser.parameters.normalise(parameters)
     u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
     sums = surrogate.conserved_sums(x0)

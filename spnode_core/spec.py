@@ -243,7 +243,7 @@ class SurrogateSpec(Spec):
                     f"integrator {self.integrator!r} does not converge on the "
                     "relaxation form; use 'etd1', or another nonlinear kind"
                 )
-            if self.linear.kind not in ("modal", "hurwitz"):
+            if not isinstance(self.linear, ModalSpec | HurwitzSpec):
                 raise ValueError(
                     "nonlinear kind 'relaxation' needs an invertible, stable linear "
                     f"operator: 'modal' or 'hurwitz', not {self.linear.kind!r}"

@@ -1,14 +1,13 @@
 """The surrogate: encoder, latent dynamics, integrator, decoder and their scalings."""
 
 from functools import partial
-from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from spnode_core.autoencoder import (
     AbstractAutoencoder,
@@ -117,7 +116,7 @@ class Surrogate(eqx.Module):
         assert not isinstance(steps, DataStepsSpec)
         return TimeGrid.from_spec(steps)
 
-    def prepared(self) -> Self:
+    def prepared(self) -> "Surrogate":
         """The surrogate with what does not change along a rollout worked out once."""
         return eqx.tree_at(lambda s: s.dynamics, self, self.dynamics.prepared())
 
@@ -236,7 +235,7 @@ def trainable(surrogate: Surrogate) -> Surrogate:
     return eqx.tree_at(lambda s: s.normaliser, flags, fixed)
 
 
-def cast_networks(surrogate: Surrogate, dtype: jnp.dtype) -> Surrogate:
+def cast_networks(surrogate: Surrogate, dtype: DTypeLike) -> Surrogate:
     """The surrogate with its networks in another dtype; all else stays float64."""
 
     def is_network(node: object) -> bool:

@@ -157,7 +157,7 @@ class TimeGrid:
         """
         if self.uniform is not None:
             count = _steps_needed(np.ceil(end / self.uniform * (1 - _SAME_TIME)), end)
-            return np.arange(count + 1) * self.uniform
+            return np.arange(count + 1, dtype=np.float64) * self.uniform
         last, before = self.times[-1], self.times[-2]
         if end <= last * (1 + _SAME_TIME):
             needed = int(np.searchsorted(self.times, end * (1 - _SAME_TIME)))
@@ -170,7 +170,7 @@ class TimeGrid:
             width = last - before
             count = _steps_needed(np.ceil((end - last) / width), end)
             more = last + width * np.arange(1, count + 1)
-        return np.concatenate([self.times, more])
+        return np.concatenate([self.times, np.asarray(more, np.float64)])
 
     def plan(self, times: ArrayLike, control_times: ArrayLike | None = None) -> Plan:
         """The steps and remainders that give the states at ``times``.

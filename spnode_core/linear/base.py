@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spnode_core.integrators.phi import matrix_phi
+from spnode_core.integrators.phi import matrix_flow
 
 
 class AbstractPropagator(eqx.Module):
@@ -24,19 +24,20 @@ class AbstractPropagator(eqx.Module):
 
 
 class DensePropagator(AbstractPropagator):
-    """Stacked matrices ``phi_0(h A) .. phi_order(h A)``."""
+    """Stacked matrices ``e^{h A} - I, phi_1(h A) .. phi_order(h A)``."""
 
-    phis: Float[Array, "order latent latent"]
+    flow: Float[Array, "order latent latent"]
 
     def apply(
         self, order: int, vector: Float[Array, " latent"]
     ) -> Float[Array, " latent"]:
         """``phi_order(h A) v``."""
-        return self.phis[order] @ vector
+        product = self.flow[order] @ vector
+        return vector + product if order == 0 else product
 
     def relax(self, vector: Float[Array, " latent"]) -> Float[Array, " latent"]:
-        """``(I - e^{h A}) v``; exactly 0 at ``h = 0``."""
-        return vector - self.phis[0] @ vector
+        """``(I - e^{h A}) v``, without cancellation; exactly 0 at ``h = 0``."""
+        return -(self.flow[0] @ vector)
 
 
 class AbstractLinearOperator(eqx.Module):
@@ -61,7 +62,7 @@ class AbstractLinearOperator(eqx.Module):
             order: Highest phi function that will be applied.
             parameters: Normalised parameters, for operators that depend on them.
         """
-        return DensePropagator(matrix_phi(order, step * self.matrix(parameters)))
+        return DensePropagator(matrix_flow(order, step * self.matrix(parameters)))
 
     def apply(
         self,

@@ -1,7 +1,6 @@
 """What a nonlinear operator ``f(z, u, p)`` offers."""
 
 from abc import abstractmethod
-from typing import Self
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -18,7 +17,7 @@ class AbstractNonlinearOperator(eqx.Module):
             inputs: Latent variables, then controls, then parameters, dimensionless.
         """
 
-    def prepared(self) -> Self:
+    def prepared(self) -> "AbstractNonlinearOperator":
         """The operator with what does not change along a rollout worked out once."""
         return self
 

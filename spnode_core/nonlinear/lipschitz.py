@@ -1,7 +1,5 @@
 """The network whose Lipschitz constant is bounded by construction (paper, 7-8)."""
 
-from typing import Self
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -32,7 +30,7 @@ class LipschitzOperator(AbstractNonlinearOperator):
     constant: float = eqx.field(static=True)
     is_prepared: bool = eqx.field(static=True, default=False)
 
-    def prepared(self) -> Self:
+    def prepared(self) -> "LipschitzOperator":
         """The operator with its weights normalised, once per rollout."""
         if self.is_prepared:
             return self

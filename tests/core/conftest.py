@@ -1,0 +1,33 @@
+"""Numerical hygiene for the library's tests: x64, no silent rank promotion, shapes.
+
+Shape annotations are checked by beartype on every call in these tests.
+"""
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+install_import_hook(
+    [
+        f"spnode_core.{name}"
+        for name in (
+            "autoencoder",
+            "constraints",
+            "dynamics",
+            "integrators",
+            "linear",
+            "networks",
+            "nonlinear",
+            "normaliser",
+            "rollout",
+        )
+    ],
+    "beartype.beartype",
+)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)

@@ -1,0 +1,81 @@
+"""Scalings invert, and decoded states obey their sums and signs for any output."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spnode_core.constraints import HEADROOM, Positive, create_constraint
+from spnode_core.errors import InvalidInput
+from spnode_core.normaliser import choose_kind, fit_scaling
+
+NAMES = ("a", "b", "c", "d")
+DATA = np.array([[0.0, 1e-9, 1e-3, -2.0], [1.0, 3e-5, 1.1, 5.0]])
+SIZES = np.abs(DATA).max(axis=0)
+
+
+@pytest.mark.parametrize("kinds", [["linear"] * 4, ["linear", "log", "log", "asinh"]])
+def test_scaling_maps_the_data_to_one_and_back(kinds):
+    scaling = fit_scaling(DATA, kinds)
+    for row, edge in zip(DATA, (-1.0, 1.0), strict=True):
+        v = scaling.normalise(jnp.asarray(row))
+        np.testing.assert_allclose(v, edge, rtol=1e-12)
+        np.testing.assert_allclose(scaling.restore(v), row, rtol=1e-12, atol=1e-18)
+
+
+def test_a_tiny_species_is_scaled_like_any_other():
+    scaling = fit_scaling(1e-17 * DATA[:, :1])
+    np.testing.assert_allclose(scaling.normalise(jnp.array([5e-18])), [0.0], atol=1e-15)
+
+
+def test_a_column_that_never_moves_is_scaled_by_its_own_size():
+    scaling = fit_scaling(np.array([[3.0, 0.0], [3.0, 0.0]]))
+    np.testing.assert_array_equal(scaling.normalise(jnp.array([3.0, 0.0])), [0.0, 0.0])
+    np.testing.assert_allclose(scaling.normalise(jnp.array([6.0, 1.0])), [1.0, 1.0])
+
+
+def test_kinds_follow_the_data():
+    assert choose_kind(np.logspace(-9, 0, 50)) == "log"
+    assert choose_kind(np.linspace(0, 1, 50)) == "linear"
+    signed = np.concatenate([np.linspace(-1, 1, 100), [1e5]])
+    assert choose_kind(signed) == "asinh"
+    assert choose_kind(np.full(3, np.nan)) == "linear"
+
+
+def test_conserved_sums_hold_to_rounding_for_any_output():
+    sums = np.array([[1.0, 1.0, 1.0, 0.0], [0.0, 2.0, 0.0, -1.0]])
+    constraint = create_constraint(sums, positive=False, sizes=SIZES, names=NAMES)
+    scaling = fit_scaling(DATA, ["linear"] * 4)
+    wanted = jnp.array([1.05, -3.0])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        outputs = jnp.asarray(10 * rng.normal(size=len(constraint.free)))
+        x = constraint.states(outputs, wanted, scaling)
+        np.testing.assert_allclose(sums @ x, wanted, atol=1e-13 * np.abs(x).max())
+        free = np.array(constraint.free)
+        restored = scaling.take(constraint.free).restore(outputs)
+        np.testing.assert_allclose(x[free], restored)
+
+
+@pytest.mark.parametrize("kinds", [["linear"] * 4, ["linear"] * 3 + ["log"]])
+def test_positive_states_stay_positive_bounded_and_conserving(kinds):
+    data = np.abs(DATA) + 1e-12
+    sums = np.array([[1.0, 1.0, 1.0, 0.0]])
+    constraint = create_constraint(sums, positive=True, sizes=SIZES, names=NAMES)
+    assert isinstance(constraint, Positive)
+    assert constraint.groups == ((1, 0, 2),)
+    scaling = fit_scaling(data, kinds)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        outputs = jnp.asarray(30 * rng.normal(size=len(constraint.free)))
+        x = constraint.states(outputs, jnp.array([1.05]), scaling)
+        assert (x >= 0).all()
+        np.testing.assert_allclose(sums @ x, [1.05], rtol=1e-14)
+        assert x[1] <= HEADROOM * data[:, 1].max() * (1 + 1e-12)
+
+
+def test_sums_that_cannot_be_kept_are_refused():
+    both = np.array([[1.0, 1.0, 0.0, 0.0], [2.0, 2.0, 0.0, 0.0]])
+    with pytest.raises(InvalidInput, match="depend on each other"):
+        create_constraint(both, positive=False, sizes=SIZES, names=NAMES)
+    with pytest.raises(InvalidInput, match="disjoint sums with positive"):
+        create_constraint(both, positive=True, sizes=SIZES, names=NAMES)
