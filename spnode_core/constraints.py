@@ -7,6 +7,7 @@ taken from each initial state and the decoder spends one state on each of them.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,9 @@ def create_constraint(
     if positive:
         return _breaking(coefficients, rows, sizes)
     scaled = coefficients * sizes
-    *_, triangle, order = scipy.linalg.qr(scaled, pivoting=True, mode="economic")
+    # The return type depends on the arguments, which its stubs cannot say.
+    factors: Any = scipy.linalg.qr(scaled, pivoting=True, mode="economic")
+    triangle, order = factors[1], factors[2]
     diagonal = np.abs(np.diag(triangle))
     if len(rows) > count or diagonal.min() < 1e-12 * diagonal.max():
         raise InvalidInput(
