@@ -18,7 +18,7 @@ from spnode_core.samples import Problem, problem_on
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import TimeGrid
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 64
 Values = NDArray[np.float64]
 
 

@@ -118,7 +118,7 @@ def _compiled_descent(
     ) -> State:
         batch = _minibatch(problem, spec.batch, key, state.iteration)
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, fixed, batch)
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         updates, optimiser_state = optimiser.update(
             gradient, state.optimiser, state.parameters
         )

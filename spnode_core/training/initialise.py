@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from numpy.typing import NDArray
 
 from spnode_core.dataset import Dataset
@@ -24,13 +26,14 @@ def create_surrogate(dataset: Dataset, spec: SurrogateSpec, seed: int) -> Surrog
     """
     signature = signature_of(dataset, spec)
     normaliser = _normaliser(dataset, spec)
-    return Surrogate.create(
-        spec,
-        signature,
-        normaliser,
-        key=jax.random.key(seed),
-        basis=_principal_directions(dataset, spec, normaliser.states),
-    )
+    basis = _principal_directions(dataset, spec, normaliser.states)
+
+    @eqx.filter_jit
+    def create(normaliser: Normaliser, key: PRNGKeyArray) -> Surrogate:
+        return Surrogate.create(spec, signature, normaliser, key=key, basis=basis)
+
+    # Compiled as a whole: one by one its many small operations take seconds.
+    return create(normaliser, jax.random.key(seed))
 
 
 def signature_of(dataset: Dataset, spec: SurrogateSpec) -> Signature:

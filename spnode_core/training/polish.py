@@ -1,13 +1,19 @@
-"""The second stage: full-batch L-BFGS in float64."""
+"""The second stage: full-batch L-BFGS in float64.
+
+Each iteration evaluates loss and gradient once, at a trial point of a line search that
+takes the unit step first and brackets by doubling and halving until the weak Wolfe
+conditions hold. One place of evaluation compiles in a third of the time of nested
+searches, and any number of iterations can be a chunk.
+"""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from spnode_core.samples import Problem
 from spnode_core.spec import TrainingSpec
@@ -18,12 +24,28 @@ from spnode_core.training.stages import State, first_state
 
 MOST_TRAJECTORIES = 256
 """A full batch is at most so many trajectories; more cost time and gain nothing."""
+# 256 rows at once leave the cache: in tiles of 64 an evaluation takes half the time.
+_TILE = 64
 _MEMORY = 50
-_LINE_SEARCH_STEPS = 20
-_NOT_FINITE = 1e30
+_MOST_TRIALS = 25
+_DECREASE, _CURVATURE = 1e-4, 0.9
 _VALIDATIONS_WITHOUT_GAIN = 5
 
 Vector = Float[Array, " parameter"]
+Evaluate = Callable[[Vector], tuple[Float[Array, ""], Vector]]
+
+
+class Search(NamedTuple):
+    """Where the line search is: the last accepted point and the trial beyond it."""
+
+    memory: optax.OptState
+    loss: Float[Array, ""]
+    gradient: Vector
+    direction: Vector
+    step: Float[Array, ""]
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+    trials: Int[Array, ""]
 
 
 class Polish:
@@ -34,6 +56,10 @@ class Polish:
         spec: Number of iterations and loss.
         problem: At most ``MOST_TRAJECTORIES`` training trajectories.
         validation: Trajectories to choose the best parameters by.
+
+    Source:
+        Liu & Nocedal (1989), Math. Program. 45, 503-528 (L-BFGS); Lewis & Overton
+        (2013), Math. Program. 141, 135-163, Algorithm 2.6 (the line search).
     """
 
     name: Literal["polish"] = "polish"
@@ -52,19 +78,24 @@ class Polish:
         self.patience: int | None = _VALIDATIONS_WITHOUT_GAIN * self.validate_every
         self._problem, self._validation = problem, validation
         self._first, self._unravel = ravel_pytree(self.parts.trained)
-        self._optimiser = optax.lbfgs(
-            memory_size=_MEMORY,
-            linesearch=optax.scale_by_zoom_linesearch(
-                max_linesearch_steps=_LINE_SEARCH_STEPS,
-                initial_guess_strategy="one",
-            ),
-        )
+        self._memory = optax.scale_by_lbfgs(memory_size=_MEMORY)
         self._advance = jax.jit(self._iterations(spec), donate_argnums=0)
-        self._validate = jax.jit(self._loss_of(0.0))
+        self._validate = jax.jit(self._loss)
 
     def start(self) -> State:
-        """The state before the first iteration."""
-        return first_state(self._first, self._optimiser.init(self._first))
+        """The state before the first iteration: a trial at the first point itself."""
+        zero = jnp.zeros_like(self._first)
+        search = Search(
+            memory=self._memory.init(self._first),
+            loss=jnp.array(jnp.inf),
+            gradient=zero,
+            direction=zero,
+            step=jnp.array(0.0),
+            low=jnp.array(0.0),
+            high=jnp.array(jnp.inf),
+            trials=jnp.array(0),
+        )
+        return first_state(self._first, search)
 
     def surrogate(self, vector: Vector) -> Surrogate:
         """The surrogate of a parameter vector, networks in their own dtype again."""
@@ -85,64 +116,119 @@ class Polish:
     def learning_rate(self, iteration: int) -> None:
         """None: the line search finds the step."""
 
-    def _loss_of(
-        self, reconstruction: float
-    ) -> Callable[[Vector, Leaves, Problem], Float[Array, ""]]:
-        def loss(vector: Vector, fixed: Leaves, problem: Problem) -> Float[Array, ""]:
-            surrogate = self.parts.whole(self._unravel(vector), fixed)
-            return training_loss(surrogate, problem, reconstruction)
-
-        return loss
+    def _loss(
+        self,
+        vector: Vector,
+        fixed: Leaves,
+        problem: Problem,
+        reconstruction: float = 0.0,
+    ) -> Float[Array, ""]:
+        surrogate = self.parts.whole(self._unravel(vector), fixed)
+        return training_loss(surrogate, problem, reconstruction)
 
     def _iterations(self, spec: TrainingSpec) -> Callable[..., State]:
-        loss_of = self._loss_of(spec.reconstruction)
-
         def advance(
             state: State, fixed: Leaves, problem: Problem, count: Int[Array, ""]
         ) -> State:
-            guarded = _guarded(lambda vector: loss_of(vector, fixed, problem))
-            value_and_gradient = optax.value_and_grad_from_state(guarded)
+            def of_rows(
+                vector: Vector, rows: Problem
+            ) -> tuple[Float[Array, ""], Vector]:
+                loss = jax.value_and_grad(self._loss)
+                return loss(vector, fixed, rows, spec.reconstruction)
+
+            def evaluate(vector: Vector) -> tuple[Float[Array, ""], Vector]:
+                return _finite(*_in_tiles(lambda rows: of_rows(vector, rows), problem))
 
             def iterate(_: Int[Array, ""], state: State) -> State:
-                loss, gradient = value_and_gradient(
-                    state.parameters, state=state.optimiser
-                )
-                updates, optimiser = self._optimiser.update(
-                    gradient,
-                    state.optimiser,
-                    state.parameters,
-                    value=loss,
-                    grad=gradient,
-                    value_fn=guarded,
-                )
-                is_finite = jnp.less(loss, _NOT_FINITE)
-                return State(
-                    optax.apply_updates(state.parameters, updates),
-                    optimiser,
-                    iteration=state.iteration + 1,
-                    loss_sum=state.loss_sum + loss,
-                    counted=state.counted + 1,
-                    skipped=jnp.where(is_finite, 0, state.skipped + 1),
-                )
+                return _iteration(state, evaluate, self._memory)
 
             return jax.lax.fori_loop(0, count, iterate, state)
 
         return advance
 
 
-def _guarded(
-    loss: Callable[[Vector], Float[Array, ""]],
-) -> Callable[[Vector], Float[Array, ""]]:
-    """A loss that is large and flat where it or its gradient is not finite."""
+def _in_tiles(
+    evaluate: Callable[[Problem], tuple[Float[Array, ""], Vector]], problem: Problem
+) -> tuple[Float[Array, ""], Vector]:
+    """Mean of loss and gradient over the trajectories, some of them at a time."""
+    total = problem.samples.x0.shape[0]
+    tiles, rest = divmod(total, _TILE)
+    if tiles == 0 or (tiles == 1 and rest == 0):
+        return evaluate(problem)
+    index = jnp.arange(tiles * _TILE).reshape(tiles, _TILE)
+    losses, gradients = jax.lax.map(lambda i: evaluate(problem.rows(i)), index)
+    loss, gradient = losses.sum() * _TILE, gradients.sum(axis=0) * _TILE
+    if rest:
+        last_loss, last = evaluate(problem.rows(jnp.arange(tiles * _TILE, total)))
+        loss, gradient = loss + last_loss * rest, gradient + last * rest
+    return loss / total, gradient / total
 
-    def forward(vector: Vector) -> tuple[Float[Array, ""], Vector]:
-        value, gradient = jax.value_and_grad(loss)(vector)
-        good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
-        return jnp.where(good, value, _NOT_FINITE), jnp.where(good, gradient, 0.0)
 
-    def backward(gradient: Vector, factor: Float[Array, ""]) -> tuple[Vector]:
-        return (factor * gradient,)
+def _finite(
+    loss: Float[Array, ""], gradient: Vector
+) -> tuple[Float[Array, ""], Vector]:
+    """An infinite loss, which no search accepts, where anything is not finite."""
+    good = jnp.isfinite(loss) & jnp.isfinite(gradient).all()
+    return jnp.where(good, loss, jnp.inf), jnp.where(good, gradient, 0.0)
 
-    guarded = jax.custom_vjp(lambda vector: forward(vector)[0])
-    guarded.defvjp(forward, backward)
-    return guarded
+
+def _iteration(
+    state: State, evaluate: Evaluate, memory: optax.GradientTransformation
+) -> State:
+    search: Search = state.optimiser
+    trial = state.parameters + search.step * search.direction
+    loss, gradient = evaluate(trial)
+    slope = jnp.vdot(search.gradient, search.direction)
+    fell = loss <= search.loss + _DECREASE * search.step * slope
+    flattened = jnp.vdot(gradient, search.direction) >= _CURVATURE * slope
+    is_first = search.step == 0
+    accepted = jnp.isfinite(loss) & ((fell & flattened) | is_first)
+    gave_up = ~accepted & (search.trials + 1 >= _MOST_TRIALS)
+    moved = jnp.where(accepted, trial, state.parameters)
+    search = jax.lax.cond(
+        accepted | gave_up,
+        lambda: _next_direction(moved, search, loss, gradient, gave_up, memory),
+        lambda: _next_trial(search, fell),
+    )
+    return State(
+        moved,
+        search,
+        iteration=state.iteration + 1,
+        loss_sum=state.loss_sum + jnp.where(accepted, loss, search.loss),
+        counted=state.counted + 1,
+        skipped=jnp.where(jnp.isfinite(search.loss), 0, state.skipped + 1),
+    )
+
+
+def _next_direction(
+    point: Vector,
+    search: Search,
+    loss: Float[Array, ""],
+    gradient: Vector,
+    gave_up: Bool[Array, ""],
+    memory: optax.GradientTransformation,
+) -> Search:
+    """From an accepted point, or down the gradient without memory if none was found."""
+    loss = jnp.where(gave_up, search.loss, loss)
+    gradient = jnp.where(gave_up, search.gradient, gradient)
+    empty = memory.init(point)
+    kept = jax.tree.map(lambda a, b: jnp.where(gave_up, a, b), empty, search.memory)
+    scaled, kept = memory.update(gradient, kept, point)
+    return search._replace(
+        memory=kept,
+        loss=loss,
+        gradient=gradient,
+        direction=-jnp.asarray(scaled),
+        step=jnp.ones_like(search.step),
+        low=jnp.zeros_like(search.low),
+        high=jnp.full_like(search.high, jnp.inf),
+        trials=jnp.zeros_like(search.trials),
+    )
+
+
+def _next_trial(search: Search, fell: Bool[Array, ""]) -> Search:
+    """Halve the bracket where the step was too long, double it where too short."""
+    low = jnp.where(fell, search.step, search.low)
+    high = jnp.where(fell, search.high, search.step)
+    step = jnp.where(jnp.isfinite(high), (low + high) / 2, 2 * low)
+    return search._replace(step=step, low=low, high=high, trials=search.trials + 1)

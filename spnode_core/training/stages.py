@@ -135,12 +135,13 @@ class Drive:
         to_validation = stage.validate_every - record.iteration % stage.validate_every
         count = min(to_validation, stage.iterations - record.iteration)
         # The first chunk is one iteration: it compiles and is not timed.
-        affordable = 1 if self._each_s is None else max(1, int(CHUNK_S / self._each_s))
+        each = self._each_s
+        affordable = 1 if each is None else max(1, int(CHUNK_S / max(each, 1e-9)))
         count = min(count, affordable)
         started = time.monotonic()
         state = jax.block_until_ready(stage.advance(state, count))
         seconds = time.monotonic() - started
-        self._each_s = seconds / count if self._each_s is not None else CHUNK_S / 5
+        self._each_s = CHUNK_S / 5 if each is None else seconds / count
         record.iteration += count
         record.stage_seconds += seconds
         if int(state.skipped) >= _MOST_SKIPPED:
