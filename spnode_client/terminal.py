@@ -100,7 +100,10 @@ def follow(job: Job, *, quiet: bool = False) -> Any:
             return job.wait()
         with _Meter() as meter:
             for event in job.events():
-                meter.show(event.kind, event.data)
+                if event.kind == "metrics":
+                    meter.show(job.refresh().record.get("progress") or {})
+                else:
+                    meter.tell(event.kind, event.data)
         return job.wait()
     except KeyboardInterrupt:
         err.print(
@@ -135,28 +138,31 @@ class _Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, kind: str, data: Mapping[str, Any]) -> None:
-        inner = data.get("data") or {}
-        values = {**data, **inner}
-        stage = str(values.get("stage") or values.get("state") or "")
+    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Say what happened, or that the state changed."""
         message = str(data.get("message") or "")
-        done, total = values.get("iteration"), values.get("iterations")
-        note = _losses(values)
         if kind == "log" and message:
             err.print(f"  {_escape(message)}")
-            return
+        elif kind == "status":
+            self.show({"stage": (data.get("data") or {}).get("state") or message})
+
+    def show(self, progress: Mapping[str, Any]) -> None:
+        """Show how far it is."""
+        stage = str(progress.get("stage") or "running")
+        done, total = progress.get("iteration"), progress.get("iterations") or None
+        note = _losses(progress)
         if self._bar is not None:
             self._bar.update(
                 self._task,
-                description=stage or "running",
+                description=stage,
                 completed=done or 0,
                 total=total,
                 note=note,
             )
         elif stage != self._stage or time.monotonic() - self._spoken > PLAIN_EVERY_S:
             self._spoken = time.monotonic()
-            place = f" {done}/{total}" if total else ""
-            err.print(f"{stage}{place} {note}".rstrip())
+            place = f" {done} of {total}" if total else ""
+            err.print(f"{stage}{place}  {note}".rstrip())
         self._stage = stage
 
 

@@ -1,0 +1,73 @@
+"""Arrays on the wire."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spnode_client import Client, DomainWarning
+from spnode_client.arrays import pack, unpack
+from tests.client.conftest import Answer
+
+
+def test_float64_arrays_cross_the_wire_bit_for_bit():
+    values = np.random.default_rng(0).normal(size=(7, 5)) * 10.0 ** np.arange(5)
+    values[0, 0], values[0, 1] = np.nextafter(1, 2), 5e-324
+    assert unpack(pack({"x": values}))["x"].tobytes() == values.tobytes()
+
+
+def test_pickled_members_are_refused():
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        unpack(buffer.getvalue())
+
+
+def test_a_rollout_is_asked_and_answered_in_binary(server):
+    x = np.arange(6.0).reshape(2, 3)
+    members = {
+        "x": x,
+        "times": [1.0, 2.0],
+        "model": "mine",
+        "version": 4,
+        "digest": "ab",
+        "warnings": json.dumps(["the row lies outside"]),
+        "domain": json.dumps({"inside": [False]}),
+    }
+    kind = {"content-type": "application/x-npz"}
+    server.answers.append(Answer(200, pack(members), kind))
+    with (
+        Client(server.url) as client,
+        pytest.warns(DomainWarning, match="lies outside"),
+    ):
+        answer = client.rollout_record("mine", [1, 0, 0], [1, 2])
+    np.testing.assert_array_equal(answer.x, x)
+    assert (answer.model, answer.version, answer.digest) == ("mine", 4, "ab")
+    asked = unpack(server.asked[0].body)
+    assert asked["x0"].dtype == np.float64
+    assert str(asked["model"]) == "mine"
+
+
+def test_times_given_as_a_rule_are_sent_as_json(server):
+    members = {"x": [[1.0]], "times": [1.0], "model": "m", "version": 1, "digest": ""}
+    kind = {"content-type": "application/x-npz"}
+    server.answers.append(Answer(200, pack(members), kind))
+    rule = {"start": 1.0, "stop": 10.0, "count": 3, "spacing": "log"}
+    with Client(server.url) as client:
+        client.rollout("m", np.array([1.0]), rule)
+    assert json.loads(server.asked[0].body)["times"] == rule
+
+
+def test_the_client_loads_no_jax_and_no_pydantic():
+    code = (
+        "import sys, spnode_client; "
+        "print([m for m in ('jax', 'pydantic', 'scipy', 'spnode_core')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,128 @@
+"""The client's command line without a service: parsing, exit codes, files."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from spnode_client.cli import make_app
+from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
+from spnode_client.commands.train import parse_conserved
+from spnode_client.connection import Connection
+from spnode_client.records import Rollout
+from spnode_client.terminal import UsageError
+from tests.client.conftest import Answer
+
+
+def run(*arguments, **environment):
+    code = "from spnode_client.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin", **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mass=y1+y2+y3", ("mass", {"y1": 1, "y2": 1, "y3": 1})),
+        ("q = 2*a - 1e-3*b", ("q", {"a": 2, "b": -1e-3})),
+        ("m=-a", ("m", {"a": -1})),
+    ],
+)
+def test_a_conserved_sum_is_read_from_its_formula(text, expected):
+    assert parse_conserved(text) == expected
+
+
+@pytest.mark.parametrize("text", ["mass", "mass=", "=a+b", "m=2*", "m=a+", "m=+*a"])
+def test_a_formula_that_is_none_is_wrong_usage(text):
+    with pytest.raises(UsageError, match="expected"):
+        parse_conserved(text)
+
+
+def test_times_are_lists_or_spacings():
+    np.testing.assert_array_equal(parse_times("1,2.5"), [1, 2.5])
+    np.testing.assert_allclose(parse_times("log:1e-5:1e5:11"), 10.0 ** np.arange(-5, 6))
+    np.testing.assert_allclose(parse_times("linear:0:1:3"), [0, 0.5, 1])
+    for text in ("log:1:2", "cubic:0:1:3", "a,b", ""):
+        with pytest.raises(UsageError, match="--times"):
+            parse_times(text)
+
+
+def test_initial_conditions_are_written_out_or_in_a_file(tmp_path):
+    np.testing.assert_array_equal(parse_rows("1,0,0", "--x0"), [1, 0, 0])
+    np.testing.assert_array_equal(parse_rows("1,0;0,1", "--x0"), [[1, 0], [0, 1]])
+    np.save(tmp_path / "x0.npy", np.eye(2))
+    np.testing.assert_array_equal(
+        parse_rows(str(tmp_path / "x0.npy"), "--x0"), np.eye(2)
+    )
+    for text in ("1,zero", "1,2;3", str(tmp_path / "missing.npy")):
+        with pytest.raises(UsageError, match="--x0"):
+            parse_rows(text, "--x0")
+
+
+def test_a_written_rollout_reads_back_exactly(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 3, 2))
+    answer = Rollout(x, np.array([0.1, 1.0, 10.0]), "m", 1, "")
+    write_rollout(answer, ["a", "b"], tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        np.testing.assert_array_equal(file["states"], x)
+    write_rollout(answer, ["a", "b"], tmp_path / "x.csv")
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0] == "trajectory,time,a,b"
+    assert [float(cell) for cell in lines[-1].split(",")] == [1, 10.0, *x[1, 2]]
+    with pytest.raises(UsageError, match=r"\.csv or \.npz"):
+        write_rollout(answer, ["a", "b"], tmp_path / "x.txt")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npz", "x.csv"}
+
+
+def test_the_key_of_an_embedded_stack_goes_nowhere_else(monkeypatch):
+    monkeypatch.delenv("SPNODE_URL", raising=False)
+    monkeypatch.delenv("SPNODE_KEY", raising=False)
+
+    def embedded():
+        return "http://127.0.0.1:8123", "secret"
+
+    with Connection(embedded=embedded).client() as client:
+        assert client.url == "http://127.0.0.1:8123"
+        assert client.transport.http.headers["authorization"] == "Bearer secret"
+    with Connection(url="http://127.0.0.1:9", embedded=embedded).client() as client:
+        assert "authorization" not in client.transport.http.headers
+
+
+def test_wrong_usage_ends_with_2_and_failure_with_1():
+    assert run("train").returncode == 2
+    assert run("train", "missing.npz").returncode == 2
+    refused = run("--url", "http://127.0.0.1:9", "jobs", "list")
+    assert refused.returncode == 1
+    assert "no answer from http://127.0.0.1:9" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_json_output_is_one_document(server):
+    server.answers.append(Answer(200, json.dumps({"data": [], "next": None}).encode()))
+    done = run("jobs", "list", "--json", SPNODE_URL=server.url)
+    assert json.loads(done.stdout) == []
+
+
+def test_every_command_has_an_example_in_its_help():
+    commands = [
+        ("train",),
+        ("rollout",),
+        ("export",),
+        *(("jobs", name) for name in ("list", "show", "follow", "cancel", "retry")),
+        *(("models", name) for name in ("list", "show", "card", "alias", "delete")),
+        *(("datasets", name) for name in ("upload", "make", "list", "show", "delete")),
+        *(("keys", name) for name in ("create", "list", "revoke")),
+    ]
+    for command in commands:
+        done = CliRunner().invoke(make_app(), [*command, "--help"])
+        assert done.exit_code == 0, command
+        assert "Example: spnode" in done.stdout, command
+        assert "--json" in done.stdout, command
