@@ -24,12 +24,13 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from services.blobs import Blobs
+from services.blobs import Blobs, Damaged
 from services.rollouts.operations import OPERATIONS
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
 from services.settings import Settings
 from spnode_core import artifact
+from spnode_core.errors import ArtifactError
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
 
@@ -79,7 +80,7 @@ class Model:
     tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
     compiled: set[tuple[Shape, int]] = field(default_factory=set)
     plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
-    unproven: list[tuple[Shape, Plan]] = field(default_factory=list)
+    unproven: list[tuple[Shape, Plan, int]] = field(default_factory=list)
 
     @functools.cached_property
     def grid(self) -> TimeGrid:
@@ -143,7 +144,7 @@ class Engine:
         shape = _shape(operation, plan, by_row)
         if shape not in model.tiles:
             model.tiles[shape] = TILES[-1:]
-            model.unproven.append((shape, plan))
+            model.unproven += [(shape, plan, tile) for tile in TILES[:-1]]
         results = self._computed(model, shape, plan, by_row, model.tiles[shape])
         for name in ("x", "z", "tangents"):
             if name in results:
@@ -151,34 +152,31 @@ class Engine:
         return results
 
     def warm(self, digest: str) -> None:
-        """Load a version, compile and prove the rollouts that most callers ask for."""
+        """Load a version and compile the rollouts that most callers ask for.
+
+        Their smaller tiles are left to ``idle``.
+        """
         model = self._resident.get(digest)
         probe = _probe(model)
         own = probe["times"]
         # The own grid, its end alone, and as many times off the grid.
         for times in (own, own[-1:], own * _OFF_GRID):
             self.run("rollout", digest, probe | {"times": times})
-        while self._prove(model):
-            pass
 
     def idle(self) -> bool:
-        """Prove the smaller tiles of one shape; whether there was one to prove."""
-        return any(self._prove(model) for model in self._resident.models)
+        """Try one smaller tile of one shape; whether there was one to try."""
+        for model in self._resident.models:
+            if model.unproven:
+                self._prove(model, *model.unproven.pop(0))
+                return True
+        return False
 
-    def _prove(self, model: Model) -> bool:
-        """Admit the tiles that give one shape the same bits as the largest does."""
-        if not model.unproven:
-            return False
-        shape, plan = model.unproven.pop(0)
+    def _prove(self, model: Model, shape: Shape, plan: Plan, tile: int) -> None:
+        """Admit a tile if it gives a shape the same bits as the largest does."""
         rows = _random_rows(model, shape)
         whole = self._computed(model, shape, plan, rows, TILES[-1:])
-        proven = [
-            tile
-            for tile in TILES[:-1]
-            if _same_bits(whole, self._computed(model, shape, plan, rows, (tile,)))
-        ]
-        model.tiles[shape] = (*proven, TILES[-1])
-        return True
+        if _same_bits(whole, self._computed(model, shape, plan, rows, (tile,))):
+            model.tiles[shape] = tuple(sorted({*model.tiles[shape], tile}))
 
     def _computed(
         self,
@@ -223,7 +221,10 @@ class Engine:
         with tempfile.TemporaryDirectory(prefix="spnode-") as folder:
             path = Path(folder) / "artifact.spnode"
             self._blobs.download(f"artifacts/{digest}", path)
-            surrogate = artifact.load(path, digest=digest)
+            try:
+                surrogate = artifact.load(path, digest=digest)
+            except ArtifactError as error:
+                raise Damaged(f"artifact {digest} cannot be served: {error}") from error
         arrays, static = eqx.partition(surrogate, eqx.is_array)
         arrays = jax.device_put(arrays)
         size = sum(leaf.nbytes for leaf in jax.tree_util.tree_leaves(arrays))

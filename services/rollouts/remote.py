@@ -25,6 +25,7 @@ from typing import Any
 
 import redis
 
+from services.blobs import Damaged
 from services.errors import DeadlinePassed, NotFound, ServiceError, Unavailable
 from services.identity import new_id
 from services.queue import Queue, redis_client
@@ -32,7 +33,7 @@ from services.rollouts.executor import AbstractEngine, AbstractExecutor, Batch
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
 from services.settings import Settings
-from spnode_core.errors import ArtifactError, InvalidInput
+from spnode_core.errors import InvalidInput
 
 LEASE_S = 5.0
 """A worker that has not renewed for this long counts as dead."""
@@ -271,8 +272,10 @@ def _error_fields(error: Exception) -> dict[str, str]:
         }
     if isinstance(error, NotFound):
         return {"kind": "missing", "what": error.kind, "name": error.name}
-    if isinstance(error, (ServiceError, ArtifactError)):
-        return {"kind": "unavailable", "message": str(error)}
+    if isinstance(error, Damaged):
+        return {"kind": "damaged", "message": error.message}
+    if isinstance(error, ServiceError):
+        return {"kind": "unavailable", "message": error.message}
     return {"kind": "other", "message": f"{type(error).__name__}: {error}"}
 
 
@@ -284,6 +287,8 @@ def _error_of(fields: dict[str, str]) -> Exception:
             )
         case "missing":
             return NotFound(fields["what"], fields["name"])
+        case "damaged":
+            return Damaged(fields["message"])
         case "unavailable":
             return Unavailable(fields["message"])
     return RuntimeError(f"a rollout worker failed: {fields['message']}")

@@ -1,0 +1,43 @@
+import pytest
+
+from tests.api.deployment import deployed
+
+
+@pytest.fixture(scope="session")
+def data():
+    """A data folder with three models, and Valkey."""
+    with deployed(models=("small", "mixed", "forced")) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def deployment(data):
+    """A gateway with the inline executor."""
+    return data.start_gateway()
+
+
+@pytest.fixture(scope="session")
+def queue_deployment(deployment):
+    """A gateway with the queue executor on the same data, and one rollout worker."""
+    # After the inline gateway, whose compilations it finds in the cache.
+    deployment.start("worker", "worker", "--rollouts")
+    return deployment.start_gateway("queue-gateway", executor="queue")
+
+
+@pytest.fixture(scope="session")
+def client(deployment):
+    with deployment.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["inline", "queue"])
+def served(request):
+    """Each kind of deployment."""
+    name = "deployment" if request.param == "inline" else "queue_deployment"
+    return request.getfixturevalue(name)
+
+
+@pytest.fixture
+def caller(served):
+    with served.client() as client:
+        yield client

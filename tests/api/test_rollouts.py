@@ -1,0 +1,290 @@
+import io
+import json
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.core.models import GRID, random_states
+
+TIMES = np.geomspace(2e-3, 900.0, 7)
+
+
+def npz(**members):
+    buffer = io.BytesIO()
+    np.savez(buffer, **members)
+    return buffer.getvalue()
+
+
+def unpack(response):
+    assert response.headers["content-type"] == "application/x-npz"
+    with np.load(io.BytesIO(response.content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def post(client, path="/v1/rollout", **body):
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def scaled(x):
+    """States of order one; the second is some 1e-5."""
+    return np.asarray(x) / np.array([1.0, 4e-5, 1.1])
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("small", 1e-12), ("mixed", 1e-5)])
+def test_a_rollout_is_that_of_the_library(served, caller, name, tolerance):
+    x0 = random_states(5)
+    answer = post(caller, model=name, x0=x0.tolist(), times=TIMES.tolist())
+    expected = served.surrogates[name].rollout(x0, TIMES)
+    np.testing.assert_allclose(
+        scaled(answer["x"]), scaled(expected), atol=tolerance, rtol=0
+    )
+    assert answer["model"] == name
+    assert answer["version"] == 1
+    np.testing.assert_array_equal(answer["times"], TIMES)
+
+
+def test_one_state_gives_one_trajectory_with_the_same_bits(client):
+    x0 = random_states(40)
+    many = post(client, model="small", x0=x0.tolist(), times=TIMES.tolist())
+    for row in (0, 17, 39):
+        one = post(client, model="small", x0=x0[row].tolist(), times=TIMES.tolist())
+        assert one["x"] == many["x"][row]
+
+
+@pytest.mark.parametrize("name", ["small", "mixed"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 9, 33])
+def test_bits_do_not_depend_on_the_size_of_the_batch(caller, name, rows):
+    x0 = random_states(70, seed=4)
+    whole = post(caller, model=name, x0=x0.tolist(), times=GRID[1:].tolist())
+    part = post(
+        caller, model=name, x0=x0[70 - rows :].tolist(), times=GRID[1:].tolist()
+    )
+    assert part["x"] == whole["x"][70 - rows :]
+
+
+def test_both_executors_give_the_same_bits(deployment, queue_deployment):
+    body = {"model": "mixed", "x0": random_states(11).tolist(), "times": [0.5, 70.0]}
+    with deployment.client() as here, queue_deployment.client() as there:
+        assert post(here, **body)["x"] == post(there, **body)["x"]
+
+
+def test_npz_and_json_round_trip_the_same_numbers(client):
+    x0 = random_states(6)
+    text = post(client, model="small", x0=x0.tolist(), times=TIMES.tolist())
+    response = client.post(
+        "/v1/rollout",
+        content=npz(model="small", x0=x0, times=TIMES, outputs='{"domain": true}'),
+        headers={"content-type": "application/x-npz", "accept": "application/x-npz"},
+    )
+    members = unpack(response)
+    np.testing.assert_array_equal(members["x"], np.array(text["x"]))
+    assert str(members["model"]) == "small"
+    assert int(members["version"]) == 1
+    assert json.loads(str(members["domain"]))["inside"] == text["domain"]["inside"]
+
+
+def test_times_may_be_a_rule(client):
+    rule = {"start": 1e-3, "stop": 1e3, "count": 13, "spacing": "log"}
+    by_rule = post(client, model="small", x0=[0.5, 1e-5, 0.5], times=rule)
+    by_list = post(client, model="small", x0=[0.5, 1e-5, 0.5], times=by_rule["times"])
+    assert by_rule["x"] == by_list["x"]
+    np.testing.assert_allclose(by_rule["times"], GRID[1:], rtol=1e-14)
+
+
+def test_a_value_does_not_depend_on_other_times(client):
+    x0 = random_states(3).tolist()
+    all_of_them = post(client, model="small", x0=x0, times=TIMES.tolist())
+    final = post(
+        client,
+        model="small",
+        x0=x0,
+        times=TIMES.tolist(),
+        outputs={"times": "final"},
+    )
+    assert np.shape(final["x"]) == (3, 3)
+    assert final["times"] == [TIMES[-1]]
+    np.testing.assert_allclose(
+        scaled(final["x"]), scaled(all_of_them["x"])[:, -1], atol=1e-13
+    )
+
+
+def test_outputs_may_be_some_states_and_the_latent(client):
+    x0 = random_states(2).tolist()
+    whole = post(client, model="small", x0=x0, times=[1.0, 2.0])
+    part = post(
+        client,
+        model="small",
+        x0=x0,
+        times=[1.0, 2.0],
+        outputs={"states": ["c", "a"], "latent": True},
+    )
+    np.testing.assert_array_equal(part["x"], np.array(whole["x"])[:, :, [2, 0]])
+    assert np.shape(part["z"]) == (2, 2, 5)
+
+
+def test_rows_outside_the_training_domain_are_said(client):
+    answer = post(
+        client,
+        model="small",
+        x0=[[0.5, 1e-5, 0.5], [0.5, 1e-5, 3.0]],
+        times=[1.0, 2e3],
+        outputs={"domain": True},
+    )
+    assert answer["domain"]["inside"] == [False, False]
+    assert len(answer["warnings"]) == 2
+    named = {each.get("name", each["field"]) for each in answer["domain"]["outside"]}
+    assert named == {"c", "mass", "times"}
+
+
+def test_short_form_is_the_same_handler(client):
+    body = {"model": "small@latest", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+    assert post(client, "/rollout", **body) == post(client, "/v1/rollout", **body)
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_vjp_is_the_gradient_of_the_library(served, caller, final):
+    x0 = random_states(3)
+    shape = (3, 3) if final else (3, len(TIMES), 3)
+    weights = np.random.default_rng(1).normal(size=shape)
+    answer = post(
+        caller,
+        "/v1/rollout/vjp",
+        model="small",
+        x0=x0.tolist(),
+        times=TIMES.tolist(),
+        outputs={"times": "final" if final else "all"},
+        cotangents=weights.tolist(),
+    )
+    surrogate = served.surrogates["small"]
+
+    def objective(x0):
+        x = surrogate.rollout(x0, TIMES)
+        return (weights * (x[:, -1] if final else x)).sum()
+
+    expected = np.asarray(jax.grad(objective)(x0))
+    scale = np.abs(expected).max(axis=0)
+    np.testing.assert_allclose(
+        np.array(answer["vjp"]["x0"]) / scale, expected / scale, atol=1e-10
+    )
+
+
+def test_derivatives_of_parameters_and_controls_pair_up(caller):
+    """<w, J v> = <J^T w, v>, with one parameter vector shared by all rows."""
+    draws = np.random.default_rng(3)
+    common = {
+        "model": "forced",
+        "x0": random_states(4).tolist(),
+        "times": [0.3, 5.0, 60.0],
+        "parameters": [1.3],
+        "controls": draws.uniform(-1, 1, (4, 2, 2)).tolist(),
+        "control_times": [0.0, 2.0],
+    }
+    weights = draws.normal(size=(4, 3, 3))
+    tangents = {
+        "x0": (draws.normal(size=(4, 3)) * [1.0, 4e-5, 1.1]).tolist(),
+        "parameters": [0.7],
+        "controls": draws.normal(size=(4, 2, 2)).tolist(),
+    }
+    forward = post(caller, "/v1/rollout/jvp", **common, tangents=tangents)
+    reverse = post(caller, "/v1/rollout/vjp", **common, cotangents=weights.tolist())
+    assert np.shape(reverse["vjp"]["parameters"]) == (1,)
+    assert forward["x"] == reverse["x"]
+    left = (weights * forward["jvp"]).sum()
+    right = sum(
+        (np.array(reverse["vjp"][name]) * tangents[name]).sum() for name in tangents
+    )
+    assert left == pytest.approx(right, rel=1e-10)
+
+
+def test_a_controlled_rollout_is_that_of_the_library(deployment, client):
+    x0 = random_states(2)
+    controls = [[0.5, -0.5], [1.0, 0.0]]
+    answer = post(
+        client,
+        model="forced",
+        x0=x0.tolist(),
+        times=[1.0, 3.0],
+        parameters=[1.0],
+        controls=controls,
+        control_times=[0.0, 1.5],
+    )
+    expected = deployment.surrogates["forced"].rollout(
+        x0,
+        np.array([1.0, 3.0]),
+        parameters=np.array([1.0]),
+        controls=np.array(controls),
+        control_times=np.array([0.0, 1.5]),
+    )
+    np.testing.assert_allclose(scaled(answer["x"]), scaled(expected), atol=1e-12)
+
+
+def test_a_row_that_leaves_the_finite_range_is_named(caller):
+    body = {
+        "model": "small",
+        "x0": [[0.5, 1e-5, 0.5], [1e308, 1e308, 1e308]],
+        "times": [1.0, 2.0],
+    }
+    response = caller.post("/v1/rollout", json=body)
+    assert response.status_code == 422
+    problem = response.json()
+    assert problem["code"] == "rollout_failed"
+    assert problem["errors"][0]["pointer"] == "/x0/1"
+    assert "1.0" in problem["detail"]
+    masked = post(caller, **body, on_error="mask")
+    assert masked["x"][1] is None
+    assert masked["rows"] == [{"row": 1, "code": "rollout_failed", "time": 1.0}]
+    assert np.isfinite(masked["x"][0]).all()
+
+
+def test_many_callers_at_once_get_their_own_answers(served):
+    from concurrent.futures import ThreadPoolExecutor
+
+    x0 = random_states(48)
+    expected = np.asarray(served.surrogates["small"].rollout(x0, TIMES))
+    with served.client() as client, ThreadPoolExecutor(16) as pool:
+
+        def one(row):
+            answer = post(
+                client, model="small", x0=x0[row].tolist(), times=TIMES.tolist()
+            )
+            return answer["x"]
+
+        found = list(pool.map(one, range(48)))
+    np.testing.assert_allclose(scaled(found), scaled(expected), atol=1e-12)
+
+
+def test_large_bodies_are_answered_too(client):
+    x0 = random_states(3000)
+    response = client.post(
+        "/v1/rollout",
+        json={"model": "small", "x0": x0.tolist(), "times": [1.0, 5.0, 9.0]},
+        headers={"accept": "application/x-npz"},
+    )
+    assert unpack(response)["x"].shape == (3000, 3, 3)
+
+
+def test_an_expired_deadline_is_a_problem(client):
+    began = time.monotonic()
+    response = client.post(
+        "/v1/rollout",
+        json={"model": "small", "x0": [0.5, 1e-5, 0.5], "times": [1.0]},
+        headers={"request-timeout": "0.000001"},
+    )
+    assert response.status_code == 504
+    assert response.json()["code"] == "deadline_passed"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "0", "nan", "1e9"])
+def test_a_deadline_that_is_none_is_refused(client, given):
+    response = client.post(
+        "/v1/rollout",
+        json={"model": "small", "x0": [0.5, 1e-5, 0.5], "times": [1.0]},
+        headers={"request-timeout": given},
+    )
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/Request-Timeout"
