@@ -125,12 +125,18 @@ class Leases:
         return bool(row["cancel_requested"])
 
     def is_cancel_requested(self, claim: Claim) -> bool:
-        """Whether the caller asked to cancel, or the job is no longer this claim's."""
+        """Whether the caller asked to cancel: a look that writes nothing.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
         table = tables.jobs
-        query = sa.select(table.c.cancel_requested, table.c.token)
+        query = sa.select(table.c.cancel_requested).where(_held(claim))
         with self.database.reading() as connection:
-            row = connection.execute(query.where(table.c.id == claim.job.id)).one()
-        return bool(row.cancel_requested) or row.token != claim.token
+            flag = connection.execute(query).scalar_one_or_none()
+        if flag is None:
+            raise _lost(claim.job.id)
+        return bool(flag)
 
     def guard(self, connection: sa.Connection, claim: Claim) -> None:
         """Check the claim and lock the row, first in a transaction that publishes.
@@ -251,12 +257,9 @@ class Leases:
     ) -> sa.RowMapping:
         table = tables.jobs
         until = instant(self.clock()) + self.lease
-        mine = sa.and_(
-            table.c.id == claim.job.id,
-            table.c.state == "running",
-            table.c.token == claim.token,
+        update = (
+            sa.update(table).where(_held(claim)).values(lease_until=until, **values)
         )
-        update = sa.update(table).where(mine).values(lease_until=until, **values)
         row = connection.execute(update.returning(*table.c)).mappings().one_or_none()
         if row is None:
             raise _lost(claim.job.id)
@@ -352,6 +355,15 @@ def _claimed(worker: str, until: datetime) -> dict[str, Any]:
         "lease_owner": worker,
         "lease_until": until,
     }
+
+
+def _held(claim: Claim) -> sa.ColumnElement[bool]:
+    table = tables.jobs
+    return sa.and_(
+        table.c.id == claim.job.id,
+        table.c.state == "running",
+        table.c.token == claim.token,
+    )
 
 
 def _lease_end(connection: sa.Connection, id: str) -> datetime | None:

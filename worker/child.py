@@ -27,16 +27,16 @@ _NO_PARENT = 70
 
 
 def fork_server() -> ForkServerContext:
-    """Return the context that children start from, its server running.
+    """Return the context that children start from, its server running and loaded.
 
-    Call it before the process has threads, so that the server is up when the first job
-    comes.
+    Call it before the process has threads. It returns when a first child has come and
+    gone, so that a job does not wait for the imports while its lease runs.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
-    from multiprocessing.forkserver import ensure_running
-
-    ensure_running()
+    first = context.Process(target=os.getpid, name="first")
+    first.start()
+    first.join()
     return context
 
 

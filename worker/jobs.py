@@ -20,6 +20,7 @@ from services.leases import CancelRequested, Claim
 from services.training.files import ARTIFACT, CHECKPOINT, DATASET
 from services.versions import ARTIFACTS
 from worker.context import Context
+from worker.keeper import Keeper
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
 
 log = logging.getLogger("spnode.worker")
@@ -41,10 +42,7 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
         return
     log.info("job %s: attempt %d", id, claim.job.attempt)
     try:
-        _attempt(context, server, claim)
-    except CancelRequested:
-        context.leases.cancel(claim)
-        log.info("job %s: cancelled", id)
+        _attempt_or_cancel(context, server, claim)
     except LeaseLost as error:
         log.warning("job %s: %s", id, error)
     except Unavailable as error:
@@ -56,19 +54,30 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
         _crash(context, claim, error)
 
 
+def _attempt_or_cancel(
+    context: Context, server: ForkServerContext, claim: Claim
+) -> None:
+    try:
+        _attempt(context, server, claim)
+    except CancelRequested:
+        context.leases.cancel(claim)
+        log.info("job %s: cancelled", claim.job.id)
+
+
 def _crash(context: Context, claim: Claim, error: Exception) -> None:
     with contextlib.suppress(LeaseLost, Unavailable):
         context.leases.crash(claim, f"{type(error).__name__}: {error}"[:2000])
 
 
 def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> None:
-    with _folder(context, claim) as folder:
+    with _folder(context, claim) as folder, Keeper(context, claim) as keeper:
         try:
             _fetch(context, claim, folder)
         except (NotFound, Damaged) as error:
             context.leases.fail(claim, as_dict(error))
             return
-        supervisor = Supervisor(context, server, claim, folder)
+        keeper.check()
+        supervisor = Supervisor(context, server, claim, keeper, folder)
         ending = supervisor.run()
         supervisor.flush()
         _end(context, claim, folder, ending)

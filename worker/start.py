@@ -91,6 +91,18 @@ def _add_job_task(
         run_job(context, server, id)
 
 
+def _prepare_jax(settings: Settings) -> None:
+    """Set what JAX reads from the environment, which children inherit."""
+    defaults = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{settings.memory_fraction}",
+        # An attempt that goes on after a crash need not compile again.
+        "JAX_COMPILATION_CACHE_DIR": str(settings.data_folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m worker", description="Runs the jobs of spnode, or its rollouts."

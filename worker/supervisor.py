@@ -1,8 +1,8 @@
-"""The parent's side of a running job: the lease, the child, and how it ends.
+"""The parent's side of a running child: what it tells, and how it ends.
 
 ::
 
-    child ──progress, log──▶ heartbeat (renews the lease, writes events)
+    child ──progress, log──▶ heartbeat (writes events, copies checkpoints)
       ▲                        │ cancel requested: kill the child within two seconds
       └──stop── worker stops   │ lease lost:       kill the child, write nothing
 """
@@ -17,17 +17,17 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-from services.errors import LeaseLost, Unavailable
-from services.leases import CancelRequested, Claim, Note
+from services.errors import Unavailable
+from services.leases import Claim, Note
 from services.training.files import CHECKPOINT
 from worker import child
 from worker.context import Context
+from worker.keeper import Keeper
 
 log = logging.getLogger("spnode.worker")
 
 _TICK_S = 0.2
 _WRITE_S = 1.0
-_CANCEL_S = 0.5
 _TERM_S = 1.0
 
 
@@ -46,13 +46,20 @@ class Supervisor:
         context: The worker's services.
         server: Where children start from.
         claim: The job.
+        keeper: Renews the claim meanwhile.
         folder: The job's files.
     """
 
     def __init__(
-        self, context: Context, server: ForkServerContext, claim: Claim, folder: Path
+        self,
+        context: Context,
+        server: ForkServerContext,
+        claim: Claim,
+        keeper: Keeper,
+        folder: Path,
     ) -> None:
         self.context = context
+        self.keeper = keeper
         self.claim = claim
         self.folder = folder
         self.checkpoint = claim.checkpoint
@@ -69,7 +76,7 @@ class Supervisor:
         self._notes: list[Note] = []
         self._progress: dict[str, Any] | None = None
         self._stage: str | None = None
-        self._renewed = self._asked = self._copied = time.monotonic()
+        self._written = self._copied = time.monotonic()
         self._stop_until: float | None = None
 
     def run(self) -> Ending:
@@ -106,7 +113,8 @@ class Supervisor:
             LeaseLost: The job is another's now, or ended.
         """
         self._copy_checkpoint()
-        self._write()
+        if self._progress is not None or self._notes:
+            self._write()
 
     def _pump(self) -> Ending:
         while True:
@@ -114,7 +122,8 @@ class Supervisor:
             ending = self._receive()
             if ending is not None:
                 return ending
-            self._watch_lease()
+            self.keeper.check()
+            self._keep_up()
             self._watch_stop()
 
     def _receive(self) -> Ending | None:
@@ -156,39 +165,28 @@ class Supervisor:
             self._notes.append(Note("log", message, {"stage": stage}))
         self._progress = progress
 
-    def _watch_lease(self) -> None:
+    def _keep_up(self) -> None:
+        """Write what is new, about once a second, and copy checkpoints more rarely."""
         now = time.monotonic()
         try:
-            due = self.context.settings.heartbeat_seconds
-            if self._progress is not None or self._notes:
-                due = min(due, _WRITE_S)
-            if now - self._renewed >= due:
-                if now - self._copied >= self.context.settings.checkpoint_seconds:
-                    self._copied = now
-                    self._copy_checkpoint()
+            if now - self._copied >= self.context.settings.checkpoint_seconds:
+                self._copied = now
+                self._copy_checkpoint()
+            has_news = self._progress is not None or self._notes
+            if has_news and now - self._written >= _WRITE_S:
+                self._written = now
                 self._write()
-            elif now - self._asked >= _CANCEL_S:
-                self._asked = now
-                if self.context.leases.is_cancel_requested(self.claim):
-                    self._write()
         except Unavailable as error:
+            # The keeper decides for how long this may go on.
             log.warning("job %s: %s", self.claim.job.id, error)
-            if now - self._renewed > self.context.settings.lease_seconds:
-                raise LeaseLost(f"could not renew the lease: {error}") from error
 
     def _write(self) -> None:
         notes, progress = list(self._notes), self._progress
         if progress is not None and progress.get("loss") is not None:
             notes.append(Note("metrics", "", _point(progress)))
-        asked = time.monotonic()
-        cancel = self.context.leases.heartbeat(
-            self.claim, progress=progress, checkpoint=self.checkpoint, notes=notes
-        )
-        self._renewed = self._asked = asked
+        self.context.leases.heartbeat(self.claim, progress=progress, notes=notes)
         self._progress = None
-        del self._notes[: len(notes)]
-        if cancel:
-            raise CancelRequested
+        self._notes.clear()
 
     def _watch_stop(self) -> None:
         now = time.monotonic()

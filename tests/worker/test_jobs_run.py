@@ -1,0 +1,85 @@
+"""Jobs through a real worker: Celery, Valkey, SQLite, a child process each."""
+
+import time
+
+import jax
+import numpy as np
+
+from services.workers import Workers
+from spnode_core.artifact import load
+
+LONG = 10_000_000
+
+
+def test_a_dataset_job_makes_a_dataset(running) -> None:
+    request = {"kind": "dataset", "system": "robertson", "trajectories": 4, "seed": 1}
+    job, _ = running.jobs.submit("dataset", request, owner="me")
+    ended = running.end(job.id)
+    assert ended.state == "succeeded", ended.error
+    record = running.datasets.get(ended.result["dataset"])
+    assert (record.trajectories, record.states) == (4, ("y1", "y2", "y3"))
+    assert record.job_id == job.id
+
+
+def test_a_training_job_publishes_a_version_that_rolls_out(running, tmp_path) -> None:
+    job = running.train("published", iterations=200)
+    ended = running.end(job.id, 180)
+    assert ended.state == "succeeded", ended.error
+    version = running.registry.resolve("published")
+    assert (version.number, version.job_id) == (ended.result["version"], job.id)
+    assert (
+        version.evaluation["test"]["scaled_mse"] == ended.result["scaled_mse"]["test"]
+    )
+    assert version.certificate["invariant_box"]["holds"] is True
+    assert version.card["job"] == job.id
+
+    running.registry.download(version, tmp_path / "artifact")
+    with jax.enable_x64():
+        surrogate = load(tmp_path / "artifact", digest=version.digest)
+        start, times = np.array([0.9, 1e-5, 0.1]), np.array([1.0, 1e4])
+        x = np.asarray(surrogate.rollout(start, times))
+    assert x.shape == (2, 3)
+    np.testing.assert_allclose(x.sum(axis=1), 0.9 + 1e-5 + 0.1, rtol=1e-12)
+
+    events = running.jobs.events(job.id)
+    first = next(event for event in events if event.kind == "log")
+    assert {choice["what"] for choice in first.data["choices"]} >= {"surrogate.steps"}
+    assert events[-1].data["state"] == "succeeded"
+    history = running.jobs.history(job.id)
+    assert history
+    assert history[-1]["loss"] < history[0]["loss"] or len(history) == 1
+    assert list(running.blobs.list(f"checkpoints/{job.id}")) == []
+
+
+def test_a_wrong_request_fails_at_once_with_its_field(running) -> None:
+    dataset = running.add_dataset()
+    request = {
+        "kind": "training",
+        "dataset": dataset,
+        "model": "m",
+        "surrogate": {"latent": 3, "conserved": {"mass": {"nobody": 1}}},
+    }
+    job, _ = running.jobs.submit("training", request, owner="me")
+    ended = running.end(job.id)
+    assert (ended.state, ended.attempt) == ("failed", 1)
+    assert ended.error["code"] == "invalid_input"
+    assert "nobody" in ended.error["detail"]
+    assert ended.error["field"]
+
+
+def test_a_running_job_is_cancelled_within_two_seconds(running) -> None:
+    job = running.train("cancelled", iterations=LONG)
+    running.wait(job.id, lambda now: (now.progress or {}).get("stage") == "optimise")
+    asked = time.time()
+    running.jobs.cancel(job.id)
+    ended = running.end(job.id, 20)
+    assert ended.state == "cancelled"
+    assert ended.finished_at.timestamp() - asked < 2.0
+    names = {model.name for model in running.registry.models().items}
+    assert "cancelled" not in names
+
+
+def test_a_worker_says_that_it_lives(running) -> None:
+    workers = Workers(running.database)
+    (worker,) = workers.living("training")
+    assert worker.queues == ("training", "datasets")

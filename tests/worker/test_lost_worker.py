@@ -1,0 +1,130 @@
+"""What happens to a job when its worker, its child or the broker fails."""
+
+import os
+import signal
+import subprocess
+
+import psutil
+
+from services.queue import redis_client
+
+LONG = 10_000_000
+
+
+def optimising(job) -> bool:
+    return (job.progress or {}).get("stage") == "optimise" and job.state == "running"
+
+
+def children_of(worker: subprocess.Popen) -> list[psutil.Process]:
+    """The training processes of a worker: children of its fork server."""
+    found = psutil.Process(worker.pid).children(recursive=True)
+    return [each for each in found if each.cmdline() and each.ppid() != worker.pid]
+
+
+def first_iteration(stack, id: str, *, attempt: int) -> int:
+    """The iteration of the first metrics that an attempt wrote."""
+    events = iter(stack.jobs.events(id))
+    next(e for e in events if e.kind == "status" and e.message == f"attempt {attempt}")
+    return next(e.data["iteration"] for e in events if e.kind == "metrics")
+
+
+def test_a_killed_worker_loses_no_job_and_publishes_one_version(stack) -> None:
+    first = stack.start_worker()
+    job = stack.train(iterations=30_000)
+    stack.wait_for_event(job.id, "checkpoint")
+    reached = stack.jobs.get(job.id).progress["iteration"]
+    orphans = children_of(first)
+    first.kill()
+    first.wait()
+    gone, alive = psutil.wait_procs(orphans, 5)
+    assert not alive, "a child ends with its parent"
+    assert gone
+
+    stack.start_worker()
+    ended = stack.end(job.id, 240)
+    assert (ended.state, ended.attempt) == ("succeeded", 2), ended.error
+    versions = stack.registry.versions("tiny").items
+    assert [version.number for version in versions] == [1]
+    resumed = first_iteration(stack, job.id, attempt=2)
+    assert resumed > 0.5 * reached, f"it had reached {reached}"
+
+
+def test_a_stopped_worker_hands_its_job_over_with_a_checkpoint(stack) -> None:
+    first = stack.start_worker()
+    job = stack.train(iterations=LONG, max_seconds=45)
+    stack.wait(job.id, lambda now: optimising(now) and now.progress["iteration"] > 0)
+    first.terminate()
+    waiting = stack.wait(job.id, lambda now: now.state == "queued", 20)
+    assert waiting.attempt == 1
+    assert first.wait(20) == 0
+    events = stack.jobs.events(job.id)
+    assert "checkpoint" in [event.kind for event in events[-3:]]
+    assert events[-1].data["reason"] == "the worker stopped; the job is queued again"
+    reached = waiting.progress["iteration"]
+
+    stack.start_worker()
+    ended = stack.end(job.id, 240)
+    assert (ended.state, ended.attempt) == ("succeeded", 1), ended.error
+    assert [v.number for v in stack.registry.versions("tiny").items] == [1]
+    iterations = [point["iteration"] for point in stack.jobs.history(job.id)]
+    assert iterations == sorted(iterations), "it went on where it was"
+    assert iterations[-1] > reached
+
+
+def test_a_zombie_that_wakes_after_its_lease_writes_nothing(stack) -> None:
+    zombie = stack.start_worker()
+    job = stack.train(iterations=LONG, max_seconds=20)
+    held = stack.wait(job.id, optimising)
+    family = [psutil.Process(zombie.pid), *children_of(zombie)]
+    for process in family:
+        process.suspend()
+    try:
+        other = stack.start_worker()
+        taken = stack.wait(
+            job.id, lambda now: now.worker not in (None, held.worker), 60
+        )
+    finally:
+        for process in reversed(family):
+            process.resume()
+    assert taken.attempt == 2
+    _, alive = psutil.wait_procs(family[1:], 20)
+    assert not alive, "the zombie kills its child when it finds its lease lost"
+    ended = stack.end(job.id, 240)
+    assert ended.state == "succeeded", ended.error
+    assert [v.number for v in stack.registry.versions("tiny").items] == [1]
+    workers = {
+        event.data["worker"]
+        for event in stack.jobs.events(job.id)
+        if event.data and "worker" in event.data
+    }
+    assert len(workers) == 2
+    assert zombie.poll() is None
+    assert other.poll() is None
+
+
+def test_a_crashing_child_is_started_again_and_then_given_up(stack) -> None:
+    worker = stack.start_worker()
+    job = stack.train(iterations=LONG)
+    for attempt in (1, 2):
+        stack.wait(job.id, lambda now, n=attempt: optimising(now) and now.attempt == n)
+        for child in children_of(worker):
+            os.kill(child.pid, signal.SIGKILL)
+    ended = stack.end(job.id, 30)
+    assert ended.state == "failed"
+    assert ended.error["code"] == "attempts_exhausted"
+    assert "the training process died (signal 9)" in ended.error["detail"]
+    reasons = [e.message for e in stack.jobs.events(job.id) if e.level != "info"]
+    assert len(reasons) == 2
+
+
+def test_a_job_whose_message_was_lost_is_sent_again(stack) -> None:
+    request = {"kind": "dataset", "system": "robertson", "trajectories": 2}
+    early, _ = stack.jobs.submit("dataset", request, owner="me")
+    with redis_client(stack.settings) as client:
+        client.flushall()
+    stack.start_worker()
+    assert stack.end(early.id, 60).state == "succeeded"
+    late, _ = stack.jobs.submit("dataset", request, owner="me")
+    with redis_client(stack.settings) as client:
+        client.flushall()
+    assert stack.end(late.id, 60).state == "succeeded"

@@ -1,0 +1,83 @@
+"""Keeping a lease while a job is worked on, whatever its thread is busy with.
+
+A large dataset takes longer to fetch than a lease lasts, so the lease has a thread of
+its own. It also asks twice a second whether the caller has cancelled.
+"""
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from services.errors import LeaseLost, Unavailable
+from services.leases import CancelRequested, Claim
+from worker.context import Context
+
+log = logging.getLogger("spnode.worker")
+
+_LOOK_S = 0.5
+
+
+class Keeper:
+    """Renews a claim from the start of a ``with`` block to its end.
+
+    Args:
+        context: The worker's services.
+        claim: What to renew.
+    """
+
+    def __init__(self, context: Context, claim: Claim) -> None:
+        self._context = context
+        self._claim = claim
+        self._done = threading.Event()
+        self._lost: LeaseLost | None = None
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to renew."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop to renew."""
+        self._done.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Return while the claim holds and nobody cancelled.
+
+        Raises:
+            LeaseLost: The job is another's, or could not be renewed in time.
+            CancelRequested: The caller cancelled.
+        """
+        if self._lost is not None:
+            raise self._lost
+        if self._cancelled:
+            raise CancelRequested
+
+    def _keep(self) -> None:
+        settings, leases = self._context.settings, self._context.leases
+        renewed = time.monotonic()
+        while not self._done.wait(_LOOK_S):
+            now = time.monotonic()
+            try:
+                if now - renewed < settings.heartbeat_seconds:
+                    self._cancelled = leases.is_cancel_requested(self._claim)
+                    continue
+                self._cancelled = leases.heartbeat(self._claim)
+                renewed = now
+            except LeaseLost as error:
+                self._lost = error
+                return
+            except Unavailable as error:
+                log.warning("job %s: %s", self._claim.job.id, error)
+                if now - renewed > settings.lease_seconds:
+                    self._lost = LeaseLost(f"could not renew the lease: {error}")
+                    return
