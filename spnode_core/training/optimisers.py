@@ -46,6 +46,6 @@ def learning_rate(spec: TrainingSpec) -> optax.Schedule:
 def weight_flags(paths: list[str], leaves: list[Array]) -> list[bool]:
     """Which parameters are weight matrices; entries of ``A`` never are."""
     return [
-        leaf.ndim == 2 and "linear" not in path
+        leaf.ndim == 2 and ".dynamics.linear" not in path
         for path, leaf in zip(paths, leaves, strict=True)
     ]
