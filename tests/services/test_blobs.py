@@ -1,0 +1,151 @@
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from services.blobs import Blobs, Damaged
+from services.errors import NotFound, Unavailable
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_contents_come_back_under_their_digest(blobs: Blobs, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc" * 100_000)
+    digest = blobs.put_content("things", file)
+    assert digest == digest_of(file.read_bytes())
+    assert blobs.get(f"things/{digest}") == file.read_bytes()
+    assert blobs.size(f"things/{digest}") == 300_000
+    blobs.download(f"things/{digest}", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == file.read_bytes()
+    assert b"".join(blobs.stream(f"things/{digest}")) == file.read_bytes()
+    part = b"".join(blobs.stream(f"things/{digest}", start=1, end=4))
+    assert part == b"bca"
+    assert list(blobs.list("things")) == [f"things/{digest}"]
+
+
+def test_a_key_is_written_once(blobs: Blobs) -> None:
+    blobs.put("a/key", b"first")
+    blobs.put("a/key", b"other")
+    assert blobs.get("a/key") == b"first"
+
+
+def test_many_writers_of_one_content_all_succeed(blobs: Blobs) -> None:
+    content = os.urandom(1 << 20)
+    with ThreadPoolExecutor(8) as threads:
+        made = [threads.submit(blobs.put_content, "things", content) for _ in range(16)]
+    assert {each.result() for each in made} == {digest_of(content)}
+    assert blobs.get(f"things/{digest_of(content)}") == content
+
+
+def test_a_damaged_content_is_never_given_out(blobs: Blobs, tmp_path: Path) -> None:
+    digest = blobs.put_content("things", b"right")
+    assert blobs.root is not None
+    (blobs.root / "things" / digest).write_bytes(b"wrong")
+    with pytest.raises(Damaged, match=digest):
+        blobs.get(f"things/{digest}")
+    with pytest.raises(Damaged, match=digest):
+        blobs.download(f"things/{digest}", tmp_path / "copy")
+    assert list(tmp_path.glob("copy*")) == []
+
+
+def test_a_content_cut_short_by_a_power_failure_is_put_right(blobs: Blobs) -> None:
+    digest = blobs.put_content("things", b"whole")
+    assert blobs.root is not None
+    (blobs.root / "things" / digest).write_bytes(b"")
+    assert blobs.put_content("things", b"whole") == digest
+    assert blobs.get(f"things/{digest}") == b"whole"
+
+
+def test_what_is_not_there_is_not_found(blobs: Blobs, tmp_path: Path) -> None:
+    for ask in (blobs.get, blobs.size, lambda key: blobs.download(key, tmp_path / "x")):
+        with pytest.raises(NotFound, match="no blob 'a/b'"):
+            ask("a/b")
+    assert not blobs.exists("a/b")
+    blobs.delete("a/b")
+
+
+def test_a_key_cannot_leave_the_store(blobs: Blobs) -> None:
+    for key in ("../x", "a/../../x"):
+        with pytest.raises((ValueError, Unavailable, NotFound)):
+            blobs.get(key)
+
+
+def test_the_store_is_private(blobs: Blobs) -> None:
+    assert blobs.root is not None
+    assert blobs.root.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
+    """A real S3 server."""
+    ports = []
+    for _ in range(8):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+    names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
+    given = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
+    local = ("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64")
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent))
+    assert weed is not None
+    with (tmp_path / "weed.log").open("wb") as log:
+        server = subprocess.Popen(
+            [weed, "server", f"-dir={tmp_path}", *local, "-s3", *given],
+            stdout=log,
+            stderr=log,
+        )
+    monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{ports[6]}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    try:
+        _make_bucket(ports[6])
+        yield "s3://spnode/prefix"
+    finally:
+        server.kill()  # it takes half a minute to go when it is asked to
+        server.wait(30)
+
+
+def _make_bucket(port: int) -> None:
+    import httpx
+
+    for _ in range(240):
+        try:
+            if httpx.put(f"http://127.0.0.1:{port}/spnode").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.25)
+    raise TimeoutError("the S3 server did not start within 60 s")
+
+
+@pytest.mark.slow
+def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
+    blobs = Blobs(seaweed)
+    blobs.ping()
+    test_contents_come_back_under_their_digest(blobs, tmp_path)
+    test_a_key_is_written_once(blobs)
+    test_many_writers_of_one_content_all_succeed(blobs)
+    test_what_is_not_there_is_not_found(blobs, tmp_path)
+
+
+def test_a_store_that_does_not_answer_is_unavailable(monkeypatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with pytest.raises(Unavailable, match="the store does not answer"):
+        Blobs("s3://spnode").get("a/b")

@@ -1,0 +1,80 @@
+import pytest
+
+from services.database.engine import Database
+from services.errors import Invalid, NotFound
+from services.keys import CACHED_KEYS, SCOPES, Keys
+
+
+@pytest.fixture
+def keys(any_database: Database, clock) -> Keys:
+    return Keys(any_database, cache_seconds=10, clock=clock)
+
+
+def test_a_secret_is_verified_and_never_stored(keys: Keys) -> None:
+    secret, key = keys.create("laptop", ["read", "rollout"])
+    found = keys.verify(secret)
+    assert found is not None
+    assert (found.id, found.scopes) == (key.id, ("read", "rollout"))
+    with keys.database.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT * FROM keys").all()
+    assert secret.rsplit("_", 1)[-1] not in repr(rows)
+
+
+def test_what_is_no_key_is_refused(keys: Keys) -> None:
+    secret, _ = keys.create("laptop", ["read"])
+    other, _ = keys.create("desktop", ["read"])
+    mixed = other[: len("spn_") + 13] + secret.split("_", 2)[2]
+    for wrong in ("", "x", "spn__", secret[:-1], secret + "x", secret.upper(), mixed):
+        assert keys.verify(wrong) is None
+
+
+def test_admin_has_every_scope(keys: Keys) -> None:
+    _, admin = keys.create("admin", ["admin"])
+    _, reader = keys.create("reader", ["read"])
+    assert all(admin.allows(scope) for scope in SCOPES)
+    assert [scope for scope in SCOPES if reader.allows(scope)] == ["read"]
+
+
+def test_a_revoked_key_is_refused_at_once_here_and_soon_elsewhere(
+    keys: Keys, clock
+) -> None:
+    elsewhere = Keys(keys.database, cache_seconds=10, clock=clock)
+    secret, key = keys.create("laptop", ["read"])
+    assert keys.verify(secret)
+    assert elsewhere.verify(secret)
+    assert keys.revoke(key.id).revoked_at is not None
+    assert keys.verify(secret) is None
+    assert elsewhere.verify(secret), "it is believed for ten seconds"
+    clock.advance(11)
+    assert elsewhere.verify(secret) is None
+    first = keys.revoke(key.id).revoked_at
+    clock.advance(5)
+    assert keys.revoke(key.id).revoked_at == first
+
+
+def test_use_is_noted_about_once_a_minute(keys: Keys, clock) -> None:
+    secret, key = keys.create("laptop", ["read"])
+    for _ in range(12):
+        keys.verify(secret)
+        clock.advance(11)
+    (listed,) = keys.list()
+    assert listed.last_used_at is not None
+    assert 60 < (listed.last_used_at - key.created_at).total_seconds() < 132
+
+
+def test_the_cache_is_bounded(keys: Keys) -> None:
+    for number in range(5):
+        keys.verify(f"spn_{number}_nothing")
+    assert len(keys._cache) == 0, "unknown keys take no place"
+    assert CACHED_KEYS == 1024
+
+
+def test_unknown_scopes_and_keys_are_refused(keys: Keys) -> None:
+    with pytest.raises(Invalid, match=r"/scopes: found \['root'\]"):
+        keys.create("laptop", ["read", "root"])
+    with pytest.raises(Invalid, match="/scopes"):
+        keys.create("laptop", [])
+    with pytest.raises(Invalid, match="/name"):
+        keys.create("", ["read"])
+    with pytest.raises(NotFound, match="no key 'none'"):
+        keys.revoke("none")

@@ -1,0 +1,81 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from services.errors import Unavailable
+from services.queue import (
+    JOB_TASK,
+    Queue,
+    broker_url,
+    client_url,
+    create_app,
+    redis_client,
+)
+from services.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("url", "broker", "client"),
+    [
+        ("redis://h:1/2", "redis://h:1/2", "redis://h:1/2"),
+        (
+            "unix:///run/v.sock",
+            "redis+socket:///run/v.sock?virtual_host=0",
+            "unix:///run/v.sock",
+        ),
+        (
+            "unix://:pw@/run/v.sock?db=3",
+            "redis+socket://:pw@/run/v.sock?virtual_host=3",
+            "unix://:pw@/run/v.sock?db=3",
+        ),
+        (
+            "redis+socket:///run/v.sock?virtual_host=1",
+            "redis+socket:///run/v.sock?virtual_host=1",
+            "unix:///run/v.sock?db=1",
+        ),
+    ],
+)
+def test_a_socket_is_written_as_each_library_wants_it(
+    url: str, broker: str, client: str
+) -> None:
+    assert broker_url(url) == broker
+    assert client_url(url) == client
+
+
+def test_a_message_carries_an_id_and_no_more(guarded_valkey: Settings) -> None:
+    queue = Queue(guarded_valkey)
+    assert queue.send_job("training", "job_1")
+    assert queue.waiting("training") == 1
+    assert queue.waiting("datasets") == 0
+    with redis_client(guarded_valkey) as client:
+        message = json.loads(client.lindex("training", 0))
+    assert message["headers"]["task"] == JOB_TASK
+    assert message["content-type"] == "application/json"
+    assert message["headers"]["argsrepr"] == "['job_1']"
+    queue.ping()
+    queue.close()
+
+
+def test_a_broker_that_is_down_is_said_so_at_once(tmp_path: Path) -> None:
+    queue = Queue(Settings(data_folder=tmp_path, redis_url="redis://127.0.0.1:1/0"))
+    started = time.monotonic()
+    assert queue.send_job("training", "job_1") is False
+    assert time.monotonic() - started < 2
+    with pytest.raises(Unavailable, match="the queue does not answer"):
+        queue.send_batch({}, expires_s=1)
+    with pytest.raises(Unavailable, match="the queue does not answer"):
+        queue.waiting("training")
+    with pytest.raises(Unavailable, match="the queue does not answer"):
+        queue.ping()
+    queue.close()
+
+
+def test_workers_accept_json_alone(tmp_path: Path) -> None:
+    conf = create_app(Settings(data_folder=tmp_path)).conf
+    assert conf.accept_content == ["json"]
+    assert conf.task_serializer == "json"
+    assert conf.result_backend is None
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.broker_transport_options["visibility_timeout"] >= 24 * 3600

@@ -1,0 +1,113 @@
+import pytest
+from pydantic import ValidationError
+
+from services.datasets import Datasets
+from services.errors import Invalid
+from services.training.request import (
+    DatasetRequest,
+    System,
+    TrainingRequest,
+    check_request,
+    restored,
+    stored,
+)
+from spnode_core import systems
+
+
+@pytest.fixture
+def datasets(database, blobs, settings) -> Datasets:
+    return Datasets(database, blobs, settings)
+
+
+@pytest.fixture
+def dataset(datasets, small_file) -> str:
+    return datasets.add(small_file, owner="me").id
+
+
+def test_what_the_caller_left_open_stays_open() -> None:
+    request = TrainingRequest.model_validate(
+        {
+            "kind": "training",
+            "dataset": f"ds_{'0' * 26}",
+            "model": "m",
+            "surrogate": {"latent": 8},
+        }
+    )
+    row = stored(request)
+    assert row["surrogate"] == {"latent": 8}
+    again = restored(row)
+    assert again == request
+    assert isinstance(again, TrainingRequest)
+    assert again.surrogate is not None
+    assert again.surrogate.model_fields_set == {"latent"}
+
+
+def test_every_example_is_a_request() -> None:
+    for model in (TrainingRequest, DatasetRequest):
+        for example in model.model_json_schema()["examples"]:
+            assert restored(stored(model.model_validate(example)))
+
+
+def test_the_built_in_systems_are_those_of_the_library() -> None:
+    assert set(System.__args__) == set(systems.names())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "Not A Name"},
+        {"seed": -1},
+        {"unknown": 1},
+        {"surrogate": {"latent": 0}},
+        {"surrogate": {"linear": {"kind": "nothing"}}},
+        {"training": {"learning_rate": float("nan")}},
+        {"split": {"validation": 0.6, "test": 0.6}},
+        {"dataset": "job_1"},
+    ],
+)
+def test_a_malformed_request_is_refused(change: dict) -> None:
+    right = {"dataset": f"ds_{'0' * 26}", "model": "m"}
+    TrainingRequest.model_validate(right)
+    with pytest.raises(ValidationError):
+        TrainingRequest.model_validate({**right, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"dataset": f"ds_{'0' * 26}"}, "/dataset"),
+        ({"alias": "v3"}, "/alias"),
+        (
+            {"surrogate": {"conserved": {"m/s": {"a": 1, "c~d": 1}}}},
+            "/surrogate/conserved/m~1s/c~0d",
+        ),
+        (
+            {"surrogate": {"autoencoder": {"kind": "none"}, "latent": 5}},
+            "/surrogate/latent",
+        ),
+        (
+            {"surrogate": {"linear": {"kind": "modal", "depends_on_parameters": True}}},
+            "/surrogate/linear/depends_on_parameters",
+        ),
+        (
+            {
+                "surrogate": {
+                    "latent": 4,
+                    "linear": {"kind": "modal", "oscillating": 3},
+                    "nonlinear": {"kind": "mlp"},
+                }
+            },
+            "/surrogate/linear/oscillating",
+        ),
+        ({"split": {"validation": 0.4, "test": 0.5}}, "/split"),
+    ],
+)
+def test_a_request_that_does_not_fit_its_dataset_names_the_field(
+    datasets, dataset, change: dict, field: str
+) -> None:
+    right = {"dataset": dataset, "model": "m"}
+    check_request(TrainingRequest.model_validate(right), datasets)
+    request = TrainingRequest.model_validate({**right, **change})
+    with pytest.raises(Invalid) as refused:
+        check_request(request, datasets)
+    assert refused.value.field == field
