@@ -1,6 +1,8 @@
 """``python -m api``: bring the database up to date, then serve until told to stop."""
 
 import logging
+import signal
+import sys
 
 import uvicorn
 
@@ -23,6 +25,9 @@ def main() -> None:
     database = Database(settings.database_url)
     upgrade(database)
     database.close()
+    # uvicorn raises the signal again when it has stopped in good order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -1,0 +1,115 @@
+import base64
+import socket
+
+import httpx
+import pytest
+
+from api.auth import needed_scope
+from tests.api.test_errors import checked
+
+ROLLOUT = {"model": "small", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+
+
+def test_every_form_of_a_key_is_taken(deployment):
+    pair = base64.b64encode(f"anybody:{deployment.key}".encode()).decode()
+    forms = [
+        {"authorization": f"Bearer {deployment.key}"},
+        {"authorization": f"bearer {deployment.key}"},
+        {"x-api-key": deployment.key},
+        {"authorization": f"Basic {pair}"},
+    ]
+    for headers in forms:
+        response = httpx.get(f"{deployment.url}/v1/models", headers=headers)
+        assert response.status_code == 200, headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer spn_nobody_nothing"},
+        {"authorization": "Bearer x"},
+        {"authorization": "Basic !!!"},
+        {"authorization": "Digest a=b"},
+        {"x-api-key": "é".encode()},
+    ],
+)
+def test_no_key_or_a_wrong_one_is_unauthorised(deployment, headers):
+    response = httpx.post(f"{deployment.url}/v1/rollout", headers=headers, json=ROLLOUT)
+    checked(response, 401, "unauthorised")
+    assert "Bearer" in response.headers["www-authenticate"]
+
+
+def test_a_missing_scope_is_named(deployment):
+    with deployment.client(deployment.new_key("read")) as client:
+        assert client.get("/v1/models").status_code == 200
+        problem = checked(client.post("/v1/rollout", json=ROLLOUT), 403, "forbidden")
+        assert "'rollout'" in problem["detail"]
+        checked(client.get("/v1/keys"), 403, "forbidden")
+
+
+def test_a_key_for_rollouts_can_do_nothing_else(deployment):
+    with deployment.client(deployment.new_key("rollout")) as client:
+        assert client.post("/v1/rollout", json=ROLLOUT).status_code == 200
+        for method, path in (("GET", "/v1/models"), ("POST", "/v1/jobs")):
+            checked(client.request(method, path), 403, "forbidden")
+
+
+def test_a_key_is_asked_for_before_the_body_is_read(deployment):
+    """The server answers though not one byte of the announced body was sent."""
+    host, port = deployment.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        )
+        assert b" 401 " in connection.recv(1000).split(b"\r\n")[0]
+
+
+def test_health_and_description_are_open(deployment):
+    for path in ("/health/live", "/health/ready", "/openapi.json", "/docs"):
+        assert httpx.get(f"{deployment.url}{path}").status_code == 200
+
+
+def test_a_key_can_be_made_used_listed_and_revoked(client, deployment):
+    made = client.post("/v1/keys", json={"name": "mine", "scopes": ["read"]})
+    assert made.status_code == 201
+    key = made.json()
+    with deployment.client(key["secret"]) as mine:
+        assert mine.get("/v1/models").status_code == 200
+        listed = client.get("/v1/keys").json()["data"]
+        assert key["secret"] not in str(listed)
+        assert key["id"] in [each["id"] for each in listed]
+        assert client.delete(f"/v1/keys/{key['id']}").status_code == 200
+        checked(mine.get("/v1/models"), 401, "unauthorised")
+    wrong = client.post("/v1/keys", json={"name": "mine", "scopes": ["fly"]})
+    checked(wrong, 422, "invalid", "/scopes")
+
+
+def test_loopback_needs_no_key_where_the_setting_opens_it(data):
+    opened = data.start_gateway("open-gateway", loopback_open=True)
+    assert httpx.get(f"{opened.url}/v1/models").status_code == 200
+    for headers in ({"host": "evil.example"}, {"x-forwarded-for": "1.2.3.4"}):
+        response = httpx.get(f"{opened.url}/v1/models", headers=headers)
+        checked(response, 401, "unauthorised")
+    assert data.stop("open-gateway") == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", "/rollout", "rollout"),
+        ("POST", "/v1/rollout/vjp", "rollout"),
+        ("POST", "/jobs", "jobs:write"),
+        ("POST", "/v1/jobs/j/cancel", "jobs:write"),
+        ("GET", "/v1/jobs/j", "read"),
+        ("POST", "/v1/datasets", "datasets:write"),
+        ("DELETE", "/v1/datasets/d", "datasets:write"),
+        ("PUT", "/v1/models/m/aliases/a", "models:write"),
+        ("PATCH", "/v1/models/m", "models:write"),
+        ("GET", "/v1/models/m", "read"),
+        ("GET", "/v1/keys", "admin"),
+        ("DELETE", "/v1/keys/k", "admin"),
+    ],
+)
+def test_each_request_needs_its_scope(method, path, scope):
+    assert needed_scope(method, path) == scope

@@ -1,0 +1,153 @@
+import hashlib
+
+import pytest
+
+from spnode_core import artifact
+from tests.api.deployment import MODELS, opened, publish
+from tests.api.test_errors import checked
+from tests.core.models import small_surrogate
+
+PATH = "/v1/models/small"
+VERSION = f"{PATH}/versions/1"
+
+
+@pytest.fixture
+def two(deployment, client):
+    """A model with two versions, of which the first is champion."""
+    name = f"pair-{len(client.get('/v1/models', params={'limit': 100}).json()['data'])}"
+    with opened(deployment.settings) as (database, blobs):
+        for seed in (11, 12):
+            normalisation = dict.fromkeys("abc", "linear")
+            surrogate = small_surrogate(seed=seed, normalisation=normalisation)
+            publish(database, blobs, name, surrogate)
+    return name
+
+
+def test_models_are_listed_with_their_aliases(client):
+    listed = client.get("/v1/models", params={"limit": 100}).json()["data"]
+    assert {"small", "mixed", "forced"} <= {model["name"] for model in listed}
+    model = client.get(PATH).json()
+    assert model["aliases"] == {"champion": 1}
+    assert [version["number"] for version in model["versions"]] == [1]
+
+
+@pytest.mark.parametrize("version", ["1", "champion", "latest"])
+def test_a_version_is_named_by_number_or_alias(client, version):
+    found = client.get(f"{PATH}/versions/{version}").json()
+    assert found["number"] == 1
+    assert found["signature"]["states"] == ["a", "b", "c"]
+
+
+def test_card_certificate_and_evaluation_are_read_alone(client):
+    assert client.get(f"{VERSION}/card").json() == {"seed": 0}
+    assert client.get(f"{VERSION}/certificate").json()["box"]["holds"] is True
+    assert client.get(f"{VERSION}/evaluation").json()["test"]["scaled_mse"] == 1e-7
+
+
+def test_an_artifact_is_downloaded_once_and_in_parts(client, tmp_path):
+    whole = client.get(f"{VERSION}/artifact")
+    digest = client.get(VERSION).json()["digest"]
+    assert hashlib.sha256(whole.content).hexdigest() == digest
+    assert whole.headers["etag"] == f'"{digest}"'
+    known = client.get(
+        f"{VERSION}/artifact", headers={"if-none-match": whole.headers["etag"]}
+    )
+    assert known.status_code == 304
+    size = len(whole.content)
+    for given, expected in (
+        ("bytes=0-99", whole.content[:100]),
+        ("bytes=100-", whole.content[100:]),
+        ("bytes=-7", whole.content[-7:]),
+    ):
+        part = client.get(f"{VERSION}/artifact", headers={"range": given})
+        assert part.status_code == 206
+        assert part.content == expected
+        assert part.headers["content-range"].endswith(f"/{size}")
+    beyond = client.get(f"{VERSION}/artifact", headers={"range": f"bytes={size}-"})
+    checked(beyond, 416, "range_not_satisfiable")
+    path = tmp_path / "small.spnode"
+    path.write_bytes(whole.content)
+    assert artifact.load(path, digest=digest).signature.states == ("a", "b", "c")
+
+
+def test_a_description_is_changed_only_from_the_revision_one_saw(client, two):
+    path = f"/v1/models/{two}"
+    etag = client.get(path).headers["etag"]
+    changed = client.patch(
+        path, json={"description": "two of them"}, headers={"if-match": etag}
+    )
+    assert changed.json()["description"] == "two of them"
+    stale = client.patch(path, json={"tags": {"a": "b"}}, headers={"if-match": etag})
+    checked(stale, 412, "precondition_failed")
+    checked(client.patch(path, json={"name": "x"}), 422, "invalid", "/name")
+
+
+def test_an_alias_moves_in_one_step_with_its_history(client, two):
+    path = f"/v1/models/{two}/aliases/champion"
+    first = client.get(path)
+    assert first.json()["number"] == 1
+    checked(client.put(path, json={"version": 2}), 428, "precondition_required")
+    etag = first.headers["etag"]
+    moved = client.put(path, json={"version": 2}, headers={"if-match": etag})
+    assert moved.json()["number"] == 2
+    stale = client.put(path, json={"version": 1}, headers={"if-match": etag})
+    checked(stale, 412, "precondition_failed")
+    history = client.get(f"{path}/history").json()["data"]
+    assert [(move["previous"], move["number"]) for move in history] == [
+        (1, 2),
+        (None, 1),
+    ]
+    body = {"model": two, "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+    assert client.post("/v1/rollout", json=body).json()["version"] == 2
+
+
+def test_a_rollout_follows_the_alias_at_once(client, two):
+    body = {"model": two, "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+    before = client.post("/v1/rollout", json=body).json()
+    path = f"/v1/models/{two}/aliases/champion"
+    client.put(path, json={"version": 2}, headers={"if-match": "*"})
+    after = client.post("/v1/rollout", json=body).json()
+    assert (before["version"], after["version"]) == (1, 2)
+    assert before["x"] != after["x"]
+
+
+def test_a_version_in_use_is_not_deleted(client, two):
+    versions = f"/v1/models/{two}/versions"
+    checked(client.delete(f"{versions}/1"), 409, "version_in_use")
+    assert client.delete(f"{versions}/2").status_code == 204
+    checked(client.get(f"{versions}/2"), 404, "not_found")
+
+
+def test_an_alias_can_be_deleted_and_its_history_stays(client, two):
+    path = f"/v1/models/{two}/aliases/challenger"
+    assert client.put(path, json={"version": 2}).json()["number"] == 2
+    assert client.delete(path, headers={"if-match": "*"}).status_code == 204
+    checked(client.get(path), 404, "not_found")
+    assert len(client.get(f"{path}/history").json()["data"]) == 2
+
+
+@pytest.mark.parametrize("alias", ["latest", "3", "v3", "Über"])
+def test_an_alias_that_means_something_else_is_refused(client, two, alias):
+    response = client.put(f"/v1/models/{two}/aliases/{alias}", json={"version": 1})
+    checked(response, 422, "invalid", "/alias")
+
+
+def test_a_champion_without_a_certificate_needs_a_reason(deployment, client):
+    with opened(deployment.settings) as (database, blobs):
+        number = publish(database, blobs, "plain", MODELS["mixed"](), certificate={})
+    path = "/v1/models/plain/aliases/champion"
+    checked(client.get(path), 404, "not_found")
+    checked(client.put(path, json={"version": number}), 409, "gate_failed")
+    override = {"version": number, "override": "a test"}
+    assert client.put(path, json=override).json()["number"] == number
+    assert client.get(f"{path}/history").json()["data"][0]["reason"] == "a test"
+
+
+def test_systems_presets_and_limits_are_listed(client):
+    systems = client.get("/v1/systems").json()["data"]
+    assert {"robertson", "kuramoto_sivashinsky", "transient_growth"} <= {
+        system["name"] for system in systems
+    }
+    presets = {preset["name"] for preset in client.get("/v1/presets").json()["data"]}
+    assert presets == {"auto", "paper"}
+    assert client.get("/v1/limits").json()["max_body_bytes"] == 4 * 2**20
