@@ -33,13 +33,19 @@ TIGHT_RTOL, TIGHT_ATOL = 1e-11, 1e-15
 TIMED_ROLLOUTS = 5
 SURROGATE = {
     "latent": 8,
-    "linear": {"kind": "modal"},
+    "linear": {"kind": "modal", "rates": {"minimum": 1e-5, "maximum": 1e4}},
     "nonlinear": {"kind": "relaxation", "width": 32, "depth": 2},
     "autoencoder": {"kind": "residual", "width": 32, "depth": 2},
     "integrator": "etd1",
     "conserved": {"mass": {"y1": 1, "y2": 1, "y3": 1}},
 }
-TRAINING = {"optimiser": "muon", "loss": "log_dt", "refine": 2}
+TRAINING = {
+    "iterations": 5000,
+    "optimiser": "muon",
+    "loss": "log_dt",
+    "refine": 2,
+    "polish": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,10 @@ class Models(_Resource):
         return self._run(models.artifact(reference, path, self._retries))
 
     def load(self, reference: str) -> Any:
-        """The surrogate in this process, verified by digest and probe (needs JAX)."""
+        """The surrogate in this process, verified by digest and probe.
+
+        Needs ``spnode[jax]``, and JAX in 64-bit mode.
+        """
         from spnode_client.local import load_version
 
         return load_version(self, reference)

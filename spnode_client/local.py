@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 def load_version(models: "Models", reference: str) -> Any:
     """Download a version's artifact and load it, verified by digest and probe.
 
+    JAX must be in 64-bit mode: ``jax.config.update("jax_enable_x64", True)``.
+
     Raises:
         ImportError: The extra ``spnode[jax]`` is not installed.
     """

@@ -1,0 +1,92 @@
+"""The services of docker-compose.yml, as plain processes, do the main job.
+
+Real PostgreSQL, SeaweedFS (S3) and Valkey; rollouts run on a worker behind the queue,
+and the gateway never loads JAX.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spnode_client import Client
+from spnode_core import systems
+from tests.endtoend.composed import ROOT, Composition
+
+QUICK = {"iterations": 60, "polish": "none"}
+
+
+@pytest.fixture(scope="module")
+def composition():
+    # Not pytest's folder: PostgreSQL's unprivileged user must be able to enter it.
+    folder = Path(tempfile.mkdtemp(prefix="spnode-compose-"))
+    folder.chmod(0o755)
+    made = Composition(ROOT / "docker-compose.yml", folder)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def client(composition):
+    done = subprocess.run(
+        [composition.binaries / "python", "-m", "deploy.make_key", "test"],
+        env=composition.environment("gateway"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    url = f"http://127.0.0.1:{composition.ports['8000']}"
+    with Client(url, done.stdout.strip(), timeout_s=120) as made:
+        yield made
+
+
+def test_the_composed_services_do_the_main_job(composition, client):
+    dataset = client.datasets.generate("robertson", 20).wait(120)
+    version = client.train(dataset, "robertson", training=QUICK).wait(240)
+    assert str(version) == "robertson/1"
+    system = systems.get("robertson")
+    x0 = np.array([[0.95, 5e-7, 0.05], [0.97, 5e-7, 0.03]])
+    x = client.rollout("robertson", x0, system.times())
+    assert x.shape == (2, 51, 3)
+    # One number is computed the same on the worker alone and in a batch.
+    alone = client.rollout("robertson", x0[0], system.times())
+    np.testing.assert_array_equal(alone, x[0])
+    gradient = client.vjp("robertson", x0[0], [1.0, 10.0], np.ones((2, 3)))["vjp"]["x0"]
+    # The decoder keeps y1 + y2 + y3: the sum of the answer is that of the start.
+    np.testing.assert_allclose(gradient, [2.0, 2.0, 2.0], rtol=1e-6)
+    assert _has_jax(composition.running["worker-rollout"].pid)
+    assert not _has_jax(composition.running["gateway"].pid)
+
+
+def test_every_path_that_the_images_copy_exists():
+    for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["COPY"] and not words[1].startswith("--from"):
+            for source in words[1:-1]:
+                assert (ROOT / source).exists(), line
+
+
+def test_every_service_that_is_built_names_a_stage_of_the_dockerfile(composition):
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    for name, service in composition.services.items():
+        if "build" in service:
+            assert f" AS {service['build']['target']}\n" in text, name
+
+
+def test_no_image_runs_as_root():
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    for stage in ("gateway", "worker"):
+        body = text.split(f" AS {stage}\n")[1].split("\nFROM ")[0]
+        assert "\nUSER spnode\n" in body, stage
+
+
+def _has_jax(pid: int) -> bool:
+    return "jaxlib" in Path(f"/proc/{pid}/maps").read_text()

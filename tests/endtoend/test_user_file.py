@@ -1,0 +1,151 @@
+"""A user's own file: trained, rolled out, exported from the shell."""
+
+import csv
+import io
+import json
+import stat
+import subprocess
+import sys
+
+import httpx
+import numpy as np
+import pytest
+
+import spnode_core
+from tests.endtoend.conftest import ROOT
+
+
+def test_an_own_file_trains_and_rolls_out_from_the_shell(shell, model, tmp_path):
+    rollout = ("rollout", model, "--x0", "0.95,5e-7,0.05", "--times", "log:1e-5:1e5:50")
+    shell.run(*rollout, "--output", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as written:
+        states = written["states"][0]
+        assert written["names"].tolist() == ["y1", "y2", "y3"]
+    printed = csv.DictReader(io.StringIO(shell.run(*rollout).stdout))
+    y1 = [float(row["y1"]) for row in printed]
+    # CSV carries the shortest text that reads back as the same float64.
+    assert y1 == states[:, 0].tolist()
+    # The sum of the three is conserved by construction: the data said so.
+    np.testing.assert_allclose(states.sum(axis=1), 1.0, atol=1e-9)
+
+
+def test_a_rollout_of_many_names_each_trajectory(shell, model):
+    done = shell.run(
+        "rollout", model, "--x0", "0.95,5e-7,0.05;0.97,5e-7,0.03", "--times", "1,10"
+    )
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert rows[0] == ["trajectory", "time", "y1", "y2", "y3"]
+    assert [row[0] for row in rows[1:]] == ["0", "0", "1", "1"]
+
+
+def test_an_exported_artifact_loads_and_rolls_out_the_same(shell, model, tmp_path):
+    with shell.client() as client:
+        x = client.rollout(model, [0.95, 5e-7, 0.05], [1.0, 100.0])
+        local = client.models.load(model)
+    made = shell.json("export", model, "--output", tmp_path / "reaction.spnode")
+    surrogate = spnode_core.load(made["path"], digest=made["digest"])
+    for each in (surrogate, local):
+        again = np.asarray(
+            each.rollout(np.array([0.95, 5e-7, 0.05]), np.array([1, 100.0]))
+        )
+        # The served row runs in a tile of another size: last bits may differ.
+        np.testing.assert_allclose(again, x, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rollout", "nobody", "--x0", "1,0,0", "--times", "1"), "nobody"),
+        (("rollout", "{model}", "--x0", "1,0", "--times", "1"), "x0"),
+        (("rollout", "{model}", "--x0", "1,0,0", "--times", "1,-1"), "times"),
+        (("rollout", "{model}", "--x0", "1,0,nan", "--times", "1"), "finite"),
+        (("train", "{file}", "--preset", "magic"), "preset"),
+        (("train", "{file}", "--set", "training.iteration=5"), "iteration"),
+        (("jobs", "show", "job_nothing"), "job_nothing"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong(shell, model, file, arguments, words):
+    filled = [each.format(model=model, file=file) for each in arguments]
+    assert words in shell.run(*filled, code=1).stderr
+
+
+def test_a_file_that_is_no_dataset_is_refused_with_the_reason(shell, tmp_path):
+    np.savez(tmp_path / "one.npz", states=np.ones((1, 5, 2)), times=np.arange(5.0))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
+    states = np.ones((3, 5, 2))
+    states[1, 2, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", states=states, times=np.arange(5.0))
+    before = shell.json("datasets", "list")
+    for name, words in (
+        ("one", "trajector"),
+        ("cut", "zip"),
+        ("nan", "states[1, 2, 0]"),
+    ):
+        done = shell.run("train", tmp_path / f"{name}.npz", code=1)
+        assert words in done.stderr, done.stderr
+    kept = [each["summary"] for each in shell.json("datasets", "list")]
+    assert [each for each in kept if each["trajectories"] > 1] == [
+        each["summary"] for each in before
+    ]
+
+
+def test_the_key_file_is_its_owners_alone(shell):
+    assert stat.S_IMODE((shell.data / "key").stat().st_mode) == 0o600
+    assert stat.S_IMODE(shell.data.stat().st_mode) == 0o700
+    url = shell.status()["url"]
+    assert httpx.get(f"{url}/v1/models").status_code == 401
+
+
+def test_a_job_can_be_queued_followed_and_cancelled(shell, model, file):
+    queued = shell.run(
+        "train", file, "--model", "long", "--iterations", "1000000", "--detach"
+    )
+    job = queued.stdout.split()[0]
+    shell.run("jobs", "cancel", job)
+    assert "cancelled" in shell.run("jobs", "follow", job, code=1).stderr
+    assert shell.json("jobs", "show", job)["state"] == "cancelled"
+
+
+def test_scipy_minimises_a_misfit_with_exact_gradients(shell, model):
+    with shell.client() as client:
+        environment = {
+            "SPNODE_URL": client.url,
+            "SPNODE_KEY": (shell.data / "key").read_text().strip(),
+        }
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/examples/optimise.py", model],
+        env={**shell.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "misfit" in done.stdout
+
+
+def test_status_says_what_runs(shell, model):
+    found = shell.status()
+    assert {each["name"] for each in found["processes"]} == {
+        "valkey",
+        "gateway",
+        "worker",
+    }
+    assert set(found["queues"]) >= {"training", "datasets", "rollouts"}
+    text = shell.run("status").stdout
+    assert found["url"] in text
+    assert str(shell.data) in text
+
+
+def test_a_second_up_says_what_runs_and_starts_nothing(shell, model):
+    before = shell.status()
+    again = shell.json("up")
+    assert again["started"] is False
+    assert [each["pid"] for each in again["processes"]] == [
+        each["pid"] for each in before["processes"]
+    ]
+
+
+def test_the_doctor_finds_nothing_missing(shell, model):
+    found = shell.json("doctor")
+    assert {each["level"] for each in found} <= {"ok", "warn"}
+    assert json.dumps(found)
