@@ -97,7 +97,8 @@ def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
     names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
     given = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    local = ("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64")
+    local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64"]
+    local += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports by default
     weed = shutil.which("weed", path=str(Path(sys.executable).parent))
     assert weed is not None
     with (tmp_path / "weed.log").open("wb") as log:
@@ -132,7 +133,6 @@ def _make_bucket(port: int) -> None:
     raise TimeoutError("the S3 server did not start within 60 s")
 
 
-@pytest.mark.slow
 def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
     blobs = Blobs(seaweed)
     blobs.ping()
