@@ -205,7 +205,7 @@ def encode_json(content: Any) -> bytes:
 
 def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Arrays in safetensors form, equal for equal arrays."""
-    return save_tensors({k: np.ascontiguousarray(arrays[k]) for k in sorted(arrays)})
+    return save_tensors({k: np.asarray(arrays[k], order="C") for k in sorted(arrays)})
 
 
 def decode_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ def save_checkpoint(
         content: What identifies the run and where it is; JSON.
     """
     header = {"spnode_checkpoint": json.dumps({"schema": SCHEMA, **content})}
-    data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, header)
+    data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, header)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
