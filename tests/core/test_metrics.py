@@ -1,0 +1,59 @@
+"""Metrics against their definitions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spnode_core.dataset import check_arrays
+from spnode_core.metrics import evaluate, predict, state_scale
+from spnode_core.spec import RelaxationSpec, ResidualSpec, SurrogateSpec
+from spnode_core.training.initialise import create_surrogate
+from spnode_core.training.presets import resolve
+
+TIMES = np.append(0.0, np.geomspace(1e-2, 10, 6))
+
+
+@pytest.fixture(scope="module")
+def case():
+    random = np.random.default_rng(0)
+    states = random.uniform(0.5, 1.5, (70, 7, 2)) * [1.0, 1e-5]
+    mask = np.ones((70, 7), bool)
+    mask[3, 4] = False
+    dataset = check_arrays({"states": states, "times": TIMES, "mask": mask})
+    spec = SurrogateSpec(
+        latent=3,
+        nonlinear=RelaxationSpec(width=4, depth=1),
+        autoencoder=ResidualSpec(width=4, depth=1),
+    )
+    return dataset, create_surrogate(dataset, resolve(dataset, spec)[0], seed=0)
+
+
+def test_metrics_follow_their_definitions(case):
+    dataset, surrogate = case
+    metrics = evaluate(surrogate, dataset)
+    predicted = np.asarray(surrogate.rollout(dataset.states[:, 0], TIMES))
+    scale = state_scale(surrogate)
+    assert scale == pytest.approx(np.nanmax(dataset.states, axis=(0, 1)))
+    error = (predicted - dataset.states)[dataset.mask[:, :, 0]]
+    assert metrics["scaled_mse"] == pytest.approx(np.mean((error / scale) ** 2))
+    second = metrics["states"]["x2"]
+    truth = dataset.states[dataset.mask[:, :, 0]][:, 1]
+    assert second["rmse"] == pytest.approx(np.sqrt(np.mean(error[:, 1] ** 2)))
+    assert second["relative_l2"] == pytest.approx(
+        np.linalg.norm(error[:, 1]) / np.linalg.norm(truth)
+    )
+    assert second["max_abs_scaled"] == pytest.approx(
+        np.abs(error[:, 1]).max() / scale[1]
+    )
+    assert metrics["refinement_error"] > 0
+    assert metrics["refined_scaled_mse"] != metrics["scaled_mse"]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_prediction_does_not_depend_on_how_rows_are_grouped(case):
+    dataset, surrogate = case
+    together = predict(surrogate, dataset, surrogate.grid)
+    few = predict(surrogate, dataset.take(np.arange(66, 70)), surrogate.grid)
+    # Float32 networks round differently in matrices of different sizes.
+    assert np.abs(together[66:] - few).max() < 1e-6
