@@ -35,6 +35,7 @@ class Batches:
         self._engine: AbstractEngine | None = None
         self._client = redis_client(context.settings)
         self._warm: set[str] = set()
+        self._waiting = threading.Event()
 
     def start(self) -> None:
         """Load the engine and warm champions, now and whenever one is new."""
@@ -42,7 +43,10 @@ class Batches:
 
     def serve(self, message: dict[str, Any]) -> None:
         """Compute one batch and push its reply."""
+        # A lock is not fair: whoever prepares shapes must see that a batch waits.
+        self._waiting.set()
         with self._lock:
+            self._waiting.clear()
             serve_batch(message, self._loaded(), self._client)
 
     def _loaded(self) -> AbstractEngine:
@@ -65,7 +69,7 @@ class Batches:
 
     def _idle(self) -> None:
         """Prove one shape at a time, so that a batch waits for one at most."""
-        while self._engine is not None:
+        while self._engine is not None and not self._waiting.is_set():
             with self._lock:
                 if not self._engine.idle():
                     return
@@ -82,6 +86,9 @@ class Batches:
 def register(app: celery.Celery, context: Context) -> Batches:
     """Define the task on an application and return what serves it."""
     batches = Batches(context)
+    # Without prefetch Celery looks for the next message once a second (measured), and a
+    # batch that is reserved by a worker that dies is sent again by its gateway anyway.
+    app.conf.worker_disable_prefetch = False
 
     @app.task(name=BATCH_TASK, ignore_result=True)
     def rollout_batch(message: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import httpx
 import pytest
 
 from api.auth import needed_scope
+from tests.api.deployment import deployed
 from tests.api.test_errors import checked
 
 ROLLOUT = {"model": "small", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
@@ -85,13 +86,14 @@ def test_a_key_can_be_made_used_listed_and_revoked(client, deployment):
     checked(wrong, 422, "invalid", "/scopes")
 
 
-def test_loopback_needs_no_key_where_the_setting_opens_it(data):
-    opened = data.start_gateway("open-gateway", loopback_open=True)
-    assert httpx.get(f"{opened.url}/v1/models").status_code == 200
-    for headers in ({"host": "evil.example"}, {"x-forwarded-for": "1.2.3.4"}):
-        response = httpx.get(f"{opened.url}/v1/models", headers=headers)
-        checked(response, 401, "unauthorised")
-    assert data.stop("open-gateway") == 0
+def test_loopback_needs_no_key_where_the_setting_opens_it():
+    with deployed() as data:
+        opened = data.start_gateway(loopback_open=True)
+        assert httpx.get(f"{opened.url}/v1/models").status_code == 200
+        for headers in ({"host": "evil.example"}, {"x-forwarded-for": "1.2.3.4"}):
+            response = httpx.get(f"{opened.url}/v1/models", headers=headers)
+            checked(response, 401, "unauthorised")
+        assert data.stop("gateway") == 0
 
 
 @pytest.mark.parametrize(
