@@ -82,7 +82,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = answer
 
-    def log_message(self, *_) -> None:
+    def log_message(self, format, *args) -> None:
         pass
 
 
