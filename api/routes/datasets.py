@@ -1,8 +1,6 @@
 """/v1/datasets: upload, look, download, delete; or ask for one to be made."""
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +12,7 @@ from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.middleware import refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import DatasetOut, JobOut, Page
+from api.uploads import content_type, received
 from services.training.request import DatasetRequest, stored
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -56,7 +55,7 @@ async def upload(
     arrays: names, units, time_unit, parameters, parameter_names, controls,
     control_names, mask, lengths. JSON asks a job to make a dataset of a system.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind == _JSON:
         made = _MADE.validate_json(await request.body())
         return await accepted(
@@ -116,14 +115,8 @@ async def delete_dataset(id: str, gateway: GatewayDep) -> None:
 async def _stored(
     request: Request, gateway: Gateway, owner: str, name: str | None
 ) -> DatasetOut:
-    """Stream the body to a file, have it checked, keep it; or keep nothing."""
-    folder = gateway.settings.data_folder / "work"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="body-", dir=folder) as work:
-        path = Path(work) / "upload"
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                await asyncio.to_thread(file.write, chunk)
+    """Have the body checked and keep it, or keep nothing."""
+    async with received(request, gateway.settings) as path:
         record = await asyncio.to_thread(
             gateway.datasets.add, path, owner=owner, name=name
         )

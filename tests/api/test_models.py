@@ -143,6 +143,38 @@ def test_a_champion_without_a_certificate_needs_a_reason(deployment, client):
     assert client.get(f"{path}/history").json()["data"][0]["reason"] == "a test"
 
 
+def test_an_artifact_made_elsewhere_becomes_a_version(deployment, client, tmp_path):
+    path = tmp_path / "elsewhere.spnode"
+    normalisation = dict.fromkeys("abc", "linear")
+    surrogate = small_surrogate(seed=21, normalisation=normalisation)
+    digest = artifact.save(surrogate, path, card={"author": "me"})
+    versions = "/v1/models/elsewhere/versions"
+    response = client.post(versions, content=path.read_bytes())
+    assert response.status_code == 201, response.text
+    assert response.json()["digest"] == digest
+    assert response.headers["location"] == f"{versions}/1"
+    assert client.get(f"{versions}/1/card").json() == {"author": "me"}
+    alias = "/v1/models/elsewhere/aliases/champion"
+    checked(client.put(alias, json={"version": 1}), 409, "gate_failed")
+    body = {"model": "elsewhere/1", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+    assert client.post("/v1/rollout", json=body).status_code == 200
+
+
+def test_a_damaged_artifact_is_refused_and_leaves_nothing(deployment, client, tmp_path):
+    path = tmp_path / "damaged.spnode"
+    artifact.save(MODELS["mixed"](), path)
+    store = deployment.settings.data_folder / "store" / "artifacts"
+    before = set(store.iterdir())
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    for content in (b"", whole[:-100], bytes(changed), b"PK" + whole):
+        response = client.post("/v1/models/damaged/versions", content=content)
+        checked(response, 422, "invalid_artifact", "/file")
+    assert set(store.iterdir()) == before
+    checked(client.get("/v1/models/damaged"), 404, "not_found")
+
+
 def test_systems_presets_and_limits_are_listed(client):
     systems = client.get("/v1/systems").json()["data"]
     assert {"robertson", "kuramoto_sivashinsky", "transient_growth"} <= {

@@ -1,0 +1,139 @@
+"""POST /v1/models/{name}/versions: register an artifact that was made elsewhere."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from api.dependencies import Gateway, GatewayDep, OwnerDep
+from api.middleware import refuse_type
+from api.schemas import VersionOut
+from api.uploads import content_type, received
+from services.blobs import Damaged
+from services.errors import Invalid
+from services.rollouts.canonical import Work
+from services.versions import ARTIFACTS, VersionRecord, check_name
+from spnode_core.artifact_file import read_card, read_spec
+from spnode_core.errors import ArtifactError
+from spnode_core.spec import ArtifactSpec, Signature
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+_FILES = frozenset({"", "application/zip", "application/octet-stream"})
+_TRIAL_S = 60.0
+
+
+@router.post(
+    "/{name}/versions",
+    status_code=201,
+    summary="Register an artifact made elsewhere",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/zip": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def upload(
+    name: str,
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    owner: OwnerDep,
+) -> VersionOut:
+    """The file that ``spnode_core.save`` wrote, as the body.
+
+    It is rolled out once before it is registered. What its card claims stays in the
+    card: the gates of ``champion`` count only what this service has evaluated, so such
+    a version needs ``override`` to become champion.
+    """
+    kind = content_type(request)
+    if kind not in _FILES:
+        refuse_type(kind, "application/zip")
+    check_name(name, field="name")
+    async with received(request, gateway.settings) as path:
+        record = await _registered(gateway, name, path, owner)
+    response.headers["location"] = f"/v1/models/{name}/versions/{record.number}"
+    return VersionOut.of(record)
+
+
+async def _registered(
+    gateway: Gateway, name: str, path: Path, owner: str
+) -> VersionRecord:
+    try:
+        spec, card = await asyncio.to_thread(lambda: (read_spec(path), read_card(path)))
+    except ArtifactError as error:
+        raise _refused(str(error)) from error
+    digest = await asyncio.to_thread(gateway.blobs.put_content, ARTIFACTS, path)
+    try:
+        await _try_out(gateway, digest, spec.signature)
+        size = path.stat().st_size
+        return await gateway.sql(
+            _publish, gateway, name, owner, digest, size, spec, card
+        )
+    except BaseException as error:
+        await gateway.sql(gateway.registry.drop_artifact, digest)
+        if isinstance(error, Damaged):
+            raise _refused(error.message) from error
+        raise
+
+
+async def _try_out(gateway: Gateway, digest: str, signature: Signature) -> None:
+    """Roll out once from the middle of the domain, which loads and verifies it."""
+    domain = signature.domain
+    middle = {
+        "x0": (domain.lower, domain.upper),
+        "parameters": (domain.parameters_lower, domain.parameters_upper),
+        "controls": (domain.controls_lower, domain.controls_upper),
+    }
+    rows = {
+        name: (np.array([lower]) + np.array([upper])) / 2
+        for name, (lower, upper) in middle.items()
+        if lower
+    }
+    shared = {"times": np.array([domain.end])}
+    if "controls" in rows:
+        rows["controls"] = rows["controls"][:, None]
+        shared["control_times"] = np.zeros(1)
+    work = Work("rollout", digest, rows, shared, 1)
+    results = await gateway.batcher.run(work, deadline=time.time() + _TRIAL_S)
+    if not np.isfinite(results["x"]).all():
+        raise _refused("a surrogate whose rollout is not finite")
+
+
+def _publish(
+    gateway: Gateway,
+    name: str,
+    owner: str,
+    digest: str,
+    size: int,
+    spec: ArtifactSpec,
+    card: dict[str, Any],
+) -> VersionRecord:
+    with gateway.database.transaction() as connection:
+        number = gateway.registry.publish(
+            connection,
+            name,
+            owner=owner,
+            digest=digest,
+            size_bytes=size,
+            signature=spec.signature.model_dump(mode="json"),
+            spec=spec.surrogate.model_dump(mode="json"),
+            card=card,
+            evaluation={},
+            certificate={},
+        )
+    return gateway.registry.version(name, number)
+
+
+def _refused(found: str) -> Invalid:
+    return Invalid(
+        "file",
+        found=found,
+        expected="an artifact as spnode_core.save writes it",
+        code="invalid_artifact",
+    )
