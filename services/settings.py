@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     stop_seconds: PositiveFloat = 10.0
     """How long a stopping worker waits for the checkpoint of a job that it runs."""
     checkpoint_seconds: PositiveFloat = 10.0
-    """How often, at most, a running job's checkpoint is copied to the store."""
+    """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3
     """How often a job is started before a crash counts as final."""
 

@@ -41,7 +41,11 @@ def fork_server() -> ForkServerContext:
 
 
 def main(
-    connection: Connection, request: dict[str, Any], job_id: str, folder: Path
+    connection: Connection,
+    request: dict[str, Any],
+    job_id: str,
+    folder: Path,
+    checkpoint_seconds: float,
 ) -> None:
     """Do a job's work and tell how it ended: the target of the child process.
 
@@ -50,10 +54,11 @@ def main(
         request: The job's request, as its row keeps it.
         job_id: The job's id.
         folder: Where files come in and go out.
+        checkpoint_seconds: Time between two checkpoints, at least.
     """
     channel = Channel(connection)
     try:
-        ending = _work(request, job_id, folder, channel)
+        ending = _work(request, job_id, folder, checkpoint_seconds, channel)
     except Exception as error:  # the boundary of the process
         ending = _crash(error)
     channel.send(ending)
@@ -93,7 +98,11 @@ class Channel:
 
 
 def _work(
-    request: dict[str, Any], job_id: str, folder: Path, channel: Channel
+    request: dict[str, Any],
+    job_id: str,
+    folder: Path,
+    checkpoint_seconds: float,
+    channel: Channel,
 ) -> dict[str, Any]:
     import jax
 
@@ -112,6 +121,7 @@ def _work(
                 job_id=job_id,
                 report=channel.send,
                 should_stop=channel.stop_reason,
+                checkpoint_seconds=checkpoint_seconds,
             )
         else:
             outcome = run_dataset(asked, folder, report=channel.send)

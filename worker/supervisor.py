@@ -29,6 +29,7 @@ log = logging.getLogger("spnode.worker")
 _TICK_S = 0.2
 _WRITE_S = 1.0
 _TERM_S = 1.0
+_POINT = ("stage", "iteration", "loss", "validation_loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,17 @@ class Supervisor:
         self.checkpoint = claim.checkpoint
         ours, theirs = server.Pipe()
         self._connection: Connection = ours
-        job = claim.job
+        job, settings = claim.job, context.settings
         self._process = server.Process(
             target=child.main,
-            args=(theirs, job.request, job.id, folder),
+            args=(theirs, job.request, job.id, folder, settings.checkpoint_seconds),
             name=f"job {job.id}",
             daemon=True,
         )
         self._theirs = theirs
         self._notes: list[Note] = []
         self._progress: dict[str, Any] | None = None
+        self._point: dict[str, Any] | None = None
         self._stage: str | None = None
         self._written = self._copied = time.monotonic()
         self._stop_until: float | None = None
@@ -113,8 +115,11 @@ class Supervisor:
             LeaseLost: The job is another's now, or ended.
         """
         self._copy_checkpoint()
-        if self._progress is not None or self._notes:
+        if self._has_news():
             self._write()
+
+    def _has_news(self) -> bool:
+        return bool(self._notes) or not (self._progress is self._point is None)
 
     def _pump(self) -> Ending:
         while True:
@@ -133,6 +138,8 @@ class Supervisor:
                 kind = message.pop("type")
                 if kind == "progress":
                     self._note_progress(message)
+                elif kind == "metrics":
+                    self._note_point(message["point"])
                 elif kind == "log":
                     self._notes.append(Note("log", **_log_fields(message)))
                 else:
@@ -164,6 +171,11 @@ class Supervisor:
             message = progress.get("message") or stage
             self._notes.append(Note("log", message, {"stage": stage}))
         self._progress = progress
+        if progress.get("loss") is not None:
+            self._note_point(progress)
+
+    def _note_point(self, losses: dict[str, Any]) -> None:
+        self._point = {name: losses.get(name) for name in _POINT}
 
     def _keep_up(self) -> None:
         """Write what is new, about once a second, and copy checkpoints more rarely."""
@@ -172,8 +184,7 @@ class Supervisor:
             if now - self._copied >= self.context.settings.checkpoint_seconds:
                 self._copied = now
                 self._copy_checkpoint()
-            has_news = self._progress is not None or self._notes
-            if has_news and now - self._written >= _WRITE_S:
+            if self._has_news() and now - self._written >= _WRITE_S:
                 self._written = now
                 self._write()
         except Unavailable as error:
@@ -182,10 +193,10 @@ class Supervisor:
 
     def _write(self) -> None:
         notes, progress = list(self._notes), self._progress
-        if progress is not None and progress.get("loss") is not None:
-            notes.append(Note("metrics", "", _point(progress)))
+        if self._point is not None:
+            notes.append(Note("metrics", "", self._point))
         self.context.leases.heartbeat(self.claim, progress=progress, notes=notes)
-        self._progress = None
+        self._progress = self._point = None
         self._notes.clear()
 
     def _watch_stop(self) -> None:
@@ -218,11 +229,6 @@ class Supervisor:
 def checkpoint_prefix(job_id: str) -> str:
     """Return the prefix of a job's checkpoints in the store."""
     return f"checkpoints/{job_id}"
-
-
-def _point(progress: dict[str, Any]) -> dict[str, Any]:
-    names = ("stage", "iteration", "loss", "validation_loss", "seconds")
-    return {name: progress.get(name) for name in names}
 
 
 def _log_fields(message: dict[str, Any]) -> dict[str, Any]:

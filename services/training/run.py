@@ -5,15 +5,15 @@ Everything goes through a folder: ``dataset.npz`` and ``checkpoint`` in, ``artif
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spnode_core.artifact import save
-
 from services.training.files import ARTIFACT, CHECKPOINT, DATASET
 from services.training.request import DatasetRequest, TrainingRequest
+from spnode_core.artifact import save
 from spnode_core.dataset import Dataset, load_dataset, save_dataset, summarise
 from spnode_core.errors import InvalidInput
 from spnode_core.systems import generate
@@ -21,7 +21,7 @@ from spnode_core.training.fit import Progress, Run, fit
 from spnode_core.training.presets import resolve
 
 Report = Callable[[dict[str, Any]], None]
-"""Takes ``{"type": "progress" | "log", …}``."""
+"""Takes ``{"type": "progress" | "metrics" | "log", …}``."""
 
 
 def run_training(
@@ -31,6 +31,7 @@ def run_training(
     job_id: str,
     report: Report,
     should_stop: Callable[[], str | None],
+    checkpoint_seconds: float = 10.0,
 ) -> dict[str, Any]:
     """Train as a request says, on a folder's dataset; write the artifact there.
 
@@ -40,6 +41,7 @@ def run_training(
         job_id: Named in the card.
         report: Told the choices of the preset, then the progress.
         should_stop: Asked about once a second; a reason ends the run.
+        checkpoint_seconds: Time between two checkpoints, at least.
 
     Returns:
         What the registry keeps beside the artifact: digest, signature, spec, card,
@@ -52,7 +54,23 @@ def run_training(
     """
     dataset = load_dataset(folder / DATASET)
     _report_choices(request, dataset, report)
-    run = _fit(request, dataset, folder / CHECKPOINT, report, should_stop)
+    training = functools.partial(
+        fit,
+        dataset,
+        request.surrogate,
+        request.training,
+        preset=request.preset,
+        split=request.split,
+        seed=request.seed,
+        on_progress=lambda progress: report(_as_message(progress)),
+        should_stop=should_stop,
+        checkpoint=folder / CHECKPOINT,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    run = _fit(training, folder / CHECKPOINT, report)
+    for point in run.history[-1:]:
+        # Progress is passed on now and then; the last losses must not be missing.
+        report({"type": "metrics", "point": finite(point)})
     details = finite(run.report)
     card = {
         "model": request.model,
@@ -60,7 +78,7 @@ def run_training(
         "dataset": {"id": request.dataset, "digest": dataset.digest},
         "tags": request.tags,
         "preset": request.preset,
-        "history": finite(run.history[-1:]),
+        "history": finite(run.history),
         **{key: details[key] for key in details if key not in ("dataset",)},
     }
     digest = save(run.surrogate, folder / ARTIFACT, card=card)
@@ -113,29 +131,12 @@ def _report_choices(request: TrainingRequest, dataset: Dataset, report: Report) 
     report({"type": "log", "level": "info", "message": message, "data": data})
 
 
-def _fit(
-    request: TrainingRequest,
-    dataset: Dataset,
-    checkpoint: Path,
-    report: Report,
-    should_stop: Callable[[], str | None],
-) -> Run:
-    def tell(progress: Progress) -> None:
-        report({"type": "progress", **finite(dataclasses.asdict(progress))})
+def _as_message(progress: Progress) -> dict[str, Any]:
+    return {"type": "progress", **finite(dataclasses.asdict(progress))}
 
-    def run() -> Run:
-        return fit(
-            dataset,
-            request.surrogate,
-            request.training,
-            preset=request.preset,
-            split=request.split,
-            seed=request.seed,
-            on_progress=tell,
-            should_stop=should_stop,
-            checkpoint=checkpoint,
-        )
 
+def _fit(run: Callable[[], Run], checkpoint: Path, report: Report) -> Run:
+    """Run, and once more from the start where the checkpoint does not fit."""
     try:
         return run()
     except InvalidInput as error:

@@ -65,6 +65,7 @@ def fit(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 10.0,
 ) -> Run:
     """Train a surrogate of the system behind a dataset.
 
@@ -79,8 +80,9 @@ def fit(
             machines give equal bits.
         on_progress: Called a few times a second at most.
         should_stop: Asked about once a second; a reason ends the run.
-        checkpoint: A file. The run writes it every ten seconds and when it is
-            stopped, and goes on from it, bit for bit, where it exists.
+        checkpoint: A file. The run writes it now and then and when it is stopped,
+            and goes on from it, bit for bit, where it exists.
+        checkpoint_seconds: Time between two checkpoints, at least.
 
     Returns:
         The surrogate with its history and report.
@@ -97,6 +99,7 @@ def fit(
     reporter = Reporter(on_progress, should_stop, resolved[1].max_seconds)
     reporter.report(Progress("data", message=f"{parts[0].trajectories} trajectories"))
     run = _Execution(dataset, parts, resolved, split, seed, reporter, checkpoint)
+    run.checkpoint_s = checkpoint_seconds
     return run.execute()
 
 
@@ -117,6 +120,7 @@ class _Execution:
         self.spec, self.training, self.choices = resolved
         self.seed, self.reporter = seed, reporter
         self.path = Path(checkpoint) if checkpoint is not None else None
+        self.checkpoint_s = 10.0
         self.identity = {
             "dataset": dataset.digest,
             "surrogate": self.spec.model_dump(mode="json"),
@@ -206,6 +210,7 @@ class _Execution:
             self.reporter,
             self._save,
             self._seconds_after if is_descent else lambda _: 0.0,
+            self.checkpoint_s,
         )
         _, best = drive.run(state, best)
         return record, best

@@ -20,7 +20,6 @@ from spnode_core.errors import TrainingError
 from spnode_core.training.progress import Progress, Reporter, Stopped
 
 CHUNK_S = 0.7
-_CHECKPOINT_INTERVAL_S = 10.0
 _MOST_SKIPPED = 50
 
 
@@ -101,6 +100,7 @@ class Drive:
         reporter: Progress, time and requests to stop.
         save: Writes a checkpoint of a state, its best parameters and the record.
         seconds_after: Estimate of the stages that follow, from seconds an iteration.
+        checkpoint_s: Seconds between two checkpoints, at least.
     """
 
     stage: Stage
@@ -108,6 +108,7 @@ class Drive:
     reporter: Reporter
     save: Callable[[State, Any, Record], None]
     seconds_after: Callable[[float], float]
+    checkpoint_s: float
     _saved: float = dataclasses.field(default_factory=time.monotonic)
     _each_s: float | None = None
 
@@ -201,7 +202,7 @@ class Drive:
             )
         reason = reporter.stop_reason()
         now = time.monotonic()
-        due = now - self._saved > _CHECKPOINT_INTERVAL_S
+        due = now - self._saved > self.checkpoint_s
         if reason is not None or record.finished or due:
             self.save(state, best, record)
             self._saved = now

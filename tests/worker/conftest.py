@@ -114,12 +114,6 @@ class Stack:
     def end(self, id: str, seconds: float = 120) -> Job:
         return self.wait(id, lambda job: job.is_terminal, seconds)
 
-    def wait_for_event(self, id: str, kind: str, seconds: float = 120) -> None:
-        def look() -> bool:
-            return any(event.kind == kind for event in self.jobs.events(id))
-
-        _wait(look, seconds, f"event {kind}", self._story)
-
     def close(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:

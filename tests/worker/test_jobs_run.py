@@ -46,8 +46,7 @@ def test_a_training_job_publishes_a_version_that_rolls_out(running, tmp_path) ->
     assert {choice["what"] for choice in first.data["choices"]} >= {"surrogate.steps"}
     assert events[-1].data["state"] == "succeeded"
     history = running.jobs.history(job.id)
-    assert history
-    assert history[-1]["loss"] < history[0]["loss"] or len(history) == 1
+    assert history[-1]["iteration"] == 200
     assert list(running.blobs.list(f"checkpoints/{job.id}")) == []
 
 
