@@ -1,4 +1,4 @@
-"""Bodies that are files: streamed to a folder of their own, which goes with the block."""
+"""Bodies that are files: streamed to a folder that goes when they are dealt with."""
 
 import asyncio
 import contextlib
