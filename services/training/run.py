@@ -71,24 +71,15 @@ def run_training(
     for point in run.history[-1:]:
         # Progress is passed on now and then; the last losses must not be missing.
         report({"type": "metrics", "point": finite(point)})
-    details = finite(run.report)
-    card = {
-        "model": request.model,
-        "job": job_id,
-        "dataset": {"id": request.dataset, "digest": dataset.digest},
-        "tags": request.tags,
-        "preset": request.preset,
-        "history": finite(run.history),
-        **{key: details[key] for key in details if key not in ("dataset",)},
-    }
+    card = _card(request, job_id, dataset, run)
     digest = save(run.surrogate, folder / ARTIFACT, card=card)
     return {
         "digest": digest,
         "signature": run.surrogate.signature.model_dump(mode="json"),
         "spec": run.surrogate.spec.model_dump(mode="json"),
         "card": card,
-        "evaluation": details["metrics"],
-        "certificate": details["certificate"],
+        "evaluation": card["metrics"],
+        "certificate": card["certificate"],
     }
 
 
@@ -121,6 +112,21 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _card(
+    request: TrainingRequest, job_id: str, dataset: Dataset, run: Run
+) -> dict[str, Any]:
+    """What people want to know of a version: where it comes from, how good it is."""
+    return {
+        **finite(run.report),
+        "model": request.model,
+        "job": job_id,
+        "dataset": {"id": request.dataset, "digest": dataset.digest},
+        "tags": request.tags,
+        "preset": request.preset,
+        "history": finite(run.history),
+    }
 
 
 def _report_choices(request: TrainingRequest, dataset: Dataset, report: Report) -> None:

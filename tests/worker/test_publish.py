@@ -1,0 +1,105 @@
+"""The moment of publishing: one transaction, checked by the claim."""
+
+from pathlib import Path
+
+import pytest
+
+from services.database.migrate import upgrade
+from services.errors import LeaseLost
+from services.jobs import Jobs
+from services.leases import CancelRequested, Claim
+from services.settings import Settings
+from worker.context import Context, open_context
+from worker.housekeeping import sweep_work_folder
+from worker.jobs import publish
+
+OUTCOME = {
+    "digest": "",
+    "signature": {"states": ["a"]},
+    "spec": {},
+    "card": {},
+    "evaluation": {"test": {"scaled_mse": 1e-7}},
+    "certificate": {"invariant_box": {"holds": True}},
+}
+
+
+@pytest.fixture
+def context(tmp_path: Path):
+    settings = Settings(data_folder=tmp_path / "data", redis_url="redis://127.0.0.1:1")
+    context = open_context(settings, ("training",))
+    upgrade(context.database)
+    yield context
+    context.queue.close()
+    context.database.close()
+
+
+@pytest.fixture
+def claim(context: Context) -> Claim:
+    request = {"kind": "training", "model": "m"}
+    job, _ = Jobs(context.database).submit("training", request, owner="me")
+    claim = context.leases.claim(job.id, context.name)
+    assert claim is not None
+    return claim
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "artifact.spnode").write_bytes(b"an artifact")
+    return tmp_path
+
+
+def nothing_is_there(context: Context) -> bool:
+    return (
+        context.registry.models().items == ()
+        and list(context.blobs.list("artifacts")) == []
+    )
+
+
+def test_a_version_and_the_end_of_its_job_are_one_step(context, claim, folder) -> None:
+    publish(context, claim, folder, OUTCOME)
+    job = Jobs(context.database).get(claim.job.id)
+    assert job.state == "succeeded"
+    assert job.result["version"] == 1
+    assert context.registry.resolve("m").digest == job.result["digest"]
+    with pytest.raises(LeaseLost):
+        publish(context, claim, folder, OUTCOME)
+    assert context.registry.model("m").latest == 1
+    assert context.leases.claim(job.id, "another") is None
+
+
+def test_a_worker_that_lost_its_lease_publishes_nothing(context, claim, folder) -> None:
+    context.leases.crash(claim, "as if another had taken it")
+    with pytest.raises(LeaseLost):
+        publish(context, claim, folder, OUTCOME)
+    assert nothing_is_there(context)
+    assert Jobs(context.database).get(claim.job.id).state == "queued"
+
+
+def test_a_job_cancelled_while_it_publishes_publishes_nothing(
+    context, claim, folder
+) -> None:
+    Jobs(context.database).cancel(claim.job.id)
+    with pytest.raises(CancelRequested):
+        publish(context, claim, folder, OUTCOME)
+    assert nothing_is_there(context)
+
+
+def test_an_error_in_the_middle_leaves_neither_version_nor_end(
+    context, claim, folder
+) -> None:
+    with pytest.raises(KeyError):
+        publish(context, claim, folder, {**OUTCOME, "evaluation": {"test": {"x": 1}}})
+    assert context.registry.models().items == ()
+    assert Jobs(context.database).get(claim.job.id).state == "running"
+
+
+def test_folders_of_dead_workers_are_swept(context) -> None:
+    host = context.name.split(":")[0]
+    job = f"job_{'0' * 26}"
+    dead, foreign = f"{host}-4194999-abcdef-{job}", f"elsewhere-4194999-abcdef-{job}"
+    living, mine = f"{host}-1-abcdef-{job}", f"{context.name.replace(':', '-')}-{job}"
+    for name in (dead, foreign, living, mine, "upload-xyz"):
+        (context.work_folder / name).mkdir(parents=True)
+    sweep_work_folder(context)
+    left = {path.name for path in context.work_folder.iterdir()}
+    assert left == {foreign, living, mine, "upload-xyz"}
