@@ -24,6 +24,7 @@ from spnode_core.spec import (
     TrainingSpec,
     UniformStepsSpec,
 )
+from spnode_core.timegrid import TimeGrid
 from spnode_core.training.step_grids import step_grid
 
 Choices = list[dict[str, Any]]
@@ -66,7 +67,7 @@ def resolve(
     spec = _latent(spec, dataset, choices)
     spec = _rates(spec, dataset, choices)
     spec = _normalisation(spec, dataset, choices)
-    train = _training(spec, train, dataset, choices)
+    train = _training(spec, train, choices)
     return spec, train, choices
 
 
@@ -244,11 +245,12 @@ def _normalisation(
 
 
 def _training(
-    spec: SurrogateSpec, train: TrainingSpec, dataset: Dataset, choices: Choices
+    spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> TrainingSpec:
-    uniform = isinstance(spec.steps, UniformStepsSpec)
-    if uniform and "loss" not in train.model_fields_set:
-        why = "the time grid is uniform, so every sample counts the same"
+    assert not isinstance(spec.steps, DataStepsSpec)
+    is_logarithmic = TimeGrid.from_spec(spec.steps).is_logarithmic
+    if not is_logarithmic and "loss" not in train.model_fields_set:
+        why = "the time grid is not logarithmic, so every sample counts the same"
         _chosen(choices, "training.loss", "uniform", why)
         return train.model_copy(update={"loss": "uniform"})
     return train

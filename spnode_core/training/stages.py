@@ -162,7 +162,8 @@ class Drive:
         record, stage = self.record, self.stage
         validation = stage.validate(state.parameters)
         counted = int(state.counted)
-        record.loss = float(state.loss_sum) / counted if counted else None
+        mean = float(state.loss_sum) / counted if counted else math.inf
+        record.loss = mean if math.isfinite(mean) else None
         record.history.append(
             {
                 "stage": stage.name,
