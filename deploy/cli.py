@@ -92,10 +92,10 @@ def demo(
 
     Example: ./spnode demo --exit
     """
-    from deploy.demo import run_demo
+    from deploy.demo import run_demo, tell
 
     result = _guarded(lambda: run_demo(find_folder(), output, seed, end))
-    emit(result.as_dict(), as_json, lambda: None)
+    emit(result.as_dict(), as_json, lambda: tell(result))
     if not result.is_good:
         raise typer.Exit(1)
 
@@ -133,7 +133,7 @@ def main() -> None:
     for command in (up, down, status, doctor, demo, check):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
-    run(app)
+    run(app, "./spnode")
 
 
 def _embedded() -> tuple[str, str | None] | None:

@@ -116,6 +116,37 @@ def run_demo(folder: Folder, picture: Path | None, seed: int, end: bool) -> Resu
             err.print("[dim]the stack is stopped[/]")
 
 
+def tell(result: Result) -> None:
+    """Print what the demo found, in words."""
+    surrogate, solver = result.surrogate, result.solver
+    table = [
+        (
+            name,
+            f"{surrogate.relative_l2[name]:.1e}",
+            f"{surrogate.max_scaled[name]:.1e}",
+            f"{solver.relative_l2[name]:.1e}",
+            f"{solver.max_scaled[name]:.1e}",
+        )
+        for name in surrogate.relative_l2
+    ]
+    print_table(("state", "surrogate L2", "largest", "LSODA 1e-6 L2", "largest"), table)
+    out.print(
+        f"held-out scaled mean squared error {surrogate.scaled_mse:.2e} "
+        f"(LSODA at rtol 1e-6: {solver.scaled_mse:.2e}); "
+        f"bar {GOOD_SCALED_MSE:.0e}: {'met' if result.is_good else 'NOT MET'}"
+    )
+    out.print(
+        f"{UNSEEN} rollouts through the service in {result.rollout_seconds * 1e3:.0f} "
+        f"ms, LSODA in {result.solver_seconds:.2f} s on the same machine: "
+        f"{result.speed_ratio:.0f} times faster"
+    )
+    out.print(f"certificate: {result.certificate}")
+    out.print(
+        f"picture {result.picture}; trained in {result.training_seconds:.0f} s, "
+        f"all in {result.total_seconds:.0f} s; {result.url}/docs"
+    )
+
+
 def _demonstrate(
     client: Client, folder: Folder, picture: Path | None, seed: int, began: float
 ) -> Result:
@@ -139,7 +170,7 @@ def _demonstrate(
         lambda: system.reference(x0, times, rtol=SOLVER_RTOL, atol=SOLVER_ATOL), 1
     )
     tight = system.reference(x0, times, rtol=TIGHT_RTOL, atol=TIGHT_ATOL)
-    result = Result(
+    return Result(
         url=client.url,
         version=str(version),
         surrogate=_errors(x, tight, system.states),
@@ -151,8 +182,6 @@ def _demonstrate(
         certificate=_certificate(client, version),
         picture=str(_draw(picture or Path("demo.png"), folder, times, x, tight)),
     )
-    _tell(result)
-    return result
 
 
 def _timed(action: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float]:
@@ -196,34 +225,3 @@ def _draw(
 
 def _step(text: str) -> None:
     err.print(f"[bold]{text}[/]")
-
-
-def _tell(result: Result) -> None:
-    surrogate, solver = result.surrogate, result.solver
-    err.print()
-    table = [
-        (
-            name,
-            f"{surrogate.relative_l2[name]:.1e}",
-            f"{surrogate.max_scaled[name]:.1e}",
-            f"{solver.relative_l2[name]:.1e}",
-            f"{solver.max_scaled[name]:.1e}",
-        )
-        for name in surrogate.relative_l2
-    ]
-    print_table(("state", "surrogate L2", "largest", "LSODA 1e-6 L2", "largest"), table)
-    out.print(
-        f"held-out scaled mean squared error {surrogate.scaled_mse:.2e} "
-        f"(LSODA at rtol 1e-6: {solver.scaled_mse:.2e}); "
-        f"bar {GOOD_SCALED_MSE:.0e}: {'met' if result.is_good else 'NOT MET'}"
-    )
-    out.print(
-        f"{UNSEEN} rollouts through the service in {result.rollout_seconds * 1e3:.0f} "
-        f"ms, LSODA in {result.solver_seconds:.2f} s on the same machine: "
-        f"{result.speed_ratio:.0f} times faster"
-    )
-    out.print(f"certificate: {result.certificate}")
-    out.print(
-        f"picture {result.picture}; trained in {result.training_seconds:.0f} s, "
-        f"all in {result.total_seconds:.0f} s; {result.url}/docs"
-    )

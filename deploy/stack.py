@@ -79,8 +79,13 @@ def up(folder: Folder, say: Callable[[str], None]) -> bool:
         say(f"starting in {folder.path}")
         configuration = supervisor.write_configuration(folder, _programs(folder))
         supervisor.launch(folder, configuration, _environment(settings))
-        _wait_until_ready(folder, _url(folder), READY_WITHIN_S)
-        _ensure_key(folder, settings)
+        try:
+            _wait_until_ready(folder, _url(folder), READY_WITHIN_S)
+            _ensure_key(folder, settings)
+        except BaseException:
+            # Ctrl-C too: a start is whole or did not happen.
+            _stop(folder)
+            raise
         return True
 
 
@@ -91,13 +96,9 @@ def down(folder: Folder) -> bool:
         StackError: A process could not be ended.
     """
     with folder.locked():
-        found = supervisor.processes(folder)
-        if found is None:
+        if not is_up(folder):
             return False
-        daemon = supervisor.call(folder, "getPID")
-        pids = [daemon, *(process.pid for process in found if process.pid)]
-        supervisor.shutdown(folder, pids, STOP_WITHIN_S)
-        left = [pid for pid in pids if psutil.pid_exists(pid)]
+        left = _stop(folder)
         if left:
             raise StackError(f"these processes did not end: {left}")
         return True
@@ -237,12 +238,17 @@ def _is_ready(url: str) -> bool:
 
 
 def _give_up(folder: Folder, reason: str, names: list[str]) -> None:
+    ends = "\n".join(_end_of(folder.logs / f"{name}.log") for name in names)
+    raise StackError(f"the stack did not start: {reason}\n{ends}")
+
+
+def _stop(folder: Folder) -> list[int]:
+    """End every process; give the pids of those that are there all the same."""
     found = supervisor.processes(folder) or []
     daemon = supervisor.call(folder, "getPID")
     pids = [pid for pid in (daemon, *(each.pid for each in found)) if pid]
     supervisor.shutdown(folder, pids, STOP_WITHIN_S)
-    ends = "\n".join(_end_of(folder.logs / f"{name}.log") for name in names)
-    raise StackError(f"the stack did not start: {reason}\n{ends}")
+    return [pid for pid in pids if psutil.pid_exists(pid)]
 
 
 def _end_of(log: Path) -> str:

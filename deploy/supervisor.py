@@ -99,7 +99,8 @@ def write_configuration(folder: Folder, programs: list[Program]) -> str:
             root=_escape(ROOT),
             priority=program.priority,
             stop_s=program.stop_s,
-            log=_escape(folder.logs / f"{program.name}.log"),
+            # This one is expanded twice.
+            log=_escape(_escape(folder.logs / f"{program.name}.log")),
         )
     path = folder.path / "supervisord.conf"
     write_private(path, text)

@@ -49,11 +49,11 @@ def choose_service(
     connection.key = key
 
 
-def run(app: typer.Typer) -> None:
-    """Run a command line; errors become a sentence and an exit code."""
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command line called ``name``; errors become a sentence and an exit code."""
     warnings.showwarning = _say_warning
     try:
-        app()
+        app(prog_name=name)
     except UsageError as error:
         report(error)
         sys.exit(2)
@@ -67,7 +67,7 @@ def run(app: typer.Typer) -> None:
 
 def main() -> None:
     """The entry point of the wheel."""
-    run(make_app())
+    run(make_app(), "spnode")
 
 
 def _say_warning(message: object, *_: object, **__: object) -> None:

@@ -46,9 +46,13 @@ class Shell:
             "SPNODE_LEASE_SECONDS": "4",
         }
 
+    @property
+    def program(self) -> list[str]:
+        return [sys.executable, "-P", "-m", "deploy"]
+
     def run(self, *arguments: object, cwd: Path | None = None, code: int = 0):
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "deploy", *map(str, arguments)],
+            [*self.program, *map(str, arguments)],
             env=self.environment,
             cwd=cwd or self.data.parent,
             capture_output=True,

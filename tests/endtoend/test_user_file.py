@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import signal
 import stat
 import subprocess
 import sys
@@ -104,6 +106,29 @@ def test_a_job_can_be_queued_followed_and_cancelled(shell, model, file):
     shell.run("jobs", "cancel", job)
     assert "cancelled" in shell.run("jobs", "follow", job, code=1).stderr
     assert shell.json("jobs", "show", job)["state"] == "cancelled"
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_job(shell, model, file):
+    watching = subprocess.Popen(
+        [*shell.program, "train", file, "--model", "long", "--iterations", "1000000"],
+        env=shell.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stderr is not None
+    said = ""
+    while "running" not in said:
+        said += watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    _, rest = watching.communicate(timeout=20)
+    assert watching.returncode == 1
+    assert "the job goes on" in rest
+    assert "Traceback" not in rest
+    (job,) = re.findall(r"job (job_\w+)", said)
+    assert shell.json("jobs", "show", job)["state"] == "running"
+    shell.run("jobs", "cancel", job)
+    assert "cancelled" in shell.run("jobs", "follow", job, code=1).stderr
 
 
 def test_scipy_minimises_a_misfit_with_exact_gradients(shell, model):
