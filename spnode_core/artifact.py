@@ -19,8 +19,6 @@ from spnode_core.artifact_file import (
     PARAMETERS,
     PROBE,
     SPEC,
-    decode_arrays,
-    encode_arrays,
     encode_json,
     file_digest,
     parse_spec,
@@ -34,6 +32,7 @@ from spnode_core.metrics import state_scale
 from spnode_core.normaliser import Normaliser, Scaling
 from spnode_core.spec import ArtifactSpec, ScalingKind, Signature, SurrogateSpec
 from spnode_core.surrogate import Surrogate
+from spnode_core.tensors import decode_arrays, encode_arrays
 
 __all__ = ["file_digest", "load", "read_card", "read_spec", "save"]
 

@@ -10,7 +10,7 @@
 
 Members are stored, not compressed, under fixed time stamps: equal surrogates give
 equal bytes, and the SHA-256 of the file is its identity. Nothing is unpickled, and
-nothing here imports JAX, so that a gateway can read spec and card.
+nothing here imports JAX or safetensors, so that a gateway can read spec and card.
 """
 
 import hashlib
@@ -22,11 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from spnode_core.errors import ArtifactError
 from spnode_core.npz import EARLIEST
@@ -46,8 +42,6 @@ _LIMITS = {
     CARD: 64 * 1024**2,
     PROBE: 256 * 1024**2,
 }
-_LONGEST_HEADER = 4 * 1024**2
-_DTYPES = {"F32", "F64"}
 _ENCRYPTED = 0x1
 
 
@@ -66,7 +60,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactError: The file is damaged or forged.
     """
-    return _parse_json(read_members(path, (CARD,))[CARD], CARD)
+    return parse_json(read_members(path, (CARD,))[CARD], CARD)
 
 
 def file_digest(path: str | Path) -> str:
@@ -123,7 +117,7 @@ def read_members(path: str | Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, name)
-            manifest = _parse_json(archive.read(MANIFEST), MANIFEST)
+            manifest = parse_json(archive.read(MANIFEST), MANIFEST)
             content = {member: archive.read(member) for member in names}
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         raise ArtifactError(f"{name} is no complete artifact: {error}") from error
@@ -176,7 +170,7 @@ def parse_spec(data: bytes) -> ArtifactSpec:
     Raises:
         ArtifactError: It is not one, or of a later schema.
     """
-    content = _parse_json(data, SPEC)
+    content = parse_json(data, SPEC)
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
             f"{SPEC} has schema version {content.get('schema_version')!r}; this "
@@ -203,39 +197,12 @@ def encode_json(content: Any) -> bytes:
     return text.encode()
 
 
-def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays in safetensors form, equal for equal arrays."""
-    return save_tensors({k: np.asarray(arrays[k], order="C") for k in sorted(arrays)})
-
-
-def decode_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors member: float32 and float64 only, all finite.
+def parse_json(data: bytes, member: str) -> dict[str, Any]:
+    """A member that is a JSON object.
 
     Raises:
-        ArtifactError: Anything else.
+        ArtifactError: It is not.
     """
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(_LONGEST_HEADER, len(data) - 8):
-        raise ArtifactError(f"{member}: a header of {length} bytes is not possible")
-    header = _parse_json(data[8 : 8 + length], member)
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        dtype = entry.get("dtype") if isinstance(entry, dict) else None
-        if dtype not in _DTYPES:
-            raise ArtifactError(
-                f"{member}: {name!r} has dtype {dtype!r}, not F32 or F64"
-            )
-    try:
-        arrays = load_tensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{member} cannot be read: {error}") from error
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ArtifactError(f"{member}: {name!r} holds a number that is not finite")
-    return arrays
-
-
-def _parse_json(data: bytes, member: str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
