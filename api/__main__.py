@@ -3,15 +3,17 @@
 import logging
 import signal
 import sys
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.settings import get_settings
 
-_STOP_SECONDS = 20
+_STOP_SECONDS = 8
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     # uvicorn raises the signal again when it has stopped in good order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
@@ -41,6 +43,20 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """A server whose event streams and long polls end when it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        app = self.config.app
+        gateway = (
+            getattr(app.state, "gateway", None) if isinstance(app, FastAPI) else None
+        )
+        if gateway is not None:
+            gateway.stop_waiting()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The gateway as an ASGI application."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -35,21 +36,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: The deployment's settings; those of the environment by default.
     """
     chosen = settings or get_settings()
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gateway = Gateway(chosen)
-        app.state.gateway = gateway
-        await gateway.start()
-        try:
-            yield
-        finally:
-            await gateway.close()
-
     app = FastAPI(
         title="spnode",
         version=VERSION,
-        lifespan=lifespan,
+        lifespan=functools.partial(_lifespan, settings=chosen),
         redoc_url=None,
         strict_content_type=False,
         redirect_slashes=False,
@@ -71,3 +61,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     app.openapi = lambda: describe(app)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    gateway = Gateway(settings)
+    app.state.gateway = gateway
+    await gateway.start()
+    try:
+        yield
+    finally:
+        await gateway.close()

@@ -69,6 +69,7 @@ class Gateway:
         )
         self.events = EventHub(self.jobs, self.sql)
         self.warmed = False
+        self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(2, "parse")
@@ -83,6 +84,11 @@ class Gateway:
             asyncio.create_task(self.events.run()),
             asyncio.create_task(self._keep_warm()),
         ]
+
+    def stop_waiting(self) -> None:
+        """End event streams and long polls: the process is about to stop."""
+        self.stopping = True
+        self.events.close()
 
     async def close(self) -> None:
         """Stop what ``start`` started; rollouts that run are answered first."""
@@ -165,6 +171,8 @@ class Gateway:
             await self.executor.warm(digest)
         except (ServiceError, SpnodeError) as error:
             _LOG.error("artifact %s cannot be served: %s", digest, error)
+        except Exception:  # the boundary of the task: one bad model stops no other
+            _LOG.exception("artifact %s cannot be served", digest)
 
 
 def get_gateway(request: Request) -> Gateway:

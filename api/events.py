@@ -10,7 +10,6 @@ table's.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -76,6 +75,12 @@ class EventHub:
             for job_id, topic in list(self._topics.items()):
                 await self._tail(job_id, topic)
             await asyncio.sleep(POLL_S)
+
+    def close(self) -> None:
+        """End every stream: the process stops, listeners resume elsewhere."""
+        for topic in self._topics.values():
+            for listener in list(topic.listeners):
+                _drop(topic, listener)
 
     async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         """Yield a job's events from after an id on, as server-sent events, to the last.
@@ -167,10 +172,14 @@ def _offer(topic: _Topic, listener: _Listener, event: Encoded) -> None:
     try:
         listener.queue.put_nowait(event)
     except asyncio.QueueFull:
-        topic.listeners.discard(listener)
-        with contextlib.suppress(asyncio.QueueEmpty):
-            listener.queue.get_nowait()
-        listener.queue.put_nowait(None)
+        _drop(topic, listener)
+
+
+def _drop(topic: _Topic, listener: _Listener) -> None:
+    topic.listeners.discard(listener)
+    if listener.queue.full():
+        listener.queue.get_nowait()
+    listener.queue.put_nowait(None)
 
 
 async def _listen(listener: _Listener) -> AsyncIterator[Encoded | None]:

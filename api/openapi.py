@@ -56,41 +56,37 @@ def _add_rollouts(schema: dict[str, Any]) -> None:
         models += [(request, "validation"), (reply, "serialization")]
     _, definitions = models_json_schema(models, ref_template=_REF)
     schema["components"].setdefault("schemas", {}).update(definitions["$defs"])
-    paths = {}
-    for path, operation, summary, request, reply in DESCRIBED:
-        if not path.startswith("/v1/"):
-            continue
-        paths[path] = {
-            "post": {
-                "tags": ["rollouts"],
-                "summary": summary,
-                "description": (request.__doc__ or "").strip(),
-                "operationId": f"rollout_{operation}",
-                "parameters": [_TIMEOUT],
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        JSON: {
-                            "schema": {"$ref": _REF.format(model=request.__name__)},
-                            "example": _example(request),
-                        },
-                        NPZ: _NPZ_BODY,
-                    },
-                },
-                "responses": {
-                    "200": {
-                        "description": "The trajectories",
-                        "content": {
-                            JSON: {
-                                "schema": {"$ref": _REF.format(model=reply.__name__)}
-                            },
-                            NPZ: {"schema": {"type": "string", "format": "binary"}},
-                        },
-                    }
-                },
-            }
-        }
+    paths = {
+        path: {"post": _rollout(operation, summary, request, reply)}
+        for path, operation, summary, request, reply in DESCRIBED
+        if path.startswith("/v1/")
+    }
     schema["paths"] = {**paths, **schema["paths"]}
+
+
+def _rollout(
+    operation: str, summary: str, request: type[BaseModel], reply: type[BaseModel]
+) -> dict[str, Any]:
+    body = {
+        JSON: {
+            "schema": {"$ref": _REF.format(model=request.__name__)},
+            "example": _example(request),
+        },
+        NPZ: _NPZ_BODY,
+    }
+    answer = {
+        JSON: {"schema": {"$ref": _REF.format(model=reply.__name__)}},
+        NPZ: {"schema": {"type": "string", "format": "binary"}},
+    }
+    return {
+        "tags": ["rollouts"],
+        "summary": summary,
+        "description": (request.__doc__ or "").strip(),
+        "operationId": f"rollout_{operation}",
+        "parameters": [_TIMEOUT],
+        "requestBody": {"required": True, "content": body},
+        "responses": {"200": {"description": "The trajectories", "content": answer}},
+    }
 
 
 def _example(model: type[BaseModel]) -> Any:

@@ -185,6 +185,7 @@ async def _ended(gateway: Gateway, request: Request, id: str, wait: float) -> Jo
     while True:
         job = await gateway.sql(gateway.jobs.get, id)
         left = end - time.monotonic()
-        if job.is_terminal or left <= 0 or await request.is_disconnected():
+        is_over = job.is_terminal or left <= 0 or gateway.stopping
+        if is_over or await request.is_disconnected():
             return job
         await asyncio.sleep(min(_LOOK_EVERY_S, left))

@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import time
@@ -172,8 +173,6 @@ def test_a_dataset_is_uploaded_looked_at_downloaded_and_deleted(client):
     ]
     data = client.get(f"{path}/data")
     assert data.headers["content-type"] == "application/x-npz"
-    import io
-
     with np.load(io.BytesIO(data.content), allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["states"], arrays["states"])
     known = client.get(f"{path}/data", headers={"if-none-match": data.headers["etag"]})
@@ -226,3 +225,26 @@ def test_readiness_names_the_workers(client, worker):
         return client.get("/health/ready").json()["workers"]["training"] == 1
 
     wait_for(named, 30)
+
+
+def test_a_gateway_that_stops_ends_its_streams_and_waits():
+    with deployed() as data:
+        quiet = data.start_gateway()
+        with quiet.client() as client:
+            job = submit(client).json()["id"]
+            found = []
+            listening = threading.Thread(
+                target=lambda: found.extend(events_of(client, job))
+            )
+            listening.start()
+            waiting = threading.Thread(
+                target=lambda: found.append(client.get(f"/v1/jobs/{job}?wait=50"))
+            )
+            waiting.start()
+            time.sleep(1.0)
+            began = time.monotonic()
+            assert data.stop("gateway") == 0
+            assert time.monotonic() - began < 6
+            listening.join(5)
+            waiting.join(5)
+    assert len(found) == 2
