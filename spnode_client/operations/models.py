@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from spnode_client.calls import Call, Operation, json_call, perform
+from spnode_client.errors import NotFound
 from spnode_client.records import ModelVersion
 
 Record = dict[str, Any]
@@ -59,11 +60,16 @@ def artifact(reference: str, path: str | Path, retries: int) -> Operation[Path]:
 def set_alias(
     name: str, alias: str, number: int, if_match: str | None, retries: int
 ) -> Operation[Record]:
-    """Point an alias at a version; the service keeps the history."""
+    """Point an alias at a version; without ``if_match``, wherever it points now."""
     path = f"/v1/models/{quote(name)}/aliases/{quote(alias)}"
     if if_match is None:
-        if_match = "*"
-    call = json_call("PUT", path, {"version": number}, headers={"if-match": if_match})
+        try:
+            seen = yield from perform(Call("GET", path), retries)
+            if_match = seen.headers["etag"]
+        except NotFound:
+            if_match = None
+    headers = {} if if_match is None else {"if-match": if_match}
+    call = json_call("PUT", path, {"version": number}, headers=headers)
     reply = yield from perform(call, retries)
     return reply.json()
 

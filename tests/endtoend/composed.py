@@ -57,11 +57,12 @@ class Composition:
         """Stop what works, then what it works on: gracefully, then hard."""
         built = [name for name in self.running if "build" in self.services[name]]
         others = [name for name in self.running if name not in built]
-        for wave in (built, others):
+        # SeaweedFS takes half a minute to leave its own cluster: it is not waited for.
+        for wave, patience_s in ((built, 15.0), (others, 3.0)):
             processes = [self.running.pop(name) for name in wave]
             for process in processes:
                 process.send_signal(signal.SIGTERM)
-            end = time.monotonic() + 15
+            end = time.monotonic() + patience_s
             for process in processes:
                 try:
                     process.wait(max(0.1, end - time.monotonic()))

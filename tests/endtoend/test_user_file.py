@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import spnode_core
+from spnode_client import Client, Forbidden
 from tests.endtoend.conftest import ROOT
 
 
@@ -29,6 +30,28 @@ def test_an_own_file_trains_and_rolls_out_from_the_shell(shell, model, tmp_path)
     assert y1 == states[:, 0].tolist()
     # The sum of the three is conserved by construction: the data said so.
     np.testing.assert_allclose(states.sum(axis=1), 0.95 + 5e-7 + 0.05, atol=1e-9)
+
+
+def test_an_alias_is_made_and_moved_and_rolled_out(shell, model):
+    for _ in range(2):
+        moved = shell.json("models", "alias", model, "best", "1")
+        assert (moved["alias"], moved["number"]) == ("best", 1)
+    (listed,) = [m for m in shell.json("models", "list") if m["name"] == model]
+    assert listed["aliases"]["best"] == 1
+    shell.run("rollout", f"{model}@best", "--x0", "0.95,5e-7,0.05", "--times", "1")
+    refused = shell.run("models", "delete", f"{model}/1", code=1)
+    assert "best" in refused.stderr
+
+
+def test_a_key_with_less_scope_can_do_less_and_none_when_revoked(shell, model):
+    made = shell.json("keys", "create", "reader", "--scope", "read")
+    with Client(shell.status()["url"], made["secret"]) as client:
+        assert client.models.get(model)["name"] == model
+        with pytest.raises(Forbidden, match="rollout"):
+            client.rollout(model, [0.95, 5e-7, 0.05], [1.0])
+        shell.run("keys", "revoke", made["id"])
+        with pytest.raises(Forbidden):
+            client.models.get(model)
 
 
 def test_a_rollout_of_many_names_each_trajectory(shell, model):
