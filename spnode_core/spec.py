@@ -271,8 +271,8 @@ class StopSpec(Spec):
 class TrainingSpec(Spec):
     """How a surrogate is fitted: loss (paper, 20), optimiser, polish and limits."""
 
-    iterations: Annotated[int, Field(ge=1, le=10_000_000)] = 2400
-    batch: PositiveInt = 100
+    iterations: Annotated[int, Field(ge=1, le=10_000_000)] = 3000
+    batch: PositiveInt = 32
     """Trajectories per iteration; all of them where the data has fewer."""
     optimiser: Literal["adam", "muon"] = "muon"
     learning_rate: PositiveFloat = 0.01
@@ -287,7 +287,7 @@ class TrainingSpec(Spec):
     """Largest global norm of a gradient; None leaves gradients alone."""
     polish: Literal["none", "lbfgs"] = "lbfgs"
     """Full-batch quasi-Newton iterations in float64 after the optimiser."""
-    polish_iterations: NonNegativeInt = 200
+    polish_iterations: NonNegativeInt = 100
     stop_when: StopSpec | None = None
     max_seconds: PositiveFloat | None = None
     """Wall time after which the best parameters so far are the result."""

@@ -9,6 +9,8 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile far more than they compute.
+jax.config.update("jax_disable_most_optimizations", True)
 install_import_hook(
     [
         f"spnode_core.{name}"
