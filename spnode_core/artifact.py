@@ -31,7 +31,7 @@ from spnode_core.errors import ArtifactError, InvalidInput
 from spnode_core.metrics import state_scale
 from spnode_core.normaliser import Normaliser, Scaling
 from spnode_core.spec import ArtifactSpec, ScalingKind, Signature, SurrogateSpec
-from spnode_core.surrogate import Surrogate
+from spnode_core.surrogate import Surrogate, require_x64
 from spnode_core.tensors import decode_arrays, encode_arrays
 
 __all__ = ["file_digest", "load", "read_card", "read_spec", "save"]
@@ -94,7 +94,9 @@ def load(
     Raises:
         ArtifactError: The file is damaged, forged, too new or of another digest, or
             the surrogate does not repeat its recorded rollout.
+        InvalidInput: x64 is off.
     """
+    require_x64()
     if digest is not None and (found := file_digest(path)) != digest:
         raise ArtifactError(
             f"{Path(path).name} has SHA-256 {found}, but {digest} is expected"
@@ -124,8 +126,6 @@ def _skeleton(spec: ArtifactSpec) -> Surrogate:
             jax.random.key(0),
         )
     except (InvalidInput, KeyError, IndexError) as error:
-        if isinstance(error, InvalidInput) and error.field == "jax_enable_x64":
-            raise
         raise ArtifactError(f"{SPEC} describes no surrogate: {error}") from error
 
 

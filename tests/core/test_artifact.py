@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 
 from spnode_core import artifact, artifact_file
 from spnode_core.dataset import check_arrays
-from spnode_core.errors import ArtifactError
+from spnode_core.errors import ArtifactError, InvalidInput
 from spnode_core.spec import RelaxationSpec, ResidualSpec, SurrogateSpec
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.presets import resolve
@@ -235,3 +235,11 @@ def test_surrogate_that_is_not_finite_is_not_saved(surrogate, tmp_path):
     with pytest.raises(ArtifactError, match="not finite"):
         artifact.save(broken, tmp_path / "x.spnode")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_without_x64_says_what_to_switch_on(saved):
+    with (
+        jax.enable_x64(False),
+        pytest.raises(InvalidInput, match="jax_enable_x64"),
+    ):
+        artifact.load(saved[0])
