@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from spnode_core.errors import InvalidInput
 from spnode_core.normaliser import Scaling
 
-# Positive states may exceed what the data showed by this factor, and no more.
+# Positive states may exceed what the data showed by this factor, and no more; those on
+# a logarithmic scale by as much of half their range.
 HEADROOM = 1.2
 # Steepness of the sigmoids, so that inputs in [-1, 1] use most of their range.
 _SLOPE = 2.0
@@ -97,7 +98,8 @@ class Positive(AbstractConstraint):
     """Bounded positive states; those of one sum break it as a stick.
 
     Small states take ``min(upper, rest / c) sigmoid(2 d)`` in turn, the largest of
-    each sum takes what is left. States of no sum are ``upper sigmoid(2 d)``.
+    each sum takes what is left. States of no sum are ``upper sigmoid(2 d)``. On a
+    logarithmic scale it is the logarithm that is bounded, and ``rest / c`` that caps.
 
     Args:
         coefficients: Rows of the sums, no state in two of them, none negative.
@@ -122,14 +124,19 @@ class Positive(AbstractConstraint):
         # A logarithmic state keeps its resolution: its logarithm is what is bounded.
         squashed = HEADROOM * jnp.tanh(full / HEADROOM)
         is_log = np.array([kind == "log" for kind in scaling.kinds])
-        upper = HEADROOM * (scaling.offset + scaling.scale)
+        upper = HEADROOM * scaling.restore(jnp.ones(count, full.dtype))
         logarithmic = scaling.restore(jnp.where(is_log, squashed, 0.0))
         states = jnp.where(is_log, logarithmic, upper * share)
         for row, group in enumerate(self.groups):
             rest = sums[row]
             for i in group[:-1]:
                 weight = self.coefficients[row][i]
-                value = jnp.minimum(upper[i], rest / weight) * share[i]
+                most = rest / weight
+                value = (
+                    jnp.minimum(states[i], most)
+                    if is_log[i]
+                    else jnp.minimum(upper[i], most) * share[i]
+                )
                 states = states.at[i].set(value)
                 rest = rest - weight * value
             last = group[-1]

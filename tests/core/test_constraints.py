@@ -56,7 +56,10 @@ def test_conserved_sums_hold_to_rounding_for_any_output():
         np.testing.assert_allclose(x[free], restored)
 
 
-@pytest.mark.parametrize("kinds", [["linear"] * 4, ["linear"] * 3 + ["log"]])
+@pytest.mark.parametrize(
+    "kinds",
+    [["linear"] * 4, ["linear"] * 3 + ["log"], ["asinh", "log", "log", "asinh"]],
+)
 def test_positive_states_stay_positive_bounded_and_conserving(kinds):
     data = np.abs(DATA) + 1e-12
     sums = np.array([[1.0, 1.0, 1.0, 0.0]])
@@ -70,7 +73,9 @@ def test_positive_states_stay_positive_bounded_and_conserving(kinds):
         x = constraint.states(outputs, jnp.array([1.05]), scaling)
         assert (x >= 0).all()
         np.testing.assert_allclose(sums @ x, [1.05], rtol=1e-14)
-        assert x[1] <= HEADROOM * data[:, 1].max() * (1 + 1e-12)
+        largest = {"linear": HEADROOM * data[:, 1].max(), "log": 1.05}[kinds[1]]
+        assert x[1] <= largest * (1 + 1e-12)
+        assert x[3] <= HEADROOM * data[:, 3].max() * (1 + 1e-12) or kinds[3] == "log"
 
 
 def test_sums_that_cannot_be_kept_are_refused():
