@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 2
     _log(settings)
-    os.environ.setdefault(
-        "XLA_PYTHON_CLIENT_MEM_FRACTION", f"{settings.memory_fraction}"
-    )
+    _prepare_jax(settings)
     # Before any thread, and before a connection could be inherited.
     server = None if options.rollouts else fork_server()
     context = open_context(settings, queues)

@@ -60,7 +60,8 @@ class Stack:
 
     def __init__(self, settings: Settings, compiled: Path) -> None:
         self.settings = settings
-        self.compiled = {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
+        settings.data_folder.mkdir(parents=True)
+        (settings.data_folder / "compiled").symlink_to(compiled)
         self.database = Database(settings.database_url)
         upgrade(self.database)
         self.blobs = Blobs(settings.store_url)
@@ -93,7 +94,7 @@ class Stack:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "worker", *options],
                 cwd=ROOT,
-                env={**os.environ, **self.settings.environment(), **self.compiled},
+                env={**os.environ, **self.settings.environment()},
                 stdout=log,
                 stderr=log,
             )

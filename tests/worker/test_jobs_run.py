@@ -48,6 +48,8 @@ def test_a_training_job_publishes_a_version_that_rolls_out(running, tmp_path) ->
     history = running.jobs.history(job.id)
     assert history[-1]["iteration"] == 200
     assert list(running.blobs.list(f"checkpoints/{job.id}")) == []
+    compiled = running.settings.data_folder / "compiled"
+    assert any(compiled.iterdir()), "another attempt would compile again"
 
 
 def test_a_wrong_request_fails_at_once_with_its_field(running) -> None:
