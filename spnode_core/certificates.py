@@ -16,6 +16,7 @@ from spnode_core.constraints import HEADROOM, Conserving, Positive
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.modal import ModalOperator
 from spnode_core.nonlinear.mlp import RelaxationOperator
+from spnode_core.normaliser import Scaling
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
@@ -41,25 +42,31 @@ def certify(surrogate: "Surrogate") -> dict[str, object]:
 def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
     """Largest real part among the eigenvalues of A, 1/time; below 0 is Hurwitz."""
     linear = surrogate.dynamics.linear
-    modal = isinstance(linear, ModalOperator)
-    by_construction = isinstance(linear, HurwitzOperator) or modal
-    if modal and not linear.depends_on_parameters:
-        value = float(linear.shift - jnp.min(linear.rates()))
-    elif modal:
-        # Normalised parameters lie in [-1, 1] over the training box.
-        slowest = linear.log_rates - jnp.abs(linear.sensitivity).sum(axis=1)
+    is_bounded = isinstance(linear, HurwitzOperator | ModalOperator)
+    by_construction = is_bounded and linear.shift == 0
+    assumptions = []
+    rounding = 0.0
+    if isinstance(linear, ModalOperator):
+        # Over the training box each rate is slowest at one of its corners.
+        reach = _parameter_extent(surrogate) if linear.depends_on_parameters else []
+        slowest = linear.log_rates - jnp.abs(linear.sensitivity) @ jnp.asarray(reach)
         value = float(linear.shift - jnp.exp(jnp.min(slowest)))
     else:
         value = float(linear.eigenvalues()[:, 0].max())
-    holds = bool(value < 0)
-    assumptions = []
+        rounding = float(np.finfo(np.float64).eps * np.linalg.norm(linear.matrix(), 2))
+        assumptions.append(
+            f"eigenvalues computed in float64: those of a matrix within {rounding:.1g}"
+        )
+    if is_bounded:
+        value = min(value, linear.shift)
     if linear.depends_on_parameters:
         assumptions.append("parameters inside the training box")
+    holds = by_construction or value + rounding < 0
     return {
         "holds": holds,
         "value": value,
         "unit": "1/time",
-        "by_construction": by_construction and surrogate.spec.linear.kind != "dense",
+        "by_construction": by_construction,
         "assumptions": assumptions,
         "statement": (
             f"Every eigenvalue of A has real part at most {value:.3g}: the linear part "
@@ -107,8 +114,9 @@ def invariant_box(surrogate: "Surrogate") -> Certificate:
             for name, low, high in zip(names, *bounds, strict=True)
         },
         "assumptions": [
-            "the initial state and the parameters lie in the training box",
-            "real-number arithmetic; float64 rounding is not accounted for",
+            "the initial state, its conserved sums and the parameters lie in the "
+            "training box",
+            "real-number arithmetic; rounding is not accounted for",
         ],
         "statement": (
             "For every initial state in the training box and every sequence of steps, "
@@ -119,12 +127,33 @@ def invariant_box(surrogate: "Surrogate") -> Certificate:
 
 
 def _encoder_bound(surrogate: "Surrogate") -> NDArray[np.float64]:
-    """A bound on ``|z_i(0)|`` over the training box, where features are in [-1, 1]."""
-    autoencoder = surrogate.autoencoder
+    """A bound on ``|z_i(0)|`` over the training box."""
+    autoencoder, scalings = surrogate.autoencoder, surrogate.normaliser
+    domain = surrogate.signature.domain
+    states = _extent(scalings.states, domain.lower, domain.upper)
     if not isinstance(autoencoder, ResidualAutoencoder):
-        return np.ones(surrogate.signature.latent)
-    linear = np.abs(np.asarray(autoencoder.encoder_matrix)).sum(axis=1)
+        return states
+    sums = _extent(scalings.sums, domain.conserved_lower, domain.conserved_upper)
+    features = np.concatenate([states, sums, _parameter_extent(surrogate)])
+    linear = np.abs(np.asarray(autoencoder.encoder_matrix)) @ features
     return linear + np.asarray(autoencoder.encoder_network.bound())
+
+
+def _parameter_extent(surrogate: "Surrogate") -> NDArray[np.float64]:
+    domain = surrogate.signature.domain
+    lower, upper = domain.parameters_lower, domain.parameters_upper
+    return _extent(surrogate.normaliser.parameters, lower, upper)
+
+
+def _extent(
+    scaling: Scaling, lower: tuple[float, ...], upper: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Largest modulus of each normalised column over a box: scalings are monotone."""
+    ends = [
+        np.abs(np.asarray(scaling.normalise(jnp.asarray(end, jnp.float64))))
+        for end in (lower, upper)
+    ]
+    return np.maximum(*ends)
 
 
 def _state_bounds(
@@ -134,32 +163,43 @@ def _state_bounds(
 
     An infinite bound is given as the largest float64.
     """
-    outputs = _decoder_bound(surrogate, box)
-    scaling = surrogate.normaliser.states
-    count = len(scaling.kinds)
-    constraint = surrogate.constraint
-    lower, upper = np.zeros(count), np.zeros(count)
-    free = list(constraint.free)
+    constraint, scaling = surrogate.constraint, surrogate.normaliser.states
     if isinstance(constraint, Positive):
-        domain = surrogate.signature.domain
-        upper = HEADROOM * np.asarray(scaling.offset + scaling.scale)
-        log = np.array([kind == "log" for kind in scaling.kinds])
-        top = np.asarray(scaling.restore(jnp.full(count, HEADROOM)))
-        upper = np.where(log, top, upper)
-        for row, group in enumerate(constraint.groups):
-            total = domain.conserved_upper[row]
-            for i in group:
-                limit = total / constraint.coefficients[row][i]
-                upper[i] = limit if i == group[-1] else min(upper[i], limit)
-        return lower, upper
-    part = scaling.take(constraint.free)
+        return _positive_bounds(surrogate, constraint)
+    lower, upper = np.zeros(len(scaling.kinds)), np.zeros(len(scaling.kinds))
+    free, part = list(constraint.free), scaling.take(constraint.free)
     with np.errstate(over="ignore"):
-        lower[free] = np.asarray(part.restore(-jnp.asarray(outputs)))
-        upper[free] = np.asarray(part.restore(jnp.asarray(outputs)))
-    if isinstance(constraint, Conserving):
-        _bound_pivots(surrogate, constraint, lower, upper)
+        outputs = jnp.asarray(_decoder_bound(surrogate, box))
+        lower[free] = _representable(np.asarray(part.restore(-outputs)))
+        upper[free] = _representable(np.asarray(part.restore(outputs)))
+        if isinstance(constraint, Conserving):
+            _bound_pivots(surrogate, constraint, lower, upper)
+    return _representable(lower), _representable(upper)
+
+
+def _representable(bound: NDArray[np.float64]) -> NDArray[np.float64]:
     largest = np.finfo(np.float64).max
-    return np.nan_to_num(lower, neginf=-largest), np.nan_to_num(upper, posinf=largest)
+    return np.clip(bound, -largest, largest)
+
+
+def _positive_bounds(
+    surrogate: "Surrogate", constraint: Positive
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    domain, scaling = surrogate.signature.domain, surrogate.normaliser.states
+    count = len(scaling.kinds)
+    lower = np.zeros(count)
+    upper = HEADROOM * np.asarray(scaling.restore(jnp.ones(count)))
+    log = np.array([kind == "log" for kind in scaling.kinds])
+    upper = np.where(log, scaling.restore(jnp.full(count, HEADROOM)), upper)
+    for row, group in enumerate(constraint.groups):
+        least, most = domain.conserved_lower[row], domain.conserved_upper[row]
+        for i in group:
+            weight = constraint.coefficients[row][i]
+            # Nothing but a sum below 0, as noise may make it, gives a negative share.
+            lower[i] = min(0.0, least / weight)
+            limit = max(most, 0.0) / weight
+            upper[i] = limit if i == group[-1] else min(upper[i], limit)
+    return lower, upper
 
 
 def _bound_pivots(
