@@ -30,6 +30,9 @@ KEYS = frozenset(
 )
 """Arrays that a dataset may hold."""
 _LONGEST_NAME = 200
+# Beyond it squares and differences overflow, and training would see infinities.
+_LARGEST = 1e150
+_USABLE = f"a finite number of at most {_LARGEST:g} in size"
 
 
 def checked(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +99,10 @@ def _numbers(value: Any, key: str) -> np.ndarray:
         )
     # A copy: the dataset must not change when the caller's arrays do.
     return np.array(array, dtype=np.float64, order="C")
+
+
+def _is_usable(array: np.ndarray) -> np.ndarray:
+    return np.abs(array) <= _LARGEST
 
 
 def _place(key: str, index: np.ndarray | tuple[int, ...]) -> str:
@@ -177,7 +184,7 @@ def _check_states(
     states: np.ndarray, mask: np.ndarray, *, missing_declared: bool
 ) -> None:
     hint = "" if missing_declared else ", or a mask or lengths that mark it as missing"
-    _require(np.isfinite(states) | ~mask, states, "states", f"a finite number{hint}")
+    _require(_is_usable(states) | ~mask, states, "states", f"{_USABLE}{hint}")
     first = mask[:, 0]
     if not first.all():
         row, state = np.argwhere(~first)[0]
@@ -211,11 +218,10 @@ def _times(value: Any, mask: np.ndarray) -> np.ndarray:
             times[None], np.ones((1, samples), bool), "times", shared=True
         )
         return np.broadcast_to(times, (batch, samples)).copy()
-    present = np.asarray(mask.any(axis=2))
-    last = samples - 1 - np.argmax(present[:, ::-1], axis=1)
-    within = np.arange(samples) <= last[:, None]
+    within = _up_to_last_sample(mask)
     _check_increasing(times, within, "times", shared=False)
     # Whatever stands behind the last sample is padding.
+    last = within.sum(axis=1) - 1
     return np.where(within, times, times[np.arange(batch), last][:, None])
 
 
@@ -223,13 +229,13 @@ def _check_increasing(
     times: np.ndarray, within: np.ndarray, key: str, *, shared: bool
 ) -> None:
     where = (lambda i: (i[1],)) if shared else (lambda i: tuple(i))
-    bad = ~np.isfinite(times) & within
+    bad = ~_is_usable(times) & within
     if bad.any():
         index = np.argwhere(bad)[0]
         raise InvalidInput(
             _place(key, where(index)),
             found=str(times[tuple(index)]),
-            expected="a finite number",
+            expected=_USABLE,
         )
     with np.errstate(invalid="ignore"):
         bad = (np.diff(times, axis=1) <= 0) & within[:, 1:]
@@ -313,8 +319,7 @@ def _parameters(arrays: Mapping[str, Any], batch: int) -> dict[str, Any]:
             found=f"shape {parameters.shape}",
             expected=f"({batch}, number of parameters), a row a trajectory",
         )
-    finite = np.isfinite(parameters)
-    _require(finite, parameters, "parameters", "a finite number")
+    _require(_is_usable(parameters), parameters, "parameters", _USABLE)
     names = _names(arrays, "parameter_names", parameters.shape[1], "p")
     return {"parameters": parameters, "parameter_names": names}
 
@@ -336,13 +341,19 @@ def _controls(
             found=f"shape {controls.shape}",
             expected=f"({batch}, {samples}, number of controls), as in states",
         )
-    # A control behind the last sample is never used and may be padding.
-    present = np.asarray(mask.any(axis=2))
-    used = present[:, ::-1].cumsum(axis=1)[:, ::-1] > 0
-    finite = np.isfinite(controls) | ~used[:, :, None]
-    _require(finite, controls, "controls", "a finite number")
+    within = _up_to_last_sample(mask)[:, :, None]
+    _require(_is_usable(controls) | ~within, controls, "controls", _USABLE)
     names = _names(arrays, "control_names", controls.shape[2], "u")
-    return np.where(np.isfinite(controls), controls, 0.0), names
+    # Whatever stands behind the last sample is padding: it must not widen the range
+    # that scalings and domain are taken from.
+    last = within.sum(axis=1) - 1
+    held = np.take_along_axis(controls, last[:, :, None], axis=1)
+    return np.where(within, controls, held), names
+
+
+def _up_to_last_sample(mask: np.ndarray) -> np.ndarray:
+    present = np.asarray(mask.any(axis=2))
+    return present[:, ::-1].cumsum(axis=1)[:, ::-1] > 0
 
 
 def _conserved(
@@ -357,7 +368,7 @@ def _conserved(
             found=f"shape {sums.shape}",
             expected=f"(number of sums, {len(names)}), a coefficient a state",
         )
-    _require(np.isfinite(sums), sums, "conserved", "a finite number")
+    _require(_is_usable(sums), sums, "conserved", _USABLE)
     largest = np.abs(sums).max(axis=1)
     _require(largest > 0, largest, "conserved", "a coefficient other than 0")
     titles = _names(arrays, "conserved_names", len(sums), "sum")

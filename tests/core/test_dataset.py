@@ -89,6 +89,17 @@ def test_ragged_trajectories_are_masked_and_padding_is_ignored():
     assert np.isnan(dataset.states[1, 3:]).all()
 
 
+def test_padding_of_controls_widens_no_range():
+    controls = np.full((4, 5, 1), 300.0)
+    controls[1, 3:], controls[2, 2:] = np.nan, 1e30
+    controls[1, 2], controls[2, 1] = 301.0, 299.0
+    dataset = check_arrays(arrays(controls=controls, lengths=np.array([5, 3, 2, 5])))
+    assert dataset.controls[1, :, 0].tolist() == [300, 300, 301, 301, 301]
+    assert dataset.controls[2, :, 0].tolist() == [300, 299, 299, 299, 299]
+    found = summarise(dataset)["controls"]["u1"]
+    assert found == {"minimum": 299.0, "maximum": 301.0}
+
+
 def test_columns_that_no_trajectory_reaches_are_no_content():
     content = arrays()
     longer = arrays(lengths=np.array([5] * 4))
@@ -131,6 +142,16 @@ FAULTS = {
         {"states": lambda c: c["states"][:, :1], "times": [0.0]},
         "states",
         "at least 2 times",
+    ),
+    "huge states": (
+        {"states": lambda c: 1e300 * c["states"]},
+        r"states\[0, 0, 0\]",
+        "at most 1e\\+150",
+    ),
+    "huge times": (
+        {"times": np.geomspace(1, 1e200, 5)},
+        r"times\[4\]",
+        "at most 1e\\+150",
     ),
     "text states": ({"states": np.full((4, 5, 2), "a")}, "states", "real numbers"),
     "complex": ({"states": np.ones((4, 5, 2), complex)}, "states", "real numbers"),
