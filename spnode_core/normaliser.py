@@ -20,6 +20,8 @@ from spnode_core.spec import ScalingKind
 _DECADES_FOR_LOG = 4.0
 # A signed column whose peak exceeds its median modulus by this is scaled by asinh.
 _PEAK_FOR_ASINH = 1e3
+# A column that moves by less than this part of its size moves by rounding only.
+_STILL = 1e-12
 
 
 class Scaling(eqx.Module):
@@ -101,25 +103,30 @@ def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
 
 
 def fit_scaling(
-    values: NDArray[np.float64], kinds: Sequence[ScalingKind] | None = None
+    values: NDArray[np.float64],
+    kinds: Sequence[ScalingKind] | None = None,
+    *,
+    still: float = _STILL,
 ) -> Scaling:
     """The scaling that maps each column of the data onto [-1, 1].
 
     Args:
         values: ``(sample, column)``, NaN where missing.
         kinds: Kind of each column; chosen from the data where None.
+        still: A column whose range is below this part of its size counts as one that
+            never moves, and keeps its size as its scale: noise is not blown up.
     """
     columns = values.reshape(math.prod(values.shape[:-1]), values.shape[-1]).T
     if kinds is None:
         kinds = [choose_kind(column) for column in columns]
-    fitted = [_fit_column(c, k) for c, k in zip(columns, kinds, strict=True)]
+    fitted = [_fit_column(c, k, still) for c, k in zip(columns, kinds, strict=True)]
     table = np.array(fitted, np.float64).reshape(len(fitted), 3)
     offset, scale, width = (jnp.asarray(table[:, i]) for i in range(3))
     return Scaling(tuple(kinds), offset, scale, width)
 
 
 def _fit_column(
-    column: NDArray[np.float64], kind: ScalingKind
+    column: NDArray[np.float64], kind: ScalingKind, still: float
 ) -> tuple[float, float, float]:
     values = column[np.isfinite(column)]
     width = 1.0
@@ -134,8 +141,9 @@ def _fit_column(
         return 0.0, 1.0, width
     low, high = float(values.min()), float(values.max())
     offset, scale = (low + high) / 2, (high - low) / 2
-    # A column that never moves keeps its own size as its scale.
-    return offset, scale if scale > 0 else abs(offset) or 1.0, width
+    if scale <= still * abs(offset):
+        scale = abs(offset) or 1.0
+    return offset, scale, width
 
 
 class Normaliser(eqx.Module):

@@ -15,6 +15,10 @@ from spnode_core.normaliser import Normaliser, Scaling, fit_scaling
 from spnode_core.spec import DomainSpec, Signature, SurrogateSpec
 from spnode_core.surrogate import Surrogate, conserved_matrix
 
+# Sums that are the same in all trajectories differ by the tolerance of the solver that
+# made the data, or by single precision; an x0 typed in by hand has fewer digits yet.
+_SAME_SUM = 1e-3
+
 
 def create_surrogate(dataset: Dataset, spec: SurrogateSpec, seed: int) -> Surrogate:
     """Build the surrogate that training starts from.
@@ -72,7 +76,7 @@ def _normaliser(dataset: Dataset, spec: SurrogateSpec) -> Normaliser:
     sums = _samples(dataset) @ conserved_matrix(spec, dataset.names).T
     return Normaliser(
         states=scaling(dataset.states, dataset.names),
-        sums=fit_scaling(sums, ["linear"] * sums.shape[1])
+        sums=fit_scaling(sums, ["linear"] * sums.shape[1], still=_SAME_SUM)
         if spec.conserved
         else Scaling.skeleton([]),
         parameters=scaling(dataset.parameters, dataset.parameter_names),

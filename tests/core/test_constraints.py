@@ -33,6 +33,14 @@ def test_a_column_that_never_moves_is_scaled_by_its_own_size():
     np.testing.assert_allclose(scaling.normalise(jnp.array([6.0, 1.0])), [1.0, 1.0])
 
 
+def test_rounding_is_not_blown_up_to_the_size_of_a_signal():
+    noise = np.array([[1 - 1e-16], [1 + 1e-15], [1.0]])
+    np.testing.assert_allclose(fit_scaling(noise).scale, 1.0)
+    small = 1 + 1e-6 * np.array([[-1.0], [0.5], [1.0]])
+    np.testing.assert_allclose(fit_scaling(small).scale, 1e-6, rtol=1e-6)
+    np.testing.assert_allclose(fit_scaling(small, still=1e-3).scale, 1.0)
+
+
 def test_kinds_follow_the_data():
     assert choose_kind(np.logspace(-9, 0, 50)) == "log"
     assert choose_kind(np.linspace(0, 1, 50)) == "linear"

@@ -4,6 +4,7 @@ import json
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from spnode_core.spec import (
 from spnode_core.training import stages
 from spnode_core.training.fit import Stopped, fit
 from spnode_core.training.initialise import create_surrogate
+from spnode_core.training.presets import resolve
 
 SMALL = SurrogateSpec(
     latent=3,
@@ -246,3 +248,15 @@ def test_robertson_is_learned_to_a_scaled_error_of_a_thousandth():
 def test_too_small_dataset_is_refused_before_anything_runs():
     with pytest.raises(InvalidInput, match="split"):
         fit(decay(2), SMALL, BRIEF)
+
+
+def test_sums_that_never_change_are_no_signal_blown_up():
+    states = np.random.default_rng(0).uniform(0, 0.5, (4, 6, 2))
+    states = np.append(states, 1 - states.sum(axis=2, keepdims=True), axis=2)
+    states *= 1 + 1e-7 * np.random.default_rng(1).normal(size=(4, 6, 1))
+    dataset = check_arrays({"states": states, "times": np.arange(6.0)})
+    spec = SurrogateSpec(conserved={"mass": {"x1": 1, "x2": 1, "x3": 1}})
+    resolved, _, _ = resolve(dataset, spec)
+    sums = create_surrogate(dataset, resolved, 0).normaliser.sums
+    typed = np.asarray(sums.normalise(jnp.array([1.000001])))
+    assert np.abs(typed).max() < 1e-5
