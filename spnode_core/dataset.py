@@ -73,6 +73,11 @@ class Dataset:
         return np.asarray(self.mask.any(axis=2))
 
     @cached_property
+    def longest(self) -> float:
+        """Longest time from the start of a trajectory to a sample of it."""
+        return float(self.elapsed[self.present].max())
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the content: equal for equal data, whatever file it came from."""
         content = hashlib.sha256(b"spnode dataset 1\n")
@@ -105,10 +110,7 @@ class Dataset:
             InvalidInput: Too few trajectories for such a split.
         """
         count = self.trajectories
-        held = [
-            max(1, round(fraction * count)) if fraction > 0 else 0
-            for fraction in (split.validation, split.test)
-        ]
+        held = split.held_out(count)
         if count - sum(held) < 1:
             raise InvalidInput(
                 "split",
@@ -169,9 +171,8 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         time scale: its range over its steepest slope.
     """
     present = dataset.present
-    elapsed = np.where(present, dataset.elapsed, np.nan)
     steps = np.diff(dataset.elapsed, axis=1)
-    shortest, end = float(steps[steps > 0].min()), float(np.nanmax(elapsed))
+    shortest, end = float(steps[steps > 0].min()), dataset.longest
     return {
         "digest": dataset.digest,
         "trajectories": dataset.trajectories,

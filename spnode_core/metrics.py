@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 
 def evaluate(surrogate: Surrogate, dataset: Dataset) -> dict[str, Any]:
-    """Compare rollouts from the first sample of each trajectory with the others.
+    """Compare rollouts from the first sample of each trajectory with all of it.
 
     Args:
         surrogate: The model.

@@ -305,6 +305,14 @@ class SplitSpec(Spec):
             raise ValueError("validation and test together must be below 1")
         return self
 
+    def held_out(self, trajectories: int) -> tuple[int, int]:
+        """How many are held out for validation and for test: one where any is asked."""
+        validation, test = (
+            max(1, round(part * trajectories)) if part > 0 else 0
+            for part in (self.validation, self.test)
+        )
+        return validation, test
+
 
 # --- What a trained surrogate accepts --------------------------------------------
 

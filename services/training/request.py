@@ -147,9 +147,8 @@ def check_request(
 
 
 def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
-    fractions = (split.validation, split.test)
     count = dataset.trajectories
-    held = sum(max(1, round(part * count)) for part in fractions if part > 0)
+    held = sum(split.held_out(count))
     if count - held < 1:
         raise Invalid(
             "/split",

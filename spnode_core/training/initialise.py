@@ -62,7 +62,7 @@ def signature_of(dataset: Dataset, spec: SurrogateSpec) -> Signature:
             controls_upper=_columns(np.max, controls),
             conserved_lower=_columns(np.min, sums),
             conserved_upper=_columns(np.max, sums),
-            end=float(dataset.elapsed.max()),
+            end=dataset.longest,
         ),
     )
 

@@ -62,6 +62,7 @@ def resolve(
     train = training or TrainingSpec()
     if preset == "paper":
         spec, train = _paper(spec, train, choices)
+    _check_positive(spec, dataset)
     spec = _conserved(spec, dataset, choices)
     spec = _steps(spec, dataset, choices)
     spec = _latent(spec, dataset, choices)
@@ -111,6 +112,19 @@ def _paper(
         _chosen(choices, f"training.{key}", value, why)
     kept = {key: getattr(train, key) for key in given}
     return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
+
+
+def _check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
+    if not spec.positive:
+        return
+    lowest = np.nanmin(dataset.states, axis=(0, 1))
+    for name, least in zip(dataset.names, lowest.tolist(), strict=True):
+        if least < 0:
+            raise InvalidInput(
+                "surrogate.positive",
+                found=f"true, though {name} goes down to {least:.6g}",
+                expected="false, or a dataset without negative states",
+            )
 
 
 def _conserved(
@@ -198,7 +212,7 @@ def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
     else:
         assert isinstance(steps, UniformStepsSpec)
         shortest = steps.step
-    end = float(dataset.elapsed.max())
+    end = dataset.longest
     rates = RatesSpec(minimum=0.1 / end, maximum=max(1 / shortest, 0.1 / end))
     _chosen(
         choices,

@@ -17,6 +17,7 @@ from spnode_core.spec import (
     TrainingSpec,
     UniformStepsSpec,
 )
+from spnode_core.training.initialise import signature_of
 from spnode_core.training.presets import resolve
 from spnode_core.training.step_grids import step_grid
 
@@ -160,3 +161,21 @@ def test_ragged_trajectories_of_one_clock_step_on_that_clock():
     steps, _ = step_grid(data)
     assert isinstance(steps, GridStepsSpec)
     assert steps.times == (0, 1, 3, 7, 15)
+
+
+def test_padding_behind_the_last_samples_is_no_part_of_rates_or_domain():
+    states = np.random.default_rng(0).uniform(1, 2, (2, 4, 2))
+    times = np.array([[0.0, 1.0, 2.0, 1e6], [0.0, 1.0, 2.0, 3.0]])
+    ragged = dataset(states, times, lengths=np.array([3, 4]))
+    spec = resolve(ragged)[0]
+    assert isinstance(spec.linear, ModalSpec)
+    assert spec.linear.rates == RatesSpec(minimum=0.1 / 3.0, maximum=1.0)
+    assert signature_of(ragged, spec).domain.end == 3.0
+
+
+def test_positivity_of_negative_data_is_refused():
+    states = np.random.default_rng(0).uniform(-1, 1, (2, 4, 2))
+    with pytest.raises(
+        InvalidInput, match=r"surrogate\.positive: found true.*down to -"
+    ):
+        resolve(dataset(states, np.arange(4.0)), SurrogateSpec(positive=True))
