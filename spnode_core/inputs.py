@@ -68,6 +68,9 @@ def _wanted(field: str, value: object, names: tuple[str, ...]) -> bool:
 
 def _finite(field: str, value: ArrayLike | None) -> Float[Array, "..."]:
     try:
+        # JAX would drop the imaginary part with a warning only.
+        if np.iscomplexobj(value):  # type: ignore[arg-type]
+            raise TypeError("complex numbers")
         array = jnp.asarray(value, jnp.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInput(field, found=repr(value)[:80], expected="numbers") from error

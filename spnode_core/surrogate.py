@@ -159,8 +159,9 @@ class Surrogate(eqx.Module):
 
         Args:
             x0: Initial states, ``(state,)`` or ``(batch, state)``, physical units.
-            times: Output times from the start of the rollout, ``(time,)``, at least 0
-                and increasing; concrete numbers.
+            times: Output times from the start of the rollout, ``(time,)``, or
+                ``(batch, time)`` where each row has its own; at least 0 and not
+                decreasing; concrete numbers.
             parameters: ``(parameter,)`` or ``(batch, parameter)``, where the model has
                 parameters.
             controls: ``(interval, control)`` or ``(batch, interval, control)``, where
@@ -179,6 +180,12 @@ class Surrogate(eqx.Module):
             self.signature, x0, parameters, controls, control_times
         )
         plan = self.grid.plan(times, control_times)
+        if plan.output_index.ndim == 2 and len(plan.output_index) != len(inputs[0]):
+            raise InvalidInput(
+                "times",
+                found=f"shape {plan.output_index.shape}",
+                expected=f"(time,), or a row for each initial state: {len(inputs[0])}",
+            )
         states = _compiled_rollout(self, inputs[0], plan, *inputs[1:])
         return states[0] if single else states
 

@@ -190,6 +190,12 @@ class TimeGrid:
         switches = None
         if control_times is not None:
             switches = check_times(control_times, "control_times")
+            if switches.ndim != 1 or switches[0] != 0:
+                raise InvalidInput(
+                    "control_times",
+                    found=f"shape {switches.shape}, the first {switches.flat[0]}",
+                    expected="a list that begins with 0, the start of the rollout",
+                )
             grid = _merged(grid, switches[(switches > 0) & (switches < end)])
         index, remainder = _locate(grid, outputs)
         needed = int(index.max(initial=0))
@@ -224,7 +230,12 @@ def check_times(times: ArrayLike, field: str = "times") -> Times:
     try:
         found = np.asarray(times, np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(field, found=repr(times)[:80], expected="numbers") from error
+        raise InvalidInput(
+            field,
+            found=repr(times)[:80],
+            expected="concrete numbers: they choose the steps, so that no jit, grad or "
+            "vmap can run over them",
+        ) from error
     if found.ndim not in (1, 2) or found.size == 0:
         raise InvalidInput(
             field,

@@ -231,6 +231,8 @@ def test_single_precision_networks_stay_close_to_double():
         ({"times": [1.0, -1.0]}, r"times\[1\].*at least 0"),
         ({"parameters": [1.0]}, "parameters: found values; expected none"),
         ({"controls": [[1.0]]}, "controls: found values; expected none"),
+        ({"x0": [1.0, 1j, 0.0]}, "x0.*numbers"),
+        ({"times": [[1.0], [2.0]]}, r"times: found shape \(2, 1\); expected .*: 1"),
     ],
 )  # fmt: skip
 def test_wrong_inputs_are_refused_by_name(inputs, words):
@@ -247,6 +249,20 @@ def test_missing_parameters_and_controls_are_refused_by_name():
         surrogate.rollout(x0, [1.0])
     with pytest.raises(InvalidInput, match="control_times: found none"):
         surrogate.rollout(x0, [1.0], parameters=[1.0], controls=[[1.0]])
+
+
+def test_controls_that_begin_after_the_rollout_are_refused():
+    surrogate = small_surrogate(controls=1)
+    with pytest.raises(InvalidInput, match=r"control_times: .*100.*begins with 0"):
+        surrogate.rollout(
+            [0.5, 1e-5, 0.4], [1.0], controls=[[0.0], [1.0]], control_times=[100, 101]
+        )
+
+
+def test_traced_times_are_refused_with_the_reason():
+    surrogate = small_surrogate()
+    with pytest.raises(InvalidInput, match=r"times: .*no jit, grad or vmap"):
+        jax.jit(lambda t: surrogate.rollout([0.5, 1e-5, 0.4], t))(jnp.ones(2))
 
 
 def test_computing_without_x64_is_refused():
