@@ -124,7 +124,8 @@ def _weights(dataset: Dataset, surrogate: Surrogate, loss: str) -> NDArray[np.fl
         largest = np.nanmax(np.abs(dataset.states), axis=(0, 1))
         size = np.abs(dataset.states) + _RELATIVE_FLOOR * largest + 1e-300
         is_linear = np.array([kind == "linear" for kind in scaling.kinds])
-        relative = np.where(is_linear, np.asarray(scaling.scale) / size, 1.0)
+        # What makes a normalised error relative; a difference of logarithms is already.
+        relative = np.asarray(scaling.scale) / np.where(is_linear, size, 1.0)
         weights = np.where(dataset.mask, weights * relative**2, 0.0)
     return weights / weights.sum(axis=(1, 2), keepdims=True)
 

@@ -29,7 +29,13 @@ def data(**more):
 
 
 def untrained(dataset, **fields):
-    spec = SurrogateSpec(latent=3, nonlinear=RelaxationSpec(width=4, depth=1), **fields)
+    # In float64, so that compiled and plain rollouts agree beyond single precision.
+    spec = SurrogateSpec(
+        latent=3,
+        nonlinear=RelaxationSpec(width=4, depth=1),
+        precision="float64",
+        **fields,
+    )
     return create_surrogate(dataset, resolve(dataset, spec)[0], seed=1)
 
 
@@ -126,3 +132,15 @@ def test_relative_loss_weighs_small_states_like_large_ones():
     # Within one trajectory weights follow 1 / x^2, up to the floor of 1e-3.
     ratio = np.asarray(weight.samples.weight[0, 0, 0] / weight.samples.weight[0, 9, 0])
     assert ratio == pytest.approx(1.09**2, rel=1e-2)
+
+
+def test_relative_loss_weighs_states_alike_on_every_scale():
+    states = data().states * np.array([1.0, 1e-6])
+    states[:, :, 1] *= np.geomspace(1, 1e6, 10)
+    dataset = check_arrays({"states": states, "times": TIMES})
+    surrogate = untrained(dataset)
+    assert surrogate.normaliser.states.kinds == ("linear", "log")
+    samples = build_problem(dataset, surrogate, loss="relative", refine=1).samples
+    off = surrogate.normaliser.states.normalise(jnp.asarray(1.001 * states[0, 5]))
+    cost = np.asarray(samples.weight[0, 5] * (off - samples.target[0, 5]) ** 2)
+    assert cost[0] == pytest.approx(cost[1], rel=1e-2)
