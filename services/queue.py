@@ -5,7 +5,6 @@ again by the housekeeping of the workers, a doubled one finds the job claimed al
 Workers define the tasks; everybody else sends them by name.
 """
 
-import functools
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -14,7 +13,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from services.errors import Unavailable
-from services.settings import Settings, get_settings
+from services.settings import Settings
 
 JOB_TASK = "spnode.job"
 BATCH_TASK = "spnode.rollout_batch"
@@ -56,12 +55,6 @@ def create_app(settings: Settings) -> celery.Celery:
         task_create_missing_queues=True,
     )
     return app
-
-
-@functools.cache
-def get_app() -> celery.Celery:
-    """Return this process's Celery application, made once from its settings."""
-    return create_app(get_settings())
 
 
 class Queue:

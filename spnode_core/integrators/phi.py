@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Inexact
 
 Flow = tuple[Float[Array, "latent latent"], ...]
 
-MAX_ORDER = 3
 _TERMS_REAL, _RADIUS_REAL = 18, 1.0
 _TERMS_COMPLEX, _RADIUS_COMPLEX = 24, 2.0
 # 2^60 covers ||hA|| up to 1e18; beyond the rate's own float64 digits there is no more.
@@ -61,13 +60,6 @@ def _recurrence(order: int, z: Inexact[Array, "*shape"]) -> Inexact[Array, "*sha
     for k in range(1, order):
         value = (value - 1 / factorial(k)) / z
     return value
-
-
-def matrix_phi(
-    order: int, matrix: Float[Array, "latent latent"]
-) -> Float[Array, "order latent latent"]:
-    """``phi_0 .. phi_order`` of a dense matrix, stacked; see :func:`matrix_flow`."""
-    return matrix_flow(order, matrix).at[0].add(jnp.eye(matrix.shape[0]))
 
 
 def matrix_flow(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spnode_core.integrators.phi import matrix_phi, phi
+from spnode_core.integrators.phi import matrix_flow, phi
 
 REAL = {
     0.0: (1, 1, 0.5, 0.16666666666666667),
@@ -84,6 +84,11 @@ def test_derivatives_obey_their_recurrence(order):
 def test_gradients_are_finite_at_the_ends(z):
     for order in range(4):
         assert np.isfinite(jax.grad(lambda v, order=order: phi(order, v))(z))
+
+
+def matrix_phi(order, matrix):
+    """All phi functions up to an order, stacked."""
+    return matrix_flow(order, matrix).at[0].add(jnp.eye(len(matrix)))
 
 
 @pytest.mark.parametrize(("matrix", "order", "row"), FIRST_ROWS)
