@@ -16,7 +16,6 @@ nothing here imports JAX or safetensors, so that a gateway can read spec and car
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from spnode_core.atomic import replacing
 from spnode_core.errors import ArtifactError
 from spnode_core.npz import EARLIEST
 from spnode_core.spec import SCHEMA_VERSION, ArtifactSpec
@@ -94,16 +94,8 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
         for name in MEMBERS:
             archive.writestr(zipfile.ZipInfo(name, EARLIEST), members[name])
     data = buffer.getvalue()
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(path)) as file:
+        file.write(data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -6,7 +6,6 @@ anything is allocated, nothing is unpickled, and every fault names the member.
 
 import io
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -15,6 +14,7 @@ from typing import IO
 
 import numpy as np
 
+from spnode_core.atomic import replacing
 from spnode_core.errors import InvalidInput
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
@@ -61,23 +61,17 @@ def read_npz(
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as a compressed npz file, atomically and with repeatable bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name in sorted(arrays):
-                    buffer = io.BytesIO()
-                    np.lib.format.write_array(
-                        buffer, np.asarray(arrays[name], order="C"), allow_pickle=False
-                    )
-                    member = zipfile.ZipInfo(f"{name}.npy", EARLIEST)
-                    member.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(member, buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in sorted(arrays):
+            buffer = io.BytesIO()
+            array = np.asarray(arrays[name], order="C")
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            member = zipfile.ZipInfo(f"{name}.npy", EARLIEST)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, buffer.getvalue())
 
 
 def _members(

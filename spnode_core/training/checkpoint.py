@@ -4,7 +4,6 @@ Arrays keep their bits; everything else is JSON in the header. Nothing is pickle
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from spnode_core.atomic import replacing
 from spnode_core.errors import InvalidInput
 
 SCHEMA = 1
@@ -29,16 +29,8 @@ def save_checkpoint(
     """
     header = {"spnode_checkpoint": json.dumps({"schema": SCHEMA, **content})}
     data = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, header)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with replacing(path) as file:
+        file.write(data)
 
 
 def load_checkpoint(
@@ -73,12 +65,3 @@ def load_checkpoint(
                 expected="one of this run; choose another file or remove this one",
             )
     return arrays, content
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
