@@ -66,12 +66,14 @@ def parse_times(text: str) -> np.ndarray:
     spacing, *rest = text.split(":")
     expected = (
         f"--times {text!r}: expected 1,10,100 or linear:START:STOP:COUNT or "
-        "log:START:STOP:COUNT"
+        "log:START:STOP:COUNT (log: START and STOP above 0)"
     )
     try:
         if not rest:
             return np.array([float(part) for part in text.split(",")])
         start, stop, count = float(rest[0]), float(rest[1]), int(rest[2])
+        if spacing == "log" and not (start > 0 and stop > 0):
+            raise ValueError("a logarithm of what is not positive")
         make = {"linear": np.linspace, "log": np.geomspace}[spacing]
         return make(start, stop, count)
     except (ValueError, KeyError, IndexError) as error:
@@ -90,6 +92,10 @@ def parse_rows(text: str, option: str) -> np.ndarray:
         if text.endswith(".csv"):
             return np.loadtxt(text, delimiter=",", ndmin=2)
         rows = [[float(part) for part in row.split(",")] for row in text.split(";")]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError(
+                f"rows of {', '.join(str(len(row)) for row in rows)} numbers"
+            )
         array = np.array(rows)
     except (OSError, ValueError) as error:
         raise UsageError(f"{option} {text!r}: {error}") from error

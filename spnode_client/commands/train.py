@@ -152,7 +152,7 @@ def _describe(version: ModelVersion) -> None:
         print_table(
             ("state", "relative error (L2)", "rms error"),
             [
-                (name, f"{row['relative_l2']:.2e}", f"{row['rmse']:.2e}")
+                (name, _number(row.get("relative_l2")), _number(row.get("rmse")))
                 for name, row in states.items()
             ],
         )
@@ -160,3 +160,8 @@ def _describe(version: ModelVersion) -> None:
         out.print(f"held-out scaled mean squared error {error:.2e}")
     for statement in statements(version.record.get("certificate") or {}):
         out.print(statement, markup=False)
+
+
+def _number(value: float | None) -> str:
+    """JSON has no infinity: an error that overflowed comes as null."""
+    return "not finite" if value is None else f"{value:.2e}"

@@ -1,6 +1,7 @@
 """Operations on rollouts: ``/v1/rollout`` and its derivatives."""
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
     answer = _answer(reply)
     told = tuple(map(str, answer.get("warnings", ())))
     for warning in told:
-        warnings.warn(warning, DomainWarning, stacklevel=4)
+        warnings.warn(warning, DomainWarning, stacklevel=_outside())
     return Rollout(
         x=answer["x"],
         times=answer["times"],
@@ -36,6 +37,14 @@ def derivative(kind: str, body: Record, retries: int) -> Operation[Record]:
     """``jvp`` or ``vjp`` of a rollout, as named arrays."""
     reply = yield from perform(_call(f"/v1/rollout/{kind}", body), retries)
     return _answer(reply)
+
+
+def _outside() -> int:
+    """Level of the nearest caller outside this package: a warning belongs there."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].startswith("spnode_client"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:

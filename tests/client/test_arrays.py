@@ -41,9 +41,10 @@ def test_a_rollout_is_asked_and_answered_in_binary(server):
     server.answers.append(Answer(200, pack(members), kind))
     with (
         Client(server.url) as client,
-        pytest.warns(DomainWarning, match="lies outside"),
+        pytest.warns(DomainWarning, match="lies outside") as told,
     ):
         answer = client.rollout_record("mine", [1, 0, 0], [1, 2])
+    assert told[0].filename == __file__
     np.testing.assert_array_equal(answer.x, x)
     assert (answer.model, answer.version, answer.digest) == ("mine", 4, "ab")
     asked = unpack(server.asked[0].body)

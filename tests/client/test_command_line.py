@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from spnode_client.cli import make_app
 from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
-from spnode_client.commands.train import parse_conserved
+from spnode_client.commands.train import _describe, parse_conserved
 from spnode_client.connection import Connection
-from spnode_client.records import Rollout
+from spnode_client.records import ModelVersion, Rollout
 from spnode_client.terminal import UsageError
 from tests.client.conftest import Answer
 
@@ -50,7 +50,7 @@ def test_times_are_lists_or_spacings():
     np.testing.assert_array_equal(parse_times("1,2.5"), [1, 2.5])
     np.testing.assert_allclose(parse_times("log:1e-5:1e5:11"), 10.0 ** np.arange(-5, 6))
     np.testing.assert_allclose(parse_times("linear:0:1:3"), [0, 0.5, 1])
-    for text in ("log:1:2", "cubic:0:1:3", "a,b", ""):
+    for text in ("log:1:2", "log:0:1:5", "cubic:0:1:3", "a,b", ""):
         with pytest.raises(UsageError, match="--times"):
             parse_times(text)
 
@@ -65,6 +65,18 @@ def test_initial_conditions_are_written_out_or_in_a_file(tmp_path):
     for text in ("1,zero", "1,2;3", str(tmp_path / "missing.npy")):
         with pytest.raises(UsageError, match="--x0"):
             parse_rows(text, "--x0")
+
+
+def test_rows_of_different_lengths_are_said_to_be_such():
+    with pytest.raises(UsageError, match="rows of 2, 1 numbers"):
+        parse_rows("1,2;3", "--x0")
+
+
+def test_a_version_whose_errors_overflowed_is_described(capsys):
+    row = {"relative_l2": None, "rmse": 1e-3}
+    record = {"evaluation": {"test": {"states": {"y1": row}, "scaled_mse": None}}}
+    _describe(ModelVersion("m", 1, "d" * 64, record))
+    assert "not finite" in capsys.readouterr().out
 
 
 def test_a_written_rollout_reads_back_exactly(tmp_path):
