@@ -7,7 +7,7 @@ request to the service, which returns the trajectory and the gradient of the mis
     ./spnode demo
     ./spnode up
     SPNODE_URL=http://127.0.0.1:8000 SPNODE_KEY=$(cat .spnode/key) \
-        python docs/examples/optimise.py robertson
+        .venv/bin/python docs/examples/optimise.py robertson
 """
 
 import os

@@ -71,6 +71,11 @@ def test_two_starts_make_one_environment_also_after_an_interruption(tree, tmp_pa
     assert err == ""
     # Nothing is installed again: a start costs a few checksums.
     assert time.monotonic() - begun < 5
+    script = tmp_path / "script.py"
+    script.write_text("import deploy; print(deploy.__file__)")
+    python = tree / ".venv" / "bin" / "python"
+    imported = subprocess.run([python, script], capture_output=True, check=True)
+    assert imported.stdout.decode().startswith(str(tree))
 
 
 def test_a_package_that_does_not_match_its_hash_is_not_installed(tree):
