@@ -346,6 +346,17 @@ class Signature(Spec):
     latent: PositiveInt
     domain: DomainSpec
 
+    @model_validator(mode="after")
+    def _domain_fits(self) -> Self:
+        domain = self.domain
+        _check_box("lower and upper", domain.lower, domain.upper, len(self.states))
+        for kind in ("parameters", "controls"):
+            bounds = (getattr(domain, f"{kind}_{end}") for end in ("lower", "upper"))
+            _check_box(kind, *bounds, count=len(getattr(self, kind)))
+        if self.units and len(self.units) != len(self.states):
+            raise ValueError("units has another length than states")
+        return self
+
 
 class ArtifactSpec(Spec):
     """``spec.json``: all that is needed to rebuild a surrogate around its leaves."""
@@ -353,3 +364,17 @@ class ArtifactSpec(Spec):
     schema_version: Literal[1] = SCHEMA_VERSION
     surrogate: SurrogateSpec
     signature: Signature
+
+    @model_validator(mode="after")
+    def _sums_fit(self) -> Self:
+        domain, count = self.signature.domain, len(self.surrogate.conserved)
+        _check_box("conserved", domain.conserved_lower, domain.conserved_upper, count)
+        return self
+
+
+def _check_box(
+    name: str, lower: tuple[float, ...], upper: tuple[float, ...], count: int
+) -> None:
+    fits = len(lower) == len(upper) == count
+    if not fits or any(low > high for low, high in zip(lower, upper, strict=True)):
+        raise ValueError(f"domain: {name} must be {count} bounds, the lower ones below")

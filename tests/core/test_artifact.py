@@ -206,7 +206,13 @@ def test_later_schema_and_unknown_constructors_are_refused(saved):
     unknown["surrogate"]["linear"]["kind"] = "os.system"
     no_scaling = json.loads(json.dumps(spec))
     no_scaling["surrogate"]["normalisation"] = {}
+    no_box = json.loads(json.dumps(spec))
+    no_box["signature"]["domain"]["upper"] = [1.0]
+    no_sums = json.loads(json.dumps(spec))
+    no_sums["signature"]["domain"] |= {"conserved_lower": [2.0] * 7}
     for content, message in (
+        (no_box, "domain: lower and upper must be 3 bounds"),
+        (no_sums, "domain: conserved must be"),
         (later, "schema version 2"),
         (unknown, "surrogate.linear"),
         (no_scaling, "describes no surrogate"),
