@@ -12,8 +12,9 @@ A pure function of arrays: jit, grad, jvp, vjp and vmap apply to it. The propaga
 the steps do not depend on the trajectory, so they are computed once for a whole batch.
 """
 
+import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ from spnode_core.timegrid import Plan
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
+
+Shared = tuple[Propagators | None, Propagators | None]
 
 jax.tree_util.register_dataclass(
     Plan,
@@ -73,31 +76,33 @@ def rollout(
     if controls is None:
         controls = jnp.zeros((batch, 1, 0), jnp.float64)
     prepared = surrogate.prepared()
-    shared = None
-    if not prepared.dynamics.linear.depends_on_parameters:
-        shared = _propagators(prepared, jnp.asarray(plan.distinct), None)
-        remainders = None
-        if not plan.on_grid and plan.output_index.ndim == 1:
-            remainders = _propagators(prepared, jnp.asarray(plan.output_step), None)
-        shared = (shared, remainders)
-    by_row = 0 if plan.output_index.ndim == 2 else None
-    axes = jax.tree.map(lambda _: None, plan)
-    axes = Plan(
-        axes.distinct,
-        axes.step_kind,
-        axes.step_control,
-        output_index=by_row,  # type: ignore[arg-type]
-        output_step=by_row,  # type: ignore[arg-type]
-        output_control=by_row,  # type: ignore[arg-type]
-        on_grid=plan.on_grid,
-    )
+    shared = _shared_propagators(prepared, plan)
     one = partial(_trajectory, prepared, shared, latent=latent)
-    return jax.vmap(one, in_axes=(0, axes, 0, 0))(x0, plan, parameters, controls)
+    axes = (0, _plan_axes(plan), 0, 0)
+    return jax.vmap(one, in_axes=axes)(x0, plan, parameters, controls)
+
+
+def _shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
+    """Those of the steps and of the remainders, where all rows have the same."""
+    if surrogate.dynamics.linear.depends_on_parameters:
+        return None, None
+    steps = _propagators(surrogate, jnp.asarray(plan.distinct), None)
+    if plan.on_grid or plan.output_index.ndim == 2:
+        return steps, None
+    return steps, _propagators(surrogate, jnp.asarray(plan.output_step), None)
+
+
+def _plan_axes(plan: Plan) -> Any:
+    """What ``vmap`` maps of a plan: the outputs, where rows have their own."""
+    by_row = 0 if plan.output_index.ndim == 2 else None
+    none: Any = jax.tree.map(lambda _: None, plan)
+    outputs = dict.fromkeys(("output_index", "output_step", "output_control"), by_row)
+    return dataclasses.replace(none, **outputs)
 
 
 def _trajectory(
     surrogate: "Surrogate",
-    shared: tuple[Propagators, Propagators | None] | None,
+    shared: Shared,
     x0: Float[Array, " state"],
     plan: Plan,
     parameters: Float[Array, " parameter"],
@@ -109,7 +114,7 @@ def _trajectory(
     u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
     sums = surrogate.conserved_sums(x0)
     z0 = surrogate.encode(x0, parameters)
-    propagators, remainders = shared or (None, None)
+    propagators, remainders = shared
     if propagators is None:
         propagators = _propagators(surrogate, jnp.asarray(plan.distinct), p)
     grid = _steps(surrogate, propagators, z0, plan, p, u)

@@ -113,12 +113,6 @@ class TimeGrid:
             return cls(np.array([0.0, steps.step]), uniform=steps.step)
         return cls(np.asarray(steps.times, np.float64))
 
-    def to_spec(self) -> GridStepsSpec | UniformStepsSpec:
-        """The spec that gives this grid back."""
-        if self.uniform is not None:
-            return UniformStepsSpec(step=self.uniform)
-        return GridStepsSpec(times=tuple(self.times.tolist()))
-
     @property
     def is_logarithmic(self) -> bool:
         """Whether the intervals grow geometrically for the most part."""

@@ -104,10 +104,6 @@ def test_wrong_times_are_refused_by_place(times, place, words):
         UNIFORM.plan(times)
 
 
-def test_specs_give_the_grid_back():
-    for grid in (LOG, UNIFORM):
-        again = TimeGrid.from_spec(grid.to_spec())
-        np.testing.assert_array_equal(again.times, grid.times)
-        assert again.uniform == grid.uniform
+def test_grids_that_do_not_begin_with_0_are_refused():
     with pytest.raises(ValueError, match="begin with 0"):
         GridStepsSpec(times=(1.0, 2.0))
