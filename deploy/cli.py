@@ -95,7 +95,7 @@ def demo(
     from deploy.demo import run_demo, tell
 
     result = _guarded(lambda: run_demo(find_folder(), output, seed, end))
-    emit(result.as_dict(), as_json, lambda: tell(result))
+    emit(result.as_dict(), as_json, lambda: tell(result, is_up=not end))
     if not result.is_good:
         raise typer.Exit(1)
 

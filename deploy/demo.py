@@ -104,20 +104,22 @@ def run_demo(folder: Folder, picture: Path | None, seed: int, end: bool) -> Resu
         spnode_client.ClientError: A job failed or the service refused.
     """
     began = time.monotonic()
-    stack.up(folder, lambda text: err.print(f"[dim]{text}[/]"))
+    started = stack.up(folder, lambda text: err.print(f"[dim]{text}[/]"))
     found = stack.address(folder)
     assert found is not None, "a stack that is up has an address"
     try:
         with Client(*found, timeout_s=300.0) as client:
             return _demonstrate(client, folder, picture, seed, began)
     finally:
-        if end:
+        if end and started:
             stack.down(folder)
             err.print("[dim]the stack is stopped[/]")
+        elif end:
+            err.print("[dim]the stack ran before and stays up[/]")
 
 
-def tell(result: Result) -> None:
-    """Print what the demo found, in words."""
+def tell(result: Result, *, is_up: bool) -> None:
+    """Print what the demo found, in words; the address where the stack stays up."""
     surrogate, solver = result.surrogate, result.solver
     table = [
         (
@@ -143,7 +145,8 @@ def tell(result: Result) -> None:
     out.print(f"certificate: {result.certificate}")
     out.print(
         f"picture {result.picture}; trained in {result.training_seconds:.0f} s, "
-        f"all in {result.total_seconds:.0f} s; {result.url}/docs"
+        f"all in {result.total_seconds:.0f} s"
+        + (f"; {result.url}/docs" if is_up else "")
     )
 
 
