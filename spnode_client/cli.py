@@ -52,6 +52,7 @@ def choose_service(
 def run(app: typer.Typer, name: str) -> None:
     """Run a command line called ``name``; errors become a sentence and an exit code."""
     warnings.showwarning = _say_warning
+    connection.program = name
     try:
         app(prog_name=name)
     except UsageError as error:

@@ -20,11 +20,13 @@ class Connection:
         url: ``--url``, or None.
         key: ``--key``, or None.
         embedded: Finds the address and key of an embedded stack, where there is one.
+        program: What the command line is called, so that its hints can be pasted.
     """
 
     url: str | None = None
     key: str | None = None
     embedded: Callable[[], tuple[str, str | None] | None] | None = None
+    program: str = "spnode"
 
     def client(self) -> Client:
         """A client of the chosen service."""

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from spnode_client.client import Job
+from spnode_client.connection import connection
 from spnode_client.errors import (
     ClientError,
     Forbidden,
@@ -108,8 +109,8 @@ def follow(job: Job, *, quiet: bool = False) -> Any:
     except KeyboardInterrupt:
         err.print(
             f"\nstopped watching; the job goes on: "
-            f"[bold]spnode jobs follow {job.id}[/] shows it, "
-            f"[bold]spnode jobs cancel {job.id}[/] ends it"
+            f"[bold]{connection.program} jobs follow {job.id}[/] shows it, "
+            f"[bold]{connection.program} jobs cancel {job.id}[/] ends it"
         )
         raise SystemExit(1) from None
 
@@ -177,13 +178,15 @@ def _losses(values: Mapping[str, Any]) -> str:
 
 def _hint(error: Exception) -> str:
     if isinstance(error, Unreachable):
-        return "Is the service up? `spnode up` starts one here; --url names another."
+        return "Is the service up? `./spnode up` starts one here; --url names another."
     if isinstance(error, Forbidden):
         return "Give a key with --key or SPNODE_KEY."
     if isinstance(error, ProblemError) and error.problem.get("request_id"):
         return f"request {error.problem['request_id']}" if error.status >= 500 else ""
     if isinstance(error, JobFailed):
-        return f"`spnode jobs show {error.record.get('id')}` has all of it."
+        return (
+            f"`{connection.program} jobs show {error.record.get('id')}` has all of it."
+        )
     return ""
 
 

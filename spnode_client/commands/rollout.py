@@ -28,6 +28,18 @@ def rollout(
     parameters: Annotated[
         str | None, typer.Option(help="Parameters, in the form of --x0.")
     ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help='Controls, a row an interval, "0;1;0.5"; or an .npy or .csv file.'
+        ),
+    ] = None,
+    control_times: Annotated[
+        str | None,
+        typer.Option(
+            help="Start of each interval, the first 0, in the form of --times."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
@@ -43,6 +55,10 @@ def rollout(
     options: dict[str, Any] = {}
     if parameters is not None:
         options["parameters"] = parse_rows(parameters, "--parameters")
+    if controls is not None:
+        options["controls"] = np.atleast_2d(parse_rows(controls, "--controls"))
+    if control_times is not None:
+        options["control_times"] = parse_times(control_times, "--control-times")
     answer = client.rollout_record(
         model, parse_rows(x0, "--x0"), parse_times(times), **options
     )
@@ -57,7 +73,7 @@ def rollout(
         )
 
 
-def parse_times(text: str) -> np.ndarray:
+def parse_times(text: str, option: str = "--times") -> np.ndarray:
     """Times written as a list or as ``spacing:start:stop:count``.
 
     Raises:
@@ -65,7 +81,7 @@ def parse_times(text: str) -> np.ndarray:
     """
     spacing, *rest = text.split(":")
     expected = (
-        f"--times {text!r}: expected 1,10,100 or linear:START:STOP:COUNT or "
+        f"{option} {text!r}: expected 1,10,100 or linear:START:STOP:COUNT or "
         "log:START:STOP:COUNT (log: START and STOP above 0)"
     )
     try:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
 from spnode_client.commands.train import _describe, parse_conserved
-from spnode_client.connection import Connection
+from spnode_client.connection import Connection, connection
+from spnode_client.errors import JobFailed
 from spnode_client.records import ModelVersion, Rollout
-from spnode_client.terminal import UsageError
+from spnode_client.terminal import UsageError, report
 from tests.client.conftest import Answer
 
 
@@ -115,6 +117,29 @@ def test_wrong_usage_ends_with_2_and_failure_with_1():
     assert refused.returncode == 1
     assert "no answer from http://127.0.0.1:9" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_controls_are_rolled_out_from_the_shell(server):
+    signature = {"states": ["a"], "controls": ["u"]}
+    record = {"model": "m", "number": 1, "signature": signature}
+    server.answers.append(Answer(200, json.dumps(record).encode()))
+    members = {"x": [[1.0]], "times": [1.0], "model": "m", "version": 1, "digest": ""}
+    kind = {"content-type": "application/x-npz"}
+    server.answers.append(Answer(200, pack(members), kind))
+    given = ("--controls", "300;301", "--control-times", "0,0.5")
+    done = run(
+        "rollout", "m", "--x0", "1", "--times", "1", *given, SPNODE_URL=server.url
+    )
+    assert done.stdout == "time,a\n1.0,1.0\n"
+    asked = unpack(server.asked[1].body)
+    assert asked["controls"].tolist() == [[300], [301]]
+    assert asked["control_times"].tolist() == [0, 0.5]
+
+
+def test_hints_name_the_program_that_was_run(monkeypatch, capsys):
+    monkeypatch.setattr(connection, "program", "./spnode")
+    report(JobFailed({"id": "job_1", "state": "failed"}))
+    assert "`./spnode jobs show job_1`" in capsys.readouterr().err
 
 
 def test_json_output_is_one_document(server):
