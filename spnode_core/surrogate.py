@@ -1,7 +1,5 @@
 """The surrogate: encoder, latent dynamics, integrator, decoder and their scalings."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -194,7 +192,7 @@ class Surrogate(eqx.Module):
         return certify(self)
 
 
-@partial(eqx.filter_jit)
+@eqx.filter_jit
 def _compiled_rollout(*args: object) -> Float[Array, "batch time state"]:
     return rollout(*args)  # type: ignore[arg-type]
 

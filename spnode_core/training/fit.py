@@ -98,8 +98,16 @@ def fit(
     resolved = resolve(parts[0], surrogate, training, preset)
     reporter = Reporter(on_progress, should_stop, resolved[1].max_seconds)
     reporter.report(Progress("data", message=f"{parts[0].trajectories} trajectories"))
-    run = _Execution(dataset, parts, resolved, split, seed, reporter, checkpoint)
-    run.checkpoint_s = checkpoint_seconds
+    run = _Execution(
+        dataset,
+        parts,
+        resolved,
+        split,
+        seed,
+        reporter,
+        path=Path(checkpoint) if checkpoint is not None else None,
+        checkpoint_s=checkpoint_seconds,
+    )
     return run.execute()
 
 
@@ -114,13 +122,14 @@ class _Execution:
         split: SplitSpec,
         seed: int,
         reporter: Reporter,
-        checkpoint: str | Path | None,
+        *,
+        path: Path | None,
+        checkpoint_s: float,
     ) -> None:
         self.train, self.validation, self.test = parts
         self.spec, self.training, self.choices = resolved
         self.seed, self.reporter = seed, reporter
-        self.path = Path(checkpoint) if checkpoint is not None else None
-        self.checkpoint_s = 10.0
+        self.path, self.checkpoint_s = path, checkpoint_s
         self.identity = {
             "dataset": dataset.digest,
             "surrogate": self.spec.model_dump(mode="json"),
@@ -267,7 +276,7 @@ class _Execution:
         report = {
             "outcome": record.outcome,
             "choices": self.choices,
-            **{key: self.identity[key] for key in self.identity},
+            **self.identity,
             "split_sizes": {
                 "train": self.train.trajectories,
                 "validation": self.validation.trajectories,
