@@ -118,7 +118,7 @@ def _controls(
 
 
 def _weights(dataset: Dataset, surrogate: Surrogate, loss: str) -> NDArray[np.float64]:
-    weights = time_weights(dataset.elapsed, loss)[:, :, None] * dataset.mask
+    weights = _sample_weights(dataset, loss)[:, :, None] * dataset.mask
     if loss == "relative":
         scaling = surrogate.normaliser.states
         largest = np.nanmax(np.abs(dataset.states), axis=(0, 1))
@@ -130,6 +130,17 @@ def _weights(dataset: Dataset, surrogate: Surrogate, loss: str) -> NDArray[np.fl
     return weights / weights.sum(axis=(1, 2), keepdims=True)
 
 
+def _sample_weights(dataset: Dataset, loss: str) -> NDArray[np.float64]:
+    """Weights over the samples that are there: a gap belongs to its neighbours."""
+    if dataset.present.all():
+        return time_weights(dataset.elapsed, loss)
+    weights = np.zeros_like(dataset.elapsed)
+    for row, present in enumerate(dataset.present):
+        elapsed = dataset.elapsed[row : row + 1, present]
+        weights[row, present] = time_weights(elapsed, loss)[0]
+    return weights
+
+
 def time_weights(elapsed: NDArray[np.float64], loss: str) -> NDArray[np.float64]:
     """Weights of the samples of each trajectory, ``(trajectory, time)``, not scaled.
 
@@ -137,7 +148,7 @@ def time_weights(elapsed: NDArray[np.float64], loss: str) -> NDArray[np.float64]
     log t, hence uniform on a logarithmic grid, and about 1/t on a linear one; the start
     counts as the first sample after it. ``uniform`` and ``relative``: equal.
     """
-    if loss in ("uniform", "relative"):
+    if loss in ("uniform", "relative") or elapsed.shape[1] < 2:
         return np.ones_like(elapsed)
     if loss == "dt":
         gaps = np.diff(elapsed, axis=1) / 2

@@ -123,6 +123,18 @@ def test_log_dt_is_uniform_on_a_logarithmic_grid_and_dt_is_the_integral():
     assert dt @ TIMES == pytest.approx(TIMES[-1] ** 2 / 2, rel=0.2)
 
 
+@pytest.mark.parametrize("loss", ["dt", "log_dt"])
+def test_weights_are_those_of_the_samples_that_are_there(surrogate, loss):
+    mask = np.ones((6, 10), bool)
+    mask[1, 3] = mask[2, 6:] = False
+    ragged = build_problem(data(mask=mask), surrogate, loss=loss, refine=1)
+    for row in (0, 1, 2):
+        alone = time_weights(TIMES[None, mask[row]], loss)[0]
+        found = np.asarray(ragged.samples.weight[row, :, 0])
+        assert (found[~mask[row]] == 0).all()
+        np.testing.assert_allclose(found[mask[row]], alone / alone.sum() / 2)
+
+
 def test_relative_loss_weighs_small_states_like_large_ones():
     states = np.tile(np.array([1.0, 0.1])[:, None, None], (1, 10, 1))
     states = states * (1 + 0.01 * np.arange(10))[None, :, None]
