@@ -107,7 +107,7 @@ class Dataset:
             seed: Equal seeds divide equal datasets equally.
 
         Raises:
-            InvalidInput: Too few trajectories for such a split.
+            InvalidInput: Too few trajectories for such a split, or a negative seed.
         """
         count = self.trajectories
         held = split.held_out(count)

@@ -3,7 +3,7 @@
 Fields that the caller set explicitly always win.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -57,6 +57,12 @@ def resolve(
     Raises:
         InvalidInput: The caller's fields do not fit the data.
     """
+    if preset not in get_args(Preset):
+        raise InvalidInput(
+            "preset",
+            found=repr(preset),
+            expected=f"one of {', '.join(get_args(Preset))}",
+        )
     choices: Choices = []
     spec = surrogate or SurrogateSpec()
     train = training or TrainingSpec()

@@ -204,6 +204,11 @@ def test_fault_is_named_with_its_place(fault, tmp_path):
         load_dataset(written(tmp_path, content))
 
 
+def test_a_negative_seed_is_named():
+    with pytest.raises(InvalidInput, match="seed: found -1; expected at least 0"):
+        check_arrays(arrays()).split(SplitSpec(), -1)
+
+
 def test_missing_array_is_named():
     with pytest.raises(InvalidInput, match="times: found no such array"):
         check_arrays({"states": np.ones((2, 3, 1))})

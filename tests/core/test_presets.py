@@ -128,6 +128,11 @@ def test_misfits_between_description_and_data_are_named(robertson):
         assert caught.value.field == field
 
 
+def test_an_unknown_preset_is_not_taken_for_auto(robertson):
+    with pytest.raises(InvalidInput, match=r"preset: found 'fast'; .*auto, paper"):
+        resolve(robertson, preset="fast")  # type: ignore[arg-type]
+
+
 def test_fixed_matrix_sets_the_number_of_latents(robertson):
     given = SurrogateSpec(
         linear=FixedSpec(matrix=((-1.0, 0.0), (0.0, -2.0))), nonlinear=MLPSpec()
