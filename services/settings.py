@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """Least severe log record that is written."""
 
     max_body_bytes: PositiveInt = 256 * MIB
-    """Largest body of a request that is not an upload."""
+    """Largest body of a rollout; other JSON may have 2 MiB at most."""
     max_upload_bytes: PositiveInt = 2048 * MIB
     """Largest uploaded dataset, as sent and as unpacked."""
     parser_memory_bytes: PositiveInt = 6144 * MIB
