@@ -165,12 +165,15 @@ def _ours(error: Exception, scope: Scope) -> Problem:
 
 
 def _http(error: HTTPException, scope: Scope) -> Problem:
+    if isinstance(error.__cause__, errors.ServiceError):
+        # FastAPI's wrapping of what the parsing of a body raised.
+        return _ours(error.__cause__, scope)
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"there is nothing at {scope.get('path')}; see /docs"
     if error.status_code == 405:
         detail = f"{scope.get('path')} does not take {scope.get('method')}"
-    code = _CODES.get(error.status_code, "error")
+    code = getattr(error, "code", _CODES.get(error.status_code, "error"))
     return Problem(error.status_code, code, detail, headers=dict(error.headers or {}))
 
 
@@ -197,6 +200,8 @@ def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, 
             parts = _without_tags(parts, body, error["type"])
     else:
         parts = [part for part in parts if part not in _TAGS]
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        parts = [*parts, error["ctx"]["discriminator"].strip("'")]
     return {
         "pointer": "".join(f"/{part}" for part in parts),
         "detail": _sentence(error),
@@ -231,14 +236,13 @@ def _has(body: object, part: object) -> bool:
 
 def _sentence(error: Mapping[str, Any]) -> str:
     kind, said = error["type"], str(error["msg"])
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return "found nothing; this field is required"
     if kind == "extra_forbidden":
         return "found a field that is not known here; see /docs for those that are"
     if kind == "union_tag_invalid":
         context = error["ctx"]
-        said = f"{context['discriminator']} one of {context['expected_tags']}"
-        return f"found {context['tag']!r}; expected {said}"
+        return f"found {context['tag']!r}; expected one of {context['expected_tags']}"
     said = said.removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
         return said

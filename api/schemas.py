@@ -8,7 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.datasets import DatasetRecord
 from services.keys import Key
 from services.lifecycle import Job
-from services.versions import AliasMove, AliasRecord, ModelRecord, VersionRecord
+from services.versions import (
+    AliasMove,
+    AliasRecord,
+    ModelRecord,
+    Tags,
+    VersionRecord,
+)
 
 T = TypeVar("T")
 
@@ -151,7 +157,7 @@ class ModelPatch(In):
     )
 
     description: Annotated[str, Field(max_length=10_000)] | None = None
-    tags: dict[str, str] | None = None
+    tags: Tags | None = None
 
 
 class AliasMoveIn(In):
@@ -159,7 +165,7 @@ class AliasMoveIn(In):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"version": 2}]})
 
-    version: Annotated[int, Field(ge=1, strict=True)]
+    version: Annotated[int, Field(ge=1, lt=2**31, strict=True)]
     override: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """A reason to make a version champion that fails its gates."""
 
@@ -205,7 +211,7 @@ class KeyIn(In):
     )
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    scopes: Annotated[list[str], Field(min_length=1)]
+    scopes: Annotated[list[str], Field(min_length=1, max_length=64)]
 
 
 class KeyOut(Out):

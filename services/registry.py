@@ -143,7 +143,9 @@ class Registry:
         """
         wanted = read_reference(reference, field=field)
         with self.database.reading() as connection:
-            number = wanted.number or number_of(connection, wanted)
+            number = wanted.number
+            if number is None:
+                number = number_of(connection, wanted)
             return version_of(connection, wanted.model, number)
 
     def publish(

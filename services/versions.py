@@ -7,7 +7,9 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from services.errors import Invalid
 
@@ -16,6 +18,15 @@ NAME = re.compile(NAME_PATTERN)
 CHAMPION = "champion"
 LATEST = "latest"
 ARTIFACTS = "artifacts"
+Tags = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=100)],
+        Annotated[str, Field(max_length=1000)],
+    ],
+    Field(max_length=64),
+]
+"""A caller's own words about a model or a job."""
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _NUMBER_LIKE = re.compile(r"^v?[0-9]+$")
 
 
@@ -105,7 +116,7 @@ def read_reference(text: str, *, field: str = "/model") -> Reference:
         NAME.fullmatch(name)
         and not (at and slash)
         and (not at or NAME.fullmatch(alias))
-        and (not slash or (number.isascii() and number.isdigit() and len(number) < 9))
+        and (not slash or _NUMBER.fullmatch(number))
     )
     if not is_right:
         raise Invalid(

@@ -15,6 +15,7 @@ from api.uploads import content_type, received
 from services.blobs import Damaged
 from services.errors import Invalid
 from services.rollouts.canonical import Work
+from services.texts import check_storable
 from services.versions import ARTIFACTS, VersionRecord, check_name
 from spnode_core.artifact_file import read_card, read_spec
 from spnode_core.errors import ArtifactError
@@ -68,6 +69,8 @@ async def _registered(
         spec, card = await asyncio.to_thread(lambda: (read_spec(path), read_card(path)))
     except ArtifactError as error:
         raise _refused(str(error)) from error
+    check_storable(card, place="/card.json")
+    check_storable(spec.model_dump(), place="/spec.json")
     digest = await asyncio.to_thread(gateway.blobs.put_content, ARTIFACTS, path)
     try:
         await _try_out(gateway, digest, spec.signature)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
+from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.middleware import refuse_type
@@ -15,7 +16,7 @@ from api.schemas import DatasetOut, JobOut, Page
 from api.uploads import content_type, received
 from services.training.request import DatasetRequest, stored
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 _JSON = "application/json"
 _FILES = frozenset({"application/x-npz", "application/octet-stream", "application/zip"})
 _MADE = TypeAdapter(DatasetRequest)
@@ -57,7 +58,7 @@ async def upload(
     """
     kind = content_type(request)
     if kind == _JSON:
-        made = _MADE.validate_json(await request.body())
+        made = _MADE.validate_python(await request.json())
         return await accepted(
             gateway,
             "dataset",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from api.bodies import JsonRoute
 from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
@@ -15,8 +16,9 @@ from services.errors import Invalid
 from services.jobs import Job
 from services.training.request import JobRequest, check_request, stored
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 MAX_WAIT_S = 60.0
+MAX_EVENT_ID = 10**18
 _RETRY_AFTER_S = "2"
 _LOOK_EVERY_S = 0.25
 _KEY = re.compile(r"^[\x21\x23-\x7e]{1,255}$")
@@ -104,7 +106,8 @@ async def get_events(
     request: Request,
     gateway: GatewayDep,
     after: Annotated[
-        int, Query(ge=0, description="Id of the last event that you know.")
+        int,
+        Query(ge=0, le=MAX_EVENT_ID, description="Id of the last event that you know."),
     ] = 0,
 ) -> Response:
     """Server-sent events from the first, or after Last-Event-ID, to the job's end."""

@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter, Response
 
+from api.bodies import JsonRoute
 from api.dependencies import GatewayDep
 from api.schemas import KeyIn, KeyOut, NewKeyOut, Page
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.post("", status_code=201, summary="Make a key")

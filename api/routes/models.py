@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from starlette.responses import StreamingResponse
 
+from api.bodies import JsonRoute
 from api.conditional import Span, is_known, not_modified, read_range
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import (
@@ -20,7 +21,7 @@ from api.schemas import (
 )
 from services.versions import VersionRecord
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 IfMatch = Annotated[
     str | None, Header(description="The ETag as you saw it, or * for whatever it is.")
 ]

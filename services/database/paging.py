@@ -53,7 +53,7 @@ def page_of(
     if not 1 <= limit <= MAX_LIMIT:
         raise Invalid("limit", found=repr(limit), expected=f"1 to {MAX_LIMIT}")
     if after is not None:
-        query = query.where(sa.tuple_(created_at, id) < _decode(after, created_at))
+        query = query.where(sa.tuple_(created_at, id) < _decode(after, created_at, id))
     ordered = query.order_by(created_at.desc(), id.desc()).limit(limit + 1)
     rows = list(connection.execute(ordered).mappings())
     if len(rows) <= limit:
@@ -67,17 +67,33 @@ def _encode(created_at: datetime, id: str | int) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, created_at: sa.Column[Any]) -> Any:
+def _decode(cursor: str, created_at: sa.Column[Any], id_column: sa.Column[Any]) -> Any:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         seconds, id = json.loads(base64.urlsafe_b64decode(padded))
         moment = instant(float(seconds))
-        if not isinstance(id, str | int):
-            raise ValueError("not an id")
-    except (binascii.Error, ValueError, TypeError, OverflowError) as error:
+        _check_id(id, id_column)
+    except (
+        binascii.Error,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise Invalid(
             "after",
-            found=repr(cursor),
+            found=repr(cursor[:200]),
             expected="the `next` of an earlier page, unchanged",
         ) from error
     return sa.tuple_(sa.literal(moment, created_at.type), sa.literal(id))
+
+
+def _check_id(id: object, column: sa.Column[Any]) -> None:
+    """Refuse what a database would fail on: it may be forged."""
+    is_right = type(id) is column.type.python_type
+    if isinstance(id, str):
+        is_right = is_right and id.isascii() and "\0" not in id
+    if isinstance(id, int):
+        is_right = is_right and 0 <= id < 2**31
+    if not is_right:
+        raise ValueError("not an id")

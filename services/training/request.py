@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from services.datasets import DatasetRecord, Datasets
 from services.errors import Invalid, NotFound
-from services.versions import NAME_PATTERN, check_alias
+from services.versions import NAME_PATTERN, Tags, check_alias
 from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
 
 System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
@@ -72,7 +72,7 @@ class TrainingRequest(_Request):
     """Which fractions of the trajectories are held out."""
     alias: ModelName | None = None
     """Alias to point at the version when it is there."""
-    tags: Annotated[dict[str, str], Field(max_length=64)] = {}
+    tags: Tags = {}
     """Your own words, kept with the job and in the version's card."""
 
 

@@ -222,8 +222,8 @@ def test_an_answer_of_another_type_is_refused(client):
             },
             "/surrogate",
         ),
-        ({"kind": "dance"}, ""),
-        ({}, ""),
+        ({"kind": "dance"}, "/kind"),
+        ({}, "/kind"),
     ],
 )
 def test_a_wrong_job_names_the_place_and_queues_nothing(client, body, pointer):
