@@ -109,6 +109,8 @@ class Dataset:
         Raises:
             InvalidInput: Too few trajectories for such a split, or a negative seed.
         """
+        if seed < 0:
+            raise InvalidInput("seed", found=repr(seed), expected="at least 0")
         count = self.trajectories
         held = split.held_out(count)
         if count - sum(held) < 1:
