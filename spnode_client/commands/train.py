@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,9 @@ def train(
     err.print(f"[dim]job {job.id}[/]")
     version = follow(job, quiet=as_json)
     emit(version, as_json, lambda: _describe(version))
+    note = _other_champion(client.models.get(version.model), version)
+    if note:
+        err.print(note)
 
 
 def parse_conserved(text: str) -> tuple[str, dict[str, float]]:
@@ -160,6 +164,18 @@ def _describe(version: ModelVersion) -> None:
         out.print(f"held-out scaled mean squared error {error:.2e}")
     for statement in statements(version.record.get("certificate") or {}):
         out.print(statement, markup=False)
+
+
+def _other_champion(model: Mapping[str, Any], version: ModelVersion) -> str:
+    """Says so where the bare name of the model stays another version."""
+    champion = model["aliases"].get("champion")
+    if champion in (None, version.number):
+        return ""
+    return (
+        f"{version.model} by itself still means its champion, version {champion}; "
+        f"{connection.program} models alias {version.model} champion {version.number} "
+        "moves it"
+    )
 
 
 def _number(value: float | None) -> str:

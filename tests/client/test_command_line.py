@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
-from spnode_client.commands.train import _describe, parse_conserved
+from spnode_client.commands.train import (
+    _describe,
+    _other_champion,
+    parse_conserved,
+)
 from spnode_client.connection import Connection, connection
 from spnode_client.errors import JobFailed
 from spnode_client.records import ModelVersion, Rollout
@@ -72,6 +76,15 @@ def test_initial_conditions_are_written_out_or_in_a_file(tmp_path):
 def test_rows_of_different_lengths_are_said_to_be_such():
     with pytest.raises(UsageError, match="rows of 2, 1 numbers"):
         parse_rows("1,2;3", "--x0")
+
+
+def test_a_new_version_that_is_not_the_champion_says_which_is():
+    version = ModelVersion("m", 2, "d" * 64, {})
+    assert _other_champion({"aliases": {"champion": 2}}, version) == ""
+    assert _other_champion({"aliases": {}}, version) == ""
+    note = _other_champion({"aliases": {"champion": 1}}, version)
+    assert "version 1" in note
+    assert "spnode models alias m champion 2" in note
 
 
 def test_a_version_whose_errors_overflowed_is_described(capsys):
