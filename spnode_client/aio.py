@@ -9,6 +9,7 @@ import numpy as np
 from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL, Record
 from spnode_client.operations import datasets, jobs, models, rollouts
+from spnode_client.progress_line import progress_line
 from spnode_client.records import Dataset, Event, ModelVersion, Rollout
 from spnode_client.sse import EventReader
 from spnode_client.transport import AsyncTransport
@@ -136,7 +137,7 @@ class AsyncJob:
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
-            jobs.wait(self.id, timeout_s, on_record, client.retries)
+            jobs.wait(self.id, timeout_s, on_record or progress_line(), client.retries)
         )
         return await client.run(jobs.result(self.record, client.retries))
 

@@ -11,12 +11,12 @@ import numpy as np
 from spnode_client.calls import Lost, Operation, T, retry_delay
 from spnode_client.errors import Unreachable
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
-from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+from spnode_client.progress_line import progress_line
+from spnode_client.records import Dataset, Event, ModelVersion, Record, Rollout
 from spnode_client.sse import EventReader
 from spnode_client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-Record = dict[str, Any]
 
 
 class Client:
@@ -208,14 +208,17 @@ class Job:
 
         Args:
             timeout_s: When to give up; the job itself goes on.
-            on_record: Called with the job's record each time it was asked for.
+            on_record: Called with the job's record about once a second; on a terminal
+                a line of progress is shown by default.
 
         Raises:
             JobFailed: It ended as failed or cancelled.
             TimeoutError: ``timeout_s`` passed.
         """
         self.record = self._client.run(
-            jobs.wait(self.id, timeout_s, on_record, self._client.retries)
+            jobs.wait(
+                self.id, timeout_s, on_record or progress_line(), self._client.retries
+            )
         )
         return self.result()
 

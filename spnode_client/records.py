@@ -5,6 +5,8 @@ from typing import Any, Self
 
 import numpy as np
 
+Record = dict[str, Any]
+"""What the service says of a thing, as JSON."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 

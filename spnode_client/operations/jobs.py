@@ -7,10 +7,11 @@ from typing import Any
 from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
 from spnode_client.errors import JobFailed
 from spnode_client.operations import datasets, models
-from spnode_client.records import ENDED
+from spnode_client.records import ENDED, Record
 
 LONG_POLL_S = 20
-Record = dict[str, Any]
+WATCHED_POLL_S = 1
+"""Where somebody looks at the progress."""
 
 
 def submit(request: Record, retries: int) -> Operation[Record]:
@@ -60,9 +61,10 @@ def wait(
         TimeoutError: It had not ended after ``timeout_s`` seconds; it goes on.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
+    poll = LONG_POLL_S if on_record is None else WATCHED_POLL_S
     while True:
-        left = LONG_POLL_S if end is None else end - time.monotonic()
-        record = yield from get(job_id, max(0.0, min(LONG_POLL_S, left)), retries)
+        left = poll if end is None else end - time.monotonic()
+        record = yield from get(job_id, max(0.0, min(poll, left)), retries)
         if on_record is not None:
             on_record(record)
         if record["state"] in ENDED:

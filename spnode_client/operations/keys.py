@@ -1,11 +1,9 @@
 """Operations on API keys: ``/v1/keys``, for an admin's key."""
 
-from typing import Any
 from urllib.parse import quote
 
 from spnode_client.calls import Call, Operation, json_call, once, perform
-
-Record = dict[str, Any]
+from spnode_client.records import Record
 
 
 def create(name: str, scopes: list[str], retries: int) -> Operation[Record]:

@@ -1,14 +1,11 @@
 """Operations on the registry: ``/v1/models``."""
 
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from spnode_client.calls import Call, Operation, json_call, perform
 from spnode_client.errors import NotFound
-from spnode_client.records import ModelVersion
-
-Record = dict[str, Any]
+from spnode_client.records import ModelVersion, Record
 
 
 def split_reference(reference: str) -> tuple[str, str]:

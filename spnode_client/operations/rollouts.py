@@ -11,9 +11,7 @@ import numpy as np
 from spnode_client.arrays import NPZ, pack, states_batch, unpack
 from spnode_client.calls import Call, Operation, Reply, json_call, perform
 from spnode_client.errors import DomainWarning
-from spnode_client.records import Rollout
-
-Record = dict[str, Any]
+from spnode_client.records import Record, Rollout
 
 
 def rollout(body: Record, retries: int) -> Operation[Rollout]:

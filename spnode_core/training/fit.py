@@ -30,7 +30,12 @@ from spnode_core.training.descent import Descent
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
 from spnode_core.training.presets import Choices, resolve
-from spnode_core.training.progress import Progress, Reporter, Stopped
+from spnode_core.training.progress import (
+    Progress,
+    Reporter,
+    Stopped,
+    progress_line,
+)
 from spnode_core.training.stages import Drive, Record, State
 
 __all__ = ["Progress", "Run", "Stopped", "fit"]
@@ -78,7 +83,8 @@ def fit(
         split: Fractions held out for validation and test, a tenth each by default.
         seed: Source of split, initial weights and minibatches; equal seeds on equal
             machines give equal bits.
-        on_progress: Called a few times a second at most.
+        on_progress: Called a few times a second at most; on a terminal a line of
+            progress is shown by default.
         should_stop: Asked about once a second; a reason ends the run.
         checkpoint: A file. The run writes it now and then and when it is stopped,
             and goes on from it, bit for bit, where it exists.
@@ -93,10 +99,18 @@ def fit(
         TrainingError: No usable surrogate came out, and what to change.
     """
     require_x64()
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(
+            "dataset",
+            found=type(dataset).__name__,
+            expected="a Dataset, as load_dataset reads one from a file",
+        )
     split = split or SplitSpec()
     parts = dataset.split(split, seed)
     resolved = resolve(parts[0], surrogate, training, preset)
-    reporter = Reporter(on_progress, should_stop, resolved[1].max_seconds)
+    reporter = Reporter(
+        on_progress or progress_line(), should_stop, resolved[1].max_seconds
+    )
     reporter.report(Progress("data", message=f"{parts[0].trajectories} trajectories"))
     run = _Execution(
         dataset,

@@ -1,6 +1,7 @@
 """What a run tells while it goes on, and how it is asked to stop."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -34,6 +35,23 @@ class Progress:
     seconds: float = 0.0
     remaining_s: float | None = None
     message: str = ""
+
+
+def progress_line() -> Callable[[Progress], None] | None:
+    """What shows progress as one line on stderr; None where that is no terminal."""
+    return _show if sys.stderr.isatty() else None
+
+
+def _show(progress: Progress) -> None:
+    parts = [progress.message or progress.stage]
+    if progress.validation_loss is not None:
+        parts.append(f"validation loss {progress.validation_loss:.2e}")
+    if progress.remaining_s is not None:
+        parts.append(f"{progress.remaining_s:.0f} s left")
+    # Back to the start of the line, and what stood there is wiped out.
+    sys.stderr.write("\r\x1b[K" + " · ".join(parts))
+    sys.stderr.write("\n" if progress.stage == "evaluate" else "")
+    sys.stderr.flush()
 
 
 class Stopped(SpnodeError):

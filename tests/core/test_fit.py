@@ -1,6 +1,8 @@
 """Fitting: it learns, it repeats its bits, it stops when asked, it says what it did."""
 
+import io
 import json
+import sys
 
 import equinox as eqx
 import jax
@@ -260,3 +262,25 @@ def test_sums_that_never_change_are_no_signal_blown_up():
     sums = create_surrogate(dataset, resolved, 0).normaliser.sums
     typed = np.asarray(sums.normalise(jnp.array([1.000001])))
     assert np.abs(typed).max() < 1e-5
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_one_line_on_a_terminal_and_silent_elsewhere(
+    monkeypatch, is_terminal
+):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    fit(decay(), SMALL, BRIEF, seed=3)
+    shown = stream.getvalue()
+    if is_terminal:
+        assert shown.count("\n") == 1
+        assert shown.endswith("evaluating\n")
+        assert "validation loss" in shown
+    else:
+        assert shown == ""
+
+
+def test_fitting_a_path_says_that_a_dataset_is_wanted():
+    with pytest.raises(InvalidInput, match=r"dataset: found str.*load_dataset"):
+        fit("trajectories.npz")

@@ -1,0 +1,27 @@
+"""One line on a terminal that says how far a job is."""
+
+import sys
+from collections.abc import Callable
+
+from spnode_client.records import ENDED, Record
+
+
+def progress_line() -> Callable[[Record], None] | None:
+    """What shows a job's record on stderr; None where that is no terminal."""
+    return _show if sys.stderr.isatty() else None
+
+
+def _show(record: Record) -> None:
+    progress = record.get("progress") or {}
+    parts = [f"{record['id']} {record['state']}"]
+    if record["state"] in ENDED:
+        end = "\n"
+    else:
+        end = ""
+        parts.append(str(progress.get("message") or ""))
+        loss, left = progress.get("validation_loss"), progress.get("remaining_s")
+        parts.append("" if loss is None else f"validation loss {loss:.2e}")
+        parts.append("" if left is None else f"{left:.0f} s left")
+    # Back to the start of the line, and what stood there is wiped out.
+    sys.stderr.write("\r\x1b[K" + " · ".join(filter(None, parts)) + end)
+    sys.stderr.flush()
