@@ -74,7 +74,11 @@ def test_two_starts_make_one_environment_also_after_an_interruption(tree, tmp_pa
     script = tmp_path / "script.py"
     script.write_text("import deploy; print(deploy.__file__)")
     python = tree / ".venv" / "bin" / "python"
-    imported = subprocess.run([python, script], capture_output=True, check=True)
+    # As from a shell of the user's: without what `./spnode test` itself has set.
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    imported = subprocess.run(
+        [python, script], env=bare, capture_output=True, check=True
+    )
     assert imported.stdout.decode().startswith(str(tree))
 
 
