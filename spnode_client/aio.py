@@ -7,10 +7,17 @@ from typing import Any, Self
 import numpy as np
 
 from spnode_client.calls import Operation, T
-from spnode_client.client import DEFAULT_URL, Record
+from spnode_client.client import DEFAULT_URL
 from spnode_client.operations import datasets, jobs, models, rollouts
 from spnode_client.progress_line import progress_line
-from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+from spnode_client.records import (
+    AbstractJob,
+    Dataset,
+    Event,
+    ModelVersion,
+    Record,
+    Rollout,
+)
 from spnode_client.sse import EventReader
 from spnode_client.transport import AsyncTransport
 
@@ -108,7 +115,7 @@ class AsyncClient:
         return await self.run(rollouts.derivative("jvp", body, self.retries))
 
 
-class AsyncJob:
+class AsyncJob(AbstractJob):
     """A job of the service.
 
     Attributes:
@@ -118,16 +125,6 @@ class AsyncJob:
     def __init__(self, client: AsyncClient, record: Record) -> None:
         self._client = client
         self.record = record
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.record["id"]
-
-    @property
-    def state(self) -> str:
-        """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
-        return self.record["state"]
 
     async def wait(
         self,

@@ -12,7 +12,14 @@ from spnode_client.calls import Lost, Operation, T, retry_delay
 from spnode_client.errors import Unreachable
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
 from spnode_client.progress_line import progress_line
-from spnode_client.records import Dataset, Event, ModelVersion, Record, Rollout
+from spnode_client.records import (
+    AbstractJob,
+    Dataset,
+    Event,
+    ModelVersion,
+    Record,
+    Rollout,
+)
 from spnode_client.sse import EventReader
 from spnode_client.transport import Transport
 
@@ -170,7 +177,7 @@ class Datasets(_Resource):
         )
 
 
-class Job:
+class Job(AbstractJob):
     """A job of the service.
 
     Attributes:
@@ -180,19 +187,6 @@ class Job:
     def __init__(self, client: Client, record: Record) -> None:
         self._client = client
         self.record = record
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.record["id"]
-
-    @property
-    def state(self) -> str:
-        """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
-        return self.record["state"]
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r}, {self.state!r})"
 
     def refresh(self) -> Self:
         """Ask the service again."""

@@ -78,3 +78,26 @@ class Rollout:
     version: int
     digest: str
     warnings: tuple[str, ...] = ()
+
+
+class AbstractJob:
+    """What the service said of a job last: the part that needs no request.
+
+    Attributes:
+        record: What the service said of it last.
+    """
+
+    record: Record
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record["id"]
+
+    @property
+    def state(self) -> str:
+        """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
+        return self.record["state"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r}, {self.state!r})"
