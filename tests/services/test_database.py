@@ -1,4 +1,5 @@
 import multiprocessing
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_two_processes_that_start_at_once_both_migrate(
     for process in both:
         process.join(30)
         assert process.exitcode == 0
+
+
+def test_the_first_connection_waits_for_one_that_writes(tmp_path: Path) -> None:
+    writer = sqlite3.connect(
+        tmp_path / "spnode.db", check_same_thread=False, isolation_level=None
+    )
+    writer.execute("CREATE TABLE t (a)")
+    writer.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, writer.close)
+    release.start()
+    database = Database(f"sqlite:///{tmp_path}/spnode.db")
+    with database.reading() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    release.join()
+    assert mode == "wal"
+    database.close()
 
 
 def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
