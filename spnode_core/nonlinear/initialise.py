@@ -1,5 +1,6 @@
 """Initial nonlinear operators, from their spec."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -8,7 +9,14 @@ from spnode_core.nonlinear.base import AbstractNonlinearOperator
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.lipschitz import LipschitzOperator
 from spnode_core.nonlinear.mlp import MLPOperator, RelaxationOperator
-from spnode_core.spec import BilinearSpec, LipschitzSpec, NonlinearSpec, RelaxationSpec
+from spnode_core.nonlinear.quadratic import QuadraticOperator
+from spnode_core.spec import (
+    BilinearSpec,
+    LipschitzSpec,
+    NonlinearSpec,
+    QuadraticSpec,
+    RelaxationSpec,
+)
 
 
 def create_nonlinear(
@@ -35,6 +43,27 @@ def create_nonlinear(
             rank=spec.rank,
             initial_scale=spec.initial_scale,
             dtype=dtype,
+            key=key,
+        )
+    if isinstance(spec, QuadraticSpec):
+        added_key, key = jax.random.split(key)
+        added = None
+        if spec.width is not None:
+            shape = {"width": spec.width, "depth": spec.depth, "dtype": dtype}
+            added = Network(
+                latent + others,
+                latent,
+                last_scale=spec.initial_scale,
+                key=added_key,
+                **shape,
+            )
+        return QuadraticOperator(
+            latent,
+            others=others,
+            energy_preserving=spec.energy_preserving,
+            affine=spec.affine,
+            network=added,
+            initial_scale=spec.initial_scale,
             key=key,
         )
     network = Network(

@@ -1,0 +1,99 @@
+"""The one description of a surrogate and of its training.
+
+The same frozen models are the arguments of ``fit``, the ``spec.json`` of an artifact,
+the body of a training request and its OpenAPI schema. Unknown fields are errors, a
+``kind`` chooses among families, and ``None`` means "decided from the data by the
+preset". Nothing here imports JAX.
+"""
+
+from spnode_core.spec.base import (
+    Spec,
+)
+from spnode_core.spec.linear import (
+    DenseSpec,
+    DissipativeSpec,
+    FixedSpec,
+    HurwitzSpec,
+    LinearSpec,
+    ModalSpec,
+    RatesSpec,
+    SparseSpec,
+    SymbolSpec,
+)
+from spnode_core.spec.nonlinear import (
+    BilinearSpec,
+    ContractingSpec,
+    LipschitzSpec,
+    MLPSpec,
+    NonlinearSpec,
+    QuadraticSpec,
+    RelaxationSpec,
+)
+from spnode_core.spec.signature import (
+    SCHEMA_VERSION,
+    ArtifactSpec,
+    DomainSpec,
+    Signature,
+)
+from spnode_core.spec.surrogate import (
+    AutoencoderSpec,
+    DataStepsSpec,
+    GridStepsSpec,
+    Integrator,
+    NoAutoencoderSpec,
+    PODSpec,
+    ResidualSpec,
+    ScalingKind,
+    StepsSpec,
+    SurrogateSpec,
+    UniformStepsSpec,
+)
+from spnode_core.spec.training import (
+    OperatorInferenceSpec,
+    Preset,
+    PretrainingSpec,
+    SplitSpec,
+    StopSpec,
+    TrainingSpec,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ArtifactSpec",
+    "AutoencoderSpec",
+    "BilinearSpec",
+    "ContractingSpec",
+    "DataStepsSpec",
+    "DenseSpec",
+    "DissipativeSpec",
+    "DomainSpec",
+    "FixedSpec",
+    "GridStepsSpec",
+    "HurwitzSpec",
+    "Integrator",
+    "LinearSpec",
+    "LipschitzSpec",
+    "MLPSpec",
+    "ModalSpec",
+    "NoAutoencoderSpec",
+    "NonlinearSpec",
+    "OperatorInferenceSpec",
+    "PODSpec",
+    "Preset",
+    "PretrainingSpec",
+    "QuadraticSpec",
+    "RatesSpec",
+    "RelaxationSpec",
+    "ResidualSpec",
+    "ScalingKind",
+    "Signature",
+    "SparseSpec",
+    "Spec",
+    "SplitSpec",
+    "StepsSpec",
+    "StopSpec",
+    "SurrogateSpec",
+    "SymbolSpec",
+    "TrainingSpec",
+    "UniformStepsSpec",
+]

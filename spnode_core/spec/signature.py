@@ -1,0 +1,73 @@
+"""What a trained surrogate accepts, and the whole of ``spec.json``."""
+
+from typing import Literal, Self
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from spnode_core.spec.base import Spec
+from spnode_core.spec.surrogate import SurrogateSpec
+
+SCHEMA_VERSION = 1
+
+
+class DomainSpec(Spec):
+    """The box that the training data covered; outside it nothing was learned."""
+
+    lower: tuple[float, ...]
+    """Smallest value of each state over the training trajectories."""
+    upper: tuple[float, ...]
+    """Largest value of each state over the training trajectories."""
+    parameters_lower: tuple[float, ...] = ()
+    parameters_upper: tuple[float, ...] = ()
+    controls_lower: tuple[float, ...] = ()
+    controls_upper: tuple[float, ...] = ()
+    conserved_lower: tuple[float, ...] = ()
+    conserved_upper: tuple[float, ...] = ()
+    end: PositiveFloat
+    """Longest time of the training data, measured from a trajectory's start."""
+
+
+class Signature(Spec):
+    """Names, units and sizes that a surrogate accepts and returns."""
+
+    states: tuple[str, ...]
+    units: tuple[str, ...] = ()
+    """Unit of each state, empty where none was given."""
+    time_unit: str = ""
+    parameters: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    latent: PositiveInt
+    domain: DomainSpec
+
+    @model_validator(mode="after")
+    def _domain_fits(self) -> Self:
+        domain = self.domain
+        _check_box("lower and upper", domain.lower, domain.upper, len(self.states))
+        for kind in ("parameters", "controls"):
+            bounds = (getattr(domain, f"{kind}_{end}") for end in ("lower", "upper"))
+            _check_box(kind, *bounds, count=len(getattr(self, kind)))
+        if self.units and len(self.units) != len(self.states):
+            raise ValueError("units has another length than states")
+        return self
+
+
+class ArtifactSpec(Spec):
+    """``spec.json``: all that is needed to rebuild a surrogate around its leaves."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    surrogate: SurrogateSpec
+    signature: Signature
+
+    @model_validator(mode="after")
+    def _sums_fit(self) -> Self:
+        domain, count = self.signature.domain, len(self.surrogate.conserved)
+        _check_box("conserved", domain.conserved_lower, domain.conserved_upper, count)
+        return self
+
+
+def _check_box(
+    name: str, lower: tuple[float, ...], upper: tuple[float, ...], count: int
+) -> None:
+    fits = len(lower) == len(upper) == count
+    if not fits or any(low > high for low, high in zip(lower, upper, strict=True)):
+        raise ValueError(f"domain: {name} must be {count} bounds, the lower ones below")

@@ -1,0 +1,146 @@
+"""The description of a surrogate: its parts and its time stepping."""
+
+import itertools
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from spnode_core.spec.base import Depth, Spec, Width
+from spnode_core.spec.linear import (
+    DissipativeSpec,
+    HurwitzSpec,
+    LinearSpec,
+    ModalSpec,
+)
+from spnode_core.spec.nonlinear import NonlinearSpec, RelaxationSpec
+
+
+class ResidualSpec(Spec):
+    """Encoder and decoder are a linear map plus a tanh network each."""
+
+    kind: Literal["residual"] = "residual"
+    width: Width = 32
+    depth: Depth = 2
+
+
+class PODSpec(Spec):
+    """Principal directions of the scaled states (POD), each to unit variance.
+
+    With a ``width``, encoder and decoder are the first ``latent`` of ``modes``
+    directions plus a tanh network each, for dimensions too small for a linear map.
+    """
+
+    kind: Literal["pod"] = "pod"
+    modes: PositiveInt | None = None
+    """Principal directions that the networks see; the rest of the states is lost.
+    Without networks it is the number of latent variables."""
+    width: Width | None = None
+    """Units of a hidden layer; None means a linear map."""
+    depth: Depth = 2
+
+
+class NoAutoencoderSpec(Spec):
+    """The latent variables are the normalised states themselves."""
+
+    kind: Literal["none"] = "none"
+
+
+AutoencoderSpec = Annotated[
+    ResidualSpec | PODSpec | NoAutoencoderSpec, Field(discriminator="kind")
+]
+
+
+class DataStepsSpec(Spec):
+    """Step on the times of the training data (resolved to a grid by ``fit``)."""
+
+    kind: Literal["data"] = "data"
+
+
+class GridStepsSpec(Spec):
+    """Step on these times, measured from the start of the rollout."""
+
+    kind: Literal["grid"] = "grid"
+    times: tuple[float, ...] = Field(min_length=2)
+    """Increasing times that begin with 0."""
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        times = self.times
+        if times[0] != 0.0:
+            raise ValueError(f"steps.times must begin with 0, not {times[0]!r}")
+        if any(b <= a for a, b in itertools.pairwise(times)):
+            raise ValueError("steps.times must increase strictly")
+        return self
+
+
+class UniformStepsSpec(Spec):
+    """Steps of one length, measured from the start of the rollout."""
+
+    kind: Literal["uniform"] = "uniform"
+    step: PositiveFloat
+    """Length h of a step, in the unit of time of the data."""
+
+
+StepsSpec = Annotated[
+    DataStepsSpec | GridStepsSpec | UniformStepsSpec, Field(discriminator="kind")
+]
+Integrator = Literal["etd1", "etd2rk", "krogstad", "exprb32", "imex_ssp2"]
+ScalingKind = Literal["linear", "log", "asinh"]
+
+
+class SurrogateSpec(Spec):
+    """``z = E(x, p), z' = A(p) z + f(z, u, p), x = D(z, p)`` and its time stepping."""
+
+    latent: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Number of latent variables n."""
+    linear: LinearSpec = ModalSpec()
+    nonlinear: NonlinearSpec = RelaxationSpec()
+    autoencoder: AutoencoderSpec = ResidualSpec()
+    integrator: Integrator = "etd1"
+    steps: StepsSpec = DataStepsSpec()
+    propagators: Literal["precomputed", "matrix_free"] = "precomputed"
+    """Whether ``phi_k(h A)`` are matrices, made once for each distinct step, or act on
+    vectors without being formed, for a large or sparse ``A``."""
+    conserved: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Named sums ``sum_i c_i x_i`` that each trajectory keeps: name to state to c_i."""
+    positive: bool = False
+    """Whether decoded states are positive and bounded by construction."""
+    normalisation: dict[str, ScalingKind] = Field(default_factory=dict)
+    """How single states are scaled; those not named are decided from the data."""
+    precision: Literal["mixed", "float64"] = "mixed"
+    """``mixed``: float32 networks; A, phi and the latent state are float64 always."""
+
+    def __hash__(self) -> int:
+        """By the plain fields: dictionaries have no hash of their own."""
+        names = (*self.conserved, *self.normalisation)
+        return hash((self.latent, self.linear, self.nonlinear, self.steps, names))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nonlinear.kind == "relaxation":
+            if self.integrator != "etd1":
+                raise ValueError(
+                    f"integrator {self.integrator!r} does not converge on the "
+                    "relaxation form; use 'etd1', or another nonlinear kind"
+                )
+            stable = ModalSpec | HurwitzSpec | DissipativeSpec
+            if not isinstance(self.linear, stable):
+                raise ValueError(
+                    "nonlinear kind 'relaxation' needs an invertible, stable linear "
+                    "operator: 'modal', 'hurwitz' or 'dissipative', not "
+                    f"{self.linear.kind!r}"
+                )
+            if self.linear.shift > 0:
+                raise ValueError("nonlinear kind 'relaxation' needs linear.shift = 0")
+        is_linear_pod = self.autoencoder.kind == "pod" and not self.autoencoder.width
+        if is_linear_pod and self.conserved:
+            raise ValueError(
+                "a linear 'pod' decoder keeps the linear sums of its modes by itself "
+                "and takes none from the initial state; use autoencoder 'residual'"
+            )
+        if self.autoencoder.kind == "none" and (self.conserved or self.positive):
+            raise ValueError(
+                "conserved sums and positivity are properties of the decoder; "
+                "autoencoder kind 'none' has none"
+            )
+        return self

@@ -1,0 +1,116 @@
+"""The description of a training: loss, optimisers, limits and splits."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from spnode_core.spec.base import Spec
+
+Preset = Literal["auto", "paper", "smooth"]
+
+
+class StopSpec(Spec):
+    """When to stop before the last iteration."""
+
+    patience: PositiveInt
+    """Iterations without a better validation loss."""
+
+
+class OperatorInferenceSpec(Spec):
+    """Least squares for ``A`` and a quadratic ``f`` on latent samples, before training.
+
+    ``z_{k+1} - z_k`` is regressed on the integrals of ``z``, its products and 1 by a
+    symmetric Adams formula; then the model's own one-step residuals correct it.
+    """
+
+    ridge: NonNegativeFloat = 1e-8
+    """Weight of the squared coefficients beside the mean squared residual."""
+    points: Annotated[int, Field(ge=2, le=24, multiple_of=2)] = 18
+    """Samples around an interval that its integrals are computed from."""
+    corrections: NonNegativeInt = 4
+    """Rounds of defect correction, where samples are sparse."""
+
+
+class PretrainingSpec(Spec):
+    """Autoencoder and dynamics on single samples, without rollouts, before training.
+
+    The loss is ``|x - D(E(x))|^2 + derivative |D'(z) F(z) - x'|^2
+    + encoder |F(z) - E'(x) x'|^2``; ``x'`` comes from operator inference on as many
+    principal directions as the autoencoder sees.
+    """
+
+    iterations: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    batch: PositiveInt = 512
+    """Samples per iteration."""
+    learning_rate: PositiveFloat = 0.01
+    derivative: NonNegativeFloat = 1.0
+    encoder: NonNegativeFloat = 0.1
+
+
+class TrainingSpec(Spec):
+    """How a surrogate is fitted: loss (paper, 20), optimiser, polish and limits."""
+
+    initial: OperatorInferenceSpec | None = None
+    """Least squares that give ``A`` and a quadratic ``f`` before training."""
+    pretraining: PretrainingSpec | None = None
+    """Training of autoencoder and dynamics without rollouts, before training."""
+    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 3000
+    """Minibatches; 0 leaves it at what came before."""
+    batch: PositiveInt = 32
+    """Trajectories per iteration; all of them where the data has fewer."""
+    optimiser: Literal["adam", "muon"] = "muon"
+    learning_rate: PositiveFloat = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    loss: Literal["log_dt", "dt", "uniform", "relative"] = "log_dt"
+    """Weights of the times in the loss; ``log_dt`` is uniform on a log grid."""
+    refine: Annotated[int, Field(ge=1, le=4)] = 2
+    """Train on the grid and, above 1, on its refinement by this factor as well."""
+    reconstruction: NonNegativeFloat = 0.0
+    """Weight of ``||D(E(x)) - x||^2`` beside the rollout loss."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of ``||E(x(t_k)) - z(t_k)||^2`` beside the rollout loss; over a
+    ``horizon`` it ties windows together, as multiple shooting does."""
+    manifold: NonNegativeFloat = 0.0
+    """Weight of the loss of ``pretraining`` beside the rollout loss."""
+    horizon: tuple[PositiveInt, ...] = ()
+    """Samples ahead that a training rollout covers, from random starts along the
+    trajectories: ``(8,)`` is windows of 8, ``(1, 2, 4, 8)`` a curriculum with equal
+    parts of the iterations. Empty: whole trajectories from their starts."""
+    noise: NonNegativeFloat = 0.0
+    """Standard deviation of noise on the initial states, in normalised units."""
+    clip: PositiveFloat | None = None
+    """Largest global norm of a gradient; None leaves gradients alone."""
+    polish: Literal["none", "lbfgs"] = "lbfgs"
+    """Full-batch quasi-Newton iterations in float64 after the optimiser."""
+    polish_iterations: NonNegativeInt = 100
+    stop_when: StopSpec | None = None
+    max_seconds: PositiveFloat | None = None
+    """Wall time after which the best parameters so far are the result."""
+
+
+class SplitSpec(Spec):
+    """Which fractions of the trajectories are held out, chosen by the seed."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together must be below 1")
+        return self
+
+    def held_out(self, trajectories: int) -> tuple[int, int]:
+        """How many are held out for validation and for test: one where any is asked."""
+        validation, test = (
+            max(1, round(part * trajectories)) if part > 0 else 0
+            for part in (self.validation, self.test)
+        )
+        return validation, test
