@@ -1,6 +1,7 @@
-"""Encoder and decoder: a linear map plus a tanh network each, or none at all."""
+"""Encoder and decoder: principal directions, linear maps with networks, or none."""
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from spnode_core.networks import Network
-from spnode_core.spec import ResidualSpec
+from spnode_core.spec import PODSpec, ResidualSpec
 
 # The decoder begins close to its linear part, the inverse of the encoder's.
 _DECODER_SCALE = 0.1
@@ -111,3 +112,99 @@ class ResidualAutoencoder(AbstractAutoencoder):
         """``V z + N_D([z, p])``."""
         inputs = jnp.concatenate([z, parameters])
         return self.decoder_matrix @ z + self.decoder_network(inputs)
+
+
+class Directions(NamedTuple):
+    """Principal directions of normalised states around their mean, largest first."""
+
+    centre: Float[Array, " state"]
+    vectors: Float[Array, "mode state"]
+    """Orthonormal rows."""
+    deviations: Float[Array, " mode"]
+    """Standard deviation of the data along each; positive."""
+
+    @classmethod
+    def skeleton(cls, modes: int, states: int) -> "Directions":
+        """Directions of the right shape, to be filled from an artifact."""
+        return cls(jnp.zeros(states), jnp.zeros((modes, states)), jnp.ones(modes))
+
+
+class PODAutoencoder(AbstractAutoencoder):
+    r"""Whitened principal directions, with or without networks on them.
+
+    .. math:: y = \Sigma^{-1} W (v - \bar v), \quad
+       E(v) = y_{1..n} + N_E(y), \quad
+       D(z, p) = \bar v + W^T \Sigma\, [(z, 0) + N_D([z, p])]
+
+    The directions are those of the data and are never trained; without networks
+    ``modes = n`` and E, D are the orthogonal projection.
+
+    Args:
+        spec: Width and depth of the networks, if any.
+        directions: The principal directions, at least ``latent`` of them.
+        latent: Number of latent variables n.
+        parameters: Number of parameters.
+        dtype: Dtype of the networks.
+        key: Source of the initial weights.
+
+    Source:
+        Sirovich (1987), Q. Appl. Math. 45, 561-571 (snapshots); Berkooz, Holmes &
+        Lumley (1993), Annu. Rev. Fluid Mech. 25, 539-575.
+    """
+
+    directions: Directions
+    encoder_network: Network | None
+    decoder_network: Network | None
+    latent: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        spec: PODSpec,
+        directions: Directions,
+        *,
+        latent: int,
+        parameters: int,
+        dtype: jnp.dtype,
+        key: PRNGKeyArray,
+    ) -> None:
+        self.directions, self.latent = directions, latent
+        self.encoder_network = self.decoder_network = None
+        if spec.width is None:
+            return
+        modes = directions.deviations.shape[0]
+        keys = jax.random.split(key)
+        shape = {"width": spec.width, "depth": spec.depth, "dtype": dtype}
+        small = {"last_scale": _DECODER_SCALE, **shape}
+        self.encoder_network = Network(modes, latent, key=keys[0], **small)
+        self.decoder_network = Network(latent + parameters, modes, key=keys[1], **small)
+
+    def modes(self, v: Float[Array, " state"]) -> Float[Array, " mode"]:
+        """``y``: coordinates of a normalised state, of unit variance in the data."""
+        centre, vectors, deviations = self.directions
+        return vectors @ (v - centre) / deviations
+
+    def encode(self, features: Float[Array, " feature"]) -> Float[Array, " latent"]:
+        """``y_{1..n} + N_E(y)``; it sees no sums or parameters among the features."""
+        states = self.directions.centre.shape[0]
+        return self.encode_modes(self.modes(features[:states]))
+
+    def encode_modes(self, y: Float[Array, " mode"]) -> Float[Array, " latent"]:
+        """``y_{1..n} + N_E(y)``."""
+        z = y[: self.latent]
+        return z if self.encoder_network is None else z + self.encoder_network(y)
+
+    def decode_modes(
+        self, z: Float[Array, " latent"], parameters: Float[Array, " parameter"]
+    ) -> Float[Array, " mode"]:
+        """``(z, 0) + N_D([z, p])``."""
+        y = jnp.zeros_like(self.directions.deviations).at[: self.latent].set(z)
+        if self.decoder_network is None:
+            return y
+        return y + self.decoder_network(jnp.concatenate([z, parameters]))
+
+    def decode(
+        self, z: Float[Array, " latent"], parameters: Float[Array, " parameter"]
+    ) -> Float[Array, " free"]:
+        """Normalised states."""
+        centre, vectors, deviations = self.directions
+        return centre + (deviations * self.decode_modes(z, parameters)) @ vectors

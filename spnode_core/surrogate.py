@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from spnode_core.autoencoder import (
     AbstractAutoencoder,
+    Directions,
     NoAutoencoder,
+    PODAutoencoder,
     ResidualAutoencoder,
 )
 from spnode_core.certificates import certify
@@ -23,7 +25,13 @@ from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
 from spnode_core.normaliser import Normaliser
 from spnode_core.rollout import rollout
-from spnode_core.spec import DataStepsSpec, NoAutoencoderSpec, Signature, SurrogateSpec
+from spnode_core.spec import (
+    DataStepsSpec,
+    NoAutoencoderSpec,
+    PODSpec,
+    Signature,
+    SurrogateSpec,
+)
 from spnode_core.timegrid import TimeGrid
 
 
@@ -57,7 +65,7 @@ class Surrogate(eqx.Module):
         normaliser: Normaliser,
         *,
         key: PRNGKeyArray,
-        basis: NDArray[np.float64] | None = None,
+        directions: Directions | None = None,
     ) -> "Surrogate":
         """An untrained surrogate with random networks.
 
@@ -66,7 +74,8 @@ class Surrogate(eqx.Module):
             signature: Names, units, sizes and domain.
             normaliser: Scalings fitted to the data, or a skeleton to be filled.
             key: Source of the initial weights.
-            basis: Initial encoder on normalised states, ``(latent, state)``.
+            directions: Principal directions of the normalised states, which a POD
+                keeps and a smaller latent space starts from.
 
         Raises:
             InvalidInput: x64 is off, or parts of the spec do not fit each other.
@@ -83,18 +92,9 @@ class Surrogate(eqx.Module):
         dtype = jnp.float32 if spec.precision == "mixed" else jnp.float64
         encoder_key, dynamics_key = jax.random.split(key)
         parameters, controls = len(signature.parameters), len(signature.controls)
-        autoencoder: AbstractAutoencoder = NoAutoencoder(states)
-        if not isinstance(spec.autoencoder, NoAutoencoderSpec):
-            autoencoder = ResidualAutoencoder(
-                spec.autoencoder,
-                features=states + len(spec.conserved) + parameters,
-                parameters=parameters,
-                free=constraint.free,
-                latent=latent,
-                dtype=jnp.dtype(dtype),
-                key=encoder_key,
-                basis=None if basis is None else jnp.asarray(basis, jnp.float64),
-            )
+        autoencoder = _create_autoencoder(
+            spec, signature, constraint, directions, jnp.dtype(dtype), encoder_key
+        )
         dynamics = Dynamics(
             create_linear(spec.linear, latent=latent, parameters=parameters),
             create_nonlinear(
@@ -233,11 +233,51 @@ def conserved_matrix(
     return matrix
 
 
+def _create_autoencoder(
+    spec: SurrogateSpec,
+    signature: Signature,
+    constraint: AbstractConstraint,
+    directions: Directions | None,
+    dtype: jnp.dtype,
+    key: PRNGKeyArray,
+) -> AbstractAutoencoder:
+    states, parameters = len(signature.states), len(signature.parameters)
+    latent = signature.latent
+    if isinstance(spec.autoencoder, NoAutoencoderSpec):
+        return NoAutoencoder(states)
+    if isinstance(spec.autoencoder, PODSpec):
+        if directions is None:
+            modes = spec.autoencoder.modes or latent
+            directions = Directions.skeleton(modes, states)
+        return PODAutoencoder(
+            spec.autoencoder,
+            directions,
+            latent=latent,
+            parameters=parameters,
+            dtype=dtype,
+            key=key,
+        )
+    return ResidualAutoencoder(
+        spec.autoencoder,
+        features=states + len(spec.conserved) + parameters,
+        parameters=parameters,
+        free=constraint.free,
+        latent=latent,
+        dtype=dtype,
+        key=key,
+        basis=None if directions is None else directions.vectors,
+    )
+
+
 def trainable(surrogate: Surrogate) -> Surrogate:
     """A tree of booleans: True at the arrays that training may change."""
     flags = jax.tree.map(eqx.is_inexact_array, surrogate)
     fixed = jax.tree.map(lambda _: False, surrogate.normaliser)
-    return eqx.tree_at(lambda s: s.normaliser, flags, fixed)
+    flags = eqx.tree_at(lambda s: s.normaliser, flags, fixed)
+    if not isinstance(surrogate.autoencoder, PODAutoencoder):
+        return flags
+    still = Directions(False, False, False)  # type: ignore[arg-type]
+    return eqx.tree_at(lambda s: s.autoencoder.directions, flags, still)
 
 
 def cast_networks(surrogate: Surrogate, dtype: DTypeLike) -> Surrogate:

@@ -132,15 +132,9 @@ class SurrogateSpec(Spec):
                 )
             if self.linear.shift > 0:
                 raise ValueError("nonlinear kind 'relaxation' needs linear.shift = 0")
-        is_linear_pod = self.autoencoder.kind == "pod" and not self.autoencoder.width
-        if is_linear_pod and self.conserved:
+        if self.autoencoder.kind != "residual" and (self.conserved or self.positive):
             raise ValueError(
-                "a linear 'pod' decoder keeps the linear sums of its modes by itself "
-                "and takes none from the initial state; use autoencoder 'residual'"
-            )
-        if self.autoencoder.kind == "none" and (self.conserved or self.positive):
-            raise ValueError(
-                "conserved sums and positivity are properties of the decoder; "
-                "autoencoder kind 'none' has none"
+                "conserved sums and positivity are properties of the decoder of "
+                f"autoencoder 'residual'; {self.autoencoder.kind!r} has neither"
             )
         return self

@@ -67,7 +67,11 @@ class TrainingSpec(Spec):
     """Trajectories per iteration; all of them where the data has fewer."""
     optimiser: Literal["adam", "muon"] = "muon"
     learning_rate: PositiveFloat = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "exponential"] = "cosine"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Factor on the learning rate of an ``exponential`` schedule, for each
+    ``decay_iterations``."""
+    decay_iterations: PositiveInt = 1000
     loss: Literal["log_dt", "dt", "uniform", "relative"] = "log_dt"
     """Weights of the times in the loss; ``log_dt`` is uniform on a log grid."""
     refine: Annotated[int, Field(ge=1, le=4)] = 2

@@ -10,14 +10,18 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from numpy.typing import NDArray
 
+from spnode_core.autoencoder import Directions
 from spnode_core.dataset import Dataset
+from spnode_core.errors import InvalidInput
 from spnode_core.normaliser import Normaliser, Scaling, fit_scaling
-from spnode_core.spec import DomainSpec, Signature, SurrogateSpec
+from spnode_core.spec import DomainSpec, PODSpec, Signature, SurrogateSpec
 from spnode_core.surrogate import Surrogate, conserved_matrix
 
 # Sums that are the same in all trajectories differ by the tolerance of the solver that
 # made the data, or by single precision; an x0 typed in by hand has fewer digits yet.
 _SAME_SUM = 1e-3
+# Below this part of the largest variance a direction is rounding.
+_LEAST_VARIANCE = 1e-15
 
 
 def create_surrogate(dataset: Dataset, spec: SurrogateSpec, seed: int) -> Surrogate:
@@ -30,11 +34,13 @@ def create_surrogate(dataset: Dataset, spec: SurrogateSpec, seed: int) -> Surrog
     """
     signature = signature_of(dataset, spec)
     normaliser = _normaliser(dataset, spec)
-    basis = _principal_directions(dataset, spec, normaliser.states)
+    directions = _principal_directions(dataset, spec, normaliser.states)
 
     @eqx.filter_jit
     def create(normaliser: Normaliser, key: PRNGKeyArray) -> Surrogate:
-        return Surrogate.create(spec, signature, normaliser, key=key, basis=basis)
+        return Surrogate.create(
+            spec, signature, normaliser, key=key, directions=directions
+        )
 
     # Compiled as a whole: one by one its many small operations take seconds.
     return create(normaliser, jax.random.key(seed))
@@ -97,11 +103,50 @@ def _columns(
 
 def _principal_directions(
     dataset: Dataset, spec: SurrogateSpec, scaling: Scaling
-) -> NDArray[np.float64] | None:
-    """Leading directions of the scaled states, where there are fewer than states."""
+) -> Directions | None:
+    """Leading directions of the scaled states, where there are fewer than states.
+
+    Raises:
+        InvalidInput: The states do not move in as many directions as a POD asks for.
+    """
     assert spec.latent is not None
-    if spec.autoencoder.kind == "none" or spec.latent >= len(dataset.names):
+    states = len(dataset.names)
+    autoencoder = spec.autoencoder
+    is_pod = isinstance(autoencoder, PODSpec)
+    if autoencoder.kind == "none" or (not is_pod and spec.latent >= states):
         return None
     scaled = np.asarray(jax.vmap(scaling.normalise)(jnp.asarray(_samples(dataset))))
+    if isinstance(autoencoder, PODSpec):
+        return principal_directions(scaled, autoencoder.modes or spec.latent)
+    # Around the origin of the scaling, which the residual encoder's map keeps.
     _, vectors = np.linalg.eigh(scaled.T @ scaled)
-    return np.ascontiguousarray(vectors[:, ::-1].T[: spec.latent])
+    leading = jnp.asarray(np.ascontiguousarray(vectors[:, ::-1].T[: spec.latent]))
+    return Directions.skeleton(spec.latent, states)._replace(vectors=leading)
+
+
+def principal_directions(scaled: NDArray[np.float64], modes: int) -> Directions:
+    """The directions along which states vary most, signed so that equal data agree.
+
+    Args:
+        scaled: Normalised states, ``(sample, state)``.
+        modes: How many.
+
+    Raises:
+        InvalidInput: The states vary in fewer directions.
+    """
+    centre = scaled.mean(axis=0)
+    moved = scaled - centre
+    variances, vectors = np.linalg.eigh(moved.T @ moved / len(moved))
+    variances, vectors = variances[::-1], vectors.T[::-1]
+    there = int(np.sum(variances > _LEAST_VARIANCE * max(variances[0], 1e-300)))
+    if modes > there:
+        raise InvalidInput(
+            "surrogate.autoencoder.modes",
+            found=f"{modes} principal directions",
+            expected=f"at most {there}, beyond which the states do not move",
+        )
+    vectors = vectors[:modes]
+    largest = np.abs(vectors).argmax(axis=1)
+    vectors = vectors * np.sign(vectors[np.arange(modes), largest])[:, None]
+    deviations = np.sqrt(variances[:modes])
+    return Directions(*map(jnp.asarray, (centre, vectors, deviations)))

@@ -38,6 +38,10 @@ def learning_rate(spec: TrainingSpec) -> optax.Schedule:
     """Learning rate at each iteration."""
     if spec.schedule == "constant":
         return optax.constant_schedule(spec.learning_rate)
+    if spec.schedule == "exponential":
+        return optax.exponential_decay(
+            spec.learning_rate, spec.decay_iterations, spec.decay
+        )
     return optax.cosine_decay_schedule(
         spec.learning_rate, spec.iterations, alpha=FINAL_RATE
     )

@@ -144,7 +144,7 @@ def _conserved(
                     found="no such state",
                     expected=f"one of {', '.join(dataset.names)}",
                 )
-    has_decoder = spec.autoencoder.kind != "none"
+    has_decoder = spec.autoencoder.kind == "residual"
     if dataset.conserved and has_decoder and "conserved" not in spec.model_fields_set:
         _chosen(
             choices,
