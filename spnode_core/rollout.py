@@ -82,6 +82,43 @@ def rollout(
     return jax.vmap(one, in_axes=axes)(x0, plan, parameters, controls)
 
 
+def march(
+    surrogate: "Surrogate",
+    z: Float[Array, "batch latent"],
+    *,
+    step: float,
+    every: int,
+    count: int,
+) -> Float[Array, "count batch latent"]:
+    """Latent states of a batch further along, on steps of one length.
+
+    For runs too long to be planned as a whole: the next call goes on from the last
+    latent state, which is not encoded anew. Without parameters and controls.
+
+    Args:
+        surrogate: The model.
+        z: Latent states to go on from.
+        step: Length of a step, in time.
+        every: Steps between two states that are returned.
+        count: How many are returned, the last of them the state to go on from.
+    """
+    surrogate = surrogate.prepared()
+    none = jnp.zeros(0, jnp.float64)
+    steps = jnp.asarray([step], jnp.float64)
+    propagators = jax.tree.map(
+        lambda leaf: leaf[0], _propagators(surrogate, steps, none)
+    )
+    advance = jax.vmap(lambda v: _step(surrogate, none, v, propagators, steps[0], none))
+
+    def outputs(
+        z: Float[Array, "batch latent"], _: None
+    ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
+        z = jax.lax.fori_loop(0, every, lambda _, v: advance(v), z)
+        return z, z
+
+    return jax.lax.scan(outputs, z, length=count)[1]
+
+
 def _shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
     """Those of the steps and of the remainders, where all rows have the same."""
     if surrogate.dynamics.linear.depends_on_parameters:
