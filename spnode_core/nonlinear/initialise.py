@@ -78,5 +78,5 @@ def create_nonlinear(
     if isinstance(spec, LipschitzSpec):
         return LipschitzOperator(network, spec.bound)
     if isinstance(spec, RelaxationSpec):
-        return RelaxationOperator(network)
+        return RelaxationOperator(network, spec.contraction)
     return MLPOperator(network)
