@@ -24,7 +24,7 @@ class Dynamics(eqx.Module):
 
     def prepared(self) -> "Dynamics":
         """The dynamics with what does not change along a rollout worked out once."""
-        return type(self)(self.linear, self.nonlinear.prepared())
+        return type(self)(self.linear, self.nonlinear.prepared(self.linear))
 
     def forcing(
         self,

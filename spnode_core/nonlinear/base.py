@@ -5,6 +5,8 @@ from abc import abstractmethod
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from spnode_core.linear.base import AbstractLinearOperator
+
 
 class AbstractNonlinearOperator(eqx.Module):
     """``f`` of ``z' = A z + f``; its inputs are ``[z, u, p]``, normalised."""
@@ -17,8 +19,12 @@ class AbstractNonlinearOperator(eqx.Module):
             inputs: Latent variables, then controls, then parameters, dimensionless.
         """
 
-    def prepared(self) -> "AbstractNonlinearOperator":
-        """The operator with what does not change along a rollout worked out once."""
+    def prepared(self, linear: AbstractLinearOperator) -> "AbstractNonlinearOperator":
+        """The operator with what does not change along a rollout worked out once.
+
+        Args:
+            linear: The ``A`` beside it, whose decay may bound it.
+        """
         return self
 
     @property

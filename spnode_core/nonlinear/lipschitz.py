@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from spnode_core.linear.base import AbstractLinearOperator
 from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 
@@ -30,8 +31,11 @@ class LipschitzOperator(AbstractNonlinearOperator):
     constant: float = eqx.field(static=True)
     is_prepared: bool = eqx.field(static=True, default=False)
 
-    def prepared(self) -> "LipschitzOperator":
+    def prepared(self, linear: AbstractLinearOperator) -> "LipschitzOperator":
         """The operator with its weights normalised, once per rollout."""
+        return self._normalised()
+
+    def _normalised(self) -> "LipschitzOperator":
         if self.is_prepared:
             return self
         weights = self.network.weights
@@ -42,7 +46,7 @@ class LipschitzOperator(AbstractNonlinearOperator):
 
     def __call__(self, inputs: Float[Array, " input"]) -> Float[Array, " latent"]:
         """``f``, 1/time."""
-        return self.prepared().network(inputs)
+        return self._normalised().network(inputs)
 
 
 def _norm(weight: Float[Array, "outputs inputs"]) -> Float[Array, ""]:

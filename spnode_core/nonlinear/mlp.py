@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from spnode_core.linear.base import AbstractLinearOperator
 from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 
@@ -49,8 +50,11 @@ class RelaxationOperator(AbstractNonlinearOperator):
     contraction: float | None = eqx.field(static=True, default=None)
     is_prepared: bool = eqx.field(static=True, default=False)
 
-    def prepared(self) -> "RelaxationOperator":
+    def prepared(self, linear: AbstractLinearOperator) -> "RelaxationOperator":
         """The operator with its last layer scaled, once per rollout."""
+        return self._scaled()
+
+    def _scaled(self) -> "RelaxationOperator":
         if self.contraction is None or self.is_prepared:
             return self
         *others, last = self.network.weights
@@ -63,11 +67,11 @@ class RelaxationOperator(AbstractNonlinearOperator):
 
     def __call__(self, inputs: Float[Array, " input"]) -> Float[Array, " latent"]:
         """The target ``g``, dimensionless."""
-        return self.prepared().network(inputs)
+        return self._scaled().network(inputs)
 
     def bound(self) -> Float[Array, " latent"]:
         """``G``, which ``|g|`` never exceeds, whatever the inputs."""
-        return self.prepared().network.bound().astype(jnp.float64)
+        return self._scaled().network.bound().astype(jnp.float64)
 
     @property
     def is_relaxation(self) -> bool:
