@@ -99,6 +99,39 @@ class Dataset:
         }
         return dataclasses.replace(self, **rows)
 
+    def windows(self, ahead: int, most: int, seed: int) -> Self:
+        """Cut pieces that begin at any complete sample and go some samples ahead.
+
+        Args:
+            ahead: Samples after the first of each piece.
+            most: Where there are more pieces, so many are chosen at random.
+            seed: Source of that choice.
+
+        Raises:
+            InvalidInput: No trajectory is as long.
+        """
+        complete = self.mask.all(axis=2)
+        lengths = self.present.shape[1] - self.present[:, ::-1].argmax(axis=1)
+        starts = np.arange(self.present.shape[1])
+        fits = complete & (starts + ahead < lengths[:, None])
+        row, start = np.nonzero(fits)
+        if len(row) == 0:
+            raise InvalidInput(
+                "training.horizon",
+                found=f"{ahead} samples ahead",
+                expected=f"at most {int(lengths.max()) - 1}, the longest trajectory",
+            )
+        if len(row) > most:
+            order = np.random.default_rng([seed, 23]).permutation(len(row))
+            chosen = np.sort(order[:most])
+            row, start = row[chosen], start[chosen]
+        samples = start[:, None] + np.arange(ahead + 1)
+        along = {
+            key: getattr(self, key)[row[:, None], samples]
+            for key in ("states", "times", "mask", "controls")
+        }
+        return dataclasses.replace(self, **along, parameters=self.parameters[row])
+
     def split(self, split: SplitSpec, seed: int) -> tuple[Self, Self, Self]:
         """Divide the trajectories at random into training, validation and test.
 

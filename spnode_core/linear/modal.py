@@ -29,6 +29,22 @@ class ModalPropagator(AbstractPropagator):
         return _times(self.decay, self.pair_decay, vector)
 
 
+def real_propagator(z: Float[Array, " latent"], order: int) -> ModalPropagator:
+    """The propagator of real modes.
+
+    Args:
+        z: Rates times a step, of either sign, dimensionless.
+        order: Highest phi function that will be applied.
+    """
+    none = jnp.zeros(0, jnp.complex128)
+    return ModalPropagator(
+        decay=-jnp.expm1(z),
+        pair_decay=none,
+        phis=jnp.stack([phi(k, z) for k in range(order + 1)]),
+        pair_phis=jnp.zeros((order + 1, 0), jnp.complex128),
+    )
+
+
 class ModalOperator(AbstractLinearOperator):
     r"""Modes that do not mix: every phi function is elementwise.
 

@@ -1,7 +1,8 @@
-"""The first stage: minibatches with Adam or Muon."""
+"""Minibatches with Adam or Muon: the stages before the polish."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,16 +11,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from spnode_core.samples import Problem
 from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, trainable
-from spnode_core.training.losses import training_loss
+from spnode_core.training.objectives import Objective
 from spnode_core.training.optimisers import (
     create_optimiser,
     learning_rate,
     weight_flags,
 )
-from spnode_core.training.stages import State, first_state
+from spnode_core.training.stages import StageName, State, first_state
 
 Leaves = list[Array]
 
@@ -45,120 +45,125 @@ class Parts:
         )
 
 
-class Descent:
-    """Minibatch iterations, each of which draws its trajectories by its own number.
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """Which iterations of a schedule a stage runs.
 
     Args:
-        surrogate: Where training begins.
-        spec: Optimiser, batch and loss.
-        problem: Training trajectories.
-        validation: Trajectories to choose the best parameters by.
+        first: Number of the first.
+        iterations: How many.
+    """
+
+    first: int
+    iterations: int
+
+
+class Descent:
+    """Minibatch iterations, each of which draws its rows by its own number.
+
+    Args:
+        name: What the stage is called.
+        surrogate: Where it begins.
+        spec: Optimiser and schedule.
+        stretch: The iterations of the schedule that it runs.
+        objective: Data and loss.
         key: Source of the minibatches.
     """
 
-    name: Literal["optimise"] = "optimise"
-
     def __init__(
         self,
+        name: StageName,
         surrogate: Surrogate,
         spec: TrainingSpec,
-        problem: Problem,
-        validation: Problem,
+        stretch: Stretch,
+        objective: Objective,
         key: PRNGKeyArray,
     ) -> None:
+        self.name: StageName = name
         self.parts = Parts(surrogate)
-        self.iterations = spec.iterations
-        self.validate_every = max(1, min(spec.iterations // 60, 500))
+        self.iterations = stretch.iterations
+        self.validate_every = max(1, min(stretch.iterations // 60, 500))
         self.patience = spec.stop_when.patience if spec.stop_when else None
-        self._problem, self._validation, self._key = problem, validation, key
-        self._rate = learning_rate(spec)
+        self._objective, self._key = objective, key
+        rate = learning_rate(spec)
+        self._rate = lambda count: rate(count + stretch.first)
         flags = weight_flags(self.parts.paths, self.parts.trained)
-        self._optimiser = create_optimiser(spec, flags)
-        self._advance = _compiled_descent(self.parts, self._optimiser, spec)
-        self._validate = _compiled_validation(self.parts)
+        self._optimiser = create_optimiser(spec, flags, self._rate)
+        self._advance = jax.jit(self._chunk, donate_argnums=0)
+        self._validate = jax.jit(self._validation)
 
     def start(self) -> State:
         """The state before the first iteration."""
         trained = self.parts.trained
         return first_state(trained, self._optimiser.init(trained))
 
+    def surrogate(self, parameters: Leaves) -> Surrogate:
+        """The surrogate of the trained arrays."""
+        return self.parts.whole(parameters, self.parts.fixed)
+
     def advance(self, state: State, count: int) -> State:
         """Run some iterations; the state passed in is used up."""
-        return self._advance(
-            state, self.parts.fixed, self._problem, self._key, jnp.int32(count)
-        )
+        data = self._objective.data
+        return self._advance(state, self.parts.fixed, data, self._key, jnp.int32(count))
 
     def validate(self, parameters: Leaves) -> float:
-        """Loss on the validation trajectories."""
-        return float(self._validate(parameters, self.parts.fixed, self._validation))
+        """Loss on what is held out."""
+        data = self._objective.validation
+        return float(self._validate(parameters, self.parts.fixed, data))
 
     def learning_rate(self, iteration: int) -> float:
         """Learning rate at an iteration."""
         return float(np.asarray(self._rate(iteration)))
 
+    def _validation(
+        self, trained: Leaves, fixed: Leaves, data: Any
+    ) -> Float[Array, ""]:
+        return self._objective.validation_loss(self.parts.whole(trained, fixed), data)
 
-def _compiled_validation(
-    parts: Parts,
-) -> Callable[[Leaves, Leaves, Problem], Float[Array, ""]]:
-    def validate(trained: Leaves, fixed: Leaves, problem: Problem) -> Float[Array, ""]:
-        return training_loss(parts.whole(trained, fixed), problem)
-
-    return jax.jit(validate)
-
-
-def _compiled_descent(
-    parts: Parts, optimiser: optax.GradientTransformation, spec: TrainingSpec
-) -> Callable[..., State]:
-    def loss_of(trained: Leaves, fixed: Leaves, problem: Problem) -> Float[Array, ""]:
-        surrogate = parts.whole(trained, fixed)
-        return training_loss(surrogate, problem, spec.reconstruction)
-
-    def iterate(
-        state: State, fixed: Leaves, problem: Problem, key: PRNGKeyArray
-    ) -> State:
-        batch = _minibatch(problem, spec.batch, key, state.iteration)
-        loss, gradient = jax.value_and_grad(loss_of)(state.parameters, fixed, batch)
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
-        updates, optimiser_state = optimiser.update(
-            gradient, state.optimiser, state.parameters
-        )
-        parameters = optax.apply_updates(state.parameters, updates)
-        kept = _where(
-            good,
-            (parameters, optimiser_state),
-            (state.parameters, state.optimiser),
-        )
-        return State(
-            *kept,
-            iteration=state.iteration + 1,
-            loss_sum=state.loss_sum + jnp.where(good, loss, 0.0),
-            counted=state.counted + good,
-            skipped=jnp.where(good, 0, state.skipped + 1),
-        )
-
-    def advance(
+    def _chunk(
+        self,
         state: State,
         fixed: Leaves,
-        problem: Problem,
+        data: Any,
         key: PRNGKeyArray,
         count: Int[Array, ""],
     ) -> State:
-        return jax.lax.fori_loop(
-            0, count, lambda _, s: iterate(s, fixed, problem, key), state
-        )
+        def loss_of(trained: Leaves, batch: Any) -> Float[Array, ""]:
+            return self._objective.loss(self.parts.whole(trained, fixed), batch)
 
-    return jax.jit(advance, donate_argnums=0)
+        def iterate(_: Int[Array, ""], state: State) -> State:
+            draw = jax.random.fold_in(key, state.iteration)
+            batch = self._objective.batch(data, draw)
+            return _iterate(state, batch, jax.value_and_grad(loss_of), self._optimiser)
+
+        return jax.lax.fori_loop(0, count, iterate, state)
 
 
-def _minibatch(
-    problem: Problem, size: int, key: PRNGKeyArray, iteration: Int[Array, ""]
-) -> Problem:
-    """Trajectories drawn without repetition by the number of the iteration."""
-    total = problem.samples.x0.shape[0]
-    if size >= total:
-        return problem
-    draw = jax.random.fold_in(key, iteration)
-    return problem.rows(jax.random.choice(draw, total, (size,), replace=False))
+def _iterate(
+    state: State,
+    batch: Any,
+    evaluate: Callable[[Leaves, Any], tuple[Float[Array, ""], Leaves]],
+    optimiser: optax.GradientTransformation,
+) -> State:
+    """One update, or none where loss or gradient is not finite."""
+    loss, gradient = evaluate(state.parameters, batch)
+    good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+    updates, optimiser_state = optimiser.update(
+        gradient, state.optimiser, state.parameters
+    )
+    parameters = optax.apply_updates(state.parameters, updates)
+    kept = _where(
+        good,
+        (parameters, optimiser_state),
+        (state.parameters, state.optimiser),
+    )
+    return State(
+        *kept,
+        iteration=state.iteration + 1,
+        loss_sum=state.loss_sum + jnp.where(good, loss, 0.0),
+        counted=state.counted + good,
+        skipped=jnp.where(good, 0, state.skipped + 1),
+    )
 
 
 def _where(condition: Array, new: Any, old: Any) -> Any:

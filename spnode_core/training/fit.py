@@ -2,9 +2,9 @@
 
 ::
 
-    split -> resolve -> optimise (minibatches) -> polish (L-BFGS) -> evaluate
-                              |  checkpoint        |
-                              +--------------------+
+    split -> resolve -> infer operators -> pretrain -> optimise -> polish -> evaluate
+                        (least squares)   (samples)  (rollouts) (L-BFGS)
+                                             |____ checkpoints ____|
 """
 
 import dataclasses
@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import evaluate
-from spnode_core.samples import build_problem
 from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
 from spnode_core.surrogate import Surrogate, require_x64
-from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
-from spnode_core.training.descent import Descent
-from spnode_core.training.initialise import create_surrogate
-from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
+from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import (
     Progress,
@@ -36,12 +30,10 @@ from spnode_core.training.progress import (
     Stopped,
     progress_line,
 )
-from spnode_core.training.stages import Drive, Record, State
+from spnode_core.training.stage_checks import check_stages
+from spnode_core.training.stages import Record
 
 __all__ = ["Progress", "Run", "Stopped", "fit"]
-
-# Float64, line searches and a larger batch: one polish iteration over one of descent.
-_POLISH_COST = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,220 +98,72 @@ def fit(
             expected="a Dataset, as load_dataset reads one from a file",
         )
     split = split or SplitSpec()
-    parts = dataset.split(split, seed)
-    resolved = resolve(parts[0], surrogate, training, preset)
-    reporter = Reporter(
-        on_progress or progress_line(), should_stop, resolved[1].max_seconds
-    )
-    reporter.report(Progress("data", message=f"{parts[0].trajectories} trajectories"))
-    run = _Execution(
-        dataset,
+    parts = Parts(*dataset.split(split, seed))
+    spec, train, choices = resolve(parts.train, surrogate, training, preset)
+    check_stages(spec, train)
+    reporter = Reporter(on_progress or progress_line(), should_stop, train.max_seconds)
+    message = f"{parts.train.trajectories} trajectories"
+    reporter.report(Progress("data", message=message))
+    execution = Execution(
         parts,
-        resolved,
-        split,
+        spec,
+        train,
         seed,
         reporter,
+        identity={
+            "dataset": dataset.digest,
+            "surrogate": spec.model_dump(mode="json"),
+            "training": train.model_dump(mode="json"),
+            "split": split.model_dump(mode="json"),
+            "seed": seed,
+        },
         path=Path(checkpoint) if checkpoint is not None else None,
         checkpoint_s=checkpoint_seconds,
     )
-    return run.execute()
+    trained, record = execution.run()
+    report = _report(execution, trained, record, choices)
+    return Run(trained, record.history, report)
 
 
-class _Execution:
-    """What the stages of one run share."""
+def _report(
+    execution: Execution, surrogate: Surrogate, record: Record, choices: Choices
+) -> dict[str, Any]:
+    parts, reporter = execution.parts, execution.reporter
+    reporter.report(Progress("evaluate", message="evaluating"))
+    metrics = {
+        "train": _metrics(surrogate, execution.some(parts.train)),
+        "validation": _metrics(surrogate, parts.validation),
+        "test": _metrics(surrogate, parts.test),
+    }
+    return {
+        "outcome": record.outcome,
+        "choices": choices,
+        **execution.identity,
+        "split_sizes": {
+            "train": parts.train.trajectories,
+            "validation": parts.validation.trajectories,
+            "test": parts.test.trajectories,
+        },
+        "inference": execution.inference,
+        "metrics": metrics,
+        "certificate": surrogate.certificate(),
+        "seconds": reporter.seconds,
+        "versions": _versions(),
+        "platform": _platform(),
+    }
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        parts: tuple[Dataset, Dataset, Dataset],
-        resolved: tuple[SurrogateSpec, TrainingSpec, Choices],
-        split: SplitSpec,
-        seed: int,
-        reporter: Reporter,
-        *,
-        path: Path | None,
-        checkpoint_s: float,
-    ) -> None:
-        self.train, self.validation, self.test = parts
-        self.spec, self.training, self.choices = resolved
-        self.seed, self.reporter = seed, reporter
-        self.path, self.checkpoint_s = path, checkpoint_s
-        self.identity = {
-            "dataset": dataset.digest,
-            "surrogate": self.spec.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
-            "split": split.model_dump(mode="json"),
-            "seed": seed,
-        }
 
-    def execute(self) -> Run:
-        """Run the stages from the start or from the checkpoint."""
-        initial = create_surrogate(self.train, self.spec, self.seed)
-        loaded = self._load()
-        record = loaded[1] if loaded else Record()
-        history: list[dict[str, Any]] = record.history
-        surrogate, best_loss = initial, math.inf
-        self._report_compile()
-        if record.stage == "optimise":
-            descent = self._descent(initial)
-            record, trained = self._drive(descent, record, loaded)
-            surrogate = descent.parts.whole(trained, descent.parts.fixed)
-            best_loss, loaded = record.best_loss, None
-        if self._wants_polish(record):
-            if record.stage == "optimise":
-                record = Record("polish", history=history, outcome=record.outcome)
-            polish = self._polish(surrogate)
-            record, vector = self._drive(polish, record, loaded)
-            surrogate, best_loss = polish.surrogate(vector), record.best_loss
-        if not math.isfinite(best_loss):
-            raise TrainingError(
-                "no parameters with a finite validation loss were found: lower "
-                "learning_rate, set clip, or use the relaxation form"
-            )
-        return self._finish(surrogate, record, history)
-
-    def _wants_polish(self, record: Record) -> bool:
-        if record.stage == "polish":
-            return True
-        wanted = self.training.polish == "lbfgs" and self.training.polish_iterations
-        return bool(wanted) and not self.reporter.is_out_of_time
-
-    def _descent(self, surrogate: Surrogate) -> Descent:
-        spec = self.training
-        problem = build_problem(
-            self.train, surrogate, loss=spec.loss, refine=spec.refine
+def _metrics(surrogate: Surrogate, part: Dataset) -> dict[str, Any] | None:
+    if not part.trajectories:
+        return None
+    found = evaluate(surrogate, part)
+    if not math.isfinite(found["scaled_mse"] + found["refined_scaled_mse"]):
+        raise TrainingError(
+            "rollouts over whole trajectories leave the finite range, though they fit "
+            "over the horizon trained on: train on longer horizons, with more latent "
+            "variables, or with smaller steps"
         )
-        key = jax.random.fold_in(jax.random.key(self.seed), 1)
-        return Descent(surrogate, spec, problem, self._held_out(surrogate), key)
-
-    def _polish(self, surrogate: Surrogate) -> Polish:
-        spec = self.training
-        problem = build_problem(
-            self._some(self.train), surrogate, loss=spec.loss, refine=spec.refine
-        )
-        return Polish(surrogate, spec, problem, self._held_out(surrogate))
-
-    def _held_out(self, surrogate: Surrogate) -> Any:
-        """The problem to choose parameters by; of training data where none is held."""
-        held = self.validation
-        return build_problem(
-            held if held.trajectories else self._some(self.train),
-            surrogate,
-            loss=self.training.loss,
-            refine=self.training.refine,
-        )
-
-    def _some(self, dataset: Dataset) -> Dataset:
-        """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
-        if dataset.trajectories <= MOST_TRAJECTORIES:
-            return dataset
-        order = np.random.default_rng([self.seed, 21]).permutation(dataset.trajectories)
-        return dataset.take(np.sort(order[:MOST_TRAJECTORIES]))
-
-    def _drive(
-        self,
-        stage: Descent | Polish,
-        record: Record,
-        loaded: tuple[dict[str, np.ndarray], Record] | None,
-    ) -> tuple[Record, Any]:
-        state = stage.start()
-        best = jax.tree.map(jnp.copy, state.parameters)
-        if loaded:
-            state, best = _restored((state, best), loaded[0])
-        is_descent = isinstance(stage, Descent)
-        drive = Drive(
-            stage,
-            record,
-            self.reporter,
-            self._save,
-            self._seconds_after if is_descent else lambda _: 0.0,
-            self.checkpoint_s,
-        )
-        _, best = drive.run(state, best)
-        return record, best
-
-    def _seconds_after(self, each: float) -> float:
-        spec = self.training
-        if spec.polish == "none":
-            return 0.0
-        return spec.polish_iterations * each * _POLISH_COST
-
-    def _report_compile(self) -> None:
-        message = "compiling the training step"
-        self.reporter.report(Progress("compile", message=message))
-
-    def _save(self, state: State, best: Any, record: Record) -> None:
-        if self.path is None:
-            return
-        leaves = jax.tree.leaves((state, best))
-        arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        content = dataclasses.asdict(record)
-        if not math.isfinite(record.best_loss):
-            content["best_loss"] = None
-        seconds = self.reporter.seconds
-        save_checkpoint(
-            self.path, arrays, {**self.identity, "record": content, "seconds": seconds}
-        )
-
-    def _load(self) -> tuple[dict[str, np.ndarray], Record] | None:
-        if self.path is None:
-            return None
-        loaded = load_checkpoint(self.path, self.identity)
-        if loaded is None:
-            return None
-        arrays, content = loaded
-        record = Record(**content["record"])
-        if record.best_loss is None:
-            record.best_loss = math.inf
-        self.reporter.earlier_s = float(content["seconds"])
-        return arrays, record
-
-    def _finish(
-        self, surrogate: Surrogate, record: Record, history: list[dict[str, Any]]
-    ) -> Run:
-        self.reporter.report(Progress("evaluate", message="evaluating"))
-        parts = {
-            "train": self._some(self.train),
-            "validation": self.validation,
-            "test": self.test,
-        }
-        metrics = {
-            name: evaluate(surrogate, part) if part.trajectories else None
-            for name, part in parts.items()
-        }
-        report = {
-            "outcome": record.outcome,
-            "choices": self.choices,
-            **self.identity,
-            "split_sizes": {
-                "train": self.train.trajectories,
-                "validation": self.validation.trajectories,
-                "test": self.test.trajectories,
-            },
-            "metrics": metrics,
-            "certificate": surrogate.certificate(),
-            "seconds": self.reporter.seconds,
-            "versions": _versions(),
-            "platform": _platform(),
-        }
-        return Run(surrogate, history, report)
-
-
-def _restored(template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The arrays of a checkpoint in the shape of a state."""
-    leaves, tree = jax.tree.flatten(template)
-    names = [f"{i:04d}" for i in range(len(leaves))]
-    fits = set(names) == set(arrays) and all(
-        arrays[name].shape == leaf.shape and arrays[name].dtype == leaf.dtype
-        for name, leaf in zip(names, leaves, strict=True)
-    )
-    if not fits:
-        raise InvalidInput(
-            "checkpoint",
-            found="arrays that do not fit this run",
-            expected="a checkpoint of the same version; remove it to start anew",
-        )
-    return jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in names])
+    return found
 
 
 def _versions() -> dict[str, str]:

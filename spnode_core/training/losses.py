@@ -18,19 +18,27 @@ from spnode_core.timegrid import Plan
 
 
 def training_loss(
-    surrogate: Surrogate, problem: Problem, reconstruction: float = 0.0
+    surrogate: Surrogate,
+    problem: Problem,
+    *,
+    reconstruction: float = 0.0,
+    consistency: float = 0.0,
 ) -> Float[Array, ""]:
-    """Mean rollout loss over the plans, and a part for the autoencoder alone.
+    """Mean rollout loss over the plans, and parts for the autoencoder alone.
 
     Args:
         surrogate: The model.
         problem: Trajectories and plans.
         reconstruction: Weight of ``||D(E(x)) - x||^2`` over the samples.
+        consistency: Weight of ``||E(x(t_k)) - z(t_k)||^2 / latent``.
 
     Source:
         arXiv 2503.01775, (20).
     """
-    losses = [_rollout_loss(surrogate, problem.samples, plan) for plan in problem.plans]
+    losses = [
+        _rollout_loss(surrogate, problem.samples, plan, consistency)
+        for plan in problem.plans
+    ]
     loss = sum(losses[1:], losses[0]) / len(losses)
     if reconstruction > 0:
         loss = loss + reconstruction * _reconstruction_loss(surrogate, problem.samples)
@@ -38,10 +46,33 @@ def training_loss(
 
 
 def _rollout_loss(
-    surrogate: Surrogate, samples: Samples, plan: Plan
+    surrogate: Surrogate, samples: Samples, plan: Plan, consistency: float
 ) -> Float[Array, ""]:
-    states = rollout(surrogate, samples.x0, plan, samples.parameters, samples.controls)
-    return _error(surrogate, states, samples)
+    inputs = (samples.x0, plan, samples.parameters, samples.controls)
+    if consistency == 0:
+        return _error(surrogate, rollout(surrogate, *inputs), samples)
+    z = rollout(surrogate, *inputs, latent=True)
+    sums = jax.vmap(surrogate.conserved_sums)(samples.x0)
+    over_times = jax.vmap(surrogate.decode, in_axes=(0, None, None))
+    states = jax.vmap(over_times)(z, sums, samples.parameters)
+    loss = _error(surrogate, states, samples)
+    return loss + consistency * _inconsistency(surrogate, z, samples)
+
+
+def _inconsistency(
+    surrogate: Surrogate, z: Float[Array, "batch time latent"], samples: Samples
+) -> Float[Array, ""]:
+    """How far rollouts are from the encoded samples, by the weights of the times."""
+
+    def encode(
+        v: Float[Array, " state"], p: Float[Array, " parameter"]
+    ) -> Float[Array, " latent"]:
+        return surrogate.encode(surrogate.normaliser.states.restore(v), p)
+
+    over_times = jax.vmap(encode, in_axes=(0, None))
+    encoded = jax.vmap(over_times)(samples.target, samples.parameters)
+    weight = samples.weight.sum(axis=2)
+    return jnp.sum(weight * jnp.mean((encoded - z) ** 2, axis=2)) / z.shape[0]
 
 
 def _error(

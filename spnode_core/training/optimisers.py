@@ -11,16 +11,16 @@ FINAL_RATE = 1e-3
 
 
 def create_optimiser(
-    spec: TrainingSpec, is_weight: list[bool]
+    spec: TrainingSpec, is_weight: list[bool], rate: optax.Schedule
 ) -> optax.GradientTransformation:
     """Build the optimiser of a training description.
 
     Args:
-        spec: Which, with what rate, schedule and clipping.
+        spec: Which, with what clipping.
         is_weight: For each parameter, whether it is a weight matrix: these go by Muon,
             where it is asked for, everything else by Adam.
+        rate: Learning rate at each iteration.
     """
-    rate = learning_rate(spec)
     if spec.optimiser == "adam":
         optimiser = optax.adam(rate, b2=0.99)
     else:

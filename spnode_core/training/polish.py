@@ -7,7 +7,7 @@ searches, and any number of iterations can be a chunk.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.training.descent import Leaves, Parts
 from spnode_core.training.losses import training_loss
-from spnode_core.training.stages import State, first_state
+from spnode_core.training.stages import StageName, State, first_state
 
 MOST_TRAJECTORIES = 256
 """A full batch is at most so many trajectories; more cost time and gain nothing."""
@@ -62,7 +62,7 @@ class Polish:
         (2013), Math. Program. 141, 135-163, Algorithm 2.6 (the line search).
     """
 
-    name: Literal["polish"] = "polish"
+    name: StageName = "polish"
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class Polish:
         )
         return first_state(self._first, search)
 
-    def surrogate(self, vector: Vector) -> Surrogate:
+    def surrogate(self, parameters: Vector) -> Surrogate:
         """The surrogate of a parameter vector, networks in their own dtype again."""
         trained = [
             leaf.astype(dtype)
-            for leaf, dtype in zip(self._unravel(vector), self._dtypes, strict=True)
+            for leaf, dtype in zip(self._unravel(parameters), self._dtypes, strict=True)
         ]
         return self.parts.whole(trained, self.parts.fixed)
 
@@ -122,9 +122,15 @@ class Polish:
         fixed: Leaves,
         problem: Problem,
         reconstruction: float = 0.0,
+        consistency: float = 0.0,
     ) -> Float[Array, ""]:
         surrogate = self.parts.whole(self._unravel(vector), fixed)
-        return training_loss(surrogate, problem, reconstruction)
+        return training_loss(
+            surrogate,
+            problem,
+            reconstruction=reconstruction,
+            consistency=consistency,
+        )
 
     def _iterations(self, spec: TrainingSpec) -> Callable[..., State]:
         def advance(
@@ -134,7 +140,8 @@ class Polish:
                 vector: Vector, rows: Problem
             ) -> tuple[Float[Array, ""], Vector]:
                 loss = jax.value_and_grad(self._loss)
-                return loss(vector, fixed, rows, spec.reconstruction)
+                weights = (spec.reconstruction, spec.consistency)
+                return loss(vector, fixed, rows, *weights)
 
             def evaluate(vector: Vector) -> tuple[Float[Array, ""], Vector]:
                 return _finite(*_in_tiles(lambda rows: of_rows(vector, rows), problem))

@@ -15,22 +15,30 @@ from spnode_core.spec import (
     FixedSpec,
     GridStepsSpec,
     HurwitzSpec,
+    LinearSpec,
     LipschitzSpec,
     NoAutoencoderSpec,
+    OperatorInferenceSpec,
+    PODSpec,
     Preset,
+    QuadraticSpec,
     RatesSpec,
     ScalingKind,
+    SparseSpec,
     SurrogateSpec,
+    SymbolSpec,
     TrainingSpec,
     UniformStepsSpec,
 )
 from spnode_core.timegrid import TimeGrid
-from spnode_core.training.step_grids import step_grid
+from spnode_core.training.step_grids import refined_steps, step_grid
 
 Choices = list[dict[str, Any]]
 
 SMALL = 20
 """Up to so many states, the latent space is larger than the state space."""
+SMOOTH_SUBSTEPS = 4
+"""Steps of the fourth order between two samples in the preset ``smooth``."""
 _MOST_LATENT = 64
 _ENERGY_LEFT_OUT = 1e-6
 _RATIO_FOR_LOG_PARAMETER = 30.0
@@ -48,8 +56,9 @@ def resolve(
         dataset: The data to learn from.
         surrogate: What the caller fixed of the surrogate.
         training: What the caller fixed of the training.
-        preset: ``auto`` (relaxation form, rates from the data's times) or ``paper``
-            (arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam 0.01).
+        preset: ``auto`` (relaxation form, rates from the data's times), ``paper``
+            (arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam 0.01) or
+            ``smooth`` (POD, quadratic operator by operator inference, Krogstad).
 
     Returns:
         Both descriptions without an open field, and the choices made: what, value, why.
@@ -68,10 +77,14 @@ def resolve(
     train = training or TrainingSpec()
     if preset == "paper":
         spec, train = _paper(spec, train, choices)
+    if preset == "smooth":
+        spec, train = _smooth(spec, train, choices)
     _check_positive(spec, dataset)
     spec = _conserved(spec, dataset, choices)
-    spec = _steps(spec, dataset, choices)
+    substeps = SMOOTH_SUBSTEPS if preset == "smooth" else 1
+    spec = _steps(spec, dataset, choices, substeps)
     spec = _latent(spec, dataset, choices)
+    spec = _modes(spec, dataset, choices)
     spec = _rates(spec, dataset, choices)
     spec = _normalisation(spec, dataset, choices)
     train = _training(spec, train, choices)
@@ -120,6 +133,34 @@ def _paper(
     return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
 
 
+def _smooth(
+    spec: SurrogateSpec, train: TrainingSpec, choices: Choices
+) -> tuple[SurrogateSpec, TrainingSpec]:
+    why = "preset smooth: fields and chaos follow low-degree polynomials of their modes"
+    fields: dict[str, Any] = {
+        "autoencoder": PODSpec(),
+        "nonlinear": QuadraticSpec(),
+        "integrator": "krogstad",
+    }
+    fields = {k: v for k, v in fields.items() if k not in spec.model_fields_set}
+    for key, value in fields.items():
+        _chosen(choices, f"surrogate.{key}", getattr(value, "kind", value), why)
+    defaults: dict[str, Any] = {
+        "initial": OperatorInferenceSpec(),
+        "iterations": 0,
+        "refine": 1,
+        "polish": "none",
+        "loss": "uniform",
+    }
+    given = train.model_fields_set
+    new = {key: value for key, value in defaults.items() if key not in given}
+    for key, value in new.items():
+        shown = "operator inference" if key == "initial" else value
+        _chosen(choices, f"training.{key}", shown, why)
+    kept = {key: getattr(train, key) for key in given}
+    return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
+
+
 def _check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
     if not spec.positive:
         return
@@ -156,10 +197,15 @@ def _conserved(
     return spec
 
 
-def _steps(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
+def _steps(
+    spec: SurrogateSpec, dataset: Dataset, choices: Choices, substeps: int
+) -> SurrogateSpec:
     if not isinstance(spec.steps, DataStepsSpec):
         return spec
     steps, why = step_grid(dataset)
+    if substeps > 1:
+        steps = refined_steps(steps, substeps)
+        why += f"; {substeps} steps between two of them"
     value = (
         f"uniform, step {steps.step:.6g}"
         if isinstance(steps, UniformStepsSpec)
@@ -181,9 +227,10 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
         return _with(spec, latent=size)
     if spec.latent is not None:
         return spec
-    if isinstance(spec.linear, FixedSpec):
-        return _with(spec, latent=len(spec.linear.matrix))
-    if size <= SMALL:
+    given = _size_of(spec.linear)
+    if given is not None:
+        return _with(spec, latent=given)
+    if size <= SMALL and spec.autoencoder.kind != "pod":
         latent = max(8, size + 4)
         why = f"{size} states; a few latent variables more than states train better"
     else:
@@ -194,6 +241,45 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
         )
     _chosen(choices, "surrogate.latent", latent, why)
     return _with(spec, latent=latent)
+
+
+def _size_of(linear: LinearSpec) -> int | None:
+    """The number of latent variables that a given operator acts on."""
+    if isinstance(linear, SparseSpec):
+        return linear.size
+    matrix = getattr(linear, "matrix", None)
+    return None if matrix is None else len(matrix)
+
+
+def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
+    """The principal directions that a POD keeps."""
+    autoencoder = spec.autoencoder
+    if not isinstance(autoencoder, PODSpec):
+        return spec
+    assert spec.latent is not None
+    modes, size = autoencoder.modes, len(dataset.names)
+    if autoencoder.width is None:
+        if modes not in (None, spec.latent):
+            raise InvalidInput(
+                "surrogate.autoencoder.modes",
+                found=str(modes),
+                expected=f"{spec.latent}, the number of latent variables, where the "
+                "autoencoder has no width",
+            )
+        modes = spec.latent
+    elif modes is None:
+        modes = min(max(spec.latent, _significant(dataset)), size)
+        why = f"singular values: the rest holds less than {_ENERGY_LEFT_OUT:g}"
+        _chosen(choices, "surrogate.autoencoder.modes", modes, why)
+    if not spec.latent <= modes <= size:
+        raise InvalidInput(
+            "surrogate.autoencoder.modes",
+            found=str(modes),
+            expected=f"{spec.latent} to {size}: at least the latent variables, at most "
+            "the states",
+        )
+    fixed = autoencoder.model_copy(update={"modes": modes})
+    return _with(spec, autoencoder=fixed)
 
 
 def _significant(dataset: Dataset) -> int:
@@ -210,7 +296,9 @@ def _significant(dataset: Dataset) -> int:
 
 def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
     linear = spec.linear
-    if isinstance(linear, FixedSpec) or linear.rates is not None:
+    if isinstance(linear, FixedSpec | SparseSpec | SymbolSpec):
+        return spec
+    if linear.rates is not None:
         return spec
     steps = spec.steps
     if isinstance(steps, GridStepsSpec):

@@ -8,7 +8,9 @@ from typing import Literal
 
 from spnode_core.errors import SpnodeError
 
-StageName = Literal["data", "compile", "optimise", "polish", "evaluate"]
+StageName = Literal[
+    "data", "infer", "compile", "pretrain", "optimise", "polish", "evaluate"
+]
 _SHORTEST_INTERVAL_S = 0.25
 
 

@@ -19,6 +19,8 @@ from jaxtyping import Array, Float, Int
 from spnode_core.errors import TrainingError
 from spnode_core.training.progress import Progress, Reporter, Stopped
 
+StageName = Literal["pretrain", "optimise", "polish"]
+
 CHUNK_S = 0.7
 _MOST_SKIPPED = 50
 
@@ -40,7 +42,9 @@ class State(NamedTuple):
 class Record:
     """What the host knows of a run; JSON, part of its checkpoint."""
 
-    stage: Literal["optimise", "polish"] = "optimise"
+    stage: StageName = "optimise"
+    part: int = 0
+    """Which of several stages of one name."""
     iteration: int = 0
     finished: bool = False
     best_loss: float = math.inf
@@ -55,13 +59,21 @@ class Stage(Protocol):
     """One optimiser on one problem."""
 
     @property
-    def name(self) -> Literal["optimise", "polish"]:
+    def name(self) -> StageName:
         """What it is called in progress and history."""
         ...
 
     iterations: int
     validate_every: int
     patience: int | None
+
+    def start(self) -> State:
+        """The state before the first iteration."""
+        ...
+
+    def surrogate(self, parameters: Any) -> Any:
+        """The surrogate of a state's parameters."""
+        ...
 
     def advance(self, state: State, count: int) -> State:
         """Run some iterations; the state passed in is used up."""

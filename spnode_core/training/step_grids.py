@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from spnode_core.dataset import Dataset
 from spnode_core.spec import GridStepsSpec, UniformStepsSpec
+from spnode_core.timegrid import TimeGrid
 
 MOST_STEPS = 500
 """A rollout over the data takes at most this many steps; its cost is theirs."""
@@ -45,6 +46,16 @@ def as_steps(times: NDArray[np.float64]) -> GridStepsSpec | UniformStepsSpec:
     widths = np.diff(times)
     if len(widths) > 1 and np.ptp(widths) <= 1e-6 * widths.max():
         return UniformStepsSpec(step=float(times[-1] / len(widths)))
+    return GridStepsSpec(times=tuple(times.tolist()))
+
+
+def refined_steps(
+    steps: GridStepsSpec | UniformStepsSpec, factor: int
+) -> GridStepsSpec | UniformStepsSpec:
+    """The grid with every step divided into as many."""
+    if isinstance(steps, UniformStepsSpec):
+        return UniformStepsSpec(step=steps.step / factor)
+    times = TimeGrid.from_spec(steps).refined(factor).times
     return GridStepsSpec(times=tuple(times.tolist()))
 
 

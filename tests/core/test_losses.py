@@ -46,7 +46,7 @@ def surrogate():
 
 def loss_of(surrogate, dataset, *, loss="uniform", refine=1, reconstruction=0.0):
     problem = build_problem(dataset, surrogate, loss=loss, refine=refine)
-    return float(training_loss(surrogate, problem, reconstruction))
+    return float(training_loss(surrogate, problem, reconstruction=reconstruction))
 
 
 def scaled_errors(surrogate, dataset):

@@ -1,0 +1,311 @@
+"""The stages of one run, from the start or from a checkpoint.
+
+::
+
+    infer operators -> pretrain -> optimise (a stage for each horizon) -> polish
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spnode_core.autoencoder import PODAutoencoder
+from spnode_core.dataset import Dataset
+from spnode_core.errors import InvalidInput, TrainingError
+from spnode_core.samples import Problem, build_problem
+from spnode_core.spec import (
+    OperatorInferenceSpec,
+    PretrainingSpec,
+    SurrogateSpec,
+    TrainingSpec,
+)
+from spnode_core.surrogate import Surrogate
+from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
+from spnode_core.training.descent import Descent, Stretch
+from spnode_core.training.initial_operators import encoded_snapshots, infer_operators
+from spnode_core.training.initialise import create_surrogate
+from spnode_core.training.manifold import Manifold, build_manifold, slope_operators
+from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
+from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
+from spnode_core.training.progress import Progress, Reporter
+from spnode_core.training.stages import Drive, Record, Stage, StageName, State
+
+# Float64, line searches and a larger batch: one polish iteration over one of descent.
+_POLISH_COST = 4.0
+_MOST_WINDOW_VALUES = 20_000_000
+_MOST_WINDOWS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The trajectories of a run, by what they are for."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+@dataclasses.dataclass
+class Execution:
+    """What the stages of one run share.
+
+    Args:
+        parts: Trajectories.
+        spec: Description of the surrogate without an open field.
+        training: Description of the training without an open field.
+        seed: Source of all randomness.
+        reporter: Progress, time and requests to stop.
+        identity: What a checkpoint must agree with; JSON.
+        path: The checkpoint, if any.
+        checkpoint_s: Seconds between two checkpoints, at least.
+    """
+
+    parts: Parts
+    spec: SurrogateSpec
+    training: TrainingSpec
+    seed: int
+    reporter: Reporter
+    identity: dict[str, Any]
+    path: Path | None
+    checkpoint_s: float
+    inference: dict[str, Any] | None = None
+    """Residuals of operator inference, where there was one."""
+    _manifolds: tuple[Manifold, Manifold] | None = None
+
+    def run(self) -> tuple[Surrogate, Record]:
+        """Run all stages.
+
+        Raises:
+            Stopped: The caller asked for it; a checkpoint is written first.
+            TrainingError: No usable surrogate came out.
+        """
+        surrogate = create_surrogate(self.parts.train, self.spec, self.seed)
+        loaded = self._load()
+        plan = self._plan()
+        if loaded:
+            record = loaded[1]
+            plan = plan[plan.index((record.stage, record.part)) :]
+        else:
+            record = Record(*plan[0])
+            surrogate = self._inferred(surrogate)
+        for number, (name, part) in enumerate(plan):
+            if number > 0:
+                if self.reporter.is_out_of_time:
+                    break
+                record = Record(
+                    name, part, history=record.history, outcome=record.outcome
+                )
+            self._tell("compile", f"compiling stage {name!r}")
+            stage = self._stage(name, part, surrogate)
+            best = self._drive(stage, record, loaded, plan[number + 1 :])
+            surrogate, loaded = stage.surrogate(best), None
+            if not math.isfinite(record.best_loss):
+                raise TrainingError(
+                    "no parameters with a finite validation loss were found: lower "
+                    "learning_rate, set clip, or use the relaxation form"
+                )
+        return surrogate, record
+
+    def some(self, dataset: Dataset) -> Dataset:
+        """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
+        if dataset.trajectories <= MOST_TRAJECTORIES:
+            return dataset
+        order = np.random.default_rng([self.seed, 21]).permutation(dataset.trajectories)
+        return dataset.take(np.sort(order[:MOST_TRAJECTORIES]))
+
+    def _plan(self) -> list[tuple[StageName, int]]:
+        spec = self.training
+        plan: list[tuple[StageName, int]] = []
+        if spec.pretraining is not None:
+            plan.append(("pretrain", 0))
+        for part in range(max(1, len(spec.horizon))):
+            plan.append(("optimise", part))
+        if spec.polish == "lbfgs" and spec.polish_iterations:
+            plan.append(("polish", 0))
+        return plan
+
+    def _inferred(self, surrogate: Surrogate) -> Surrogate:
+        spec = self.training.initial
+        if spec is None:
+            return surrogate
+        surrogate, self.inference = infer_operators(
+            surrogate, self.parts.train, spec, self.seed, self._tell_inference
+        )
+        return surrogate
+
+    def _stage(self, name: StageName, part: int, surrogate: Surrogate) -> Stage:
+        spec = self.training
+        key = jax.random.fold_in(jax.random.key(self.seed), 1)
+        if name == "pretrain":
+            assert spec.pretraining is not None
+            return self._pretraining(surrogate, spec.pretraining, key)
+        if name == "polish":
+            ahead = spec.horizon[-1] if spec.horizon else None
+            problem = self._problem(self.parts.train, surrogate, ahead, most=True)
+            return Polish(surrogate, spec, problem, self._held_out(surrogate, ahead))
+        ahead = spec.horizon[part] if spec.horizon else None
+        objective = RolloutObjective(
+            self._problem(self.parts.train, surrogate, ahead),
+            self._held_out(surrogate, ahead),
+            spec,
+            surrogate.normaliser.states,
+            self._manifold(surrogate)[0] if spec.manifold > 0 else None,
+        )
+        count = max(1, len(spec.horizon))
+        ends = [spec.iterations * i // count for i in range(count + 1)]
+        stretch = Stretch(ends[part], ends[part + 1] - ends[part])
+        key = key if part == 0 else jax.random.fold_in(key, part)
+        return Descent("optimise", surrogate, spec, stretch, objective, key)
+
+    def _pretraining(
+        self, surrogate: Surrogate, spec: PretrainingSpec, key: Any
+    ) -> Descent:
+        objective = ManifoldObjective(*self._manifold(surrogate), spec)
+        schedule = TrainingSpec(
+            iterations=spec.iterations,
+            optimiser=self.training.optimiser,
+            learning_rate=spec.learning_rate,
+        )
+        stretch = Stretch(0, spec.iterations)
+        key = jax.random.fold_in(key, 1000)
+        return Descent("pretrain", surrogate, schedule, stretch, objective, key)
+
+    def _manifold(self, surrogate: Surrogate) -> tuple[Manifold, Manifold]:
+        """Samples with slopes, of training and of what is held out."""
+        if self._manifolds is None:
+            autoencoder = surrogate.autoencoder
+            assert isinstance(autoencoder, PODAutoencoder)
+            scaling = surrogate.normaliser.states
+
+            def modes(x: Any, _: Any) -> Any:
+                return autoencoder.modes(scaling.normalise(x))
+
+            train, held = (
+                encoded_snapshots(surrogate, part, modes)
+                for part in (self.parts.train, self._held())
+            )
+            spec = self.training.initial or OperatorInferenceSpec()
+            operators = slope_operators(train, spec, self.seed, self._tell_inference)
+            self._manifolds = (
+                build_manifold(surrogate, train, operators),
+                build_manifold(surrogate, held, operators),
+            )
+        return self._manifolds
+
+    def _problem(
+        self,
+        dataset: Dataset,
+        surrogate: Surrogate,
+        ahead: int | None,
+        *,
+        most: bool = False,
+    ) -> Problem:
+        """Trajectories, or windows of them, at most as many as a polish takes."""
+        if ahead is not None:
+            width = (ahead + 1) * len(dataset.names)
+            limit = min(_MOST_WINDOWS, max(64, _MOST_WINDOW_VALUES // width))
+            dataset = dataset.windows(ahead, limit, self.seed)
+        if most:
+            dataset = self.some(dataset)
+        spec = self.training
+        return build_problem(dataset, surrogate, loss=spec.loss, refine=spec.refine)
+
+    def _held(self) -> Dataset:
+        """What parameters are chosen by: training data where nothing is held out."""
+        held = self.parts.validation
+        return held if held.trajectories else self.some(self.parts.train)
+
+    def _held_out(self, surrogate: Surrogate, ahead: int | None) -> Problem:
+        most = ahead is not None
+        return self._problem(self._held(), surrogate, ahead, most=most)
+
+    def _drive(
+        self,
+        stage: Stage,
+        record: Record,
+        loaded: tuple[dict[str, np.ndarray], Record] | None,
+        later: list[tuple[StageName, int]],
+    ) -> Any:
+        state = stage.start()
+        best = jax.tree.map(jnp.copy, state.parameters)
+        if loaded:
+            state, best = _restored((state, best), loaded[0])
+        drive = Drive(
+            stage,
+            record,
+            self.reporter,
+            self._save,
+            lambda each: self._seconds_after(each, later),
+            self.checkpoint_s,
+        )
+        return drive.run(state, best)[1]
+
+    def _seconds_after(self, each: float, later: list[tuple[StageName, int]]) -> float:
+        spec = self.training
+        per_part = spec.iterations / max(1, len(spec.horizon))
+        cost = {
+            "optimise": per_part,
+            "polish": spec.polish_iterations * _POLISH_COST,
+        }
+        return each * sum(cost[name] for name, _ in later)
+
+    def _tell(self, stage: Any, message: str) -> None:
+        self.reporter.report(Progress(stage, message=message))
+
+    def _tell_inference(self, message: str) -> None:
+        self._tell("infer", message)
+
+    def _save(self, state: State, best: Any, record: Record) -> None:
+        if self.path is None:
+            return
+        leaves = jax.tree.leaves((state, best))
+        arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        content = dataclasses.asdict(record)
+        if not math.isfinite(record.best_loss):
+            content["best_loss"] = None
+        save_checkpoint(
+            self.path,
+            arrays,
+            {
+                **self.identity,
+                "record": content,
+                "inference": self.inference,
+                "seconds": self.reporter.seconds,
+            },
+        )
+
+    def _load(self) -> tuple[dict[str, np.ndarray], Record] | None:
+        if self.path is None:
+            return None
+        loaded = load_checkpoint(self.path, self.identity)
+        if loaded is None:
+            return None
+        arrays, content = loaded
+        record = Record(**content["record"])
+        if record.best_loss is None:
+            record.best_loss = math.inf
+        self.inference = content.get("inference")
+        self.reporter.earlier_s = float(content["seconds"])
+        return arrays, record
+
+
+def _restored(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The arrays of a checkpoint in the shape of a state."""
+    leaves, tree = jax.tree.flatten(template)
+    names = [f"{i:04d}" for i in range(len(leaves))]
+    fits = set(names) == set(arrays) and all(
+        arrays[name].shape == leaf.shape and arrays[name].dtype == leaf.dtype
+        for name, leaf in zip(names, leaves, strict=True)
+    )
+    if not fits:
+        raise InvalidInput(
+            "checkpoint",
+            found="arrays that do not fit this run",
+            expected="a checkpoint of the same version; remove it to start anew",
+        )
+    return jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in names])

@@ -1,0 +1,47 @@
+"""Which stages fit which surrogate, said before anything is computed."""
+
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import PODSpec, SurrogateSpec, TrainingSpec
+
+
+def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
+    """Refuse a training whose stages the surrogate has no parts for.
+
+    Raises:
+        InvalidInput: Operator inference of operators that no least squares finds, or
+            pretraining without networks on principal directions.
+    """
+    if training.initial is not None:
+        _check_inferable(surrogate)
+    wanted = "training.pretraining" if training.pretraining else None
+    if training.manifold > 0:
+        wanted = wanted or "training.manifold"
+    autoencoder = surrogate.autoencoder
+    if wanted and not (isinstance(autoencoder, PODSpec) and autoencoder.width):
+        raise InvalidInput(
+            wanted,
+            found=f"an autoencoder of kind {autoencoder.kind!r}",
+            expected="surrogate.autoencoder of kind 'pod' with a width",
+        )
+
+
+def _check_inferable(spec: SurrogateSpec) -> None:
+    nonlinear = spec.nonlinear
+    is_full = (
+        nonlinear.kind == "quadratic"
+        and nonlinear.affine
+        and not nonlinear.energy_preserving
+    )
+    if not is_full:
+        raise InvalidInput(
+            "training.initial",
+            found=f"operator inference of a {nonlinear.kind!r} operator",
+            expected="surrogate.nonlinear of kind 'quadratic', affine and not "
+            "energy_preserving",
+        )
+    if spec.linear.kind == "modal" and spec.linear.oscillating:
+        raise InvalidInput(
+            "training.initial",
+            found="oscillating pairs in surrogate.linear",
+            expected="real modes; what turns them is part of f",
+        )
