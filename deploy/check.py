@@ -10,7 +10,15 @@ from pathlib import Path
 from deploy.folder import ROOT
 from spnode_client.terminal import err
 
-PACKAGES = ("spnode_core", "spnode_client", "services", "api", "worker", "deploy")
+PACKAGES = (
+    "spnode_core",
+    "spnode_client",
+    "services",
+    "api",
+    "worker",
+    "deploy",
+    "benchmarks",
+)
 LONGEST_FILE = 400
 VAGUE_NAMES = re.compile(r"^(utils?|helpers?|misc|common|tools?|stuff)(\.py)?$")
 _VARIABLE = re.compile(r"SPNODE_[A-Z_]+")
@@ -108,7 +116,7 @@ TREE_CHECKS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def _sources() -> Iterator[Path]:
-    for package in (*PACKAGES, "tests", "benchmarks", "docs"):
+    for package in (*PACKAGES, "tests", "docs"):
         yield from sorted((ROOT / package).rglob("*.py"))
 
 

@@ -100,6 +100,50 @@ def demo(
         raise typer.Exit(1)
 
 
+def reproduce(
+    example: Annotated[
+        str, typer.Argument(help="transient-growth, robertson, … or all.")
+    ] = "all",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small versions, about a minute.")
+    ] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
+    out_folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; docs/results by default."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure stored rows anew.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Take stored rows of other commits too.")
+    ] = False,
+    only: Annotated[
+        str, typer.Option(help="Measure only rows whose name contains this.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Repeat the paper's examples beside our defaults; write tables and figures.
+
+    Each row is stored as soon as it is done: stop with Ctrl-C, start again to go on.
+    Exit code 0: every bar reached; 1: one was not; 2: wrong usage.
+
+    Example: ./spnode reproduce robertson --seeds 0 --out /tmp/results
+    """
+    from deploy.reproduce import run_examples
+
+    run_examples(
+        example,
+        seeds,
+        out_folder,
+        as_json=as_json,
+        quick=quick,
+        again=again,
+        keep=keep,
+        only=only,
+    )
+
+
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
@@ -130,7 +174,7 @@ def main() -> None:
     """The entry point of ``./spnode``."""
     connection.embedded = _embedded
     app = make_app()
-    for command in (up, down, status, doctor, demo, check):
+    for command in (up, down, status, doctor, demo, reproduce, check):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
     run(app, "./spnode")

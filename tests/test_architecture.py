@@ -12,7 +12,15 @@ import pytest
 from deploy import check
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("api", "worker", "services", "spnode_core", "spnode_client", "deploy")
+PACKAGES = (
+    "api",
+    "worker",
+    "services",
+    "spnode_core",
+    "spnode_client",
+    "deploy",
+    "benchmarks",
+)
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 
 

@@ -1,0 +1,102 @@
+"""The results of one example as Markdown and as a figure."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.meter import duration
+from benchmarks.paper.rows import Bar, Example, Record, Records, table
+from benchmarks.paper.store import Store
+from spnode_core.atomic import replacing
+
+# Okabe and Ito's colours, which people of any colour vision tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_SIGNS = {True: "reached", False: "**not reached**", None: "not run yet"}
+
+
+def write_report(example: Example, store: Store, out: Path) -> list[Bar]:
+    """Write ``<example>.json``, ``.md`` and ``.png`` from the stored rows.
+
+    Returns:
+        The bars as judged now.
+    """
+    records = store.records
+    bars = example.bars(records) if records else []
+    store.write(bars)
+    if not records:
+        return bars
+    figure = out / f"{example.name}.png"
+    draw(example, records, figure)
+    with replacing(out / f"{example.name}.md") as file:
+        file.write(page(example, records, bars).encode())
+    return bars
+
+
+def page(example: Example, records: Records, bars: list[Bar]) -> str:
+    """The Markdown page of an example."""
+    parts = [
+        f"# {example.title}",
+        example.about.strip(),
+        bar_table(bars),
+        f"![{example.title}]({example.name}.png)",
+        example.tables(records).strip(),
+        "## How these numbers were made",
+        _provenance(list(records.values())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def bar_table(bars: list[Bar]) -> str:
+    """What was asked for, what was found."""
+    return table(
+        ("what", "paper", "asked", "found", ""),
+        [(b.what, b.paper, b.asked, b.found, _SIGNS[b.passed]) for b in bars],
+    )
+
+
+def draw(example: Example, records: Records, path: Path) -> None:
+    """Draw the figure of an example into a file."""
+    os.environ.setdefault("MPLCONFIGDIR", str(path.parent / ".matplotlib"))
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context(_STYLE):
+        figure = pyplot.figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
+        example.draw(records, figure)
+        with replacing(path) as file:
+            figure.savefig(file, format="png")
+        pyplot.close(figure)
+
+
+def _provenance(records: list[Record]) -> str:
+    seconds = sum(record.seconds for record in records)
+    commits = list(dict.fromkeys(record.commit for record in records))
+    commands = list(dict.fromkeys(record.command for record in records))
+    machine, versions = records[-1].machine, records[-1].versions
+    lines = [
+        *(f"    {each}" for each in commands),
+        "",
+        f"Commit {', '.join(commits)} (`+`: with changes). {len(records)} rows, "
+        f"{duration(seconds)} in all, on {machine['cores']} CPU core(s) "
+        f"that other work shared, {machine['memory_gib']} GiB, {machine['machine']}; "
+        + ", ".join(f"{name} {found}" for name, found in versions.items())
+        + ".",
+        "",
+        table(
+            ("row", "commit", "seconds"),
+            [(r.name, r.commit, f"{r.seconds:.0f}") for r in records],
+        ),
+    ]
+    return "\n".join(lines)

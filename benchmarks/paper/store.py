@@ -1,0 +1,65 @@
+"""The rows that are done: one JSON file for each example, rewritten after each row."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.rows import Bar, Record, Records, Row
+from spnode_core.atomic import replacing
+
+
+class Store:
+    """Stored rows of one example.
+
+    Args:
+        path: The JSON file; missing or unreadable means none is stored.
+        commit: Rows of another commit are measured anew.
+        keep: Take rows of other commits as well.
+    """
+
+    def __init__(self, path: Path, commit: str, *, keep: bool = False) -> None:
+        self.path, self.commit, self.keep = path, commit, keep
+        self.records: Records = {}
+        for content in _read(path).get("rows", []):
+            record = Record(**content)
+            self.records[record.name] = record
+
+    def find(self, row: Row) -> Record | None:
+        """The stored record of this row, if it may stand for it."""
+        record = self.records.get(row.name)
+        if record is None or record.settings != json.loads(json.dumps(row.settings)):
+            return None
+        return record if self.keep or record.commit == self.commit else None
+
+    def add(self, record: Record) -> None:
+        """Store a record, before anything else happens."""
+        self.records[record.name] = record
+        self.write()
+
+    def arrange(self, names: list[str]) -> None:
+        """Put records into the order of their example; others follow."""
+        known = {name: self.records[name] for name in names if name in self.records}
+        self.records = {**known, **self.records}
+
+    def write(self, bars: list[Bar] | None = None) -> None:
+        """Rewrite the file; a crash leaves the old one or the new one."""
+        content = {
+            "rows": [asdict(record) for record in self.records.values()],
+            "bars": [asdict(bar) for bar in bars or []],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def stored_bars(path: Path) -> list[Bar]:
+    """The bars in a file, none where there is none."""
+    return [Bar(**content) for content in _read(path).get("bars", [])]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}

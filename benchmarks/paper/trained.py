@@ -1,0 +1,96 @@
+"""What rows of Robertson's reaction share: data, training, errors, settings as JSON."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spnode_core import (
+    Dataset,
+    Progress,
+    Run,
+    SplitSpec,
+    Surrogate,
+    SurrogateSpec,
+    TrainingSpec,
+    fit,
+    generate,
+)
+from spnode_core.metrics import predict
+
+_MAIN = {"iterations", "batch", "optimiser", "refine", "polish", "polish_iterations"}
+Tell = Callable[[Progress], None]
+Floats = NDArray[np.float64]
+
+UNSEEN_SEED = 1_000_003
+"""Added to the seed of the training data: other initial conditions."""
+SCALES = np.array([1.0, 3.65e-5, 1.0])
+"""Sizes of Robertson's three species; errors are divided by them."""
+
+
+def described(
+    surrogate: SurrogateSpec | None,
+    training: TrainingSpec | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The settings of a row: what differs from the defaults, and the main ones."""
+    surrogate, training = surrogate or SurrogateSpec(), training or TrainingSpec()
+    main = training.model_dump(mode="json", include=_MAIN)
+    changed = training.model_dump(mode="json", exclude_defaults=True)
+    return {
+        **more,
+        "surrogate": surrogate.model_dump(mode="json", exclude_defaults=True),
+        "training": {**main, **changed},
+    }
+
+
+def train(
+    dataset: Dataset,
+    surrogate: SurrogateSpec | None,
+    training: TrainingSpec | None,
+    *,
+    seed: int,
+    tell: Tell,
+    **options: Any,
+) -> Run:
+    """``fit`` with progress and no test part: unseen trajectories judge instead."""
+    split = SplitSpec(validation=0.1, test=0)
+    return fit(
+        dataset,
+        surrogate,
+        training,
+        seed=seed,
+        split=split,
+        on_progress=tell,
+        **options,
+    )
+
+
+def robertson(trajectories: int, seed: int, end: float = 1e5) -> Dataset:
+    """Training data of Robertson's reaction, 50 logarithmic times up to 1e5."""
+    points = round(5 * (np.log10(end) + 5))
+    if end <= 1e5:
+        return generate("robertson", trajectories, seed, points=points, end=end)
+    return generate("robertson", trajectories, seed, points=points + 1, end=end)
+
+
+def scaled_errors(
+    surrogate: Surrogate, dataset: Dataset, refinements: Sequence[int] = (1,)
+) -> dict[str, Any]:
+    """Errors of rollouts on the model's grid and on refinements of it.
+
+    Returns:
+        By refinement (``"h"``, ``"h/2"``, ...): ``mse``, the mean over trajectories,
+        times and species of the squared scaled error, and ``largest``, the largest
+        scaled error of each species.
+    """
+    found = {}
+    for factor in refinements:
+        grid = surrogate.grid.refined(factor)
+        error = (predict(surrogate, dataset, grid) - dataset.states) / SCALES
+        found["h" if factor == 1 else f"h/{factor}"] = {
+            "mse": float(np.mean(error**2)),
+            "largest": np.abs(error).max(axis=(0, 1)),
+        }
+    return found
