@@ -28,6 +28,16 @@ class AbstractAutoencoder(eqx.Module):
     ) -> Float[Array, " free"]:
         """Free outputs, which a constraint turns into states."""
 
+    @abstractmethod
+    def encode_bound(
+        self, features: Float[Array, " feature"]
+    ) -> Float[Array, " latent"]:
+        """What no ``|z_i|`` exceeds where no feature's modulus exceeds these."""
+
+    @abstractmethod
+    def decode_bound(self, z: Float[Array, " latent"]) -> Float[Array, " free"]:
+        """What no output's modulus exceeds where no ``|z_i|`` exceeds these."""
+
 
 class NoAutoencoder(AbstractAutoencoder):
     """The latent state is the normalised state.
@@ -46,6 +56,16 @@ class NoAutoencoder(AbstractAutoencoder):
         self, z: Float[Array, " latent"], parameters: Float[Array, " parameter"]
     ) -> Float[Array, " free"]:
         """The latent state itself."""
+        return z
+
+    def encode_bound(
+        self, features: Float[Array, " feature"]
+    ) -> Float[Array, " latent"]:
+        """Those of the states."""
+        return features[: self.states]
+
+    def decode_bound(self, z: Float[Array, " latent"]) -> Float[Array, " free"]:
+        """Those of the latent variables."""
         return z
 
 
@@ -112,6 +132,16 @@ class ResidualAutoencoder(AbstractAutoencoder):
         """``V z + N_D([z, p])``."""
         inputs = jnp.concatenate([z, parameters])
         return self.decoder_matrix @ z + self.decoder_network(inputs)
+
+    def encode_bound(
+        self, features: Float[Array, " feature"]
+    ) -> Float[Array, " latent"]:
+        """By the moduli of the map and of the network's last layer."""
+        return jnp.abs(self.encoder_matrix) @ features + self.encoder_network.bound()
+
+    def decode_bound(self, z: Float[Array, " latent"]) -> Float[Array, " free"]:
+        """By the moduli of the map and of the network's last layer."""
+        return jnp.abs(self.decoder_matrix) @ z + self.decoder_network.bound()
 
 
 class Directions(NamedTuple):
@@ -208,3 +238,20 @@ class PODAutoencoder(AbstractAutoencoder):
         """Normalised states."""
         centre, vectors, deviations = self.directions
         return centre + (deviations * self.decode_modes(z, parameters)) @ vectors
+
+    def encode_bound(
+        self, features: Float[Array, " feature"]
+    ) -> Float[Array, " latent"]:
+        """By the moduli of the directions and of the network's last layer."""
+        centre, vectors, deviations = self.directions
+        moved = features[: centre.shape[0]] + jnp.abs(centre)
+        z = ((jnp.abs(vectors) @ moved) / deviations)[: self.latent]
+        return z if self.encoder_network is None else z + self.encoder_network.bound()
+
+    def decode_bound(self, z: Float[Array, " latent"]) -> Float[Array, " free"]:
+        """By the moduli of the directions and of the network's last layer."""
+        centre, vectors, deviations = self.directions
+        y = jnp.zeros_like(deviations).at[: self.latent].set(z)
+        if self.decoder_network is not None:
+            y = y + self.decoder_network.bound()
+        return jnp.abs(centre) + (deviations * y) @ jnp.abs(vectors)

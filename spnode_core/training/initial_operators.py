@@ -88,7 +88,7 @@ def encoded_snapshots(
     encode: Callable[[Array, Array], Float[Array, " column"]],
 ) -> list[Snapshots]:
     """Samples through an encoder of a state and parameters."""
-    over_times = eqx.filter_jit(jax.vmap(encode, in_axes=(0, None)))
+    over_times = jax.jit(jax.vmap(encode, in_axes=(0, None)))
     parameters = dataset.parameters.reshape(dataset.trajectories, -1)
     normaliser = surrogate.normaliser
     snapshots = []

@@ -43,7 +43,7 @@ def learning_rate(spec: TrainingSpec) -> optax.Schedule:
             spec.learning_rate, spec.decay_iterations, spec.decay
         )
     return optax.cosine_decay_schedule(
-        spec.learning_rate, spec.iterations, alpha=FINAL_RATE
+        spec.learning_rate, max(1, spec.iterations), alpha=FINAL_RATE
     )
 
 
