@@ -7,11 +7,13 @@ from jaxtyping import PRNGKeyArray
 from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 from spnode_core.nonlinear.bilinear import BilinearOperator
+from spnode_core.nonlinear.contracting import ContractingOperator
 from spnode_core.nonlinear.lipschitz import LipschitzOperator
 from spnode_core.nonlinear.mlp import MLPOperator, RelaxationOperator
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import (
     BilinearSpec,
+    ContractingSpec,
     LipschitzSpec,
     NonlinearSpec,
     QuadraticSpec,
@@ -77,6 +79,8 @@ def create_nonlinear(
     )
     if isinstance(spec, LipschitzSpec):
         return LipschitzOperator(network, spec.bound)
+    if isinstance(spec, ContractingSpec):
+        return ContractingOperator(network, spec.margin)
     if isinstance(spec, RelaxationSpec):
         return RelaxationOperator(network, spec.contraction)
     return MLPOperator(network)

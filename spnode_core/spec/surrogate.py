@@ -132,6 +132,14 @@ class SurrogateSpec(Spec):
                 )
             if self.linear.shift > 0:
                 raise ValueError("nonlinear kind 'relaxation' needs linear.shift = 0")
+        if self.nonlinear.kind == "contracting":
+            bounded = isinstance(self.linear, ModalSpec | HurwitzSpec | DissipativeSpec)
+            if not bounded or getattr(self.linear, "depends_on_parameters", False):
+                raise ValueError(
+                    "nonlinear kind 'contracting' needs a linear operator whose decay "
+                    "it knows: 'modal' (with rates that do not depend on parameters), "
+                    "'hurwitz' or 'dissipative'"
+                )
         if self.autoencoder.kind != "residual" and (self.conserved or self.positive):
             raise ValueError(
                 "conserved sums and positivity are properties of the decoder of "
