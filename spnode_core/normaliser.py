@@ -28,7 +28,7 @@ class Scaling(eqx.Module):
     """``v = (T(x) - offset) / scale``, column by column.
 
     Args:
-        kinds: ``linear``, ``log`` or ``asinh`` for each column.
+        kinds: ``linear``, ``log``, ``asinh`` or, left as it is, ``none``.
         offset: In units of ``T(x)``.
         scale: Positive, in units of ``T(x)``.
         width: What ``log`` is cut off at from below and what ``asinh`` divides by.
@@ -130,6 +130,8 @@ def _fit_column(
 ) -> tuple[float, float, float]:
     values = column[np.isfinite(column)]
     width = 1.0
+    if kind == "none":
+        return 0.0, 1.0, width
     if kind == "log":
         values = values[values > 0]
         width = float(values.min(initial=np.inf)) if values.size else 1.0

@@ -7,10 +7,23 @@ import pytest
 from spnode_core.constraints import HEADROOM, Positive, create_constraint
 from spnode_core.errors import InvalidInput
 from spnode_core.normaliser import choose_kind, fit_scaling
+from spnode_core.spec import SurrogateSpec
 
 NAMES = ("a", "b", "c", "d")
 DATA = np.array([[0.0, 1e-9, 1e-3, -2.0], [1.0, 3e-5, 1.1, 5.0]])
 SIZES = np.abs(DATA).max(axis=0)
+
+
+def test_unscaled_columns_are_left_as_they_are():
+    values = np.array([[-3.0, 1e-7], [5.0, 2e-7]])
+    scaling = fit_scaling(values, ["none", "linear"])
+    normalised = np.asarray(scaling.normalise(jnp.asarray(values[1])))
+    np.testing.assert_allclose(normalised, [5.0, 1.0])
+
+
+def test_bounded_states_need_a_scale():
+    with pytest.raises(ValueError, match="scale them"):
+        SurrogateSpec(positive=True, normalisation={"a": "none"})
 
 
 @pytest.mark.parametrize("kinds", [["linear"] * 4, ["linear", "log", "log", "asinh"]])
