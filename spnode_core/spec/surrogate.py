@@ -107,7 +107,7 @@ class SurrogateSpec(Spec):
     """Whether decoded states are positive and bounded by construction."""
     normalisation: dict[str, ScalingKind] = Field(default_factory=dict)
     """How single states are scaled; those not named are decided from the data. With
-    ``none`` and no autoencoder, ``A`` and ``f`` are operators on the states as given."""
+    ``none`` and no autoencoder ``A`` and ``f`` act on the states as they are given."""
     precision: Literal["mixed", "float64"] = "mixed"
     """``mixed``: float32 networks; A, phi and the latent state are float64 always."""
 
@@ -141,6 +141,8 @@ class SurrogateSpec(Spec):
                     "it knows: 'modal' (with rates that do not depend on parameters), "
                     "'hurwitz' or 'dissipative'"
                 )
+        if self.positive and "none" in self.normalisation.values():
+            raise ValueError("positive bounds states by their scales, so scale them")
         if self.autoencoder.kind != "residual" and (self.conserved or self.positive):
             raise ValueError(
                 "conserved sums and positivity are properties of the decoder of "
