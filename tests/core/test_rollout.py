@@ -128,8 +128,8 @@ def test_parameter_gradients_are_finite_and_reach_every_trained_array(fields):
         assert unused or np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize("name", ["default", "conserving", "positive"])
-def test_relaxation_models_never_leave_their_certified_box(name):
+@pytest.mark.parametrize("name", ["default", "conserving", "positive", "oscillating"])
+def test_models_never_leave_their_certified_box(name):
     surrogate = small_surrogate(**VARIANTS[name])
     certificate = surrogate.certificate()["invariant_box"]
     assert certificate["holds"]
@@ -146,7 +146,7 @@ def test_relaxation_models_never_leave_their_certified_box(name):
         assert x[..., i].max() <= high
 
 
-@pytest.mark.parametrize("name", ["hurwitz", "oscillating", "krogstad"])
+@pytest.mark.parametrize("name", ["hurwitz", "etd2rk", "krogstad"])
 def test_certificates_say_where_they_do_not_hold(name):
     box = small_surrogate(**VARIANTS[name]).certificate()["invariant_box"]
     assert not box["holds"]

@@ -1,0 +1,62 @@
+"""What a certificate looks like: whether it holds, a sentence, and what it rests on."""
+
+import math
+from typing import Any
+
+Certificate = dict[str, Any]
+
+# Bounds this many times what they bound say nothing that anybody could use.
+_SAYS_NOTHING = 1e6
+
+
+def claim(
+    holds: bool, statement: str, assumptions: tuple[str, ...] = (), **numbers: Any
+) -> Certificate:
+    """A certificate, fit for JSON.
+
+    Args:
+        holds: Whether the claim is proved under its assumptions.
+        statement: It, or why it is not proved, in one plain sentence.
+        assumptions: What it rests on besides the parameters of the model.
+        **numbers: Finite numbers, lists of them, or None.
+    """
+    return {
+        "holds": bool(holds),
+        **{name: _finite(number) for name, number in numbers.items()},
+        "assumptions": list(assumptions),
+        "statement": statement,
+    }
+
+
+def unknown(what: str, reason: str, **numbers: Any) -> Certificate:
+    """A claim that cannot be made, and why."""
+    return claim(False, f"{what}: {reason}.", **numbers)
+
+
+def is_vacuous(bound: float, size: float = 1.0) -> bool:
+    """Whether a bound is so far above what it bounds that it says nothing."""
+    return not bound <= _SAYS_NOTHING * size
+
+
+def in_words(bound: float, size: float = 1.0) -> str:
+    """A bound with three digits, called vacuous where it says nothing."""
+    if not is_vacuous(bound, size):
+        return f"{bound:.3g}"
+    return f"10^{log10(bound):.3g}, which is vacuous"
+
+
+def log10(value: float) -> float:
+    """Logarithm to base 10, of the smallest and largest float64 beyond its range."""
+    return math.log10(min(max(value, 5e-324), 1.7976931348623157e308))
+
+
+def _finite(number: Any) -> Any:
+    if hasattr(number, "tolist"):
+        return _finite(number.tolist())
+    if isinstance(number, list | tuple):
+        return [_finite(each) for each in number]
+    if isinstance(number, dict):
+        return {str(key): _finite(each) for key, each in number.items()}
+    if isinstance(number, float) and not math.isfinite(number):
+        return None
+    return number
