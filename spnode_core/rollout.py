@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from spnode_core.integrators.base import (
     AbstractIntegrator,
@@ -117,6 +117,53 @@ def march(
         return z, z
 
     return jax.lax.scan(outputs, z, length=count)[1]
+
+
+def restarted(
+    surrogate: "Surrogate",
+    samples: Float[Array, "batch grid latent"],
+    present: Bool[Array, "batch grid"],
+    plan: Plan,
+    parameters: Float[Array, "batch parameter"],
+    controls: Float[Array, "batch interval control"],
+) -> Float[Array, "batch step latent"]:
+    """Latent states that arrive at each grid time, going on from the samples.
+
+    Like a rollout over the grid of a plan, but wherever a sample is present the next
+    step starts from it and not from what arrived there.
+
+    Args:
+        surrogate: The model.
+        samples: Latent states at the grid times, the first one present.
+        present: Where ``samples`` means anything.
+        plan: Its steps are taken; its outputs are not looked at.
+        parameters: Parameters of each row, physical units.
+        controls: Control values of each row over the plan's control intervals.
+    """
+    prepared = surrogate.prepared()
+    steps, _ = _shared_propagators(prepared, plan)
+    kind, distinct = jnp.asarray(plan.step_kind), jnp.asarray(plan.distinct)
+
+    def one(
+        samples: Float[Array, "grid latent"],
+        present: Bool[Array, " grid"],
+        parameters: Float[Array, " parameter"],
+        controls: Float[Array, "interval control"],
+    ) -> Float[Array, "step latent"]:
+        p = surrogate.normaliser.parameters.normalise(parameters)
+        u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
+        own = _propagators(prepared, distinct, p) if steps is None else steps
+
+        def body(z: Float[Array, " latent"], inputs: Any) -> tuple[Any, Any]:
+            k, control, sample, is_there = inputs
+            propagators = jax.tree.map(lambda leaf: leaf[k], own)
+            arrived = _step(prepared, p, z, propagators, distinct[k], control)
+            return jnp.where(is_there, sample, arrived), arrived
+
+        inputs = (kind, u[plan.step_control], samples[1:], present[1:])
+        return jax.lax.scan(body, samples[0], inputs)[1]
+
+    return jax.vmap(one)(samples, present, parameters, controls)
 
 
 def _shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
