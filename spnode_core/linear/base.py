@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from spnode_core.integrators.phi import matrix_flow
+from spnode_core.linear.action import AbstractAction, DenseAction
 
 
 class AbstractPropagator(eqx.Module):
@@ -17,6 +18,17 @@ class AbstractPropagator(eqx.Module):
         self, order: int, vector: Float[Array, " latent"]
     ) -> Float[Array, " latent"]:
         """``phi_order(h A) v``."""
+
+    def combine(
+        self, *vectors: Float[Array, " latent"] | None
+    ) -> Float[Array, " latent"]:
+        """``sum_k phi_k(h A) v_k``, from ``k = 0`` on; None stands for zeros."""
+        parts = [
+            self.apply(k, vector)
+            for k, vector in enumerate(vectors)
+            if vector is not None
+        ]
+        return sum(parts[1:], parts[0])
 
     @abstractmethod
     def relax(self, vector: Float[Array, " latent"]) -> Float[Array, " latent"]:
@@ -70,7 +82,18 @@ class AbstractLinearOperator(eqx.Module):
         parameters: Float[Array, " parameter"] | None = None,
     ) -> Float[Array, " latent"]:
         """``A v``, 1/time."""
-        return self.matrix(parameters) @ vector
+        return self.action(parameters).apply(vector)
+
+    def action(
+        self, parameters: Float[Array, " parameter"] | None = None
+    ) -> AbstractAction:
+        """``v -> A v``, to be applied many times, 1/time."""
+        return DenseAction(self.matrix(parameters))
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether propagators cost no more than a product does."""
+        return False
 
     def eigenvalues(
         self, parameters: Float[Array, " parameter"] | None = None

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core.linear.base import AbstractLinearOperator
+from spnode_core.linear.lyapunov import factors_of
+from spnode_core.linear.triangular import lower, strictly_lower
 
 
 class HurwitzOperator(AbstractLinearOperator):
@@ -53,6 +55,45 @@ class HurwitzOperator(AbstractLinearOperator):
         self.lower_k = jnp.zeros(strict, jnp.float64)
         self.shift = float(shift)
 
+    @classmethod
+    def from_matrix(
+        cls, matrix: NDArray[np.float64], *, shift: float = 0.0
+    ) -> "HurwitzOperator":
+        """The operator that starts as a given stable matrix, defective or not.
+
+        Args:
+            matrix: ``A``, 1/time, ``(latent, latent)``.
+            shift: What the real parts of its eigenvalues are below, 1/time.
+
+        Raises:
+            InvalidInput: An eigenvalue is not below ``shift``, or hardly so.
+        """
+        q, k, p = factors_of(np.asarray(matrix, np.float64), shift=shift)
+        l1, l2 = np.linalg.cholesky(q), np.linalg.cholesky(p)
+        below = np.tril_indices(len(q), -1)
+        return eqx.tree_at(
+            lambda a: (
+                a.log_diagonal_q,
+                a.log_diagonal_p,
+                a.lower_q,
+                a.lower_p,
+                a.lower_k,
+            ),
+            cls(np.ones(len(q)), shift=shift),
+            tuple(
+                map(
+                    jnp.asarray,
+                    (
+                        np.log(np.diag(l1)),
+                        np.log(np.diag(l2)),
+                        l1[below],
+                        l2[below],
+                        k[below],
+                    ),
+                )
+            ),
+        )
+
     def factors(
         self,
     ) -> tuple[
@@ -62,9 +103,9 @@ class HurwitzOperator(AbstractLinearOperator):
     ]:
         """``Q``, ``K`` and ``P`` of ``A = (-Q + K) P + shift I``, ``trace(P) = n``."""
         latent = self.log_diagonal_q.shape[0]
-        l1 = _lower(self.lower_q, latent) + jnp.diag(jnp.exp(self.log_diagonal_q))
-        l2 = _lower(self.lower_p, latent) + jnp.diag(jnp.exp(self.log_diagonal_p))
-        l3 = _lower(self.lower_k, latent)
+        l1 = lower(self.log_diagonal_q, self.lower_q)
+        l2 = lower(self.log_diagonal_p, self.lower_p)
+        l3 = strictly_lower(self.lower_k, latent)
         p = l2 @ l2.T
         return l1 @ l1.T, l3 - l3.T, p * (latent / jnp.trace(p))
 
@@ -74,11 +115,3 @@ class HurwitzOperator(AbstractLinearOperator):
         """``A = (-Q + K) P + shift I``, 1/time."""
         q, k, p = self.factors()
         return (k - q) @ p + self.shift * jnp.eye(p.shape[0], dtype=p.dtype)
-
-
-def _lower(
-    entries: Float[Array, " strict"], latent: int
-) -> Float[Array, "latent latent"]:
-    rows, columns = np.tril_indices(latent, -1)
-    empty = jnp.zeros((latent, latent), entries.dtype)
-    return empty.at[rows, columns].set(entries)

@@ -9,10 +9,22 @@ from numpy.typing import NDArray
 
 from spnode_core.errors import InvalidInput
 from spnode_core.linear.base import AbstractLinearOperator
+from spnode_core.linear.dissipative import DissipativeOperator
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.matrix import DenseOperator, FixedOperator
 from spnode_core.linear.modal import ModalOperator
-from spnode_core.spec import FixedSpec, HurwitzSpec, LinearSpec, ModalSpec, RatesSpec
+from spnode_core.linear.sparse import SparseOperator
+from spnode_core.linear.symbol import SymbolOperator
+from spnode_core.spec import (
+    DissipativeSpec,
+    FixedSpec,
+    HurwitzSpec,
+    LinearSpec,
+    ModalSpec,
+    RatesSpec,
+    SparseSpec,
+    SymbolSpec,
+)
 
 
 def log_spaced_rates(count: int, rates: RatesSpec) -> NDArray[np.float64]:
@@ -39,16 +51,20 @@ def create_linear(
         parameters: Number of parameters p of the system.
 
     Raises:
-        InvalidInput: The spec does not fit ``latent``, or its rates are not known.
+        InvalidInput: The spec does not fit ``latent``, its rates are not known, or its
+            matrix is not stable.
     """
     if isinstance(spec, FixedSpec):
-        if len(spec.matrix) != latent:
-            raise InvalidInput(
-                "surrogate.linear.matrix",
-                found=f"{len(spec.matrix)} rows",
-                expected=f"{latent}, the number of latent variables",
-            )
+        _check_size("matrix", len(spec.matrix), latent)
         return FixedOperator(spec.matrix)
+    if isinstance(spec, SparseSpec):
+        _check_size("size", spec.size, latent)
+        return SparseOperator(spec.size, spec.rows, spec.columns, spec.values)
+    if isinstance(spec, SymbolSpec):
+        return SymbolOperator(latent, spec.length, spec.coefficients)
+    if isinstance(spec, HurwitzSpec) and spec.matrix is not None:
+        _check_size("matrix", len(spec.matrix), latent)
+        return HurwitzOperator.from_matrix(np.array(spec.matrix), shift=spec.shift)
     if spec.rates is None:
         raise InvalidInput(
             "surrogate.linear.rates",
@@ -71,4 +87,15 @@ def create_linear(
     rates = log_spaced_rates(latent, spec.rates)
     if isinstance(spec, HurwitzSpec):
         return HurwitzOperator(rates, shift=spec.shift)
+    if isinstance(spec, DissipativeSpec):
+        return DissipativeOperator(rates, shift=spec.shift)
     return DenseOperator(rates)
+
+
+def _check_size(field: str, rows: int, latent: int) -> None:
+    if rows != latent:
+        raise InvalidInput(
+            f"surrogate.linear.{field}",
+            found=f"{rows} rows",
+            expected=f"{latent}, the number of latent variables",
+        )

@@ -98,6 +98,11 @@ class ModalOperator(AbstractLinearOperator):
         return self.frequencies.shape[0]
 
     @property
+    def is_elementwise(self) -> bool:
+        """True: the modes do not mix."""
+        return True
+
+    @property
     def depends_on_parameters(self) -> bool:
         """Whether the rates are functions of the parameters p."""
         return self.sensitivity.shape[1] > 0
