@@ -9,6 +9,7 @@ preset". Nothing here imports JAX.
 from spnode_core.spec.base import (
     Spec,
 )
+from spnode_core.spec.certified import certified_surrogate
 from spnode_core.spec.linear import (
     DenseSpec,
     DissipativeSpec,
@@ -96,4 +97,5 @@ __all__ = [
     "SymbolSpec",
     "TrainingSpec",
     "UniformStepsSpec",
+    "certified_surrogate",
 ]

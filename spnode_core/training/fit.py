@@ -17,11 +17,20 @@ from typing import Any
 
 import jax
 
+from spnode_core.certificates import contracts
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import evaluate
-from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
+from spnode_core.spec import (
+    Preset,
+    SplitSpec,
+    SurrogateSpec,
+    TrainingSpec,
+    certified_surrogate,
+)
 from spnode_core.surrogate import Surrogate, require_x64
+from spnode_core.training.certified import check_settling
+from spnode_core.training.data_certificates import data_certificates
 from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import (
@@ -59,6 +68,7 @@ def fit(
     preset: Preset = "auto",
     split: SplitSpec | None = None,
     seed: int = 0,
+    certified: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     checkpoint: str | Path | None = None,
@@ -75,6 +85,8 @@ def fit(
         split: Fractions held out for validation and test, a tenth each by default.
         seed: Source of split, initial weights and minibatches; equal seeds on equal
             machines give equal bits.
+        certified: Make it true by construction that all rollouts come together, and
+            refuse descriptions and data that exclude it.
         on_progress: Called a few times a second at most; on a terminal a line of
             progress is shown by default.
         should_stop: Asked about once a second; a reason ends the run.
@@ -99,7 +111,9 @@ def fit(
         )
     split = split or SplitSpec()
     parts = Parts(*dataset.split(split, seed))
-    spec, train, choices = resolve(parts.train, surrogate, training, preset)
+    spec, train, choices = resolve_request(
+        parts.train, surrogate, training, preset, certified=certified
+    )
     check_stages(spec, train)
     reporter = Reporter(on_progress or progress_line(), should_stop, train.max_seconds)
     message = f"{parts.train.trajectories} trajectories"
@@ -116,6 +130,7 @@ def fit(
             "training": train.model_dump(mode="json"),
             "split": split.model_dump(mode="json"),
             "seed": seed,
+            **({"certified": True} if certified else {}),
         },
         path=Path(checkpoint) if checkpoint is not None else None,
         checkpoint_s=checkpoint_seconds,
@@ -123,6 +138,38 @@ def fit(
     trained, record = execution.run()
     report = _report(execution, trained, record, choices)
     return Run(trained, record.history, report)
+
+
+def resolve_request(
+    dataset: Dataset,
+    surrogate: SurrogateSpec | None,
+    training: TrainingSpec | None,
+    preset: Preset,
+    *,
+    certified: bool,
+) -> tuple[SurrogateSpec, TrainingSpec, Choices]:
+    """Complete both descriptions from the training data, certified where asked to.
+
+    Args:
+        dataset: The data to learn from.
+        surrogate: What the caller fixed of the surrogate.
+        training: What the caller fixed of the training.
+        preset: How the rest is decided.
+        certified: Whether all rollouts must come together by construction.
+
+    Raises:
+        InvalidInput: The caller's fields do not fit the data, or exclude what
+            ``certified`` asks for, or the data does.
+    """
+    if not certified:
+        return resolve(dataset, surrogate, training, preset)
+    surrogate = certified_surrogate(surrogate, preset)
+    spec, train, choices = resolve(dataset, surrogate, training, preset)
+    check_settling(dataset, spec.conserved)
+    why = "certified: all rollouts come together, whatever the weights are"
+    value = spec.nonlinear.model_dump(mode="json")
+    chosen = {"what": "surrogate.nonlinear", "value": value, "why": why}
+    return spec, train, [chosen, *choices]
 
 
 def _report(
@@ -146,11 +193,31 @@ def _report(
         },
         "inference": execution.inference,
         "metrics": metrics,
-        "certificate": surrogate.certificate(),
+        "certificate": _certificate(surrogate, parts, metrics, execution.identity),
         "seconds": reporter.seconds,
         "versions": _versions(),
         "platform": _platform(),
     }
+
+
+def _certificate(
+    surrogate: Surrogate,
+    parts: Parts,
+    metrics: dict[str, dict[str, Any] | None],
+    identity: dict[str, Any],
+) -> dict[str, Any]:
+    """What is proved of the surrogate, and of its error on held-out trajectories."""
+    held_out = {"validation": parts.validation, "test": parts.test}
+    certificate = {
+        **surrogate.certificate(),
+        **data_certificates(surrogate, held_out, metrics),
+    }
+    if identity.get("certified") and not contracts(certificate):
+        raise TrainingError(
+            "the trained surrogate does not contract provably: its decay is too slow "
+            "for float64; raise surrogate.linear.rates.minimum"
+        )
+    return certificate
 
 
 def _metrics(surrogate: Surrogate, part: Dataset) -> dict[str, Any] | None:

@@ -1,0 +1,48 @@
+"""The certificates that need trajectories: theorem 4 along them, and half steps."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from spnode_core.certificates.along import Along, error_bound, step_refinement
+from spnode_core.dataset import Dataset
+from spnode_core.samples import problem_on
+from spnode_core.surrogate import Surrogate
+
+# More trajectories than this say the same.
+_MOST = 200
+
+
+def data_certificates(
+    surrogate: Surrogate,
+    parts: dict[str, Dataset],
+    metrics: dict[str, dict[str, Any] | None],
+) -> dict[str, Any]:
+    """What is known of a surrogate's error on held-out trajectories.
+
+    Args:
+        surrogate: The trained model.
+        parts: Held-out trajectories by name; a part may be empty.
+        metrics: What ``evaluate`` measured of each part.
+    """
+    held_out = {name: part for name, part in parts.items() if part.trajectories}
+    measured = {name: metrics[name] for name in held_out}
+    return {
+        "error_bound": error_bound(
+            surrogate, {name: _along(surrogate, p) for name, p in held_out.items()}
+        ),
+        "step_refinement": step_refinement({n: m for n, m in measured.items() if m}),
+    }
+
+
+def _along(surrogate: Surrogate, dataset: Dataset) -> Along:
+    dataset = dataset.take(np.arange(min(dataset.trajectories, _MOST)))
+    problem = problem_on(dataset, surrogate, (surrogate.grid,))
+    return Along(
+        states=np.where(dataset.mask, dataset.states, dataset.states[:, :1]),
+        complete=np.asarray(dataset.mask.all(axis=2)),
+        parameters=dataset.parameters,
+        controls=np.asarray(jnp.asarray(problem.samples.controls)),
+        plan=problem.plans[0],
+    )
