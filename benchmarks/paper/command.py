@@ -11,7 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.paper import ablation, kuramoto_sivashinsky
+from benchmarks.paper import (
+    ablation,
+    kuramoto_sivashinsky,
+    noise,
+    robertson,
+    transient_growth,
+)
 from benchmarks.paper.index import write_index
 from benchmarks.paper.machine import commit, machine, versions
 from benchmarks.paper.meter import Meter
@@ -20,7 +26,14 @@ from benchmarks.paper.rows import Example, Options, Record, Row
 from benchmarks.paper.store import Store
 
 EXAMPLES: dict[str, Example] = {
-    module.EXAMPLE.name: module.EXAMPLE for module in (ablation, kuramoto_sivashinsky)
+    module.EXAMPLE.name: module.EXAMPLE
+    for module in (
+        transient_growth,
+        robertson,
+        ablation,
+        noise,
+        kuramoto_sivashinsky,
+    )
 }
 ROOT = Path(__file__).resolve().parents[2]
 
