@@ -23,10 +23,12 @@ from jaxtyping import Array, Bool, Float
 from spnode_core.integrators.base import (
     AbstractIntegrator,
     Propagators,
+    joined,
     relaxation_step,
+    separated,
     stacked_propagators,
 )
-from spnode_core.integrators.etd import create_integrator
+from spnode_core.integrators.initialise import create_integrator
 from spnode_core.timegrid import Plan
 
 if TYPE_CHECKING:
@@ -105,9 +107,8 @@ def march(
     surrogate = surrogate.prepared()
     none = jnp.zeros(0, jnp.float64)
     steps = jnp.asarray([step], jnp.float64)
-    propagators = jax.tree.map(
-        lambda leaf: leaf[0], _propagators(surrogate, steps, none)
-    )
+    shared, each = separated(_propagators(surrogate, steps, none))
+    propagators = joined(shared, jax.tree.map(lambda leaf: leaf[0], each))
     advance = jax.vmap(lambda v: _step(surrogate, none, v, propagators, steps[0], none))
 
     def outputs(
@@ -207,9 +208,18 @@ def _trajectory(
         if remainders is None:
             step = jnp.asarray(plan.output_step)
             remainders = _propagators(surrogate, step, p)
-        advance = partial(_step, surrogate, p)
+        same, each = separated(remainders)
+
+        def advance(
+            z: Float[Array, " latent"],
+            each: Propagators,
+            step: Float[Array, ""],
+            control: Float[Array, " control"],
+        ) -> Float[Array, " latent"]:
+            return _step(surrogate, p, z, joined(same, each), step, control)
+
         z = jax.vmap(advance)(
-            z, remainders, jnp.asarray(plan.output_step), u[plan.output_control]
+            z, each, jnp.asarray(plan.output_step), u[plan.output_control]
         )
     if latent:
         return z
@@ -226,7 +236,8 @@ def _steps(
 ) -> Float[Array, "grid latent"]:
     """Latent states on the grid, the initial one first."""
     distinct = jnp.asarray(plan.distinct)
-    kinds = (propagators, distinct)
+    shared, each = separated(propagators)
+    kinds = (each, distinct)
     all_differ = plan.distinct.shape[0] == plan.step_kind.shape[0]
     # Where all steps differ their propagators are scanned over, else looked up.
     per_step = kinds if all_differ else jnp.asarray(plan.step_kind)
@@ -237,8 +248,8 @@ def _steps(
         kind, control = inputs
         if not all_differ:
             kind = jax.tree.map(lambda leaf: leaf[kind], kinds)
-        step_propagators, step = kind  # type: ignore[misc]
-        z = _step(surrogate, p, z, step_propagators, step, control)
+        own, step = kind  # type: ignore[misc]
+        z = _step(surrogate, p, z, joined(shared, own), step, control)
         return z, z
 
     _, later = jax.lax.scan(body, z0, (per_step, u[plan.step_control]))
@@ -280,4 +291,7 @@ def _propagators(
 
 
 def _integrator(surrogate: "Surrogate") -> AbstractIntegrator:
-    return create_integrator(surrogate.spec.integrator)
+    spec = surrogate.spec
+    return create_integrator(
+        spec.integrator, matrix_free=spec.propagators == "matrix_free"
+    )

@@ -124,8 +124,7 @@ class SurrogateSpec(Spec):
                     f"integrator {self.integrator!r} does not converge on the "
                     "relaxation form; use 'etd1', or another nonlinear kind"
                 )
-            stable = ModalSpec | HurwitzSpec | DissipativeSpec
-            if not isinstance(self.linear, stable):
+            if not isinstance(self.linear, ModalSpec | HurwitzSpec | DissipativeSpec):
                 raise ValueError(
                     "nonlinear kind 'relaxation' needs an invertible, stable linear "
                     "operator: 'modal', 'hurwitz' or 'dissipative', not "
@@ -143,6 +142,12 @@ class SurrogateSpec(Spec):
                 )
         if self.positive and "none" in self.normalisation.values():
             raise ValueError("positive bounds states by their scales, so scale them")
+        needs_matrix = self.integrator in ("exprb32", "imex_ssp2")
+        if self.propagators == "matrix_free" and needs_matrix:
+            raise ValueError(
+                f"integrator {self.integrator!r} needs A as a matrix, which "
+                "'matrix_free' never forms; use 'etd1', 'etd2rk' or 'krogstad'"
+            )
         if self.autoencoder.kind != "residual" and (self.conserved or self.positive):
             raise ValueError(
                 "conserved sums and positivity are properties of the decoder of "

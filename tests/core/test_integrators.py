@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 from spnode_core.integrators.base import relaxation_step
-from spnode_core.integrators.etd import create_integrator
+from spnode_core.integrators.initialise import create_integrator
 from spnode_core.linear.matrix import FixedOperator
 from spnode_core.linear.modal import ModalOperator
 
