@@ -66,7 +66,7 @@ def _row(kind: str, level: float, seed: int, options: Options) -> Row:
     if kind == PAPER:
         surrogate, training = _paper_specs()
     if options.quick:
-        training = TrainingSpec(iterations=400)
+        training = TrainingSpec(iterations=300)
     trajectories = 200 if options.quick else 1000
     settings = described(
         surrogate, training, kind=kind, noise=level, seed=seed, quick=options.quick

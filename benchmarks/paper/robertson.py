@@ -100,7 +100,7 @@ def _default_row(seed: int, options: Options) -> Row:
 
 
 def _paper_row(kind: str, seed: int, options: Options) -> Row:
-    width, iterations = (32, 1000) if options.quick else (100, 20_000)
+    width, iterations = (32, 800) if options.quick else (100, 20_000)
     surrogate = SurrogateSpec(
         latent=3,
         linear=HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0)),
