@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.paper import cost
 from benchmarks.paper.chaos import HORIZON, LONG, STARTS, Tell, evaluate, pod_error
 from benchmarks.paper.report import COLOURS
 from benchmarks.paper.rows import (
@@ -162,7 +163,8 @@ def _rows(options: Options) -> list[Row]:
     if options.quick:
         models = [model for model in MODELS if model.quick is not None]
         return [_row(model, 0, options) for model in models]
-    return [_row(model, seed, options) for model in MODELS for seed in options.seeds]
+    rows = [_row(model, seed, options) for model in MODELS for seed in options.seeds]
+    return [*rows, *cost.rows()]
 
 
 def _row(model: Model, seed: int, options: Options) -> Row:
@@ -241,6 +243,7 @@ def _tables(records: Records) -> str:
             round(r.numbers["training_seconds"]),
         )
         for name, r in records.items()
+        if r.settings["kind"] != cost.KIND
     ]
     columns = (
         "model",
@@ -257,19 +260,22 @@ def _tables(records: Records) -> str:
         "knows of the equation",
         "training, s",
     )
-    return table(columns, rows)
+    times = select(records, kind=cost.KIND)
+    return table(columns, rows) + "".join(cost.tables(record) for record in times)
 
 
 def _bars(records: Records) -> list[Bar]:
     quick = select(records, quick=True)
     if quick:
         return _quick_bars(quick[0])
-    return [
+    bars = [
         bar
         for model in MODELS
         if model.prediction_time is not None
         for bar in _bars_of(model, select(records, kind=model.title))
     ]
+    times = select(records, kind=cost.KIND)
+    return bars + cost.bars(times[0] if times else None)
 
 
 def _quick_bars(record: Record) -> list[Bar]:
@@ -333,6 +339,7 @@ def _bars_of(model: Model, found: list[Record]) -> list[Bar]:
 def _draw(records: Records, figure: Any) -> None:
     axes = figure.subplots()
     kinds = list(dict.fromkeys(r.settings["kind"] for r in records.values()))
+    kinds = [kind for kind in kinds if kind != cost.KIND]
     for colour, kind in zip(COLOURS, kinds, strict=False):
         curve = select(records, kind=kind)[0].numbers["error_curve"]
         times = np.array(curve["times"])
