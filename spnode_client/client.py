@@ -78,7 +78,7 @@ class Client:
             dataset: A dataset or its id.
             model: Name of the model that gets the version.
             **options: Fields of the request: ``preset``, ``seed``, ``surrogate``,
-                ``training``, ``split``, ``alias``, ``tags``.
+                ``training``, ``split``, ``certified``, ``alias``, ``tags``.
 
         Returns:
             The job; ``wait()`` gives the version.

@@ -48,15 +48,38 @@ class ModelVersion:
         return f"{self.model}/{self.number}"
 
 
+# What everybody asks of a version; the first of each row that holds is told.
+_ASKED = (
+    ("spectral_abscissa",),
+    ("invariant_box", "invariant_ball"),
+    ("relaxation_contraction", "step_contraction", "contraction"),
+    ("step_refinement",),
+)
+# That rollouts do not all come together is usual: nothing to tell.
+_UNUSUAL = ("spectral_abscissa", "invariant_box", "step_refinement")
+
+
+def claims(certificate: dict[str, Any], holds: bool) -> dict[str, dict[str, Any]]:
+    """The claims of a certificate that hold, or those that do not, by name."""
+    return {
+        name: claim
+        for name, claim in certificate.items()
+        if isinstance(claim, dict) and bool(claim.get("holds", True)) == holds
+    }
+
+
 def statements(certificate: dict[str, Any]) -> list[str]:
-    """A certificate in words, a sentence for each claim, also for one that fails."""
-    return [
-        str(claim["statement"])
-        if claim.get("holds", True)
-        else f"NOT: {claim['statement']}"
-        for claim in certificate.values()
-        if isinstance(claim, dict) and claim.get("statement")
-    ]
+    """What matters most of a certificate: a sentence each, also for what fails."""
+    proved, failed = claims(certificate, True), claims(certificate, False)
+    found = []
+    for names in _ASKED:
+        holding = [name for name in names if name in proved]
+        failing = [name for name in names if name in failed and name in _UNUSUAL]
+        if holding:
+            found.append(str(proved[holding[0]]["statement"]))
+        elif failing:
+            found.append(f"NOT: {failed[failing[0]]['statement']}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from services.datasets import DatasetRecord, Datasets
 from services.errors import Invalid, NotFound
 from services.versions import NAME_PATTERN, Tags, check_alias
-from spnode_core.spec import Preset, SplitSpec, SurrogateSpec, TrainingSpec
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import (
+    Preset,
+    SplitSpec,
+    SurrogateSpec,
+    TrainingSpec,
+    certified_surrogate,
+)
 
 System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
 ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -70,6 +77,9 @@ class TrainingRequest(_Request):
     """What you fix of its training."""
     split: SplitSpec = SplitSpec()
     """Which fractions of the trajectories are held out."""
+    certified: bool = False
+    """Make it true by construction that all rollouts come together; descriptions and
+    data that exclude it are refused with the reason."""
     alias: ModelName | None = None
     """Alias to point at the version when it is there."""
     tags: Tags = {}
@@ -141,6 +151,8 @@ def check_request(
             expected="the id of a dataset; GET /v1/datasets lists them",
             code="dataset_not_found",
         ) from error
+    if request.certified:
+        _check_certified(request)
     _check_split(request.split, dataset)
     if request.surrogate is not None:
         _check_surrogate(request.surrogate, dataset)
@@ -155,6 +167,15 @@ def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
             found=f"{count} trajectories in {dataset.id}, of which {held} are held out",
             expected="at least one to train on; add trajectories, or hold out less",
         )
+
+
+def _check_certified(request: TrainingRequest) -> None:
+    """The part that needs no data; what the data excludes fails the job."""
+    try:
+        certified_surrogate(request.surrogate, request.preset)
+    except InvalidInput as error:
+        place = "/" + error.field.replace(".", "/")
+        raise Invalid(place, found=error.found, expected=error.expected) from error
 
 
 def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:

@@ -17,8 +17,7 @@ from spnode_core.artifact import save
 from spnode_core.dataset import Dataset, load_dataset, save_dataset, summarise
 from spnode_core.errors import InvalidInput
 from spnode_core.systems import generate
-from spnode_core.training.fit import Progress, Run, fit
-from spnode_core.training.presets import resolve
+from spnode_core.training.fit import Progress, Run, fit, resolve_request
 
 Report = Callable[[dict[str, Any]], None]
 """Takes ``{"type": "progress" | "metrics" | "log", …}``."""
@@ -62,6 +61,7 @@ def run_training(
         preset=request.preset,
         split=request.split,
         seed=request.seed,
+        certified=request.certified,
         on_progress=lambda progress: report(_as_message(progress)),
         should_stop=should_stop,
         checkpoint=folder / CHECKPOINT,
@@ -131,7 +131,13 @@ def _card(
 
 def _report_choices(request: TrainingRequest, dataset: Dataset, report: Report) -> None:
     train = dataset.split(request.split, request.seed)[0]
-    _, _, choices = resolve(train, request.surrogate, request.training, request.preset)
+    _, _, choices = resolve_request(
+        train,
+        request.surrogate,
+        request.training,
+        request.preset,
+        certified=request.certified,
+    )
     message = f"preset {request.preset} chose {len(choices)} settings from the data"
     data = {"choices": finite(choices)}
     report({"type": "log", "level": "info", "message": message, "data": data})

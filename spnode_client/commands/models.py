@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.connection import connection
-from spnode_client.records import statements
+from spnode_client.records import claims
 from spnode_client.terminal import Json, emit, out, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, show, card, alias, delete.")
@@ -49,12 +49,12 @@ def card(reference: Reference, as_json: Json = False) -> None:
 
 @app.command()
 def certificate(reference: Reference, as_json: Json = False) -> None:
-    """Say what is proven of a version.
+    """Say what is proved of a version, then what is not, with numbers.
 
     Example: spnode models certificate robertson
     """
     found = connection.client().models.certificate(reference)
-    emit(found, as_json, lambda: out.print("\n".join(statements(found)), markup=False))
+    emit(found, as_json, lambda: out.print(in_words(found), markup=False))
 
 
 @app.command()
@@ -99,6 +99,32 @@ def export(
     client.models.download(str(version), path)
     made = {"path": os.fspath(path), "digest": version.digest}
     emit(made, as_json, lambda: out.print(f"{path}  {version.digest}"))
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """A certificate, what holds first, each with its numbers and assumptions."""
+    lines = []
+    for title, holds in (("PROVED", True), ("NOT PROVED", False)):
+        chosen = claims(found, holds)
+        if chosen:
+            lines.append(title)
+        for name, claim in chosen.items():
+            lines.append(f"  {name}: {claim.get('statement', '')}")
+            numbers = _numbers(claim)
+            if numbers:
+                lines.append(f"      {numbers}")
+            if claim.get("assumptions"):
+                lines.append(f"      assuming: {'; '.join(claim['assumptions'])}")
+    return "\n".join(lines)
+
+
+def _numbers(claim: dict[str, Any]) -> str:
+    """The single numbers of a claim; lists and matrices are for ``--json``."""
+    return ", ".join(
+        f"{name} {value:.6g}"
+        for name, value in claim.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
 
 
 def _table(found: list[dict[str, Any]]) -> None:

@@ -39,6 +39,9 @@ def train(
     positive: Annotated[
         bool | None, typer.Option(help="States are positive by construction.")
     ] = None,
+    certified: Annotated[
+        bool, typer.Option("--certified", help="All rollouts provably come together.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     alias: Annotated[
         str | None, typer.Option(help="Alias that the new version takes.")
@@ -59,6 +62,8 @@ def train(
     Example: spnode train trajectories.npz --model mine --conserved "mass=y1+y2+y3"
     """
     options = _options(preset, seed, alias, iterations, conserved, positive)
+    if certified:
+        options["certified"] = True
     for assignment in settings or ():
         _assign(options, assignment)
     client = connection.client()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
+from spnode_client.commands.models import in_words as certificate_in_words
 from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
 from spnode_client.commands.train import (
     _describe,
@@ -18,7 +19,7 @@ from spnode_client.commands.train import (
 )
 from spnode_client.connection import Connection, connection
 from spnode_client.errors import JobFailed
-from spnode_client.records import ModelVersion, Rollout
+from spnode_client.records import ModelVersion, Rollout, statements
 from spnode_client.terminal import UsageError, report
 from tests.client.conftest import Answer
 
@@ -92,6 +93,30 @@ def test_a_version_whose_errors_overflowed_is_described(capsys):
     record = {"evaluation": {"test": {"states": {"y1": row}, "scaled_mse": None}}}
     _describe(ModelVersion("m", 1, "d" * 64, record))
     assert "not finite" in capsys.readouterr().out
+
+
+def test_a_certificate_is_read_with_what_holds_first():
+    found = {
+        "spectral_abscissa": {"holds": False, "statement": "It grows.", "value": 0.25},
+        "invariant_box": {
+            "holds": True,
+            "statement": "It stays.",
+            "assumptions": ["real numbers", "no noise"],
+            "bound": [1.0, 2.0],
+        },
+        "contraction": {"holds": False, "statement": "Not proved."},
+    }
+    assert certificate_in_words(found).splitlines() == [
+        "PROVED",
+        "  invariant_box: It stays.",
+        "      assuming: real numbers; no noise",
+        "NOT PROVED",
+        "  spectral_abscissa: It grows.",
+        "      value 0.25",
+        "  contraction: Not proved.",
+    ]
+    # What everybody asks for, and no more: that rollouts part is usual.
+    assert statements(found) == ["NOT: It grows.", "It stays."]
 
 
 def test_a_written_rollout_reads_back_exactly(tmp_path):

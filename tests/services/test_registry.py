@@ -160,6 +160,27 @@ def test_a_certificate_that_does_not_hold_is_a_warning(registry) -> None:
         registry.set_alias("robertson", "champion", 2, moved_by="me", if_match="*")
 
 
+def test_what_fails_usually_is_no_warning(registry) -> None:
+    fails = {"holds": False, "statement": "It is not proved."}
+    usual = dict.fromkeys(
+        ("contraction", "fixed_point", "lipschitz", "log_norm"), fails
+    )
+    publish(registry, certificate={"invariant_box": BOX, **usual})
+    assert registry.alias("robertson", "champion").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("is_bounded", "warnings"), [(True, ()), (False, ("No box.",))]
+)
+def test_a_ball_does_instead_of_a_box(registry, is_bounded, warnings) -> None:
+    certificate = {
+        "invariant_box": {"holds": False, "statement": "No box."},
+        "invariant_ball": {"holds": is_bounded, "statement": "A ball."},
+    }
+    publish(registry, certificate=certificate)
+    assert registry.alias("robertson", "champion").warnings == warnings
+
+
 def test_a_version_is_not_deleted_while_an_alias_points_at_it(registry) -> None:
     publish(registry)
     publish(registry, content=b"other")

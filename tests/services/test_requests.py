@@ -111,3 +111,41 @@ def test_a_request_that_does_not_fit_its_dataset_names_the_field(
     with pytest.raises(Invalid) as refused:
         check_request(request, datasets)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"preset": "smooth"}, "/preset"),
+        ({"surrogate": {"nonlinear": {"kind": "mlp"}}}, "/surrogate/nonlinear/kind"),
+        (
+            {"surrogate": {"integrator": "etd2rk", "nonlinear": {"kind": "mlp"}}},
+            "/surrogate/integrator",
+        ),
+        (
+            {
+                "surrogate": {
+                    "linear": {"kind": "modal", "shift": 0.1},
+                    "nonlinear": {"kind": "contracting"},
+                }
+            },
+            "/surrogate/linear/shift",
+        ),
+    ],
+)
+def test_what_cannot_be_certified_is_refused_before_a_job(
+    datasets, dataset, change, field
+) -> None:
+    body = {"kind": "training", "dataset": dataset, "model": "m", **change}
+    check_request(TrainingRequest.model_validate(body), datasets)
+    certified = TrainingRequest.model_validate({**body, "certified": True})
+    with pytest.raises(Invalid) as refused:
+        check_request(certified, datasets)
+    assert refused.value.field == field
+
+
+def test_certified_is_kept_with_the_job(datasets, dataset) -> None:
+    body = {"kind": "training", "dataset": dataset, "model": "m", "certified": True}
+    request = TrainingRequest.model_validate(body)
+    check_request(request, datasets)
+    assert stored(request)["certified"] is True

@@ -7,6 +7,7 @@ import numpy as np
 
 from services.workers import Workers
 from spnode_core.artifact import load
+from spnode_core.dataset import check_arrays, save_dataset
 
 LONG = 10_000_000
 
@@ -66,6 +67,26 @@ def test_a_wrong_request_fails_at_once_with_its_field(running) -> None:
     assert ended.error["code"] == "invalid_input"
     assert "nobody" in ended.error["detail"]
     assert ended.error["field"]
+
+
+def test_data_that_cannot_be_certified_fails_the_job_with_the_reason(running) -> None:
+    times = np.linspace(0, 20, 81)
+    phases = np.arange(6)[:, None]
+    states = np.stack([np.cos(times + phases), np.sin(times + phases)], axis=-1)
+    path = running.settings.data_folder / "turning.npz"
+    save_dataset(check_arrays({"states": states, "times": times}), path)
+    request = {
+        "kind": "training",
+        "dataset": running.datasets.add(path, owner="me").id,
+        "model": "turning",
+        "certified": True,
+    }
+    job, _ = running.jobs.submit("training", request, owner="me")
+    ended = running.end(job.id)
+    assert (ended.state, ended.attempt) == ("failed", 1)
+    assert ended.error["code"] == "invalid_input"
+    assert "the data recurs" in ended.error["detail"]
+    assert "turning" not in {model.name for model in running.registry.models().items}
 
 
 def test_a_running_job_is_cancelled_within_two_seconds(running) -> None:

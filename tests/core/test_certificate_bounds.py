@@ -1,0 +1,342 @@
+"""Each bound of a certificate really bounds: on known matrices, and on random models."""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from models import RATES, random_states, small_surrogate
+
+from spnode_core.certificates import certify
+from spnode_core.certificates.along import Along, error_bound
+from spnode_core.certificates.facts import facts_of
+from spnode_core.certificates.norms import bases, condition, log_norm, spectral_norm
+from spnode_core.rollout import restarted, rollout
+from spnode_core.spec import (
+    BilinearSpec,
+    ContractingSpec,
+    FixedSpec,
+    HurwitzSpec,
+    LipschitzSpec,
+    MLPSpec,
+    ModalSpec,
+    QuadraticSpec,
+    RatesSpec,
+    RelaxationSpec,
+    UniformStepsSpec,
+)
+
+MILD = RatesSpec(minimum=0.5, maximum=5.0)
+GROWING = ((-1.0, 10.0), (0.0, -2.0))
+JORDAN = ((-1.0, 1.0), (0.0, -1.0))
+MODELS = {
+    "relaxation": {},
+    "pairs": {"linear": ModalSpec(rates=RATES, oscillating=2)},
+    "relaxation hurwitz": {"linear": HurwitzSpec(rates=MILD)},
+    "mlp": {"linear": HurwitzSpec(rates=MILD), "nonlinear": MLPSpec(initial_scale=1)},
+    "lipschitz": {"linear": ModalSpec(rates=MILD), "nonlinear": LipschitzSpec()},
+    "contracting": {
+        "linear": HurwitzSpec(rates=MILD),
+        "nonlinear": ContractingSpec(),
+    },
+    "bilinear": {
+        "linear": ModalSpec(rates=MILD),
+        "nonlinear": BilinearSpec(initial_scale=1),
+    },
+    "quadratic": {
+        "linear": HurwitzSpec(rates=MILD),
+        "nonlinear": QuadraticSpec(width=8, initial_scale=0.3),
+    },
+    "turning": {
+        "linear": HurwitzSpec(rates=MILD),
+        "nonlinear": QuadraticSpec(energy_preserving=True, initial_scale=0.3),
+    },
+}
+
+
+def shaken(surrogate, seed=0, size=0.3):
+    """The surrogate with every trained number of its dynamics moved at random."""
+    leaves, tree = jax.tree.flatten(surrogate.dynamics)
+    rng = np.random.default_rng(seed)
+    moved = [
+        leaf + size * rng.normal(size=leaf.shape)
+        if eqx.is_inexact_array(leaf)
+        else leaf
+        for leaf in leaves
+    ]
+    return eqx.tree_at(lambda s: s.dynamics, surrogate, jax.tree.unflatten(tree, moved))
+
+
+def fixed(matrix, **fields):
+    spec = FixedSpec(matrix=matrix)
+    model = {"latent": len(matrix), "linear": spec, "nonlinear": MLPSpec(), **fields}
+    return small_surrogate(**model)
+
+
+def peak(matrix):
+    """The largest ``||e^{tA}||_2`` over times."""
+    times = np.concatenate([[0.0], np.geomspace(1e-3, 20, 400)])
+    return max(np.linalg.norm(scipy.linalg.expm(t * matrix), 2) for t in times)
+
+
+def test_the_second_matrix_of_transient_growth_has_its_known_numbers():
+    found = fixed(GROWING).certificate()
+    assert found["spectral_abscissa"]["value"] == pytest.approx(-1)
+    # lmax of [[-1, 5], [5, -2]].
+    assert found["log_norm"]["value"] == pytest.approx(-1.5 + np.sqrt(25.25))
+    assert not found["log_norm"]["holds"]
+    assert found["transient_bound"]["value"] >= peak(np.array(GROWING)) > 2.5
+    assert found["lyapunov"]["decay"] > 0
+    # Unit eigenvectors (1, 0) and (10, -1) / sqrt(101), cosine 10 / sqrt(101).
+    cosine = 10 / np.sqrt(101)
+    expected = np.sqrt((1 + cosine) / (1 - cosine))
+    assert found["fixed_point"]["eigenvector_condition"] == pytest.approx(expected)
+
+
+def test_a_matrix_without_growth_has_no_transient():
+    found = fixed(((-1.0, 0.0), (0.0, -2.0))).certificate()
+    assert found["log_norm"]["value"] == pytest.approx(-1)
+    assert found["transient_bound"]["value"] == 1.0
+
+
+def test_the_matrix_of_a_jordan_block_is_said_to_be_defective():
+    slow = fixed(JORDAN, nonlinear=LipschitzSpec(bound=1e-3))
+    found = slow.certificate()["fixed_point"]
+    assert found["eigenvector_condition"] is None
+    assert "defective" in found["statement"]
+    assert found["holds"], "the scaled basis makes room that eigenvectors do not"
+    assert found["lipschitz"] * found["condition"] < found["delta"] <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_basis_bounds_the_flow(seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(4, 4)) - 3 * np.eye(4)
+    for _, basis in bases(matrix):
+        growth = log_norm(np.linalg.solve(basis, matrix @ basis))
+        for t in (0.1, 1.0, 3.0):
+            flow = np.linalg.norm(scipy.linalg.expm(t * matrix), 2)
+            assert flow <= condition(basis) * np.exp(growth * t) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_transients_and_norms_of_random_stable_matrices_are_bounded(seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(4, 4)) * 3
+    matrix -= (np.linalg.eigvals(matrix).real.max() + 0.2) * np.eye(4)
+    facts = facts_of(fixed(tuple(map(tuple, matrix.tolist()))))
+    found = fixed(tuple(map(tuple, matrix.tolist()))).certificate()
+    assert found["transient_bound"]["value"] >= peak(matrix) * (1 - 1e-12)
+    turn, back = facts.transform, np.linalg.inv(facts.transform)
+    for t in (0.01, 0.3, 2.0):
+        flow = turn @ scipy.linalg.expm(t * matrix) @ back
+        assert np.linalg.norm(flow, 2) <= np.exp(-facts.decay * t) * (1 + 1e-9)
+
+
+def test_hurwitz_decay_is_that_of_its_own_factors():
+    surrogate = shaken(small_surrogate(linear=HurwitzSpec(rates=MILD)))
+    q, _, p = map(np.asarray, surrogate.dynamics.linear.factors())
+    lower = np.linalg.cholesky(p)
+    expected = np.linalg.eigvalsh(lower.T @ q @ lower).min()
+    found = surrogate.certificate()["lyapunov"]
+    assert found["c0"] == pytest.approx(expected, rel=1e-9)
+    np.testing.assert_allclose(found["matrix"], p, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_slopes_of_random_models_stay_below_their_bounds(name, seed):
+    surrogate = shaken(small_surrogate(controls=1, **MODELS[name]), seed)
+    facts = facts_of(surrogate)
+    slopes, turn = facts.slopes, facts.transform
+    dynamics = surrogate.dynamics.prepared()
+    matrix = np.asarray(dynamics.linear.matrix())
+    rng = np.random.default_rng(seed)
+    jacobian = jax.jit(jax.jacfwd(lambda z, u: dynamics.forcing(z, u, jnp.zeros(0))))
+    for _ in range(20):
+        z = rng.normal(size=5) * 10 ** rng.uniform(-1, 2)
+        if slopes.radius is not None:
+            z *= slopes.radius * rng.uniform() ** 0.2 / np.linalg.norm(z)
+        value = np.asarray(jacobian(jnp.asarray(z), jnp.asarray(rng.uniform(-1, 1, 1))))
+        if slopes.entries is not None:
+            assert (np.abs(value) <= slopes.entries).all()
+        if dynamics.nonlinear.is_relaxation:
+            assert np.linalg.norm(value, 2) <= slopes.target
+            value = -matrix @ value
+        assert np.linalg.norm(value, 2) <= slopes.euclid
+        turned = turn @ value @ np.linalg.inv(turn)
+        assert np.linalg.norm(turned, 2) <= slopes.lyapunov
+
+
+@pytest.mark.parametrize("name", ["pairs", "relaxation hurwitz", "mlp", "contracting"])
+def test_no_rollout_leaves_its_ball(name):
+    surrogate = shaken(small_surrogate(**MODELS[name]), 3)
+    found = certify(surrogate)["invariant_ball"]
+    assert found["holds"]
+    turn = facts_of(surrogate).transform
+    states = surrogate.grid.times.size
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(16, 1, 5))
+    inside = np.linalg.norm(z @ turn.T, axis=-1, keepdims=True)
+    z = z / inside * found["radius"]
+    later = after(surrogate, z[:, 0], states - 1)
+    reached = np.linalg.norm(later @ turn.T, axis=-1)
+    assert reached.max() <= found["radius"] * (1 + 1e-9)
+
+
+def after(surrogate, z, steps):
+    """Latent states on the grid from given ones, ``(batch, step, latent)``."""
+    times = surrogate.grid.extended(float(surrogate.grid.times[-1]))
+    plan = surrogate.grid.plan(times[: steps + 1])
+    samples = jnp.zeros((len(z), plan.steps + 1, z.shape[1])).at[:, 0].set(z)
+    present = jnp.zeros(samples.shape[:2], bool).at[:, 0].set(True)
+    rows = len(z)
+    return np.asarray(
+        restarted(
+            surrogate,
+            samples,
+            present,
+            plan,
+            jnp.zeros((rows, 0)),
+            jnp.zeros((rows, 1, 0)),
+        )
+    )
+
+
+def test_each_step_contracts_by_the_discrete_theorem():
+    surrogate = shaken(small_surrogate(**MODELS["contracting"]), 1)
+    found = certify(surrogate)
+    facts = facts_of(surrogate)
+    assert found["step_contraction"]["holds"]
+    assert found["contraction"]["holds"]
+    ratio = facts.slopes.lyapunov / facts.decay
+    z = np.random.default_rng(2).normal(size=(12, 5)) * 3
+    path = np.concatenate([z[:, None], after(surrogate, z, 13)], axis=1)
+    apart = np.linalg.norm((path[::2] - path[1::2]) @ facts.transform.T, axis=-1)
+    steps = np.diff(surrogate.grid.times)
+    factor = 1 - (1 - ratio) * -np.expm1(-facts.decay * steps)
+    assert (apart[:, 1:] <= apart[:, :-1] * factor * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_bounded_target_contracts_in_every_step(seed):
+    spec = RelaxationSpec(contraction=0.95, initial_scale=3.0)
+    surrogate = shaken(small_surrogate(nonlinear=spec), seed)
+    found = certify(surrogate)["relaxation_contraction"]
+    assert found["holds"]
+    assert found["target_lipschitz"] == pytest.approx(0.95)
+    decay = float(surrogate.dynamics.linear.rates().min())
+    z = np.random.default_rng(seed).normal(size=(12, 5)) * 3
+    path = np.concatenate([z[:, None], after(surrogate, z, 13)], axis=1)
+    apart = np.abs(path[::2] - path[1::2]).max(axis=-1)
+    factor = 1 - 0.05 * -np.expm1(-decay * np.diff(surrogate.grid.times))
+    assert (apart[:, 1:] <= apart[:, :-1] * factor * (1 + 1e-9)).all()
+
+
+def test_weights_of_the_components_can_prove_what_equal_ones_cannot():
+    surrogate = small_surrogate(nonlinear=RelaxationSpec(contraction=0.5))
+    # Components in other units: the model is the same, its rows sum to more than 1.
+    first = surrogate.dynamics.nonlinear.prepared(surrogate.dynamics.linear)
+    units = jnp.array([100.0, 1.0, 1.0, 1.0, 1.0])
+    network = first.network
+    scaled = eqx.tree_at(
+        lambda n: (n.weights, n.biases),
+        network,
+        (
+            (
+                network.weights[0] / units[None],
+                network.weights[1],
+                network.weights[2] * units[:, None],
+            ),
+            (*network.biases[:2], network.biases[2] * units),
+        ),
+    )
+    nonlinear = type(first)(scaled)
+    moved = eqx.tree_at(lambda s: s.dynamics.nonlinear, surrogate, nonlinear)
+    found = certify(moved)["relaxation_contraction"]
+    assert found["holds"]
+    assert found["target_lipschitz"] == pytest.approx(0.5, rel=1e-4)
+    assert max(found["weights"]) == 1.0
+
+
+def test_steps_of_one_length_contract_in_the_weighted_norm():
+    surrogate = shaken(small_surrogate(steps=UniformStepsSpec(step=0.7)), 4)
+    surrogate = eqx.tree_at(
+        lambda s: s.dynamics.nonlinear.network.weights[-1],
+        surrogate,
+        replace_fn=lambda w: 0.02 * w,
+    )
+    found = certify(surrogate)["relaxation_contraction_fixed_step"]
+    assert found["holds"]
+    rates = np.asarray(surrogate.dynamics.linear.rates())
+    weight = np.sqrt(1 / -np.expm1(-0.7 * rates))
+    z = np.random.default_rng(0).normal(size=(12, 5))
+    path = np.concatenate([z[:, None], after(surrogate, z, 1)], axis=1)
+    apart = np.linalg.norm((path[::2] - path[1::2]) * weight, axis=-1)
+    factor = 1 - found["gap_shortest_step"]
+    assert (apart[:, 1:] <= apart[:, :-1] * factor * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["relaxation", "pairs", "mlp", "contracting", "bilinear", "quadratic"]
+)
+def test_theorem_4_bounds_the_error_along_trajectories(name):
+    surrogate = small_surrogate(**MODELS[name])
+    x0 = jnp.asarray(random_states(6))
+    plan = surrogate.grid.plan(surrogate.grid.times)
+    states = np.array(rollout(surrogate, x0, plan))
+    states[:, 1:] *= 1 + 0.05 * np.random.default_rng(0).normal(
+        size=states[:, 1:].shape
+    )
+    complete = np.ones(states.shape[:2], bool)
+    complete[2, 4:6] = False
+    part = Along(states, complete, np.zeros((6, 0)), np.zeros((6, 1, 0)), plan)
+    found = error_bound(surrogate, {"test": part})
+    assert found["holds"]
+    numbers = found["parts"]["test"]
+    assert numbers["error"] > 0
+    assert np.log10(numbers["error"]) <= numbers["sharp_log10"] + 1e-9
+    assert numbers["sharp_log10"] <= numbers["original_log10"] + 0.5
+
+
+def test_theorem_4_is_exact_for_a_linear_model():
+    spec = LipschitzSpec(bound=1e-12)
+    surrogate = small_surrogate(linear=ModalSpec(rates=MILD), nonlinear=spec)
+    plan = surrogate.grid.plan(surrogate.grid.times)
+    states = np.asarray(rollout(surrogate, jnp.asarray(random_states(1)), plan))
+    states = states * (1 + 0.1 * np.arange(states.shape[1])[None, :, None])
+    part = Along(
+        states,
+        np.ones(states.shape[:2], bool),
+        np.zeros((1, 0)),
+        np.zeros((1, 1, 0)),
+        plan,
+    )
+    numbers = error_bound(surrogate, {"test": part})["parts"]["test"]
+    assert 10 ** numbers["sharp_log10"] <= 20 * numbers["error"]
+
+
+def test_a_bound_that_says_nothing_is_called_vacuous():
+    found = small_surrogate().certificate()["invariant_ball"]
+    assert found["holds"]
+    assert "10^8.37, which is vacuous" in found["statement"]
+
+
+def test_numbers_of_every_certificate_are_finite_json():
+    for fields in MODELS.values():
+        found = shaken(
+            small_surrogate(parameters=1, controls=1, **fields)
+        ).certificate()
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        for name, each in found.items():
+            assert each["statement"].endswith("."), name
+            assert isinstance(each["holds"], bool), name
+
+
+def test_spectral_norms_are_rounded_upwards():
+    matrix = np.array([[3.0, 0.0], [4.0, 5.0]])
+    assert spectral_norm(matrix) == pytest.approx(np.sqrt(45), rel=1e-13)
+    assert spectral_norm(matrix) >= np.sqrt(45)
