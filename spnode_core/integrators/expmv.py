@@ -14,6 +14,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int
+from numpy.typing import DTypeLike
 
 from spnode_core.linear.action import Interval
 
@@ -71,7 +72,7 @@ def checkpointed_loop(
 
 
 def degree_and_stages(
-    norm: Float[Array, ""], dtype: jnp.dtype
+    norm: Float[Array, ""], dtype: DTypeLike
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """The cheapest degree m and number of stages s for a 1-norm.
 

@@ -9,13 +9,13 @@ import scipy.linalg
 from spnode_core.integrators.base import relaxation_step
 from spnode_core.integrators.initialise import create_integrator
 from spnode_core.linear.matrix import FixedOperator
-from spnode_core.linear.modal import ModalOperator
+from spnode_core.linear.modal import ModalOperator, ModalPropagator
 
-NAMES = ("etd1", "etd2rk", "krogstad")
+NAMES = ("etd1", "etd2rk", "krogstad", "exprb32")
 
 
-def integrate(name, linear, forcing, z, step, count):
-    integrator = create_integrator(name)
+def integrate(name, linear, forcing, z, step, count, *, matrix_free=False):
+    integrator = create_integrator(name, matrix_free=matrix_free)
     propagators = integrator.propagators(linear, jnp.asarray(step), None)
 
     def body(z, _):
@@ -40,9 +40,8 @@ def test_exact_on_linear_problems_with_constant_forcing(name, step):
     np.testing.assert_allclose(found, exact, rtol=1e-7, atol=1e-9)
 
 
-def heat_problem():
+def heat_problem(points=199):
     """u_t = u_xx + 1/(1+u^2) + source with u = x (1 - x) e^t, and time as a state."""
-    points = 199
     x = np.arange(1, points + 1) / (points + 1)
     second = (
         np.diag(np.full(points, -2.0))
@@ -70,6 +69,8 @@ def heat_problem():
         ("etd1", 1, (1.60e-2, 7.68e-3, 3.75e-3)),
         ("etd2rk", 2, (4.14e-4, 1.06e-4, 2.68e-5)),
         ("krogstad", 4, (4.84e-7, 3.11e-8, 1.94e-9)),
+        # Order 2 on paper: implicit-explicit methods lose it where A is stiff.
+        ("imex_ssp2", 1.2, (5.59e-2, 2.46e-2, 1.04e-2)),
     ],
 )
 def test_observed_orders_on_a_stiff_heat_equation(name, order, errors):
@@ -81,6 +82,91 @@ def test_observed_orders_on_a_stiff_heat_equation(name, order, errors):
     slopes = np.log2(np.array(found[:-1]) / np.array(found[1:]))
     np.testing.assert_allclose(slopes, order, atol=0.15)
     np.testing.assert_allclose(found, errors, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["etd1", "etd2rk", "krogstad"])
+def test_matrix_free_steps_equal_precomputed_ones(name):
+    operator, forcing, start, exact = heat_problem(points=19)
+    found = integrate(name, operator, forcing, start, 1 / 8, 8, matrix_free=True)
+    expected = integrate(name, operator, forcing, start, 1 / 8, 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+    assert np.abs(found[:-1] - exact).max() < 0.05
+
+
+def test_etd1_is_the_augmented_exponential_with_one_column():
+    rng = np.random.default_rng(0)
+    matrix, z, f = rng.normal(size=(4, 4)) - 3 * np.eye(4), *rng.normal(size=(2, 4))
+    operator = FixedOperator(tuple(map(tuple, matrix.tolist())))
+    step = 0.8
+    augmented = np.zeros((5, 5))
+    augmented[:4, :4], augmented[:4, 4] = step * matrix, step * f
+    exact = (scipy.linalg.expm(augmented) @ np.append(z, 1.0))[:4]
+    for matrix_free in (True, False):
+        found = integrate(
+            "etd1", operator, lambda _: jnp.asarray(f), jnp.asarray(z), step, 1,
+            matrix_free=matrix_free,
+        )  # fmt: skip
+        np.testing.assert_allclose(found, exact, rtol=1e-13)
+
+
+def test_modes_stay_elementwise_where_matrix_free_is_asked_for():
+    operator = ModalOperator(np.array([1.0, 1e9]))
+    integrator = create_integrator("etd1", matrix_free=True)
+    (propagator,) = integrator.propagators(operator, jnp.asarray(1.0), None)
+    assert isinstance(propagator, ModalPropagator)
+
+
+def coupled_problem():
+    """Four states with rates to 1e5, whose nonlinear part feeds the stiff ones."""
+    rows = ((-1, 3, 0, 0), (-3, -1, 5, 0), (0, 0, -1e3, 200), (0, 0, -50, -1e5))
+    operator = FixedOperator(tuple(tuple(map(float, row)) for row in rows))
+
+    def forcing(z):
+        return jnp.stack([
+            z[1] * z[2] + jnp.sin(z[0]),
+            z[0] ** 2 - z[3],
+            100 * z[0] * z[1] + jnp.cos(z[1]),
+            1e3 * z[0] ** 2 + 10 * z[2],
+        ])  # fmt: skip
+
+    exact = np.array([0.1155960108, 0.3556868699, 0.005044033701, 1.315821855e-4])
+    return operator, forcing, jnp.array([1.0, 0.5, 0.05, 0.01]), exact
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"), [("exprb32", 2.85, 3.15), ("etd1", 0.9, 1.1)]
+)
+def test_observed_orders_where_f_is_stiff_too(name, lowest, highest):
+    operator, forcing, start, exact = coupled_problem()
+    errors = [
+        np.abs(integrate(name, operator, forcing, start, 2 / n, n) - exact).max()
+        for n in (20, 40, 80, 160)
+    ]
+    slopes = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert (slopes > lowest).all(), slopes
+    assert (slopes < highest).all(), slopes
+
+
+@pytest.mark.parametrize("name", ["imex_ssp2", "exprb32"])
+def test_nothing_moves_in_an_empty_step(name):
+    operator, forcing, start, _ = coupled_problem()
+    end = integrate(name, operator, forcing, start, 0.0, 1)
+    np.testing.assert_array_equal(end, start)
+
+
+def test_imex_has_order_2_where_nothing_is_stiff_and_errs_on_linear_problems():
+    operator = FixedOperator(((-1.0, 2.0), (0.0, -3.0)))
+    start = jnp.array([1.0, -0.5])
+    errors = []
+    for count in (8, 16, 32):
+        found = integrate(
+            "imex_ssp2", operator, lambda z: 0 * z, start, 1 / count, count
+        )
+        exact = scipy.linalg.expm(np.asarray(operator.matrix())) @ np.asarray(start)
+        errors.append(np.abs(found - exact).max())
+    slopes = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    np.testing.assert_allclose(slopes, 2, atol=0.2)
+    assert errors[0] > 1e-4
 
 
 def test_relaxation_steps_stay_in_the_box_under_random_steps():
