@@ -27,7 +27,7 @@ from spnode_core.linear.modal import ModalOperator
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
 
-LARGEST = 512
+LARGEST = 256
 """Up to so many latent variables eigenvalues and norms of A are computed densely."""
 
 
