@@ -78,7 +78,7 @@ def create_nonlinear(
         key=key,
     )
     if isinstance(spec, LipschitzSpec):
-        return LipschitzOperator(network, spec.bound)
+        return LipschitzOperator(network, spec.bound, spec.layer_norm)
     if isinstance(spec, ContractingSpec):
         return ContractingOperator(network, spec.margin)
     if isinstance(spec, RelaxationSpec):

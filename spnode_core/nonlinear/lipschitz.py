@@ -1,27 +1,34 @@
 """The network whose Lipschitz constant is bounded by construction (paper, 7-8)."""
 
+from typing import Literal
+
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from spnode_core.linear.base import AbstractLinearOperator
 from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
+from spnode_core.nonlinear.spectral import gram_bound, row_column_bound
+
+LayerNorm = Literal["row_column", "gram"]
+_BOUNDS = {"row_column": row_column_bound, "gram": gram_bound}
 
 
 class LipschitzOperator(AbstractNonlinearOperator):
     r"""A tanh network of ``m`` layers with Lipschitz constant at most ``L``.
 
-    .. math:: \hat W_k = \frac{L^{1/m}\, W_k}
-       {\sqrt{\lVert W_k \rVert_1 \lVert W_k \rVert_\infty}}
+    .. math:: \hat W_k = L^{1/m}\, W_k / N(W_k), \quad
+       N(W) = \sqrt{\lVert W \rVert_1 \lVert W \rVert_\infty}
 
-    (maximal column sum, maximal row sum); ``||W||_2^2 <= ||W||_1 ||W||_inf`` and tanh
-    is 1-Lipschitz, so the product of the layers' norms is at most ``L`` in the
-    Euclidean norm.
+    (maximal column sum, maximal row sum) or, with ``layer_norm = "gram"``, the Gram
+    bound, which is within a few per cent of the spectral norm. Both are at least
+    :math:`\lVert W \rVert_2`, and tanh is 1-Lipschitz, so the product of the layers'
+    norms is at most ``L`` in the Euclidean norm.
 
     Args:
         network: The network whose weights are normalised before use.
         constant: The bound L, 1/time.
+        layer_norm: Which bound N on the norm of a layer.
 
     Source:
         Paper, Definition 1, Theorem 2, (7)-(8).
@@ -29,27 +36,22 @@ class LipschitzOperator(AbstractNonlinearOperator):
 
     network: Network
     constant: float = eqx.field(static=True)
+    layer_norm: LayerNorm = eqx.field(static=True, default="row_column")
     is_prepared: bool = eqx.field(static=True, default=False)
 
     def prepared(self, linear: AbstractLinearOperator) -> "LipschitzOperator":
         """The operator with its weights normalised, once per rollout."""
         return self._normalised()
 
-    def _normalised(self) -> "LipschitzOperator":
-        if self.is_prepared:
-            return self
-        weights = self.network.weights
-        factor = self.constant ** (1 / len(weights))
-        normalised = tuple(factor * weight / _norm(weight) for weight in weights)
-        network = eqx.tree_at(lambda n: n.weights, self.network, normalised)
-        return type(self)(network, self.constant, is_prepared=True)
-
     def __call__(self, inputs: Float[Array, " input"]) -> Float[Array, " latent"]:
         """``f``, 1/time."""
         return self._normalised().network(inputs)
 
-
-def _norm(weight: Float[Array, "outputs inputs"]) -> Float[Array, ""]:
-    modulus = jnp.abs(weight)
-    product = modulus.sum(axis=0).max() * modulus.sum(axis=1).max()
-    return jnp.sqrt(jnp.maximum(product, jnp.finfo(weight.dtype).tiny))
+    def _normalised(self) -> "LipschitzOperator":
+        if self.is_prepared:
+            return self
+        weights = self.network.weights
+        factor, bound = self.constant ** (1 / len(weights)), _BOUNDS[self.layer_norm]
+        normalised = tuple(factor * weight / bound(weight) for weight in weights)
+        network = eqx.tree_at(lambda n: n.weights, self.network, normalised)
+        return type(self)(network, self.constant, self.layer_norm, is_prepared=True)
