@@ -120,6 +120,8 @@ def _paper(
     defaults = {
         "optimiser": "adam",
         "learning_rate": 0.01,
+        "schedule": "exponential",
+        "batch": 100,
         "refine": 1,
         "polish": "none",
         "loss": "uniform",

@@ -77,6 +77,7 @@ def test_paper_preset_is_hurwitz_lipschitz_and_adam(robertson):
     assert spec.integrator == "etd1"
     assert (training.optimiser, training.learning_rate) == ("adam", 0.01)
     assert (training.refine, training.polish) == (1, "none")
+    assert (training.schedule, training.batch) == ("exponential", 100)
     kept, _, _ = resolve(robertson, SurrogateSpec(nonlinear=MLPSpec()), preset="paper")
     assert kept.nonlinear == MLPSpec()
 
