@@ -3,15 +3,15 @@
 from typing import Literal
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from spnode_core.linear.base import AbstractLinearOperator
 from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
-from spnode_core.nonlinear.spectral import gram_bound, row_column_bound
+from spnode_core.nonlinear.gram import gram_norm
 
 LayerNorm = Literal["row_column", "gram"]
-_BOUNDS = {"row_column": row_column_bound, "gram": gram_bound}
 
 
 class LipschitzOperator(AbstractNonlinearOperator):
@@ -20,10 +20,10 @@ class LipschitzOperator(AbstractNonlinearOperator):
     .. math:: \hat W_k = L^{1/m}\, W_k / N(W_k), \quad
        N(W) = \sqrt{\lVert W \rVert_1 \lVert W \rVert_\infty}
 
-    (maximal column sum, maximal row sum) or, with ``layer_norm = "gram"``, the Gram
-    bound, which is within a few per cent of the spectral norm. Both are at least
-    :math:`\lVert W \rVert_2`, and tanh is 1-Lipschitz, so the product of the layers'
-    norms is at most ``L`` in the Euclidean norm.
+    (maximal column sum, maximal row sum) or, with ``layer_norm = "gram"``, the bound by
+    Gram iteration, which is within a few per cent of the spectral norm. Both are at
+    least :math:`\lVert W \rVert_2`, and tanh is 1-Lipschitz, so the product of the
+    layers' norms is at most ``L`` in the Euclidean norm.
 
     Args:
         network: The network whose weights are normalised before use.
@@ -51,7 +51,23 @@ class LipschitzOperator(AbstractNonlinearOperator):
         if self.is_prepared:
             return self
         weights = self.network.weights
-        factor, bound = self.constant ** (1 / len(weights)), _BOUNDS[self.layer_norm]
-        normalised = tuple(factor * weight / bound(weight) for weight in weights)
+        factor = self.constant ** (1 / len(weights))
+        bound = gram_norm if self.layer_norm == "gram" else row_column_norm
+        normalised = tuple(
+            factor * weight / jnp.maximum(bound(weight), _least(weight))
+            for weight in weights
+        )
         network = eqx.tree_at(lambda n: n.weights, self.network, normalised)
         return type(self)(network, self.constant, self.layer_norm, is_prepared=True)
+
+
+def row_column_norm(weight: Float[Array, "outputs inputs"]) -> Float[Array, ""]:
+    """``sqrt(||W||_1 ||W||_inf)``, at least the spectral norm."""
+    modulus = jnp.abs(weight)
+    product = modulus.sum(axis=0).max() * modulus.sum(axis=1).max()
+    return jnp.sqrt(jnp.maximum(product, float(jnp.finfo(weight.dtype).tiny)))
+
+
+def _least(weight: Float[Array, "outputs inputs"]) -> float:
+    """A number whose square is still one: a layer of zeros has a finite gradient."""
+    return float(jnp.finfo(weight.dtype).tiny) ** 0.5
