@@ -23,11 +23,14 @@ from benchmarks.paper.trained import described, train
 from spnode_core import SurrogateSpec, TrainingSpec, generate
 from spnode_core.spec import (
     LipschitzSpec,
-    MLPSpec,
+    ModalSpec,
+    OperatorInferenceSpec,
     PODSpec,
     Preset,
     PretrainingSpec,
     QuadraticSpec,
+    RatesSpec,
+    RelaxationSpec,
     UniformStepsSpec,
 )
 
@@ -74,17 +77,22 @@ def _curved(latent: int) -> SurrogateSpec:
     )
 
 
-_CURVED_TRAINING = TrainingSpec(
-    pretraining=PretrainingSpec(iterations=10_000),
-    iterations=1500,
-    batch=200,
-    horizon=(8,),
-    manifold=0.3,
-    learning_rate=0.003,
-    loss="uniform",
-    refine=1,
-    polish="none",
-)
+def _curved_training(iterations: int) -> TrainingSpec:
+    """Operators by least squares, networks on samples, then windows of 8 samples."""
+    return TrainingSpec(
+        initial=OperatorInferenceSpec(),
+        pretraining=PretrainingSpec(iterations=5000),
+        iterations=iterations,
+        batch=200,
+        horizon=(8,),
+        manifold=0.3,
+        learning_rate=0.003,
+        loss="uniform",
+        refine=1,
+        clip=1.0,
+        polish="none",
+    )
+
 
 MODELS = (
     Model(
@@ -102,13 +110,14 @@ MODELS = (
         SurrogateSpec(
             latent=20,
             autoencoder=PODSpec(),
-            nonlinear=MLPSpec(width=200),
+            linear=ModalSpec(rates=RatesSpec(minimum=0.5, maximum=5.0)),
+            nonlinear=RelaxationSpec(width=200),
             steps=UniformStepsSpec(step=1.0),
         ),
         TrainingSpec(
-            iterations=6000,
-            batch=200,
-            horizon=(1, 8),
+            iterations=12_000,
+            batch=256,
+            horizon=(1, 1, 8),
             loss="uniform",
             refine=1,
             polish="none",
@@ -131,7 +140,7 @@ MODELS = (
     Model(
         "latent 7",
         _curved(7),
-        _CURVED_TRAINING,
+        _curved_training(2000),
         "auto",
         f"{_FORM}, and a network",
         prediction_time=0.9,
@@ -140,7 +149,7 @@ MODELS = (
     Model(
         "latent 8",
         _curved(8),
-        _CURVED_TRAINING,
+        _curved_training(4000),
         "auto",
         f"{_FORM}, and a network",
         prediction_time=2.0,

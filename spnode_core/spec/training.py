@@ -49,9 +49,12 @@ class PretrainingSpec(Spec):
     iterations: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     batch: PositiveInt = 512
     """Samples per iteration."""
+    optimiser: Literal["adam", "muon"] = "muon"
     learning_rate: PositiveFloat = 0.01
-    derivative: NonNegativeFloat = 1.0
-    encoder: NonNegativeFloat = 0.1
+    derivative: NonNegativeFloat = 0.05
+    """Weight of the slopes, as a fraction of their energy, beside that of the states."""
+    encoder: NonNegativeFloat = 0.005
+    """Weight of the latent slopes."""
 
 
 class TrainingSpec(Spec):

@@ -168,7 +168,7 @@ class Execution:
         objective = ManifoldObjective(*self._manifold(surrogate), spec)
         schedule = TrainingSpec(
             iterations=spec.iterations,
-            optimiser=self.training.optimiser,
+            optimiser=spec.optimiser,
             learning_rate=spec.learning_rate,
         )
         stretch = Stretch(0, spec.iterations)
