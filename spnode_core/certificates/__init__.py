@@ -13,7 +13,8 @@ from spnode_core.certificates.box import invariant_box
 from spnode_core.certificates.claims import Certificate, unknown
 from spnode_core.certificates.facts import LARGEST, facts_of
 from spnode_core.certificates.lipschitz import lipschitz
-from spnode_core.linear.base import AbstractLinearOperator
+from spnode_core.linear.modal import ModalOperator
+from spnode_core.linear.symbol import SymbolOperator
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
@@ -74,7 +75,7 @@ def _of_a_large_model(surrogate: "Surrogate") -> dict[str, object]:
     linear = surrogate.dynamics.linear
     why = f"it takes dense matrices, up to {LARGEST} latent variables"
     found: dict[str, object] = {}
-    if type(linear).eigenvalues is not AbstractLinearOperator.eigenvalues:
+    if isinstance(linear, ModalOperator | SymbolOperator):
         found["spectral_abscissa"] = stability.spectral_abscissa(surrogate)
     else:
         found["spectral_abscissa"] = unknown("The eigenvalues of A are not known", why)

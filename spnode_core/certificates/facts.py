@@ -7,6 +7,7 @@ parameters in the training box.
 import dataclasses
 from typing import TYPE_CHECKING
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -101,7 +102,8 @@ def facts_of(surrogate: "Surrogate") -> Facts | None:
     """The facts of a surrogate; None where it is too large for dense matrices."""
     if surrogate.signature.latent > LARGEST:
         return None
-    dynamics = surrogate.dynamics.prepared()
+    # Compiled as a whole: one by one its many small operations take seconds.
+    dynamics = eqx.filter_jit(lambda parts: parts.prepared())(surrogate.dynamics)
     linear = dynamics.linear
     modes = modes_of(surrogate)
     matrix = np.asarray(linear.matrix(_middle(surrogate)), np.float64)

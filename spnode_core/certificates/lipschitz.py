@@ -13,16 +13,19 @@ Products of latent variables have no global bound; theirs holds in a ball.
 import dataclasses
 from typing import TYPE_CHECKING
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spnode_core.certificates.claims import Certificate, claim, in_words
 from spnode_core.certificates.domain import encoder_bound, others_extent
-from spnode_core.certificates.norms import Matrix, condition, spectral_norm
+from spnode_core.certificates.norms import (
+    Matrix,
+    condition,
+    largest_eigenvalue,
+    spectral_norm,
+)
 from spnode_core.dynamics import Dynamics
 from spnode_core.networks import Network
+from spnode_core.nonlinear.base import AbstractNonlinearOperator
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.contracting import ContractingOperator
 from spnode_core.nonlinear.quadratic import QuadraticOperator
@@ -197,27 +200,67 @@ def _polynomial(surrogate: "Surrogate", transform: Matrix, radius: float) -> Slo
     columns; a network beside the products adds its own bound.
     """
     latent = surrogate.signature.latent
-    nonlinear = surrogate.dynamics.prepared().nonlinear
-    network = getattr(nonlinear, "network", None)
-    if network is not None:
-        nonlinear = eqx.tree_at(lambda f: f.network, nonlinear, None)
-    # Exact in float64, while derivatives in float32 would be rounded either way.
-    nonlinear = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), nonlinear)
+    nonlinear = surrogate.dynamics.nonlinear
     extent = others_extent(surrogate)
-    origin = jnp.zeros(latent + len(extent))
-    jacobian = np.asarray(jax.jacfwd(nonlinear)(origin))[:, :latent]
-    curvature = np.asarray(jax.jacfwd(jax.jacfwd(nonlinear))(origin))[:, :latent]
+    jacobian, curvature = _coefficients(nonlinear, latent, len(extent))
     inverse = np.linalg.inv(transform)
+    identity = np.eye(latent)
     slopes = []
-    for left, right in ((np.eye(latent), np.eye(latent)), (transform, inverse)):
-        turned = np.einsum("ai,ijk,jb->abk", left, curvature, right)
+    for left, right in ((identity, identity), (transform, inverse)):
+        turned = np.tensordot(left, curvature, 1)
+        turned = np.moveaxis(np.tensordot(turned, right, ([1], [0])), 2, 1)
         slope = spectral_norm(left @ jacobian @ right)
-        slope += radius * spectral_norm(turned[:, :, :latent].reshape(latent, -1))
+        slope += radius * _wide_norm(turned[:, :, :latent].reshape(latent, -1))
         for k, size in enumerate(extent):
             slope += float(size) * spectral_norm(turned[:, :, latent + k])
         slopes.append(slope)
+    network = getattr(nonlinear, "network", None)
     if network is not None:
         added = _network(network, transform)
         slopes = [slopes[0] + added.euclid, slopes[1] + added.lyapunov]
     rounding = 1 + 1e-12 * condition(transform)
     return Slopes(slopes[0], slopes[1] * rounding, radius=radius)
+
+
+def _wide_norm(matrix: Matrix) -> float:
+    """Spectral norm of a matrix with few rows and many columns."""
+    return max(largest_eigenvalue(matrix @ matrix.T), 0.0) ** 0.5 * (1 + 1e-12)
+
+
+def _coefficients(
+    nonlinear: AbstractNonlinearOperator, latent: int, others: int
+) -> tuple[Matrix, Matrix]:
+    """``df_i/dz_j`` at 0 and ``d^2 f_i / dz_j dv_k``, ``v = [z, u, p]``; no network."""
+    if isinstance(nonlinear, BilinearOperator):
+        return _of_bilinear(nonlinear, latent, latent + others)
+    assert isinstance(nonlinear, QuadraticOperator)
+    half = np.zeros((latent, latent, latent))
+    if nonlinear.products is not None:
+        first, second = np.triu_indices(latent)
+        half[:, first, second] = np.asarray(nonlinear.products)
+    if nonlinear.turning is not None:
+        turning = np.asarray(nonlinear.turning)
+        rows, columns = np.tril_indices(latent, -1)
+        for k in range(latent):
+            half[rows, columns, k] += turning[k]
+            half[columns, rows, k] -= turning[k]
+    curvature = half + half.transpose(0, 2, 1)
+    affine = nonlinear.affine
+    linear = np.zeros((latent, latent)) if affine is None else np.asarray(affine)
+    return linear[:, :latent], np.pad(curvature, ((0, 0), (0, 0), (0, others)))
+
+
+def _of_bilinear(
+    nonlinear: BilinearOperator, latent: int, size: int
+) -> tuple[Matrix, Matrix]:
+    weights = (nonlinear.first, nonlinear.second, nonlinear.last)
+    first, second, last = (np.asarray(weight, np.float64) for weight in weights)
+    products = first[:, :size, None] * second[:, None, :size]
+    half = np.tensordot(last, products, 1)
+    curvature = half + half.transpose(0, 2, 1)
+    jacobian = np.zeros((latent, latent))
+    if first.shape[1] > size:
+        # The input 1 behind the others makes some products linear.
+        constant = first[:, -1:] * second + second[:, -1:] * first
+        jacobian = (last @ constant)[:, :latent]
+    return jacobian, curvature[:, :latent]

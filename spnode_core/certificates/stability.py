@@ -15,6 +15,7 @@ from spnode_core.certificates.facts import Facts
 from spnode_core.certificates.norms import condition
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.modal import ModalOperator
+from spnode_core.linear.symbol import SymbolOperator
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
@@ -25,23 +26,16 @@ def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
     linear = surrogate.dynamics.linear
     shift = getattr(linear, "shift", None)
     by_construction = shift == 0
-    assumptions: list[str] = []
-    rounding = 0.0
-    if isinstance(linear, ModalOperator):
-        # Over the training box each rate is slowest at one of its corners.
-        reach = parameter_extent(surrogate) if linear.depends_on_parameters else []
-        slowest = linear.log_rates - jnp.abs(linear.sensitivity) @ jnp.asarray(reach)
-        value = float(linear.shift - jnp.exp(jnp.min(slowest)))
-    else:
-        value = float(linear.eigenvalues()[:, 0].max())
-        rounding = float(np.finfo(np.float64).eps * np.linalg.norm(linear.matrix(), 2))
+    value, rounding = _abscissa(surrogate)
+    assumptions = []
+    if rounding:
         assumptions.append(
             f"eigenvalues computed in float64: those of a matrix within {rounding:.1g}"
         )
-    if shift is not None:
-        value = min(value, shift)
     if linear.depends_on_parameters:
         assumptions.append("parameters inside the training box")
+    if shift is not None:
+        value = min(value, shift)
     holds = by_construction or value + rounding < 0
     said = (
         f"Every eigenvalue of A has real part at most {value:.3g}: the linear part "
@@ -58,6 +52,21 @@ def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
         unit="1/time",
         by_construction=by_construction,
     )
+
+
+def _abscissa(surrogate: "Surrogate") -> tuple[float, float]:
+    """Largest real part, and the size of a change of A that may move it."""
+    linear = surrogate.dynamics.linear
+    if isinstance(linear, ModalOperator):
+        # Over the training box each rate is slowest at one of its corners.
+        reach = parameter_extent(surrogate) if linear.depends_on_parameters else []
+        slowest = linear.log_rates - jnp.abs(linear.sensitivity) @ jnp.asarray(reach)
+        return float(linear.shift - jnp.exp(jnp.min(slowest))), 0.0
+    if isinstance(linear, SymbolOperator):
+        return float(linear.symbol().real.max()), 0.0
+    matrix = np.asarray(linear.matrix())
+    value = float(np.linalg.eigvals(matrix).real.max())
+    return value, float(np.finfo(np.float64).eps * np.linalg.norm(matrix, 2))
 
 
 def log_norm(facts: Facts) -> Certificate:

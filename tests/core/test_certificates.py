@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from models import LOWER, RATES, UPPER, small_surrogate
 
-from spnode_core.spec import FixedSpec, HurwitzSpec, MLPSpec, ModalSpec
+from spnode_core.spec import (
+    FixedSpec,
+    HurwitzSpec,
+    MLPSpec,
+    ModalSpec,
+    SymbolSpec,
+)
 
 
 @pytest.mark.parametrize("kind", [ModalSpec, HurwitzSpec])
@@ -81,3 +87,14 @@ def test_positive_states_are_bounded_on_any_scale_and_for_any_sum():
     x = np.asarray(surrogate.rollout(x0, [0.1, 10.0, 1e3]))
     assert (x >= bounds[:, 0]).all()
     assert (x <= bounds[:, 1]).all()
+
+
+def test_a_model_too_large_for_dense_matrices_says_so():
+    linear = SymbolSpec(length=22.0, coefficients=(0.0, 0.0, -1.0, 0.0, -1.0))
+    large = small_surrogate(latent=512, linear=linear, nonlinear=MLPSpec())
+    found = large.certificate()
+    waves = 2 * np.pi / 22 * np.arange(12)
+    expected = (waves**2 - waves**4).max()
+    assert found["spectral_abscissa"]["value"] == pytest.approx(expected)
+    assert not found["lipschitz"]["holds"]
+    assert "up to 256 latent variables" in found["lipschitz"]["statement"]
