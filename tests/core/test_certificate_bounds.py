@@ -164,6 +164,7 @@ def test_slopes_of_random_models_stay_below_their_bounds(name, seed):
         if slopes.entries is not None:
             assert (np.abs(value) <= slopes.entries).all()
         if dynamics.nonlinear.is_relaxation:
+            assert slopes.target is not None
             assert np.linalg.norm(value, 2) <= slopes.target
             value = -matrix @ value
         assert np.linalg.norm(value, 2) <= slopes.euclid
