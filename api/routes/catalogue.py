@@ -14,6 +14,8 @@ PRESETS = {
     "auto": "Relaxation form on a modal operator with rates from the data's times, "
     "ETD1, Muon and L-BFGS; what it chooses and why is in the job's first event.",
     "paper": "arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam at 0.01.",
+    "smooth": "Fields and chaos: principal directions (POD), a quadratic operator by "
+    "operator inference with defect correction, Krogstad's fourth order.",
 }
 """What each preset means; its names are those of ``spnode_core.spec.Preset``."""
 

@@ -30,7 +30,7 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Name of the model; the file's name by default.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Named training set-up.")] = None,
+    preset: Annotated[str | None, typer.Option(help="auto, smooth or paper.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Training iterations.")] = None,
     conserved: Annotated[
         list[str] | None,

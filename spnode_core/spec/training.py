@@ -52,7 +52,7 @@ class PretrainingSpec(Spec):
     optimiser: Literal["adam", "muon"] = "muon"
     learning_rate: PositiveFloat = 0.01
     derivative: NonNegativeFloat = 0.05
-    """Weight of the slopes, as a fraction of their energy, beside that of the states."""
+    """Weight of the slopes, each in units of its mean energy, as the states are."""
     encoder: NonNegativeFloat = 0.005
     """Weight of the latent slopes."""
 
@@ -64,7 +64,7 @@ class TrainingSpec(Spec):
     """Least squares that give ``A`` and a quadratic ``f`` before training."""
     pretraining: PretrainingSpec | None = None
     """Training of autoencoder and dynamics without rollouts, before training."""
-    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 3000
+    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 8000
     """Minibatches; 0 leaves it at what came before."""
     batch: PositiveInt = 32
     """Trajectories per iteration; all of them where the data has fewer."""
@@ -77,8 +77,9 @@ class TrainingSpec(Spec):
     decay_iterations: PositiveInt = 1000
     loss: Literal["log_dt", "dt", "uniform", "relative"] = "log_dt"
     """Weights of the times in the loss; ``log_dt`` is uniform on a log grid."""
-    refine: Annotated[int, Field(ge=1, le=4)] = 2
-    """Train on the grid and, above 1, on its refinement by this factor as well."""
+    refine: Annotated[int, Field(ge=1, le=4)] = 4
+    """Train on the grid and, above 1, on its refinements by 2 up to this factor, one
+    of which is drawn in each iteration."""
     reconstruction: NonNegativeFloat = 0.0
     """Weight of ``||D(E(x)) - x||^2`` beside the rollout loss."""
     consistency: NonNegativeFloat = 0.0
@@ -94,7 +95,7 @@ class TrainingSpec(Spec):
     """Standard deviation of noise on the initial states, in normalised units."""
     clip: PositiveFloat | None = None
     """Largest global norm of a gradient; None leaves gradients alone."""
-    polish: Literal["none", "lbfgs"] = "lbfgs"
+    polish: Literal["none", "lbfgs"] = "none"
     """Full-batch quasi-Newton iterations in float64 after the optimiser."""
     polish_iterations: NonNegativeInt = 100
     stop_when: StopSpec | None = None

@@ -39,7 +39,7 @@ SMALL = 20
 """Up to so many states, the latent space is larger than the state space."""
 SMOOTH_SUBSTEPS = 4
 """Steps of the fourth order between two samples in the preset ``smooth``."""
-_MOST_LATENT = 64
+_MOST_LATENT = 48
 _ENERGY_LEFT_OUT = 1e-6
 _RATIO_FOR_LOG_PARAMETER = 30.0
 
@@ -138,6 +138,12 @@ def _paper(
 def _smooth(
     spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> tuple[SurrogateSpec, TrainingSpec]:
+    if spec.positive or spec.conserved:
+        raise InvalidInput(
+            "preset",
+            found="'smooth' with positive states or conserved sums",
+            expected="'auto', whose decoder keeps them",
+        )
     why = "preset smooth: fields and chaos follow low-degree polynomials of their modes"
     fields: dict[str, Any] = {
         "autoencoder": PODSpec(),
@@ -236,7 +242,7 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
         latent = max(8, size + 4)
         why = f"{size} states; a few latent variables more than states train better"
     else:
-        latent = _significant(dataset)
+        latent = _significant(dataset, 1 if spec.autoencoder.kind == "pod" else 4)
         why = (
             f"singular values: the modes beyond hold less than {_ENERGY_LEFT_OUT:g} of "
             f"the variance, at most {_MOST_LATENT}"
@@ -270,7 +276,7 @@ def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
             )
         modes = spec.latent
     elif modes is None:
-        modes = min(max(spec.latent, _significant(dataset)), size)
+        modes = min(max(spec.latent, _significant(dataset, 1)), size)
         why = f"singular values: the rest holds less than {_ENERGY_LEFT_OUT:g}"
         _chosen(choices, "surrogate.autoencoder.modes", modes, why)
     if not spec.latent <= modes <= size:
@@ -284,7 +290,7 @@ def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
     return _with(spec, autoencoder=fixed)
 
 
-def _significant(dataset: Dataset) -> int:
+def _significant(dataset: Dataset, least: int) -> int:
     """Number of singular directions that carry the variance of the scaled states."""
     samples = dataset.states[dataset.mask.all(axis=2)]
     spread = np.ptp(samples, axis=0)
@@ -293,7 +299,7 @@ def _significant(dataset: Dataset) -> int:
     energy = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
     left_out = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
     count = int(np.searchsorted(-left_out, -_ENERGY_LEFT_OUT)) + 1
-    return int(np.clip(count, 4, min(_MOST_LATENT, samples.shape[1])))
+    return int(np.clip(count, least, min(_MOST_LATENT, samples.shape[1])))
 
 
 def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:

@@ -1,8 +1,10 @@
 import hashlib
+from typing import get_args
 
 import pytest
 
 from spnode_core import artifact
+from spnode_core.spec import Preset
 from tests.api.deployment import MODELS, opened, publish
 from tests.api.test_errors import checked
 from tests.core.models import small_surrogate
@@ -181,5 +183,5 @@ def test_systems_presets_and_limits_are_listed(client):
         system["name"] for system in systems
     }
     presets = {preset["name"] for preset in client.get("/v1/presets").json()["data"]}
-    assert presets == {"auto", "paper"}
+    assert presets == set(get_args(Preset))
     assert client.get("/v1/limits").json()["max_body_bytes"] == 4 * 2**20

@@ -185,3 +185,23 @@ def test_positivity_of_negative_data_is_refused():
         InvalidInput, match=r"surrogate\.positive: found true.*down to -"
     ):
         resolve(dataset(states, np.arange(4.0)), SurrogateSpec(positive=True))
+
+
+def test_smooth_preset_infers_a_quadratic_operator_on_principal_directions():
+    random = np.random.default_rng(0)
+    states = random.normal(size=(30, 6, 2)) @ random.normal(size=(2, 40))
+    field = dataset(states, np.arange(6.0))
+    spec, training, _ = resolve(field, preset="smooth")
+    assert (spec.autoencoder.kind, spec.autoencoder.modes, spec.latent) == ("pod", 2, 2)
+    assert (spec.nonlinear.kind, spec.integrator) == ("quadratic", "krogstad")
+    assert spec.steps == UniformStepsSpec(step=0.25)
+    assert training.initial is not None
+    assert (training.iterations, training.polish) == (0, "none")
+    given = SurrogateSpec(steps=UniformStepsSpec(step=0.5))
+    kept, _, _ = resolve(field, given, preset="smooth")
+    assert kept.steps == given.steps
+
+
+def test_smooth_preset_refuses_what_no_principal_direction_keeps(robertson):
+    with pytest.raises(InvalidInput, match=r"preset.*positive states.*'auto'"):
+        resolve(robertson, SurrogateSpec(positive=True), preset="smooth")
