@@ -159,9 +159,8 @@ def test_noise_moves_the_starts_by_its_standard_deviation():
     scaling = surrogate.normaliser.states
     objective = RolloutObjective(problem, problem, training, scaling)
     drawn = [objective.batch(objective.data, random.key(k)).problem for k in (0, 0, 1)]
-    moved = [
-        np.asarray((d.samples.x0 - problem.samples.x0) / scaling.scale) for d in drawn
-    ]
+    before, scale = np.asarray(problem.samples.x0), np.asarray(scaling.scale)
+    moved = [(np.asarray(d.samples.x0) - before) / scale for d in drawn]
     assert moved[0].std() == pytest.approx(0.1, rel=0.1)
     assert np.array_equal(moved[0], moved[1])
     assert not np.array_equal(moved[0], moved[2])
