@@ -64,7 +64,7 @@ class TrainingSpec(Spec):
     """Least squares that give ``A`` and a quadratic ``f`` before training."""
     pretraining: PretrainingSpec | None = None
     """Training of autoencoder and dynamics without rollouts, before training."""
-    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 8000
+    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
     """Minibatches; 0 leaves it at what came before."""
     batch: PositiveInt = 32
     """Trajectories per iteration; all of them where the data has fewer."""

@@ -13,6 +13,7 @@ from spnode_core.spec import PretrainingSpec, TrainingSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.losses import training_loss
 from spnode_core.training.manifold import Manifold, manifold_loss
+from spnode_core.training.refinements import Refinements, refinements
 
 # Rows of more than this are drawn with repetition: one permutation costs a step.
 _MOST_PERMUTED = 4096
@@ -42,6 +43,7 @@ class RolloutData(NamedTuple):
 
     problem: Problem
     manifold: Manifold | None = None
+    refinements: Refinements | None = None
 
 
 class RolloutObjective:
@@ -63,7 +65,9 @@ class RolloutObjective:
         scaling: Scaling,
         manifold: Manifold | None = None,
     ) -> None:
-        self.data = RolloutData(problem, manifold)
+        plans = problem.plans
+        drawn = refinements(*plans, spec.refine) if len(plans) == 2 else None
+        self.data = RolloutData(problem, manifold, drawn)
         self.validation = validation
         self._spec, self._scaling = spec, scaling
 
@@ -71,6 +75,9 @@ class RolloutObjective:
         """Some of the trajectories and samples."""
         spec = self._spec
         problem = _drawn(data.problem, data.problem.samples.x0, spec.batch, key)
+        if data.refinements is not None:
+            refined = data.refinements.draw(jax.random.fold_in(key, 3))
+            problem = problem._replace(plans=(problem.plans[0], refined))
         if spec.noise > 0:
             problem = self._noisy(problem, jax.random.fold_in(key, 2))
         manifold = data.manifold

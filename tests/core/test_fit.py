@@ -33,7 +33,12 @@ SMALL = SurrogateSpec(
     autoencoder=ResidualSpec(width=6, depth=1),
 )
 BRIEF = TrainingSpec(
-    iterations=30, batch=8, optimiser="adam", polish_iterations=10, loss="uniform"
+    iterations=30,
+    batch=8,
+    optimiser="adam",
+    polish="lbfgs",
+    polish_iterations=10,
+    loss="uniform",
 )
 
 
@@ -81,7 +86,9 @@ def plain_run():
 
 
 def test_muon_and_polish_learn_a_linear_system():
-    training = TrainingSpec(iterations=400, batch=16, polish_iterations=100)
+    training = TrainingSpec(
+        iterations=400, batch=16, polish="lbfgs", polish_iterations=100
+    )
     reports = []
     run = fit(decay(60), SMALL, training, on_progress=reports.append)
     metrics = run.report["metrics"]
@@ -239,7 +246,9 @@ def test_ragged_missing_parameters_and_controls_train_together():
 @pytest.mark.slow
 def test_robertson_is_learned_to_a_scaled_error_of_a_thousandth():
     dataset = systems.generate("robertson", 400, seed=0)
-    training = TrainingSpec(iterations=3000, batch=32, polish_iterations=100)
+    training = TrainingSpec(
+        iterations=3000, batch=32, polish="lbfgs", polish_iterations=100
+    )
     run = fit(dataset, SurrogateSpec(latent=8), training)
     metrics = run.report["metrics"]["test"]
     # Measured 2.0e-7 with 1000 trajectories; the paper's best is 2.01e-4.
