@@ -1,6 +1,7 @@
 """The results of one example as Markdown and as a figure."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def bar_table(bars: list[Bar]) -> str:
 
 def draw(example: Example, records: Records, path: Path) -> None:
     """Draw the figure of an example into a file."""
-    os.environ.setdefault("MPLCONFIGDIR", str(path.parent / ".matplotlib"))
+    # Its cache of fonts belongs neither beside results nor into a home that may be
+    # read-only.
+    cache = Path(tempfile.gettempdir()) / f"spnode-matplotlib-{os.getuid()}"
+    os.environ.setdefault("MPLCONFIGDIR", str(cache))
     import matplotlib
 
     matplotlib.use("agg")
