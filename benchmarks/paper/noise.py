@@ -66,7 +66,7 @@ def _row(kind: str, level: float, seed: int, options: Options) -> Row:
     if kind == PAPER:
         surrogate, training = _paper_specs()
     if options.quick:
-        training = TrainingSpec(iterations=300)
+        training = TrainingSpec(iterations=300, refine=2)
     trajectories = 200 if options.quick else 1000
     settings = described(
         surrogate, training, kind=kind, noise=level, seed=seed, quick=options.quick
