@@ -28,6 +28,7 @@ from benchmarks.paper.trained import (
     train,
 )
 from spnode_core import Dataset, SurrogateSpec, TrainingSpec, check_arrays
+from spnode_core.denoise import denoised
 from spnode_core.spec import (
     HurwitzSpec,
     LipschitzSpec,
@@ -37,17 +38,22 @@ from spnode_core.spec import (
 
 LEVELS = {0.01: 2e-5, 0.1: 1e-3}
 """Standard deviations in scaled units, and the error asked for at each."""
-OURS, PAPER = "our default", "paper, with autoencoder"
+OURS, PLAIN = "denoised, our default", "our default"
+PAPER = "paper, with autoencoder"
 
 _ABOUT = """
 Gaussian noise on every training state, the initial ones too: its standard deviation is
 0.01 or 0.1 of each species' size (1, 3.65e-5, 1). The part that chooses the best
 parameters is as noisy; nothing clean is seen before the end. Errors are over 200 other,
 clean trajectories. The initial states differ by U(0, 0.1) only, so at a noise of 0.1 a
-trajectory's own start can hardly be told from the others'.
+trajectory's own start can hardly be told from the others': who regresses on noisy
+starts learns that starts matter less than they do.
 
-Ours: `fit(dataset)`, stopped as its validation says. The paper's: its set-up with an
-autoencoder (see [robertson.md](robertson.md)), 5,000 iterations.
+Ours: `fit(denoised(dataset))`, 3,000 iterations, the sum of the species declared as
+conserved. `denoised` keeps the singular directions of all trajectories that stand out
+of the noise (Gavish & Donoho's threshold, which knows no level). Beside it the same
+without `denoised`, and the paper's set-up with an autoencoder (see
+[robertson.md](robertson.md)), 5,000 iterations.
 """
 
 
@@ -58,11 +64,15 @@ def _rows(options: Options) -> list[Row]:
     rows = [
         _row(OURS, level, seed, options) for level in levels for seed in options.seeds
     ]
-    return [*rows, *(_row(PAPER, level, 0, options) for level in levels)]
+    beside = [
+        _row(kind, level, 0, options) for kind in (PLAIN, PAPER) for level in levels
+    ]
+    return [*rows, *beside]
 
 
 def _row(kind: str, level: float, seed: int, options: Options) -> Row:
-    surrogate, training = None, None
+    surrogate = SurrogateSpec(conserved={"mass": {"y1": 1.0, "y2": 1.0, "y3": 1.0}})
+    training = TrainingSpec(iterations=3000)
     if kind == PAPER:
         surrogate, training = _paper_specs()
     if options.quick:
@@ -75,6 +85,8 @@ def _row(kind: str, level: float, seed: int, options: Options) -> Row:
 
     def measure(tell: Tell) -> Numbers:
         noisy = with_noise(robertson(trajectories, seed), level, seed)
+        if kind == OURS:
+            noisy = denoised(noisy)
         run = train(noisy, surrogate, training, seed=seed, tell=tell)
         unseen = robertson(200, seed + UNSEEN_SEED)
         return {
@@ -146,8 +158,8 @@ def _bars(records: Records) -> list[Bar]:
     quick = select(records, quick=True)
     if quick:
         errors = _errors(quick)
-        good = at_most(errors, 3e-3)
-        return [Bar("quick: noise 0.1", "robust", "≤ 3e-3", worst(errors), good)]
+        good = at_most(errors, 1.5e-3)
+        return [Bar("quick: noise 0.1", "robust", "≤ 1.5e-3", worst(errors), good)]
     bars = []
     for level, limit in LEVELS.items():
         errors = _errors(select(records, kind=OURS, noise=level))
@@ -169,7 +181,7 @@ def _errors(records: list[Record]) -> list[float]:
 
 def _draw(records: Records, figure: Any) -> None:
     axes = figure.subplots()
-    for number, kind in enumerate((OURS, PAPER)):
+    for number, kind in enumerate((OURS, PLAIN, PAPER)):
         found = select(records, kind=kind)
         axes.plot(
             [record.settings["noise"] for record in found],
