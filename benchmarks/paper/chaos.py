@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core import Progress, Surrogate
+from spnode_core.atomic import replacing
 from spnode_core.attractor import (
     error_curve,
     hellinger_distance,
@@ -262,11 +263,10 @@ def _cached(cache: Path, name: str, solve: Callable[[], Floats]) -> Floats:
     path = cache / f"{name}.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            # Single precision: a tenth of a gigabyte less, and errors start at 1e-7.
-            np.save(file, solve().astype(np.float32))
-        part.replace(path)
+        # Single precision: a tenth of a gigabyte less, and errors start at 1e-7.
+        states = solve().astype(np.float32)
+        with replacing(path) as file:
+            np.save(file, states)
     return np.load(path).astype(np.float64)
 
 

@@ -186,3 +186,14 @@ def test_unknown_example_is_wrong_usage_and_a_missed_bar_is_exit_code_1(
     assert runner.invoke(app, [*arguments, "0,1"]).exit_code == 0
     assert runner.invoke(app, [*arguments, "3"]).exit_code == 1
     assert "Example:" in runner.invoke(app, ["reproduce", "--help"]).stdout
+
+
+def test_a_truth_that_another_run_cached_meanwhile_is_no_error(tmp_path):
+    from benchmarks.paper.chaos import _cached
+
+    def solve():
+        # The other run ends while this one still computes.
+        _cached(tmp_path, "truth", lambda: np.ones(3))
+        return np.ones(3)
+
+    assert _cached(tmp_path, "truth", solve).tolist() == [1.0, 1.0, 1.0]
