@@ -1,5 +1,7 @@
 """The full quadratic operator: every product of two latent variables."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -95,10 +97,13 @@ def pairs(latent: int) -> int:
     return latent * (latent + 1) // 2
 
 
-def monomials(z: Float[Array, " latent"]) -> Float[Array, " product"]:
-    """``z_j z_k`` for ``j <= k``, row after row of the upper triangle."""
-    first, second = np.triu_indices(z.shape[0])
-    return z[first] * z[second]
+def monomials(z: Any) -> Any:
+    """``z_j z_k`` for ``j <= k`` along the last axis, of a JAX or a NumPy array.
+
+    In the order of the upper triangle, row after row: ``(..., product)``.
+    """
+    first, second = np.triu_indices(z.shape[-1])
+    return z[..., first] * z[..., second]
 
 
 def _turned(

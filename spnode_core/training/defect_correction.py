@@ -14,19 +14,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core.errors import TrainingError
 from spnode_core.integrators.etd import Krogstad
 from spnode_core.linear.modal import real_propagator
+from spnode_core.nonlinear.quadratic import monomials
 from spnode_core.training.operator_inference import (
     Operators,
     Snapshots,
     as_operators,
     feature_count,
-    monomials,
+    ridge_solution,
 )
 
 Values = NDArray[np.float64]
@@ -83,8 +83,11 @@ def correct(
             "the operators that least squares found leave the finite range between "
             "samples: sample more densely, or raise training.initial.ridge"
         )
-    change = np.stack(
-        [_solve(gram[i] / rows, right[i] / rows, ridge) for i in range(latent)]
+    change = np.concatenate(
+        [
+            ridge_solution(gram[i] / rows, right[i][:, None] / rows, ridge)
+            for i in range(latent)
+        ]
     )
     delta = as_operators(change, latent)
     corrected = Operators(*(a + b for a, b in zip(operators, delta, strict=True)))
@@ -153,12 +156,6 @@ def _features(path: Values, others: Values) -> Values:
     return np.concatenate([path, held, ones, monomials(path)], axis=2)
 
 
-def _solve(gram: Values, right: Values, ridge: float) -> Values:
-    size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-    scaled = gram / np.outer(size, size) + ridge * np.eye(len(size))
-    return scipy.linalg.solve(scaled, right / size, assume_a="pos") / size
-
-
 def _integrate(
     operators: Operators, start: Values, others: Values, width: float
 ) -> Values:
@@ -180,7 +177,6 @@ def _paths(
     latent = affine.shape[0]
     diagonal = jnp.diag(affine[:, :latent])
     rest = affine.at[jnp.arange(latent), jnp.arange(latent)].set(0.0)
-    first, second = np.triu_indices(latent)
     step = width / _SUBSTEPS
     integrator = Krogstad()
     propagators = tuple(
@@ -196,7 +192,7 @@ def _paths(
         constant = rest[:, latent:] @ jnp.append(held, 1.0)
 
         def forcing(v: Float[Array, " latent"]) -> Float[Array, " latent"]:
-            return rest[:, :latent] @ v + products @ (v[first] * v[second]) + constant
+            return rest[:, :latent] @ v + products @ monomials(v) + constant
 
         def body(
             v: Float[Array, " latent"], _: None

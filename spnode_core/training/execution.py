@@ -27,9 +27,13 @@ from spnode_core.spec import (
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
 from spnode_core.training.descent import Descent, Stretch
-from spnode_core.training.initial_operators import encoded_snapshots, infer_operators
+from spnode_core.training.initial_operators import (
+    encoded_snapshots,
+    infer_corrected,
+    infer_operators,
+)
 from spnode_core.training.initialise import create_surrogate
-from spnode_core.training.manifold import Manifold, build_manifold, slope_operators
+from spnode_core.training.manifold import Manifold, build_manifold
 from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
 from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
 from spnode_core.training.progress import Progress, Reporter
@@ -190,7 +194,7 @@ class Execution:
                 for part in (self.parts.train, self._held())
             )
             spec = self.training.initial or OperatorInferenceSpec()
-            operators = slope_operators(train, spec, self.seed, self._tell_inference)
+            operators, _ = infer_corrected(train, spec, self.seed, self._tell_inference)
             self._manifolds = (
                 build_manifold(surrogate, train, operators),
                 build_manifold(surrogate, held, operators),

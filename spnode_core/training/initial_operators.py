@@ -47,7 +47,7 @@ def infer_operators(
     Returns:
         The surrogate, and what the residuals were: JSON.
     """
-    snapshots = latent_snapshots(surrogate, dataset)
+    snapshots = encoded_snapshots(surrogate, dataset, surrogate.encode)
     operators, residuals = infer_corrected(snapshots, spec, seed, report)
     return with_operators(surrogate, operators), residuals
 
@@ -77,17 +77,18 @@ def infer_corrected(
     return operators, {"residuals": residuals}
 
 
-def latent_snapshots(surrogate: Surrogate, dataset: Dataset) -> list[Snapshots]:
-    """Encoded samples, cut where one is missing, with normalised inputs."""
-    return encoded_snapshots(surrogate, dataset, surrogate.encode)
-
-
 def encoded_snapshots(
     surrogate: Surrogate,
     dataset: Dataset,
     encode: Callable[[Array, Array], Float[Array, " column"]],
 ) -> list[Snapshots]:
-    """Samples through an encoder of a state and parameters."""
+    """Encoded samples, cut where one is missing, with normalised inputs.
+
+    Args:
+        surrogate: Gives the scalings of the inputs.
+        dataset: Trajectories.
+        encode: From a state and parameters, physical units.
+    """
     over_times = jax.jit(jax.vmap(encode, in_axes=(0, None)))
     parameters = dataset.parameters.reshape(dataset.trajectories, -1)
     normaliser = surrogate.normaliser
@@ -133,9 +134,7 @@ def with_operators(surrogate: Surrogate, operators: Operators) -> Surrogate:
 
 def _fitted_linear(linear: Any, matrix: Values) -> Any:
     if isinstance(linear, ModalOperator):
-        rates = linear.shift - np.diag(matrix)
-        rates = np.maximum(rates, _SLOWEST * np.abs(rates).max())
-        log_rates = jnp.asarray(np.log(rates))
+        log_rates = jnp.asarray(np.log(_decays(linear.shift, matrix)))
         return eqx.tree_at(lambda a: a.log_rates, linear, log_rates)
     if isinstance(linear, DenseOperator):
         return eqx.tree_at(lambda a: a.entries, linear, jnp.asarray(matrix))
@@ -143,7 +142,11 @@ def _fitted_linear(linear: Any, matrix: Values) -> Any:
         shifted = matrix - linear.shift * np.eye(len(matrix))
         if np.linalg.eigvals(shifted).real.max() < 0:
             return HurwitzOperator.from_matrix(matrix, shift=linear.shift)
-        rates = -np.diag(shifted)
-        rates = np.maximum(rates, _SLOWEST * np.abs(rates).max())
-        return HurwitzOperator(rates, shift=linear.shift)
+        return HurwitzOperator(_decays(linear.shift, matrix), shift=linear.shift)
     return linear
+
+
+def _decays(shift: float, matrix: Values) -> Values:
+    """Decay rates below a shift of the diagonal, none of them growth, 1/time."""
+    rates = shift - np.diag(matrix)
+    return np.maximum(rates, _SLOWEST * np.abs(rates).max())

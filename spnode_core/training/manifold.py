@@ -22,9 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from spnode_core.autoencoder import PODAutoencoder
-from spnode_core.spec import OperatorInferenceSpec, PretrainingSpec
+from spnode_core.spec import PretrainingSpec
 from spnode_core.surrogate import Surrogate
-from spnode_core.training.initial_operators import Report, infer_corrected
 from spnode_core.training.operator_inference import (
     Operators,
     Snapshots,
@@ -52,13 +51,6 @@ class Manifold(NamedTuple):
         )
 
 
-def slope_operators(
-    snapshots: list[Snapshots], spec: OperatorInferenceSpec, seed: int, report: Report
-) -> Operators:
-    """What gives ``y'`` at a sample, from the samples of all principal coordinates."""
-    return infer_corrected(snapshots, spec, seed, report)[0]
-
-
 def build_manifold(
     surrogate: Surrogate, snapshots: list[Snapshots], operators: Operators
 ) -> Manifold:
@@ -67,7 +59,7 @@ def build_manifold(
     Args:
         surrogate: One with a POD autoencoder.
         snapshots: Trajectories in its principal coordinates.
-        operators: Those of ``slope_operators``.
+        operators: What gives ``y'`` at a sample, inferred from these coordinates.
     """
     autoencoder = surrogate.autoencoder
     assert isinstance(autoencoder, PODAutoencoder)

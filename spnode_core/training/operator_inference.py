@@ -17,6 +17,7 @@ from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 
 from spnode_core.errors import InvalidInput, TrainingError
+from spnode_core.nonlinear.quadratic import monomials, pairs
 from spnode_core.spec import OperatorInferenceSpec
 
 Values = NDArray[np.float64]
@@ -67,23 +68,8 @@ class _Equations:
         self.rows += len(features)
 
     def solve(self, ridge: float) -> Values:
-        """``C``, with the ridge on features of unit mean square, ``(target, feature)``.
-
-        Raises:
-            TrainingError: The features of the data depend on each other.
-        """
-        gram, right = self.gram / self.rows, self.right / self.rows
-        size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        scaled = gram / np.outer(size, size) + ridge * np.eye(len(size))
-        try:
-            factor = scipy.linalg.cho_factor(scaled)
-        except np.linalg.LinAlgError as error:
-            raise TrainingError(
-                "operator inference is singular: the data does not tell its terms "
-                "apart; raise training.initial.ridge, give more trajectories, or "
-                "choose fewer latent variables"
-            ) from error
-        return (scipy.linalg.cho_solve(factor, right / size[:, None]) / size[:, None]).T
+        """``C``, ``(target, feature)``; see ``ridge_solution``."""
+        return ridge_solution(self.gram / self.rows, self.right / self.rows, ridge)
 
 
 def infer(snapshots: list[Snapshots], spec: OperatorInferenceSpec) -> Operators:
@@ -128,6 +114,33 @@ def infer(snapshots: list[Snapshots], spec: OperatorInferenceSpec) -> Operators:
             expected="at least two samples in a row",
         )
     return as_operators(equations.solve(spec.ridge), latent)
+
+
+def ridge_solution(gram: Values, right: Values, ridge: float) -> Values:
+    """``C`` of ``gram C^T = right``, the ridge on features of unit mean square.
+
+    Args:
+        gram: Mean products of features, ``(feature, feature)``.
+        right: Their mean products with the targets, ``(feature, target)``.
+        ridge: Weight of the squared coefficients.
+
+    Returns:
+        ``(target, feature)``.
+
+    Raises:
+        TrainingError: The features of the data depend on each other.
+    """
+    size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    scaled = gram / np.outer(size, size) + ridge * np.eye(len(size))
+    try:
+        factor = scipy.linalg.cho_factor(scaled)
+    except np.linalg.LinAlgError as error:
+        raise TrainingError(
+            "operator inference is singular: the data does not tell its terms "
+            "apart; raise training.initial.ridge, give more trajectories, or "
+            "choose fewer latent variables"
+        ) from error
+    return (scipy.linalg.cho_solve(factor, right / size[:, None]) / size[:, None]).T
 
 
 def _equal(times: Values, others: Values) -> bool:
@@ -190,20 +203,14 @@ def _integrated(
     return np.concatenate(parts, axis=1), each.z[left + 1] - each.z[left]
 
 
-def monomials(z: Values) -> Values:
-    """``z_j z_k`` for ``j <= k`` along the last axis."""
-    first, second = np.triu_indices(z.shape[-1])
-    return z[..., first] * z[..., second]
-
-
 def feature_count(latent: int, others: int) -> int:
     """Number of features ``[z, u, p, 1, z x z]``."""
-    return latent + others + 1 + latent * (latent + 1) // 2
+    return latent + others + 1 + pairs(latent)
 
 
 def as_operators(coefficients: Values, latent: int) -> Operators:
     """Coefficients ``(latent, feature)`` as operators."""
-    products = latent * (latent + 1) // 2
+    products = pairs(latent)
     return Operators(coefficients[:, :-products], coefficients[:, -products:])
 
 

@@ -31,6 +31,7 @@ from spnode_core.spec import (
     UniformStepsSpec,
 )
 from spnode_core.timegrid import TimeGrid
+from spnode_core.training.operator_inference import MOST_LATENT
 from spnode_core.training.step_grids import refined_steps, step_grid
 
 Choices = list[dict[str, Any]]
@@ -39,7 +40,6 @@ SMALL = 20
 """Up to so many states, the latent space is larger than the state space."""
 SMOOTH_SUBSTEPS = 4
 """Steps of the fourth order between two samples in the preset ``smooth``."""
-_MOST_LATENT = 48
 _ENERGY_LEFT_OUT = 1e-6
 _RATIO_FOR_LOG_PARAMETER = 30.0
 
@@ -245,7 +245,7 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
         latent = _significant(dataset, 1 if spec.autoencoder.kind == "pod" else 4)
         why = (
             f"singular values: the modes beyond hold less than {_ENERGY_LEFT_OUT:g} of "
-            f"the variance, at most {_MOST_LATENT}"
+            f"the variance, at most {MOST_LATENT}"
         )
     _chosen(choices, "surrogate.latent", latent, why)
     return _with(spec, latent=latent)
@@ -299,7 +299,7 @@ def _significant(dataset: Dataset, least: int) -> int:
     energy = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
     left_out = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
     count = int(np.searchsorted(-left_out, -_ENERGY_LEFT_OUT)) + 1
-    return int(np.clip(count, least, min(_MOST_LATENT, samples.shape[1])))
+    return int(np.clip(count, least, min(MOST_LATENT, samples.shape[1])))
 
 
 def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
