@@ -19,20 +19,20 @@ from benchmarks.paper.rows import (
     worst,
 )
 from benchmarks.paper.trained import (
+    PAPER_LINEAR,
     UNSEEN_SEED,
     Tell,
     described,
+    paper_training,
     robertson,
     scaled_errors,
     train,
 )
 from spnode_core import SurrogateSpec, TrainingSpec
 from spnode_core.spec import (
-    HurwitzSpec,
     LipschitzSpec,
     MLPSpec,
     NoAutoencoderSpec,
-    RatesSpec,
     RelaxationSpec,
 )
 
@@ -77,22 +77,11 @@ def _paper_row(
         "initial_scale": scale,
     }
     surrogate = SurrogateSpec(
-        linear=HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0)),
+        linear=PAPER_LINEAR,
         nonlinear=LipschitzSpec(bound=bound, **shape) if bound else MLPSpec(**shape),
         autoencoder=NoAutoencoderSpec(),
     )
-    training = TrainingSpec(
-        iterations=iterations,
-        batch=100,
-        optimiser="adam",
-        learning_rate=0.01,
-        schedule="exponential",
-        decay=0.9,
-        decay_iterations=max(1, iterations // 20),
-        loss="uniform",
-        refine=1,
-        polish="none",
-    )
+    training = paper_training(iterations)
     title = f"bound {bound:g}" if bound else "no bound"
     return _row(title, scale, surrogate, training, bound=bound, is_quick=is_quick)
 

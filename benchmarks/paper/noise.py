@@ -23,6 +23,8 @@ from benchmarks.paper.trained import (
     UNSEEN_SEED,
     Tell,
     described,
+    paper_surrogate,
+    paper_training,
     robertson,
     scaled_errors,
     train,
@@ -30,9 +32,6 @@ from benchmarks.paper.trained import (
 from spnode_core import Dataset, SurrogateSpec, TrainingSpec, check_arrays
 from spnode_core.denoise import denoised
 from spnode_core.spec import (
-    HurwitzSpec,
-    LipschitzSpec,
-    RatesSpec,
     ResidualSpec,
 )
 
@@ -74,7 +73,8 @@ def _row(kind: str, level: float, seed: int, options: Options) -> Row:
     surrogate = SurrogateSpec(conserved={"mass": {"y1": 1.0, "y2": 1.0, "y3": 1.0}})
     training = TrainingSpec(iterations=3000)
     if kind == PAPER:
-        surrogate, training = _paper_specs()
+        surrogate = paper_surrogate(ResidualSpec(width=100, depth=2))
+        training = paper_training(5000)
     if options.quick:
         training = TrainingSpec(iterations=300, refine=2)
     trajectories = 200 if options.quick else 1000
@@ -95,28 +95,6 @@ def _row(kind: str, level: float, seed: int, options: Options) -> Row:
         }
 
     return Row(f"{kind}, noise {level:g}, seed {seed}", settings, measure)
-
-
-def _paper_specs() -> tuple[SurrogateSpec, TrainingSpec]:
-    surrogate = SurrogateSpec(
-        latent=3,
-        linear=HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0)),
-        nonlinear=LipschitzSpec(width=100, depth=2, initial_scale=0.1),
-        autoencoder=ResidualSpec(width=100, depth=2),
-        conserved={},
-    )
-    training = TrainingSpec(
-        iterations=5000,
-        batch=100,
-        optimiser="adam",
-        schedule="exponential",
-        decay=0.9,
-        decay_iterations=250,
-        loss="uniform",
-        refine=1,
-        polish="none",
-    )
-    return surrogate, training
 
 
 def with_noise(dataset: Dataset, level: float, seed: int) -> Dataset:

@@ -24,14 +24,14 @@ from benchmarks.paper.trained import (
     UNSEEN_SEED,
     Tell,
     described,
+    paper_surrogate,
+    paper_training,
     robertson,
     scaled_errors,
     train,
 )
 from spnode_core import Surrogate, SurrogateSpec, TrainingSpec, generate
 from spnode_core.spec import (
-    HurwitzSpec,
-    LipschitzSpec,
     ModalSpec,
     NoAutoencoderSpec,
     RatesSpec,
@@ -102,28 +102,11 @@ def _default_row(seed: int, options: Options) -> Row:
 
 
 def _paper_row(kind: str, seed: int) -> Row:
-    width, iterations = 100, 20_000
-    surrogate = SurrogateSpec(
-        latent=3,
-        linear=HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0)),
-        nonlinear=LipschitzSpec(width=width, depth=2, initial_scale=0.1),
-        autoencoder=ResidualSpec(width=width, depth=2)
-        if kind == WITH
-        else NoAutoencoderSpec(),
-        conserved={},
+    has_networks = kind == WITH
+    surrogate = paper_surrogate(
+        ResidualSpec(width=100, depth=2) if has_networks else NoAutoencoderSpec()
     )
-    training = TrainingSpec(
-        iterations=iterations,
-        batch=100,
-        optimiser="adam",
-        learning_rate=0.01,
-        schedule="exponential",
-        decay=0.9,
-        decay_iterations=iterations // 20,
-        loss="uniform",
-        refine=1,
-        polish="none",
-    )
+    training = paper_training(20_000)
     settings = described(surrogate, training, kind=kind, seed=seed, quick=False)
     trajectories = settings["trajectories"] = 1000
 

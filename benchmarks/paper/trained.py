@@ -19,6 +19,13 @@ from spnode_core import (
     generate,
 )
 from spnode_core.metrics import predict
+from spnode_core.spec import (
+    HurwitzSpec,
+    LipschitzSpec,
+    NoAutoencoderSpec,
+    RatesSpec,
+    ResidualSpec,
+)
 from spnode_core.systems.robertson import Robertson
 
 _MAIN = {"iterations", "batch", "optimiser", "refine", "polish", "polish_iterations"}
@@ -66,6 +73,39 @@ def train(
         split=split,
         on_progress=tell,
         **options,
+    )
+
+
+PAPER_LINEAR = HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0))
+"""The paper's A: rates of order one at the start, whatever the data."""
+
+
+def paper_surrogate(
+    autoencoder: ResidualSpec | NoAutoencoderSpec,
+) -> SurrogateSpec:
+    """The paper's model of Robertson's reaction, with or without an autoencoder."""
+    return SurrogateSpec(
+        latent=3,
+        linear=PAPER_LINEAR,
+        nonlinear=LipschitzSpec(width=100, depth=2, initial_scale=0.1),
+        autoencoder=autoencoder,
+        conserved={},
+    )
+
+
+def paper_training(iterations: int) -> TrainingSpec:
+    """The paper's training: Adam, its rate times 0.9 for each twentieth of it."""
+    return TrainingSpec(
+        iterations=iterations,
+        batch=100,
+        optimiser="adam",
+        learning_rate=0.01,
+        schedule="exponential",
+        decay=0.9,
+        decay_iterations=max(1, iterations // 20),
+        loss="uniform",
+        refine=1,
+        polish="none",
     )
 
 
