@@ -186,4 +186,5 @@ def _gather(members: list[_Waiting]) -> Batch:
         first.digest,
         {**rows, **first.shared},
         deadline=max(member.deadline for member in members),
+        variant=first.variant,
     )

@@ -34,6 +34,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """How a batch is computed, where there is a choice; part of the batching key.
+
+    Args:
+        throughput: Large tiles: more rows a second, and a row's bits then depend on the
+            size of its batch.
+        double: Networks in float64, whatever dtype their weights were stored in.
+    """
+
+    throughput: bool = False
+    double: bool = False
+
+
+USUAL = Variant()
+"""Fixed tiles, networks in their own dtype."""
+
+
+@dataclass(frozen=True)
 class Work:
     """One request in the form that executors take.
 
@@ -43,6 +61,7 @@ class Work:
         rows: Arrays with a leading axis of rows.
         shared: Arrays that every row shares: ``times``, ``control_times``.
         count: Number of rows.
+        variant: How they are computed.
     """
 
     operation: str
@@ -50,6 +69,7 @@ class Work:
     rows: Arrays
     shared: Arrays
     count: int
+    variant: Variant = USUAL
 
     @functools.cached_property
     def key(self) -> tuple:
@@ -57,6 +77,7 @@ class Work:
         return (
             self.digest,
             self.operation,
+            self.variant,
             *((name, array.tobytes()) for name, array in sorted(self.shared.items())),
             *((name, array.shape[1:]) for name, array in sorted(self.rows.items())),
         )

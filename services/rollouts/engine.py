@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
+from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.operations import OPERATIONS
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
@@ -121,7 +122,9 @@ class Engine:
         """The models that are loaded."""
         return self._resident
 
-    def run(self, operation: str, digest: str, arrays: Arrays) -> Arrays:
+    def run(
+        self, operation: str, digest: str, arrays: Arrays, variant: Variant = USUAL
+    ) -> Arrays:
         """Compute a batch.
 
         Args:
@@ -130,6 +133,7 @@ class Engine:
             arrays: ``x0 (row, state)``, ``times (time,)``; where the model takes them
                 ``parameters``, ``controls`` (by row) and ``control_times``; for jvp
                 ``tangents.x0`` and so on, for vjp ``cotangents (row, time, state)``.
+            variant: How it is computed.
 
         Returns:
             ``x (row, time, state)``; ``z`` (latent), ``tangents`` (jvp, as ``x``) or

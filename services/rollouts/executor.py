@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.blobs import Blobs
+from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.request import Arrays
 from services.settings import Settings
 
@@ -30,18 +31,22 @@ class Batch:
         digest: The artifact to run.
         arrays: ``x0`` and so on with an axis of rows, ``times``, ``control_times``.
         deadline: ``time.time()`` after which nobody waits for it.
+        variant: How they are computed.
     """
 
     operation: str
     digest: str
     arrays: Arrays
     deadline: float
+    variant: Variant = USUAL
 
 
 class AbstractEngine(Protocol):
     """What computes batches: ``services.rollouts.engine.Engine``."""
 
-    def run(self, operation: str, digest: str, arrays: Arrays) -> Arrays:
+    def run(
+        self, operation: str, digest: str, arrays: Arrays, variant: Variant = USUAL
+    ) -> Arrays:
         """Compute a batch."""
         ...
 
@@ -111,7 +116,9 @@ class InlineExecutor(AbstractExecutor):
     async def run(self, batch: Batch) -> Arrays:
         """Compute a batch in the thread."""
         return await self._call(
-            lambda engine: engine.run(batch.operation, batch.digest, batch.arrays)
+            lambda engine: engine.run(
+                batch.operation, batch.digest, batch.arrays, batch.variant
+            )
         )
 
     async def warm(self, digest: str) -> None:

@@ -20,7 +20,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
@@ -29,6 +29,7 @@ from services.blobs import Damaged
 from services.errors import DeadlinePassed, NotFound, ServiceError, Unavailable
 from services.identity import new_id
 from services.queue import Queue, redis_client
+from services.rollouts.canonical import Variant
 from services.rollouts.executor import AbstractEngine, AbstractExecutor, Batch
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
@@ -147,6 +148,7 @@ class QueueExecutor(AbstractExecutor):
             fields = {
                 "operation": pending.batch.operation,
                 "digest": pending.batch.digest,
+                "variant": asdict(pending.batch.variant),
             }
             client.set(
                 key, pack(fields, pending.batch.arrays), ex=int(remaining) + _KEPT_S
@@ -229,7 +231,8 @@ def serve_batch(
 def _computed(id: str, payload: bytes, engine: AbstractEngine) -> bytes:
     try:
         fields, arrays = unpack(payload)
-        results = engine.run(fields["operation"], fields["digest"], arrays)
+        variant = Variant(**fields["variant"])
+        results = engine.run(fields["operation"], fields["digest"], arrays, variant)
     except Exception as error:  # the task boundary: the caller must hear of it
         return pack({"id": id, "error": _error_fields(error)}, {})
     return pack({"id": id}, results)
