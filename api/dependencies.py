@@ -61,6 +61,7 @@ class Gateway:
             self.executor,
             max_batch_rows=settings.max_batch_rows,
             queued_rows_limit=settings.queued_rows_limit,
+            queued_bytes_limit=settings.queued_bytes_limit,
         )
         self.limits = Limits(
             rows=settings.max_rows,

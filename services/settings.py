@@ -95,8 +95,10 @@ class Settings(BaseSettings):
     """Most numbers in one answer: rows x times x states."""
     max_batch_rows: PositiveInt = 256
     """Most rows that are gathered into one batch."""
-    queued_rows_limit: PositiveInt = 65_536
+    queued_rows_limit: PositiveInt = 262_144
     """Rows that may wait for the executor before new ones are told to come later."""
+    queued_bytes_limit: PositiveInt = 1024 * MIB
+    """Bytes of their inputs and of the answers expected, likewise."""
     resident_bytes: PositiveInt = 2048 * MIB
     """Memory for loaded and compiled models; the least recently used leaves first."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4

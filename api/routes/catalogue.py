@@ -46,6 +46,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | str]:
         "max_output_values",
         "max_batch_rows",
         "queued_rows_limit",
+        "queued_bytes_limit",
         "max_attempts",
     )
     return {

@@ -3,20 +3,27 @@
 ::
 
     run(work) --queue by key--> [group] --idle slot--> executor.run(batch) --> rows
+                 ^                 |
+                 +--- rows left ---+   a large request goes batch by batch
 
 Nothing waits for a fixed time: measured, a wait of 2 ms costs 2.6 ms alone and gains
-nothing under load. The oldest group runs first and takes all waiting rows of its key.
-Everything here happens on the event loop, so no lock is needed.
+nothing under load. **Requests take turns**: the group runs first whose request has
+waited longest since it came or was last computed, and the requests of a group share its
+batch evenly; so a row that comes while a large request is computed waits for about one
+batch. Everything here happens on the event loop, so no lock is needed.
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from services.errors import DeadlinePassed, Overloaded, ServiceError
+from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.canonical import Work
 from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.request import Arrays
@@ -26,20 +33,67 @@ from services.rollouts.request import Arrays
 class Counters:
     """What a batcher has done since it began."""
 
+    requests: int = 0
     batches: int = 0
     rows: int = 0
-    requests: int = 0
+    """Rows that went into batches."""
     expired: int = 0
+    cancelled: int = 0
     refused: int = 0
+    waited_seconds: float = 0.0
+    """Sum over requests of the time from coming to the first batch."""
+    longest_wait_seconds: float = 0.0
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _Request:
     work: Work
     deadline: float
     future: asyncio.Future[Arrays]
-    since: float = field(default_factory=time.monotonic)
+    size_bytes: int
+    turn: int
+    todo: deque[tuple[int, int]]
+    """Ranges of rows that are in no batch."""
+    missing: int
+    """Rows without results."""
+    results: Arrays = field(default_factory=dict)
+    since: float | None = field(default_factory=time.monotonic)
+    """When it came; None once its first rows are in a batch."""
     alone: bool = False
+
+    @property
+    def key(self) -> tuple:
+        return (self.work.key, id(self)) if self.alone else self.work.key
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are in no batch."""
+        return sum(stop - start for start, stop in self.todo)
+
+    def cut(self, rows: int) -> "list[_Part]":
+        """Take so many rows, in their order."""
+        parts = []
+        while rows:
+            start, stop = self.todo.popleft()
+            if stop - start > rows:
+                self.todo.appendleft((start + rows, stop))
+                stop = start + rows
+            parts.append(_Part(self, start, stop))
+            rows -= stop - start
+        return parts
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a request that run in one batch."""
+
+    request: _Request
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
 
 
 class Batcher:
@@ -47,20 +101,27 @@ class Batcher:
 
     Args:
         executor: What runs the batches.
-        max_batch_rows: Rows at which a batch is full; one larger request is a batch.
+        max_batch_rows: Rows at which a batch is full; larger requests take several.
         queued_rows_limit: Rows that may wait or run before new ones are refused.
+        queued_bytes_limit: Bytes of inputs and expected answers, likewise.
     """
 
     def __init__(
-        self, executor: AbstractExecutor, *, max_batch_rows: int, queued_rows_limit: int
+        self,
+        executor: AbstractExecutor,
+        *,
+        max_batch_rows: int,
+        queued_rows_limit: int,
+        queued_bytes_limit: int,
     ) -> None:
         self.executor = executor
         self.max_batch_rows = max_batch_rows
-        self.queued_rows_limit = queued_rows_limit
         self.counters = Counters()
-        self._queues: dict[tuple, deque[_Waiting]] = {}
-        self._queued_rows = 0
-        self._running: set[asyncio.Task[None]] = set()
+        self.admission = Admission(queued_rows_limit, queued_bytes_limit)
+        # In the order of their turns: the first of a group has waited longest.
+        self._queues: dict[tuple, dict[_Request, None]] = {}
+        self._turns = itertools.count()
+        self._running: dict[asyncio.Task[None], list[_Part]] = {}
 
     async def run(self, work: Work, *, deadline: float) -> Arrays:
         """Compute a request's rows, with others' where these fit.
@@ -70,121 +131,209 @@ class Batcher:
             deadline: ``time.time()`` after which nobody waits for the answer.
 
         Raises:
-            Overloaded: Too many rows wait already.
+            Overloaded: Too many rows or bytes wait already.
             DeadlinePassed: The deadline came before the answer.
         """
-        if (
-            self._queued_rows
-            and self._queued_rows + work.count > self.queued_rows_limit
-        ):
-            self.counters.refused += 1
-            raise Overloaded(
-                f"{self._queued_rows} rows are waiting already, "
-                f"at most {self.queued_rows_limit} may",
-                retry_after_s=1.0,
-            )
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(work, deadline, loop.create_future())
-        self._queued_rows += work.count
-        self.counters.requests += 1
+        size = expected_bytes(work)
         try:
-            self._enqueue(waiting)
+            self.admission.admit(work.count, size)
+        except Overloaded:
+            self.counters.refused += 1
+            raise
+        self.counters.requests += 1
+        request = _Request(
+            work,
+            deadline,
+            asyncio.get_running_loop().create_future(),
+            size,
+            next(self._turns),
+            deque([(0, work.count)]),
+            work.count,
+        )
+        try:
+            self._enqueue(request)
             self._dispatch()
-            remaining = max(0.0, deadline - time.time())
-            async with asyncio.timeout(remaining):
-                return await waiting.future
+            async with asyncio.timeout(max(0.0, deadline - time.time())):
+                return await request.future
         except TimeoutError:
             self.counters.expired += 1
             raise DeadlinePassed("the deadline passed before the rollout ran") from None
+        except asyncio.CancelledError:
+            self.counters.cancelled += 1
+            raise
         finally:
-            # A caller that left (its future is cancelled) is skipped when gathered.
-            waiting.future.cancel()
-            self._queued_rows -= work.count
+            self._leave(request)
 
     async def close(self) -> None:
         """Wait for the batches that run."""
         while self._running:
             await asyncio.wait(self._running)
 
-    def _enqueue(self, waiting: _Waiting) -> None:
-        key = (waiting.work.key, id(waiting)) if waiting.alone else waiting.work.key
-        self._queues.setdefault(key, deque()).append(waiting)
+    def snapshot(self) -> dict[str, Any]:
+        """What waits now and what was done so far, for whoever looks after it."""
+        done = self.counters
+        return {
+            "queued_rows": self.admission.rows,
+            "queued_bytes": self.admission.size_bytes,
+            "running_batches": len(self._running),
+            **asdict(done),
+            "rows_per_batch": done.rows / max(done.batches, 1),
+            **self.executor.counters(),
+        }
+
+    def _enqueue(self, request: _Request) -> None:
+        self._queues.setdefault(request.key, {})[request] = None
+
+    def _dequeue(self, request: _Request) -> None:
+        queue = self._queues.get(request.key, {})
+        queue.pop(request, None)
+        if not queue:
+            self._queues.pop(request.key, None)
+
+    def _leave(self, request: _Request) -> None:
+        """Nobody waits for a request any more: neither do its rows."""
+        request.future.cancel()
+        if request.todo:
+            self._dequeue(request)
+            request.todo.clear()
+        self.admission.leave(request.missing, request.size_bytes)
+        if not request.missing:
+            return
+        for task, parts in self._running.items():
+            if all(part.request.future.done() for part in parts):
+                task.cancel()
 
     def _dispatch(self) -> None:
         while self._queues and len(self._running) < self.executor.concurrency:
-            key = min(self._queues, key=lambda key: self._queues[key][0].since)
-            members = self._take(key)
-            if not members:
+            key = min(self._queues, key=lambda key: next(iter(self._queues[key])).turn)
+            parts = self._take(key)
+            if not parts:
                 continue
-            task = asyncio.get_running_loop().create_task(self._run(members))
-            self._running.add(task)
+            task = asyncio.get_running_loop().create_task(self._run(parts))
+            self._running[task] = parts
             task.add_done_callback(self._finished)
 
-    def _take(self, key: tuple) -> list[_Waiting]:
-        """Remove from a queue what still has a caller, up to a full batch."""
-        queue = self._queues[key]
-        members: list[_Waiting] = []
-        rows = 0
-        while queue:
-            count = queue[0].work.count
-            if members and rows + count > self.max_batch_rows:
+    def _take(self, key: tuple) -> list[_Part]:
+        """A batch of a group: an even share for each request, then the rest in turn."""
+        now = time.time()
+        asking: list[_Request] = []
+        for request in list(self._queues[key]):
+            if request.future.done() or request.deadline <= now:
+                self._dequeue(request)
+                continue
+            asking.append(request)
+            if len(asking) == self.max_batch_rows:
                 break
-            waiting = queue.popleft()
-            if not waiting.future.done() and waiting.deadline > time.time():
-                members.append(waiting)
-                rows += count
-        if not queue:
-            del self._queues[key]
-        return members
+        parts: list[_Part] = []
+        for request, rows in _shares(asking, self.max_batch_rows):
+            parts += request.cut(rows)
+            self._begun(request)
+            self._to_the_end(request)
+        return parts
+
+    def _to_the_end(self, request: _Request) -> None:
+        """A request had its turn: where rows are left they wait for the next one."""
+        self._dequeue(request)
+        if request.todo:
+            request.turn = next(self._turns)
+            self._enqueue(request)
+
+    def _begun(self, request: _Request) -> None:
+        if request.since is None:
+            return
+        waited = time.monotonic() - request.since
+        request.since = None
+        self.counters.waited_seconds += waited
+        longest = max(self.counters.longest_wait_seconds, waited)
+        self.counters.longest_wait_seconds = longest
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        # What came while a large request was computed goes before its next batch.
+        for part in self._running.pop(task):
+            if part.request.todo:
+                self._to_the_end(part.request)
         self._dispatch()
 
-    async def _run(self, members: list[_Waiting]) -> None:
-        batch = _gather(members)
+    async def _run(self, parts: list[_Part]) -> None:
         self.counters.batches += 1
-        self.counters.rows += sum(member.work.count for member in members)
+        self.counters.rows += sum(part.rows for part in parts)
         try:
-            results = await self.executor.run(batch)
+            results = await self.executor.run(_gather(parts))
+            start = 0
+            for part in parts:
+                self._deliver(part, results, start)
+                start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
-            self._failed(members, error)
+            self._failed(parts, error)
+
+    def _deliver(self, part: _Part, results: Arrays, start: int) -> None:
+        request = part.request
+        if request.future.done():
             return
-        start = 0
-        for member in members:
-            stop = start + member.work.count
-            if not member.future.done():
-                member.future.set_result(
-                    {name: array[start:stop] for name, array in results.items()}
-                )
-            start = stop
-
-    def _failed(self, members: list[_Waiting], error: Exception) -> None:
-        """Give each request its own try: one must not fail its neighbours."""
-        shared = len(members) > 1 and not isinstance(error, ServiceError)
-        for member in members:
-            if member.future.done():
-                continue
-            if shared:
-                member.alone = True
-                self._enqueue(member)
-            else:
-                member.future.set_exception(error)
-
-
-def _gather(members: list[_Waiting]) -> Batch:
-    first = members[0].work
-    if len(members) == 1:
-        rows = first.rows
-    else:
         rows = {
-            name: np.concatenate([member.work.rows[name] for member in members])
-            for name in first.rows
+            name: array[start : start + part.rows] for name, array in results.items()
         }
+        count = request.work.count
+        request.missing -= part.rows
+        self.admission.computed(part.rows, request.size_bytes * part.rows / count)
+        if part.rows == count:
+            request.future.set_result(rows)
+            return
+        for name, array in rows.items():
+            if name not in request.results:
+                request.results[name] = np.empty((count, *array.shape[1:]), array.dtype)
+            request.results[name][part.start : part.stop] = array
+        if not request.missing:
+            request.future.set_result(request.results)
+
+    def _failed(self, parts: list[_Part], error: Exception) -> None:
+        """Give each request its own try: one must not fail its neighbours."""
+        members = {part.request for part in parts}
+        shared = len(members) > 1 and not isinstance(error, ServiceError)
+        for request in members:
+            if request.future.done():
+                continue
+            if request.todo:
+                self._dequeue(request)
+            if not shared:
+                request.todo.clear()
+                request.future.set_exception(error)
+                continue
+            mine = [part for part in parts if part.request is request]
+            request.todo.extendleft((part.start, part.stop) for part in mine)
+            request.alone = True
+            self._enqueue(request)
+
+
+def _shares(asking: list[_Request], rows: int) -> list[tuple[_Request, int]]:
+    """How many of a batch's rows each request gets: even shares, then in turn."""
+    waiting = [request.waiting for request in asking]
+    if sum(waiting) <= rows:
+        return list(zip(asking, waiting, strict=True))
+    even = rows // len(asking)
+    shares = [min(even, each) for each in waiting]
+    left = rows - sum(shares)
+    for place, each in enumerate(waiting):
+        more = min(left, each - shares[place])
+        shares[place] += more
+        left -= more
+    return list(zip(asking, shares, strict=True))
+
+
+def _gather(parts: list[_Part]) -> Batch:
+    first = parts[0].request.work
+    rows = {
+        name: np.concatenate(
+            [part.request.work.rows[name][part.start : part.stop] for part in parts]
+        )
+        if len(parts) > 1
+        else first.rows[name][parts[0].start : parts[0].stop]
+        for name in first.rows
+    }
     return Batch(
         first.operation,
         first.digest,
         {**rows, **first.shared},
-        deadline=max(member.deadline for member in members),
+        deadline=max(part.request.deadline for part in parts),
         variant=first.variant,
     )

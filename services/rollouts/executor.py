@@ -71,7 +71,7 @@ class AbstractExecutor(abc.ABC):
 
     @abc.abstractmethod
     async def run(self, batch: Batch) -> Arrays:
-        """Compute a batch.
+        """Compute a batch; where this is cancelled it need not begin any more.
 
         Returns:
             ``x``, and what the operation adds, with the batch's rows in their order.
@@ -84,6 +84,10 @@ class AbstractExecutor(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """Stop; batches that run are finished first where possible."""
+
+    def counters(self) -> dict[str, int]:
+        """What it has counted of its own, by name."""
+        return {}
 
 
 class InlineExecutor(AbstractExecutor):
@@ -141,6 +145,8 @@ class InlineExecutor(AbstractExecutor):
 
     def _serve(self) -> None:
         while (call := self._next()) is not None:
+            if call.future.cancelled():
+                continue
             try:
                 if self._engine is None:
                     self._engine = self._make_engine()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from services.errors import DeadlinePassed, NotFound, Overloaded
+from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.batching import Batcher
 from services.rollouts.canonical import Work
 from services.rollouts.executor import AbstractExecutor
@@ -19,13 +20,18 @@ class Doubling(AbstractExecutor):
         self.gate = asyncio.Event()
         self.gate.set()
         self.error = None
+        self.cancelled = 0
 
     async def start(self):
         """Nothing to start."""
 
     async def run(self, batch):
         self.batches.append(batch)
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         if self.error is not None and (batch.arrays["x0"] < 0).any():
             raise self.error
         return {"x": 2 * batch.arrays["x0"][:, None]}
@@ -42,9 +48,14 @@ def work(*values, times=(1.0,), digest="d"):
     return Work("rollout", digest, rows, {"times": np.array(times)}, len(values))
 
 
-def batcher(executor, max_batch_rows=100, queued_rows_limit=1000):
+def batcher(
+    executor, max_batch_rows=100, queued_rows_limit=1000, queued_bytes_limit=10**6
+):
     return Batcher(
-        executor, max_batch_rows=max_batch_rows, queued_rows_limit=queued_rows_limit
+        executor,
+        max_batch_rows=max_batch_rows,
+        queued_rows_limit=queued_rows_limit,
+        queued_bytes_limit=queued_bytes_limit,
     )
 
 
@@ -182,5 +193,240 @@ def test_an_error_of_the_model_is_every_callers():
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(results[1], NotFound)
         assert isinstance(results[2], NotFound)
+
+    asyncio.run(scenario())
+
+
+def rows_of(executor):
+    return [len(batch.arrays["x0"]) for batch in executor.batches]
+
+
+class Stepping(Doubling):
+    """Lets one batch through at each ``step``."""
+
+    def __init__(self):
+        super().__init__()
+        self.turns = asyncio.Semaphore(0)
+
+    async def run(self, batch):
+        result = await super().run(batch)
+        await self.turns.acquire()
+        return result
+
+    async def step(self, times=1):
+        """Let batches end, and whoever waited for them go on."""
+        for _ in range(times):
+            self.turns.release()
+            await asyncio.sleep(0.001)
+
+
+def test_a_large_request_goes_in_several_batches_and_comes_back_in_order():
+    async def scenario():
+        executor = Doubling()
+        values = np.arange(10_000.0)
+        result = await batcher(executor, 256, 20_000).run(
+            work(*values), deadline=soon()
+        )
+        assert rows_of(executor) == [256] * 39 + [16]
+        np.testing.assert_array_equal(result["x"].ravel(), 2 * values)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("times", [(1.0,), (2.0,)], ids=["gathered", "on its own"])
+def test_a_row_waits_for_about_one_batch_of_a_large_request(times):
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 256, 100_000, 10**8)
+        (large,) = await started(batches, work(*range(65_536)))
+        await executor.step(10)
+        (small,) = await started(batches, work(7, times=times))
+        begun = len(executor.batches)
+        await executor.step(2)
+        assert (await small)["x"].item() == 14.0
+        assert len(executor.batches) <= begun + 2
+        assert not large.done()
+        await executor.step(300)
+        result = await large
+        np.testing.assert_array_equal(result["x"].ravel(), 2.0 * np.arange(65_536))
+
+    asyncio.run(scenario())
+
+
+def test_two_large_requests_share_the_batches_and_leave_none_half_empty():
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 100)
+        first, second, third = await started(
+            batches, work(*range(300)), work(*range(300, 500)), work(-1, -2)
+        )
+        await executor.step(1)
+        shared = executor.batches[1].arrays["x0"].ravel()
+        assert sorted(shared[shared < 0]) == [-2.0, -1.0]
+        assert ((shared >= 0) & (shared < 300)).sum() in range(33, 67)
+        await executor.step(5)
+        assert rows_of(executor) == [100, 100, 100, 100, 100, 2]
+        for task, expected in (
+            (first, np.arange(300)),
+            (second, np.arange(300, 500)),
+            (third, np.array([-1, -2])),
+        ):
+            result = await task
+            np.testing.assert_array_equal(result["x"].ravel(), 2.0 * expected)
+
+    asyncio.run(scenario())
+
+
+def test_rows_of_a_caller_that_left_do_not_compute_and_leave_the_count_at_once():
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 100)
+        (large,) = await started(batches, work(*range(900)))
+        (small,) = await started(batches, work(1, digest="e"))
+        await executor.step(1)
+        large.cancel()
+        await asyncio.sleep(0)
+        assert batches.snapshot()["queued_rows"] == 1
+        await executor.step(1)
+        await small
+        assert rows_of(executor) == [100, 1]
+        assert batches.snapshot()["queued_bytes"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_nobody_waits_for_is_called_off():
+    async def scenario():
+        executor = Doubling()
+        executor.gate.clear()
+        batches = batcher(executor)
+        first, second = await started(batches, work(1), work(2))
+        first.cancel()
+        await asyncio.sleep(0.01)
+        assert executor.cancelled == 1
+        executor.gate.set()
+        assert (await second)["x"].item() == 4.0
+        assert batches.snapshot()["cancelled"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_first_error_of_a_part_fails_the_request_once_and_drops_the_rest():
+    async def scenario():
+        executor = Doubling()
+        executor.error = NotFound("blob", "artifacts/d")
+        batches = batcher(executor, 100)
+        values = np.arange(900.0)
+        values[150] = -1
+        (task,) = await started(batches, work(*values))
+        with pytest.raises(NotFound):
+            await task
+        assert rows_of(executor) == [100, 100]
+        assert batches.snapshot()["queued_rows"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_row_of_a_large_request_fails_that_request_alone():
+    async def scenario():
+        executor = Stepping()
+        executor.error = RuntimeError("out of memory")
+        batches = batcher(executor, 10)
+        bad, good = await started(
+            batches, work(*range(10), -1, *range(10)), work(*range(15))
+        )
+        await executor.step(20)
+        with pytest.raises(RuntimeError):
+            await bad
+        np.testing.assert_array_equal((await good)["x"].ravel(), 2.0 * np.arange(15))
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_large_request_stops_computing():
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 100)
+        (late,) = await started(batches, work(*range(900)), deadline=time.time() + 0.05)
+        await executor.step(2)
+        with pytest.raises(DeadlinePassed):
+            await late
+        await executor.step(5)
+        assert len(executor.batches) == 3
+
+    asyncio.run(scenario())
+
+
+def test_too_many_waiting_bytes_are_refused_answers_counted():
+    async def scenario():
+        executor = Doubling()
+        executor.gate.clear()
+        # One row: 8 bytes in, 8 bytes of times, 8 bytes out.
+        batches = batcher(executor, queued_bytes_limit=50)
+        tasks = await started(batches, work(1), work(2))
+        assert batches.snapshot()["queued_bytes"] == 48
+        with pytest.raises(Overloaded, match="48 bytes"):
+            await batches.run(work(3), deadline=soon())
+        assert batches.snapshot()["refused"] == 1
+        executor.gate.set()
+        await asyncio.gather(*tasks)
+        assert batches.snapshot()["queued_bytes"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_time_to_come_back_follows_from_the_measured_rate():
+    now = [0.0]
+    admission = Admission(rows_limit=1000, bytes_limit=10**9, clock=lambda: now[0])
+    admission.admit(1000, 8000)
+    for _ in range(5):
+        now[0] += 0.5
+        admission.computed(50, 400)
+    with pytest.raises(Overloaded) as caught:
+        admission.admit(450, 3600)
+    # 100 rows a second; 750 are left, 200 too many.
+    assert caught.value.retry_after_s == pytest.approx(2.0)
+
+
+def test_idle_time_does_not_count_as_slow():
+    now = [0.0]
+    admission = Admission(rows_limit=100, bytes_limit=10**9, clock=lambda: now[0])
+    for _ in range(3):
+        admission.admit(100, 800)
+        now[0] += 1.0
+        admission.computed(100, 800)
+        admission.leave(0, 800)
+        now[0] += 60.0
+    admission.admit(100, 800)
+    with pytest.raises(Overloaded) as caught:
+        admission.admit(100, 800)
+    assert caught.value.retry_after_s == pytest.approx(1.0)
+
+
+def test_expected_answers_count_every_direction():
+    times, k = 5, 4
+    rows = {
+        "x0": np.zeros((2, 3)),
+        "parameters": np.zeros((2, 1)),
+        "tangents.x0": np.zeros((2, k, 3)),
+        "tangents.parameters": np.zeros((2, k, 1)),
+    }
+    given = Work("jvp", "d", rows, {"times": np.zeros(times)}, 2)
+    inputs = 8 * (2 * 4) * (1 + k) + 8 * times
+    assert expected_bytes(given) == inputs + 8 * 2 * times * 3 * (1 + k)
+
+
+def test_the_snapshot_says_what_was_done():
+    async def scenario():
+        executor = Doubling()
+        executor.gate.clear()
+        batches = batcher(executor)
+        tasks = await started(batches, work(0), work(1), work(2, 3))
+        executor.gate.set()
+        await asyncio.gather(*tasks)
+        found = batches.snapshot()
+        assert (found["requests"], found["batches"], found["rows"]) == (3, 2, 4)
+        assert found["rows_per_batch"] == 2.0
+        assert 0 < found["longest_wait_seconds"] <= found["waited_seconds"]
 
     asyncio.run(scenario())
