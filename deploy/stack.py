@@ -24,7 +24,7 @@ from services.database.engine import Database
 from services.errors import ServiceError, Unavailable
 from services.jobs import Jobs
 from services.keys import SCOPES, Keys
-from services.queue import QUEUES, Queue
+from services.queue import QUEUES, ROLLOUTS_QUEUE, Queue
 from services.settings import Settings, read_settings
 
 READY_WITHIN_S = 120.0
@@ -77,10 +77,12 @@ def up(folder: Folder, say: Callable[[str], None]) -> bool:
         settings = _settings(folder)
         write_private(folder.stack, _json(settings))
         say(f"starting in {folder.path}")
-        configuration = supervisor.write_configuration(folder, _programs(folder))
+        configuration = supervisor.write_configuration(
+            folder, _programs(folder, settings)
+        )
         supervisor.launch(folder, configuration, _environment(settings))
         try:
-            _wait_until_ready(folder, _url(folder), READY_WITHIN_S)
+            _wait_until_ready(folder, _url(folder), READY_WITHIN_S, settings)
             _ensure_key(folder, settings)
         except BaseException:
             # Ctrl-C too: a start is whole or did not happen.
@@ -178,12 +180,18 @@ def _environment(settings: Settings) -> dict[str, str]:
     return inherited | settings.environment() | {"PYTHONPATH": os.fspath(ROOT)}
 
 
-def _programs(folder: Folder) -> list[Program]:
+def _programs(folder: Folder, settings: Settings) -> list[Program]:
     python = [sys.executable, "-P", "-m"]
     programs = [
         Program("gateway", [*python, "api"], priority=20),
         Program("worker", [*python, "worker"], priority=30, stop_s=25),
     ]
+    gpus = _gpus()
+    for number in range(_rollout_workers(settings)):
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        command = [*python, "worker", "--rollouts"]
+        name = f"rollouts-{number + 1}"
+        programs.append(Program(name, command, 30, stop_s=25, environment=gpu))
     if os.environ.get("SPNODE_REDIS_URL"):
         return programs
     server = valkey.find_server()
@@ -194,6 +202,19 @@ def _programs(folder: Folder) -> list[Program]:
         )
     command = [server[0], valkey.write_configuration(folder)]
     return [Program("valkey", command, priority=10), *programs]
+
+
+def _rollout_workers(settings: Settings) -> int:
+    return settings.rollout_workers if settings.executor == "queue" else 0
+
+
+def _gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, as CUDA names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name]
+    found = Path("/dev").glob("nvidia[0-9]*")
+    return sorted((each.name.removeprefix("nvidia") for each in found), key=int)
 
 
 def _json(settings: Settings) -> str:
@@ -212,7 +233,9 @@ def _url(folder: Folder) -> str:
     return folder.read_stack().get("url", "")
 
 
-def _wait_until_ready(folder: Folder, url: str, within_s: float) -> None:
+def _wait_until_ready(
+    folder: Folder, url: str, within_s: float, settings: Settings
+) -> None:
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         found = supervisor.processes(folder) or []
@@ -224,17 +247,21 @@ def _wait_until_ready(folder: Folder, url: str, within_s: float) -> None:
         if lost:
             _give_up(folder, f"{', '.join(lost)} does not stay up", lost)
         running = bool(found) and all(each.state == "running" for each in found)
-        if running and _is_ready(url):
+        if running and _is_ready(url, _rollout_workers(settings)):
             return
         time.sleep(0.1)
-    _give_up(folder, f"not ready after {within_s:g} s", ["gateway", "worker"])
+    names = [program.name for program in _programs(folder, settings)]
+    _give_up(folder, f"not ready after {within_s:g} s", names)
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, rollout_workers: int) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", timeout=2).status_code == 200
+        answer = httpx.get(f"{url}/health/ready", timeout=2)
     except httpx.TransportError:
         return False
+    if answer.status_code != 200:
+        return False
+    return answer.json()["workers"][ROLLOUTS_QUEUE] >= rollout_workers
 
 
 def _give_up(folder: Folder, reason: str, names: list[str]) -> None:

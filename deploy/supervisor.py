@@ -1,6 +1,6 @@
 """The supervisor: a ``supervisord`` of our own, its configuration and its voice.
 
-It runs valkey, gateway and worker, starts again what crashes, and writes each exit
+It runs valkey, gateway and workers, starts again what crashes, and writes each exit
 with its reason into its log, from where ``restarts`` reads them.
 """
 
@@ -55,6 +55,7 @@ redirect_stderr = true
 stdout_logfile = {log}
 stdout_logfile_maxbytes = 20MB
 stdout_logfile_backups = 2
+environment = {environment}
 
 """
 _EXIT = re.compile(r"^(\S+ \S+?),\d+ \w+ exited: (\S+) \((.*)\)$")
@@ -69,6 +70,8 @@ class Program:
     command: list[str]
     priority: int
     stop_s: int = 20
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that it alone has."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ def write_configuration(folder: Folder, programs: list[Program]) -> str:
             stop_s=program.stop_s,
             # This one is expanded twice.
             log=_escape(_escape(folder.logs / f"{program.name}.log")),
+            environment=",".join(
+                f'{name}="{_escape(value)}"'
+                for name, value in program.environment.items()
+            ),
         )
     path = folder.path / "supervisord.conf"
     write_private(path, text)

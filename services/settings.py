@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Where blobs lie: file:///folder or s3://bucket/prefix; empty: the data folder."""
     executor: Literal["inline", "queue"] = "inline"
     """Where rollouts run: a thread of the gateway, or rollout workers."""
+    rollout_workers: PositiveInt = 1
+    """How many rollout workers there are where the executor is queue."""
 
     host: str = "127.0.0.1"
     """Address the gateway listens on."""

@@ -43,8 +43,9 @@ RESEND_S = 5.0
 _POLL_S = 1.0
 # Payloads outlive their deadline by this, replies that nobody takes by no more.
 _KEPT_S = 30
-# Batches sent and not answered. One worker computes one while the next one waits.
-_CONCURRENCY = 4
+# Batches sent and not answered. A worker computes one while the next one waits; two
+# more are on their way.
+_FOR_EACH_WORKER, _ON_THEIR_WAY = 2, 2
 
 
 @dataclass(eq=False)
@@ -78,9 +79,8 @@ class QueueExecutor(AbstractExecutor):
         resend_s: After which time a batch without lease and reply is sent again.
     """
 
-    concurrency = _CONCURRENCY
-
     def __init__(self, settings: Settings, *, resend_s: float = RESEND_S) -> None:
+        self.concurrency = _FOR_EACH_WORKER * settings.rollout_workers + _ON_THEIR_WAY
         self._settings = settings
         self._resend_s = resend_s
         self._replies = f"spnode:replies:{new_id('gateway')}"
@@ -102,18 +102,29 @@ class QueueExecutor(AbstractExecutor):
             thread.start()
 
     async def run(self, batch: Batch) -> Arrays:
-        """Send a batch and wait for its reply."""
+        """Send a batch and wait for its reply.
+
+        Where this is cancelled its arrays are removed, so that no worker begins it.
+        """
         loop = asyncio.get_running_loop()
         pending = _Pending(new_id("batch"), batch, loop, loop.create_future())
         self._pending[pending.id] = pending
         self._outgoing.put(pending)
         try:
             return await pending.future
+        except asyncio.CancelledError:
+            pending.future.cancel()
+            self._outgoing.put(pending)
+            raise
         finally:
             self._pending.pop(pending.id, None)
 
     async def warm(self, digest: str) -> None:
         """Nothing: workers warm what they serve."""
+
+    def counters(self) -> dict[str, int]:
+        """Batches that were sent again."""
+        return {"resent": self.resent}
 
     async def close(self) -> None:
         """Stop both threads."""
@@ -137,6 +148,9 @@ class QueueExecutor(AbstractExecutor):
         sender.close()
 
     def _send(self, sender: Queue, client: redis.Redis, pending: _Pending) -> None:
+        if pending.future.cancelled():
+            client.delete(_payload_key(pending.id))
+            return
         remaining = pending.batch.deadline - time.time()
         if remaining <= 0:
             pending.fail(

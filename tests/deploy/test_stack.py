@@ -12,6 +12,7 @@ import pytest
 from deploy import stack, supervisor
 from deploy.folder import LONGEST_SOCKET_PATH, ROOT, Folder, write_private
 from deploy.supervisor import Program
+from services.settings import Settings
 
 
 def test_a_taken_port_is_passed_over():
@@ -49,13 +50,16 @@ def test_a_private_file_is_never_readable_by_others(tmp_path):
 def test_the_supervisor_reads_a_configuration_with_odd_paths(tmp_path):
     folder = Folder(tmp_path / "50 % of 'it'")
     folder.create()
-    program = Program("echo", ["echo", "50 %", "it's"], priority=1)
+    program = Program(
+        "echo", ["echo", "50 %", "it's"], 1, environment={"NAME": "50 % of 1,2"}
+    )
     configuration = supervisor.write_configuration(folder, [program])
     code = (
         "import sys; from supervisor.options import ServerOptions; "
         "o = ServerOptions(); o.realize(['-c', sys.argv[1]]); "
         "p = o.process_group_configs[0].process_configs[0]; "
-        "print(p.command); print(p.stdout_logfile); print(o.logfile)"
+        "print(p.command); print(p.stdout_logfile); print(o.logfile); "
+        "print(p.environment['NAME'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, configuration],
@@ -63,7 +67,8 @@ def test_the_supervisor_reads_a_configuration_with_odd_paths(tmp_path):
         text=True,
         check=True,
     )
-    command, log, own_log = done.stdout.splitlines()
+    command, log, own_log, variable = done.stdout.splitlines()
+    assert variable == "50 % of 1,2"
     assert command.endswith("echo '50 %' 'it'\"'\"'s'")
     assert log == str(folder.logs / "echo.log")
     assert own_log == str(folder.supervisor_log)
@@ -117,3 +122,21 @@ def test_the_process_wrapper_ends_with_its_parent(tmp_path):
     shell.wait(20)
     child = Path(f"/proc/{pid_file.read_text().strip()}")
     assert not child.exists() or "Z" in (child / "stat").read_text().split()[2]
+
+
+def test_each_rollout_worker_has_a_name_and_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("SPNODE_REDIS_URL", "redis://broker")
+    settings = Settings(executor="queue", rollout_workers=3)
+    programs = stack._programs(Folder(tmp_path), settings)
+    assert [each.name for each in programs] == [
+        "gateway",
+        "worker",
+        "rollouts-1",
+        "rollouts-2",
+        "rollouts-3",
+    ]
+    gpus = [each.environment.get("CUDA_VISIBLE_DEVICES") for each in programs]
+    assert gpus == [None, None, "4", "7", "4"]
+    inline = settings.model_copy(update={"executor": "inline"})
+    assert len(stack._programs(Folder(tmp_path), inline)) == 2

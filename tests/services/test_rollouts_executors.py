@@ -10,6 +10,7 @@ from services.blobs import Blobs
 from services.errors import DeadlinePassed, NotFound
 from services.rollouts.executor import Batch, InlineExecutor, load_engine
 from services.rollouts.remote import QueueExecutor
+from services.workers import Workers
 from tests.api.deployment import deployed, opened, wait_for
 from tests.core.models import random_states
 
@@ -109,36 +110,92 @@ def test_without_a_worker_the_deadline_ends_the_wait():
         assert time.monotonic() - began < 10
 
 
-def test_a_batch_whose_worker_is_killed_is_computed_by_another(deployment):
-    if "worker" in deployment.processes:
-        deployment.stop("worker")
-    first = deployment.start("first", "worker", "--rollouts")
+def keys(client, pattern):
+    return set(client.scan_iter(pattern))
+
+
+@pytest.fixture
+def two_workers(deployment):
+    """Two rollout workers that live, and a connection to their broker."""
+    for name in set(deployment.processes) - {"valkey"}:
+        deployment.stop(name)
+    for name in ("first", "second"):
+        deployment.start(name, "worker", "--rollouts")
+    with opened(deployment.settings) as (database, _):
+        workers = Workers(database)
+        wait_for(lambda: len(workers.living("rollouts")) >= 2, 60)
     client = redis.Redis.from_url(deployment.settings.redis_url)
-    executor = QueueExecutor(deployment.settings, resend_s=1.0)
-    # Many rows and times: enough to be killed in the middle.
-    arrays = {
-        "x0": random_states(30_000),
-        "times": np.linspace(0.01, 900.0, 101),
-    }
-    sent = batch(deployment, arrays=arrays, seconds=120)
+    yield [deployment.processes[name] for name in ("first", "second")], client
+    client.close()
+    for name in ("first", "second"):
+        deployment.stop(name)
+
+
+def large(deployment, rows=3_000):
+    """A batch that takes seconds: long enough to be met in the middle."""
+    arrays = {"x0": random_states(rows), "times": np.linspace(0.01, 900.0, 101)}
+    return batch(deployment, arrays=arrays, seconds=60)
+
+
+def while_both_compute(executor, client, batches, act):
+    """Results of batches; ``act`` is called when two of them are being computed."""
 
     async def scenario():
         await executor.start()
-        running = asyncio.create_task(executor.run(sent))
-        taken = "spnode:batch:*:lease"
-        await asyncio.to_thread(
-            wait_for, lambda: next(client.scan_iter(taken), None), 60
-        )
+        running = [asyncio.create_task(executor.run(each)) for each in batches]
+        both = lambda: len(keys(client, "spnode:batch:*:lease")) == 2  # noqa: E731
+        await asyncio.to_thread(wait_for, both, 60)
+        act()
+        results = await asyncio.gather(*running)
+        await executor.close()
+        return results
+
+    return asyncio.run(scenario())
+
+
+def test_batches_of_a_killed_worker_are_computed_by_the_other(two_workers, deployment):
+    (first, _), client = two_workers
+    executor = QueueExecutor(deployment.settings, resend_s=1.0)
+    batches = [large(deployment, 30_000) for _ in range(2)]
+
+    def kill():
         first.send_signal(signal.SIGKILL)
         first.wait()
-        assert not running.done()
-        deployment.start("second", "worker", "--rollouts")
-        result = await running
-        await executor.close()
-        return result
 
-    result = asyncio.run(scenario())
-    assert result["x"].shape == (30_000, 101, 3)
-    assert executor.resent >= 1
-    assert next(client.scan_iter("spnode:batch:*"), None) is None
-    client.close()
+    results = while_both_compute(executor, client, batches, kill)
+    assert [len(result["x"]) for result in results] == [30_000, 30_000]
+    assert executor.counters()["resent"] >= 1
+    assert keys(client, "spnode:batch:*") == set()
+
+
+def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
+    two_workers, deployment
+):
+    (first, _), client = two_workers
+    # So long that nothing is sent again: what is lost stays lost, and fails.
+    executor = QueueExecutor(deployment.settings, resend_s=1000.0)
+    batches = [large(deployment) for _ in range(6)]
+    results = while_both_compute(executor, client, batches, first.terminate)
+    assert [len(result["x"]) for result in results] == [3_000] * 6
+    assert first.wait(30) == 0
+    assert executor.counters()["resent"] == 0
+    assert keys(client, "spnode:batch:*") == set()
+
+
+def test_nobody_begins_a_batch_that_was_called_off():
+    with deployed() as empty:
+        empty.digest = "0" * 64
+        client = redis.Redis.from_url(empty.settings.redis_url)
+        executor = QueueExecutor(empty.settings)
+
+        async def scenario():
+            await executor.start()
+            running = asyncio.create_task(executor.run(batch(empty)))
+            payload = "spnode:batch:*"
+            await asyncio.to_thread(wait_for, lambda: keys(client, payload), 20)
+            running.cancel()
+            await asyncio.to_thread(wait_for, lambda: not keys(client, payload), 20)
+            await executor.close()
+
+        asyncio.run(scenario())
+        client.close()
