@@ -22,7 +22,7 @@ async def ready(gateway: GatewayDep, response: Response) -> dict[str, Any]:
     """Database and queue answer, and champions are compiled (else 503).
 
     Workers that live are named by queue; a queue without one delays jobs and, where
-    rollouts run on workers, rollouts.
+    rollouts run on workers, rollouts. ``rollouts`` counts what waits and what was done.
     """
     checks = {
         "database": await _answers(gateway, gateway.database.ping),
@@ -40,6 +40,7 @@ async def ready(gateway: GatewayDep, response: Response) -> dict[str, Any]:
         "status": "ready" if is_ready else "not ready",
         "checks": checks,
         "workers": workers,
+        "rollouts": gateway.batcher.snapshot(),
     }
 
 

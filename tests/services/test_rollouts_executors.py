@@ -3,6 +3,7 @@ import signal
 import time
 
 import numpy as np
+import psutil
 import pytest
 import redis
 
@@ -10,6 +11,7 @@ from services.blobs import Blobs
 from services.errors import DeadlinePassed, NotFound
 from services.rollouts.executor import Batch, InlineExecutor, load_engine
 from services.rollouts.remote import QueueExecutor
+from services.settings import MIB
 from services.workers import Workers
 from tests.api.deployment import deployed, opened, wait_for
 from tests.core.models import random_states
@@ -94,10 +96,10 @@ def test_a_failing_batch_leaves_the_others_alone(make, deployment):
 
 
 def test_derivatives_come_through(make, deployment):
-    weights = np.ones((len(X0), len(TIMES), 3))
+    weights = np.ones((len(X0), 1, len(TIMES), 3))
     arrays = {"x0": X0, "times": TIMES, "cotangents": weights}
     (result,) = run(make(), batch(deployment, operation="vjp", arrays=arrays))
-    assert result["gradients.x0"].shape == X0.shape
+    assert result["gradients.x0"].shape == (len(X0), 1, 3)
     assert np.isfinite(result["gradients.x0"]).all()
 
 
@@ -199,3 +201,19 @@ def test_nobody_begins_a_batch_that_was_called_off():
 
         asyncio.run(scenario())
         client.close()
+
+
+def test_a_gateway_before_workers_has_no_jax_and_little_memory(deployment):
+    if "worker" not in deployment.processes:
+        deployment.start("worker", "worker", "--rollouts")
+    gateway = deployment.start_gateway(executor="queue")
+    asked = {"model": "mixed", "x0": X0.tolist(), "times": TIMES.tolist()}
+    with gateway.client() as client:
+        assert client.post("/v1/rollout", json=asked).status_code == 200
+        rollouts = client.get("/health/ready").json()["rollouts"]
+    assert (rollouts["batches"], rollouts["rows"], rollouts["resent"]) == (1, 20, 0)
+    process = psutil.Process(deployment.processes["gateway"].pid)
+    mapped = {each.path for each in process.memory_maps()}
+    assert not [path for path in mapped if "jax" in path]
+    assert process.memory_info().rss < 120 * MIB
+    deployment.stop("gateway")
