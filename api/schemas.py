@@ -253,6 +253,7 @@ class DomainOut(Out):
 
 
 Nested = list[float] | list[list[float] | None] | list[list[list[float]] | None] | None
+Many = Nested | list[Nested]
 
 
 class RolloutOut(Out):
@@ -276,12 +277,12 @@ class RolloutOut(Out):
 class JvpOut(RolloutOut):
     """A rollout and its directional derivative."""
 
-    jvp: Nested
-    """Of the shape of ``x``."""
+    jvp: Many
+    """Of the shape of ``x``, behind the leading axis of many tangents."""
 
 
 class VjpOut(RolloutOut):
     """A rollout and the gradients of ``sum(cotangents * x)``."""
 
-    vjp: dict[str, Nested]
-    """By input, each of the input's shape."""
+    vjp: dict[str, Many]
+    """By input, each of the input's shape, behind the axis of many cotangents."""

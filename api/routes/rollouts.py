@@ -121,7 +121,11 @@ def _encoded(
     as_npz: bool,
 ) -> bytes:
     fields = answer(request, served, work, layout, results)
-    return to_npz(fields) if as_npz else to_json(fields, batched=layout.batched)
+    return (
+        to_npz(fields)
+        if as_npz
+        else to_json(fields, batched=layout.batched, many=layout.many)
+    )
 
 
 async def _body(receive: Receive) -> bytes:

@@ -4,9 +4,11 @@ Nothing that is not finite leaves in silence: a row that left the finite range f
 request, or is null and described where the request says ``on_error: "mask"``.
 """
 
+import functools
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,11 @@ def answer(
     if "z" in results:
         fields["z"] = _shaped(results["z"], layout, None)
     if "tangents" in results:
-        fields["jvp"] = _shaped(results["tangents"], layout, layout.states)
+        fields["jvp"] = _by_direction(
+            results["tangents"],
+            layout,
+            lambda each: _shaped(each, layout, layout.states),
+        )
     gradients = (
         {name: results[f"gradients.{name}"] for name in layout.ranks}
         if (request.operation == "vjp")
@@ -52,7 +58,9 @@ def answer(
     )
     if gradients:
         fields["vjp"] = {
-            name: _unspread(name, gradient, layout)
+            name: _by_direction(
+                gradient, layout, functools.partial(_unspread, name, layout)
+            )
             for name, gradient in gradients.items()
         }
     _add_domain(fields, request, served, work, layout)
@@ -64,10 +72,13 @@ def answer(
     return fields
 
 
-def to_json(fields: Fields, *, batched: bool) -> bytes:
+def to_json(fields: Fields, *, batched: bool, many: bool = False) -> bytes:
     """Encode an answer as JSON; rows that are not finite are null."""
     if fields.get("rows"):
-        fields = {name: _masked(value, batched) for name, value in fields.items()}
+        fields = {
+            name: _masked(value, batched, many and name in ("jvp", "vjp"))
+            for name, value in fields.items()
+        }
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -103,6 +114,7 @@ def _failed_rows(results: Arrays, times: np.ndarray) -> dict[int, float]:
         in_time = name in ("x", "z", "tangents")
         for row in np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)):
             bad = ~finite[row].all(axis=-1) if in_time else np.array([])
+            bad = bad.any(axis=0) if name == "tangents" else bad
             first = float(times[bad.argmax()] if in_time else times[-1])
             found[int(row)] = min(first, found.get(int(row), first))
     return found
@@ -116,7 +128,16 @@ def _shaped(array: np.ndarray, layout: Layout, states: list[int] | None) -> np.n
     return np.ascontiguousarray(array if layout.batched else array[0])
 
 
-def _unspread(name: str, gradient: np.ndarray, layout: Layout) -> np.ndarray:
+def _by_direction(
+    array: np.ndarray, layout: Layout, shape: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """``(row, k, ...)`` to one answer, or to a leading axis of k where one was sent."""
+    if not layout.many:
+        return shape(array[:, 0])
+    return np.stack([shape(array[:, k]) for k in range(array.shape[1])])
+
+
+def _unspread(name: str, layout: Layout, gradient: np.ndarray) -> np.ndarray:
     """The gradient in the shape of its input: summed where all rows shared it."""
     rank = 2 if name == "controls" else 1
     if layout.ranks[name] > rank:
@@ -124,9 +145,11 @@ def _unspread(name: str, gradient: np.ndarray, layout: Layout) -> np.ndarray:
     return gradient.sum(axis=0)
 
 
-def _masked(value: object, batched: bool) -> object:
+def _masked(value: object, batched: bool, many: bool = False) -> object:
     if isinstance(value, dict):
-        return {name: _masked(each, batched) for name, each in value.items()}
+        return {name: _masked(each, batched, many) for name, each in value.items()}
+    if many and isinstance(value, np.ndarray):
+        return [_masked(each, batched) for each in value]
     # orjson would write each NaN as null and leave the rest of its row standing.
     if not isinstance(value, np.ndarray) or np.isfinite(value).all():
         return value

@@ -11,17 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.rollouts.request import (
-    DIFFERENTIABLE,
-    Arrays,
-    Request,
-    SpacedTimes,
-    SteppedTimes,
-)
+from services.rollouts.request import DIFFERENTIABLE, Arrays, Request
 from services.rollouts.served import Served
+from services.rollouts.times import control_times, output_times
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
-from spnode_core.timegrid import check_times
 
 
 @dataclass(frozen=True)
@@ -93,6 +87,7 @@ class Layout:
         times: The output times.
         final: Whether only the last time is returned, without its axis.
         states: Indices of the states to return, None for all.
+        many: Whether directions, or cotangents, have a leading axis.
     """
 
     batched: bool
@@ -100,6 +95,7 @@ class Layout:
     times: np.ndarray
     final: bool
     states: list[int] | None
+    many: bool = False
 
 
 def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, Layout]:
@@ -110,110 +106,32 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     """
     signature = served.signature
     arrays = dict(request.arrays)
-    times = _times(request, limits)
+    times = output_times(request, limits.times)
     final = request.options.outputs.times == "final"
-    control_times = _control_times(arrays, signature)
+    switches = control_times(arrays, signature)
     ranks = {name: arrays[name].ndim for name in DIFFERENTIABLE if name in arrays}
-    _check_shapes(arrays, signature, control_times)
+    _check_shapes(arrays, signature, switches)
     batched, count = _count_rows(arrays)
     _check_limits(count, len(times), signature, final, limits)
     states = _states(request, signature)
-    layout = Layout(batched, ranks, times, final, states)
+    k = _directions(request, batched, final)
+    if k is not None:
+        _check_answer(k, count, 1 if final else len(times), signature, limits)
+    layout = Layout(batched, ranks, times, final, states, k is not None)
     rows = {
         name: _spread(arrays[name], _rank(name), count) for name in ranks
     } | _derivatives(request, layout, signature, count)
     shared = {"times": times[-1:] if final else times}
-    if control_times is not None:
-        shared["control_times"] = control_times
+    if switches is not None:
+        shared["control_times"] = switches
     operation = request.operation
     if operation == "rollout" and request.options.outputs.latent:
         operation = "latent"
     return Work(operation, served.digest, rows, shared, count), layout
 
 
-def _times(request: Request, limits: Limits) -> np.ndarray:
-    form = request.times
-    if form is None:
-        times = request.arrays["times"]
-        if times.ndim != 1 or times.size == 0:
-            raise InvalidInput(
-                "times",
-                found=f"an array of shape {times.shape}",
-                expected="a list of at least one time",
-            )
-    else:
-        times = _made(form, limits)
-    if len(times) > limits.times:
-        raise InvalidInput(
-            "times", found=f"{len(times)} times", expected=f"at most {limits.times}"
-        )
-    times = check_times(times)
-    repeated = np.flatnonzero(np.diff(times) == 0)
-    if repeated.size:
-        place = int(repeated[0]) + 1
-        raise InvalidInput(
-            f"times[{place}]",
-            found=f"{float(times[place])!r} again",
-            expected="times that increase strictly",
-        )
-    return times
-
-
-def _made(form: SpacedTimes | SteppedTimes, limits: Limits) -> np.ndarray:
-    count = form.count if isinstance(form, SpacedTimes) else form.steps + 1
-    field = "times.count" if isinstance(form, SpacedTimes) else "times.steps"
-    if count > limits.times:
-        raise InvalidInput(
-            field, found=f"{count} times", expected=f"at most {limits.times}"
-        )
-    if isinstance(form, SteppedTimes):
-        return form.dt * np.arange(count)
-    if form.count == 1:
-        return np.array([form.stop])
-    if form.stop <= form.start:
-        raise InvalidInput(
-            "times.stop", found=repr(form.stop), expected=f"above start {form.start!r}"
-        )
-    if form.spacing == "linear":
-        return np.linspace(form.start, form.stop, form.count)
-    if form.start <= 0:
-        raise InvalidInput(
-            "times.start",
-            found=repr(form.start),
-            expected="above 0 where spacing is 'log'",
-        )
-    return np.geomspace(form.start, form.stop, form.count)
-
-
-def _control_times(arrays: Arrays, signature: Signature) -> np.ndarray | None:
-    times = arrays.get("control_times")
-    controls = arrays.get("controls")
-    if controls is None:
-        if times is not None:
-            raise InvalidInput(
-                "control_times", found="times", expected="none without controls"
-            )
-        return None
-    if times is None:
-        if controls.ndim >= 2 and controls.shape[-2] == 1:
-            return np.zeros(1)
-        raise InvalidInput(
-            "control_times",
-            found="nothing",
-            expected="the times at which the controls switch, the first one 0",
-        )
-    times = check_times(times, "control_times")
-    if times.ndim != 1 or times[0] != 0 or (np.diff(times) <= 0).any():
-        raise InvalidInput(
-            "control_times",
-            found=f"{times.tolist()[:4]!r}…",
-            expected="a list that begins with 0 and increases strictly",
-        )
-    return times
-
-
 def _check_shapes(
-    arrays: Arrays, signature: Signature, control_times: np.ndarray | None
+    arrays: Arrays, signature: Signature, switches: np.ndarray | None
 ) -> None:
     names = {
         "x0": ("states", signature.states),
@@ -238,13 +156,13 @@ def _check_shapes(
             )
         _check_axes(field, array, noun, expected)
     controls = arrays.get("controls")
-    if control_times is None or controls is None:
+    if switches is None or controls is None:
         return
-    if controls.shape[-2] != len(control_times):
+    if controls.shape[-2] != len(switches):
         raise InvalidInput(
             "controls",
             found=f"{controls.shape[-2]} values in time",
-            expected=f"{len(control_times)}, one for each of control_times",
+            expected=f"{len(switches)}, one for each of control_times",
         )
 
 
@@ -320,44 +238,85 @@ def _spread(array: np.ndarray, rank: int, count: int) -> np.ndarray:
     return array
 
 
+def _directions(request: Request, batched: bool, final: bool) -> int | None:
+    """Length of the leading axis of directions or cotangents, None without one."""
+    arrays = request.arrays
+    if request.operation == "vjp":
+        given = arrays["cotangents"]
+        many = given.ndim > 1 + batched + (not final)
+        return len(given) if many else None
+    for name in DIFFERENTIABLE:
+        tangent = arrays.get(f"tangents.{name}")
+        if tangent is not None and name in arrays:
+            return len(tangent) if tangent.ndim > arrays[name].ndim else None
+    return None
+
+
+def _check_answer(
+    k: int, rows: int, times: int, signature: Signature, limits: Limits
+) -> None:
+    values = k * rows * times * len(signature.states)
+    if k == 0 or values > limits.output_values:
+        raise InvalidInput(
+            "tangents, cotangents",
+            found=f"{k} of them: {values} numbers (k x rows x times x states)",
+            expected=f"at least one, and at most {limits.output_values} numbers",
+        )
+
+
 def _derivatives(
     request: Request, layout: Layout, signature: Signature, count: int
 ) -> Arrays:
     if request.operation == "jvp":
-        return _tangents(request.arrays, count)
+        return _tangents(request.arrays, layout, count)
     if request.operation == "vjp":
         return {"cotangents": _cotangents(request.arrays, layout, signature, count)}
     return {}
 
 
-def _tangents(arrays: Arrays, count: int) -> Arrays:
+def _tangents(arrays: Arrays, layout: Layout, count: int) -> Arrays:
+    """By row, then by direction: ``(row, k, ...)``; zero for an input without one."""
+    leading = next(
+        (
+            tangent.shape[:1] if layout.many else ()
+            for name in DIFFERENTIABLE
+            if name in arrays
+            and (tangent := arrays.get(f"tangents.{name}")) is not None
+        ),
+        (),
+    )
     found: Arrays = {}
     for name in DIFFERENTIABLE:
         tangent = arrays.get(f"tangents.{name}")
         if tangent is None:
             if name in arrays:
                 shape = arrays[name].shape[-_rank(name) :]
-                found[f"tangents.{name}"] = np.zeros((count, *shape))
+                found[f"tangents.{name}"] = np.zeros(
+                    (count, *(leading or (1,)), *shape)
+                )
             continue
-        if name not in arrays or tangent.shape != arrays[name].shape:
-            shape = arrays[name].shape if name in arrays else "nothing"
+        if name not in arrays or tangent.shape != (*leading, *arrays[name].shape):
+            shape = (*leading, *arrays[name].shape) if name in arrays else "nothing"
             raise InvalidInput(
                 f"tangents.{name}",
                 found=f"an array of shape {tangent.shape}",
                 expected=f"the shape of {name}, {shape}",
             )
-        found[f"tangents.{name}"] = _spread(tangent, _rank(name), count)
+        each = tangent if layout.many else tangent[None]
+        rows = [_spread(direction, _rank(name), count) for direction in each]
+        found[f"tangents.{name}"] = np.stack(rows, axis=1)
     return found
 
 
 def _cotangents(
     arrays: Arrays, layout: Layout, signature: Signature, count: int
 ) -> np.ndarray:
-    """Cotangents of the whole ``x``: zero for states that are not returned."""
+    """Those of the whole ``x``, ``(row, k, time, state)``; zero for other states."""
     given = arrays["cotangents"]
     times = 1 if layout.final else len(layout.times)
     width = len(signature.states if layout.states is None else layout.states)
     expected = (
+        *(given.shape[:1] if layout.many else ()),
         *((count,) if layout.batched else ()),
         *(() if layout.final else (times,)),
         width,
@@ -368,10 +327,10 @@ def _cotangents(
             found=f"an array of shape {given.shape}",
             expected=f"the shape of the answer's x, {expected}",
         )
-    full = given.reshape(count, times, width)
+    full = given.reshape(-1, count, times, width).swapaxes(0, 1)
     if layout.states is None:
-        return full
-    spread = np.zeros((count, times, len(signature.states)))
+        return np.ascontiguousarray(full)
+    spread = np.zeros((*full.shape[:-1], len(signature.states)))
     for place, state in enumerate(layout.states):
         spread[..., state] += full[..., place]
     return spread

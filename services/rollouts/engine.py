@@ -1,11 +1,11 @@
 """Computes batches of rollouts and their derivatives with resident, compiled models.
 
-Rows run in tiles of 2, 8 or 32, larger batches as a loop over tiles of 32; times are
-padded to buckets with ``h = 0``, which is exact. So few shapes are compiled, and **a
+Rows run in tiles of 2, 8 or 32, larger batches as a loop over tiles of 32, so **a
 row's bits depend neither on its neighbours nor on the size of its batch**. Matrix
 products of other sizes may round differently, so a shape is computed in tiles of 32
 until its smaller tiles have shown, on random rows, that they give the same bits; that
-is tried when the engine is idle.
+is tried when the engine is idle. Batches that ask for throughput run in tiles of up to
+256 rows instead, without that promise.
 
 With ``operations`` and ``training/run``, all of the services that imports JAX.
 """
@@ -14,8 +14,8 @@ import functools
 import logging
 import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,26 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
+from services.errors import Unavailable
 from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.operations import OPERATIONS
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
+from services.rollouts.shapes import Shape, padded_plan, padded_rows, trimmed
+from services.rollouts.tiles import TILES, filled, pieces, same_bits, tiles_of
 from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
-from spnode_core.surrogate import Surrogate
+from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.timegrid import Plan, TimeGrid
 
-TILES = (2, 8, 32)
 _LOG = logging.getLogger(__name__)
 # Makes times of a grid to times beside it.
 _OFF_GRID = 0.997
 # Plans that a model keeps on the device, by the times that they are for.
 _KEPT_PLANS = 64
+# Tiles on the device before the first of them is fetched.
+_IN_FLIGHT = 4
 
 
 @dataclass
@@ -54,19 +58,19 @@ class Counters:
     compile_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What is compiled for, beside the tile: one program for each.
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What computes: compiled functions and the arrays that they take."""
 
-    Args:
-        operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
-        plan: On the grid or not, number of steps, outputs and distinct steps.
-        rows: Name and trailing axes of every array with an axis of rows.
-    """
+    functions: dict[str, Callable[..., Any]]
+    arrays: Any
 
-    operation: str
-    plan: tuple[bool, int, int, int]
-    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    @classmethod
+    def of(cls, surrogate: Surrogate) -> "Form":
+        """Put a surrogate on the device."""
+        arrays, static = eqx.partition(surrogate, eqx.is_array)
+        functions = {name: make(static) for name, make in OPERATIONS.items()}
+        return cls(functions, jax.device_put(arrays))
 
 
 @dataclass
@@ -75,13 +79,25 @@ class Model:
 
     digest: str
     surrogate: Surrogate
-    functions: dict[str, Callable[..., Any]]
-    arrays: Any
-    size_bytes: int
+    forms: dict[bool, "Form"]
+    """By whether networks are in float64; that one is made when it is asked for."""
     tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
     compiled: set[tuple[Shape, int]] = field(default_factory=set)
     plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
     unproven: list[tuple[Shape, Plan, int]] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays, in all the forms that were made."""
+        leaves = jax.tree.leaves([form.arrays for form in {*self.forms.values()}])
+        return sum(leaf.nbytes for leaf in leaves)
+
+    def form(self, variant: Variant) -> Form:
+        """The networks in the dtype that a variant asks for."""
+        if variant.double not in self.forms:
+            double = cast_networks(self.surrogate, np.float64)
+            self.forms[variant.double] = Form.of(double)
+        return self.forms[variant.double]
 
     @functools.cached_property
     def grid(self) -> TimeGrid:
@@ -96,7 +112,7 @@ class Model:
         if key in self.plans:
             self.plans.move_to_end(key)
             return self.plans[key]
-        plan = _padded(self.grid, self.grid.plan(times, control_times))
+        plan = padded_plan(self.grid, self.grid.plan(times, control_times))
         self.plans[key] = plan = jax.device_put(plan)
         if len(self.plans) > _KEPT_PLANS:
             self.plans.popitem(last=False)
@@ -128,32 +144,41 @@ class Engine:
         """Compute a batch.
 
         Args:
-            operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
+            operation: One of ``services.rollouts.operations``.
             digest: The artifact.
             arrays: ``x0 (row, state)``, ``times (time,)``; where the model takes them
                 ``parameters``, ``controls`` (by row) and ``control_times``; for jvp
-                ``tangents.x0`` and so on, for vjp ``cotangents (row, time, state)``.
+                ``tangents.x0`` and so on, for vjp ``cotangents (row, k, time, state)``.
             variant: How it is computed.
 
         Returns:
-            ``x (row, time, state)``; ``z`` (latent), ``tangents`` (jvp, as ``x``) or
-            ``gradients.x0`` and so on (vjp, by row).
+            What the operation gives, by row: ``x (row, time, state)``,
+            ``gradients.x0`` and so on.
+
+        Raises:
+            Unavailable: The device's memory does not hold the smallest tile.
         """
         model = self._resident.get(digest)
         rows = len(arrays["x0"])
         self.counters.batches += 1
         self.counters.rows += rows
         plan = model.plan(arrays["times"], arrays.get("control_times"))
-        by_row = _pad_cotangents(_rows_of(arrays), plan.outputs)
-        shape = _shape(operation, plan, by_row)
+        by_row = padded_rows(arrays, operation, plan.outputs)
+        shape = Shape.of(operation, plan, by_row, variant)
         if shape not in model.tiles:
+            self._meet(model, shape, plan)
+        results = self._computed(model, shape, plan, by_row)
+        return trimmed(results, arrays, operation)
+
+    def _meet(self, model: Model, shape: Shape, plan: Plan) -> None:
+        """Choose the tiles of a shape that is new, and count a form that it made."""
+        if shape.variant.throughput:
+            model.tiles[shape] = tiles_of(shape.operation, throughput=True)
+        else:
             model.tiles[shape] = TILES[-1:]
             model.unproven += [(shape, plan, tile) for tile in TILES[:-1]]
-        results = self._computed(model, shape, plan, by_row, model.tiles[shape])
-        for name in ("x", "z", "tangents"):
-            if name in results:
-                results[name] = results[name][:, : len(arrays["times"])]
-        return results
+        model.form(shape.variant)
+        self._resident.evict()
 
     def warm(self, digest: str) -> None:
         """Load a version and compile the rollouts that most callers ask for.
@@ -177,12 +202,42 @@ class Engine:
 
     def _prove(self, model: Model, shape: Shape, plan: Plan, tile: int) -> None:
         """Admit a tile if it gives a shape the same bits as the largest does."""
+        tiles = model.tiles[shape]
+        if tile >= tiles[-1]:
+            return
         rows = _random_rows(model, shape)
-        whole = self._computed(model, shape, plan, rows, TILES[-1:])
-        if _same_bits(whole, self._computed(model, shape, plan, rows, (tile,))):
-            model.tiles[shape] = tuple(sorted({*model.tiles[shape], tile}))
+        whole = self._in_tiles(model, shape, plan, rows, tiles[-1:])
+        if same_bits(whole, self._in_tiles(model, shape, plan, rows, (tile,))):
+            model.tiles[shape] = tuple(sorted({*tiles, tile}))
 
     def _computed(
+        self, model: Model, shape: Shape, plan: Plan, by_row: Arrays
+    ) -> Arrays:
+        """All rows of a batch, in smaller tiles where the device's memory ends."""
+        while True:
+            tiles = model.tiles[shape]
+            try:
+                return self._in_tiles(model, shape, plan, by_row, tiles)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                cause = str(error)
+            largest = tiles[-1]
+            allowed = tiles_of(shape.operation, throughput=shape.variant.throughput)
+            # Those that are proven keep the bits; one that is not is better than none.
+            smaller = tiles[:-1] or tuple(t for t in allowed if t < largest)[-1:]
+            if not smaller:
+                _LOG.error("out of device memory: %s", cause)
+                raise Unavailable(
+                    f"the device has too little memory for {largest} rows of this "
+                    f"{shape.operation} with {shape.plan[1]} steps; ask for fewer "
+                    "times or directions, or try again when less is running",
+                    code="out_of_memory",
+                )
+            _LOG.warning("tiles of %d rows do not fit into memory", largest)
+            model.tiles[shape] = smaller
+
+    def _in_tiles(
         self,
         model: Model,
         shape: Shape,
@@ -190,32 +245,40 @@ class Engine:
         by_row: Arrays,
         tiles: tuple[int, ...],
     ) -> Arrays:
-        """All rows of a batch, tile by tile."""
-        # Dispatch is asynchronous: all tiles are on their way before one is fetched.
-        parts = []
-        for start, stop, tile in _tiles(len(by_row["x0"]), tiles):
-            given = {
-                name: _filled(array[start:stop], tile) for name, array in by_row.items()
-            }
-            parts.append((stop - start, self._tile(model, shape, plan, given, tile)))
-        if len(parts) == 1:
-            count, part = parts[0]
-            return {name: np.asarray(array)[:count] for name, array in part.items()}
-        return {
-            name: np.concatenate(
-                [np.asarray(part[name])[:count] for count, part in parts]
+        # Dispatch is asynchronous: some tiles are on their way before one is fetched.
+        waiting: deque[tuple[int, dict[str, Any]]] = deque()
+        parts: list[Arrays] = []
+
+        def fetch() -> None:
+            count, part = waiting.popleft()
+            parts.append(
+                {name: np.asarray(each)[:count] for name, each in part.items()}
             )
-            for name in parts[0][1]
+
+        for start, stop, tile in pieces(len(by_row["x0"]), tiles):
+            given = {
+                name: filled(each[start:stop], tile) for name, each in by_row.items()
+            }
+            waiting.append((stop - start, self._tile(model, shape, plan, given, tile)))
+            if len(waiting) > _IN_FLIGHT:
+                fetch()
+        while waiting:
+            fetch()
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
         }
 
     def _tile(
         self, model: Model, shape: Shape, plan: Plan, given: Arrays, tile: int
     ) -> dict[str, Any]:
-        function = model.functions[shape.operation]
+        form = model.form(shape.variant)
+        function = form.functions[shape.operation]
         if (shape, tile) in model.compiled:
-            return function(model.arrays, plan, given)
+            return function(form.arrays, plan, given)
         began = time.perf_counter()
-        result = function(model.arrays, plan, given)
+        result = function(form.arrays, plan, given)
         model.compiled.add((shape, tile))
         self.counters.compilations += 1
         self.counters.compile_seconds += time.perf_counter() - began
@@ -229,11 +292,12 @@ class Engine:
                 surrogate = artifact.load(path, digest=digest)
             except ArtifactError as error:
                 raise Damaged(f"artifact {digest} cannot be served: {error}") from error
-        arrays, static = eqx.partition(surrogate, eqx.is_array)
-        arrays = jax.device_put(arrays)
-        size = sum(leaf.nbytes for leaf in jax.tree_util.tree_leaves(arrays))
-        functions = {name: make(static) for name, make in OPERATIONS.items()}
-        return Model(digest, surrogate, functions, arrays, size)
+        form = Form.of(surrogate)
+        # Networks that are stored in float64 need no second form.
+        same = surrogate.spec.precision == "float64"
+        return Model(
+            digest, surrogate, {False: form, True: form} if same else {False: form}
+        )
 
 
 def configure_jax(settings: Settings) -> None:
@@ -244,69 +308,6 @@ def configure_jax(settings: Settings) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def bucket(count: int, own: int) -> int:
-    """The padded number of steps or outputs: the model's own number, or 2^k, 3 * 2^k.
-
-    Args:
-        count: How many there are.
-        own: How many the model's own grid has, which is never padded.
-    """
-    if count == 0:
-        return 0
-    power = 1 << (count - 1).bit_length()
-    rounded = 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
-    return own if count <= own < rounded else rounded
-
-
-def _padded(grid: TimeGrid, plan: Plan) -> Plan:
-    own = len(grid.times) - 1 if grid.uniform is None else 0
-    return plan.padded(bucket(plan.steps, own), bucket(plan.outputs, own + 1))
-
-
-def _tiles(rows: int, tiles: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Start, stop and tile of each piece: whole large tiles, then the smallest fit."""
-    largest = tiles[-1]
-    for start in range(0, rows, largest):
-        stop = min(start + largest, rows)
-        yield start, stop, next(tile for tile in tiles if stop - start <= tile)
-
-
-def _filled(array: np.ndarray, tile: int) -> np.ndarray:
-    """The rows, filled up to a tile with copies of the last one, which are finite."""
-    missing = tile - len(array)
-    if not missing:
-        return array
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-
-
-def _rows_of(arrays: Arrays) -> Arrays:
-    return {
-        name: array
-        for name, array in arrays.items()
-        if name not in ("times", "control_times")
-    }
-
-
-def _pad_cotangents(by_row: Arrays, outputs: int) -> Arrays:
-    if "cotangents" not in by_row:
-        return by_row
-    given = by_row["cotangents"]
-    missing = outputs - given.shape[1]
-    return by_row | {"cotangents": np.pad(given, ((0, 0), (0, missing), (0, 0)))}
-
-
-def _shape(operation: str, plan: Plan, by_row: Arrays) -> Shape:
-    return Shape(
-        operation,
-        (plan.on_grid, plan.steps, plan.outputs, len(plan.distinct)),
-        tuple((name, array.shape[1:]) for name, array in sorted(by_row.items())),
-    )
-
-
-def _same_bits(one: Arrays, other: Arrays) -> bool:
-    return all(array.tobytes() == other[name].tobytes() for name, array in one.items())
 
 
 def _probe(model: Model) -> Arrays:
@@ -320,7 +321,7 @@ def _probe(model: Model) -> Arrays:
     if signature.controls:
         sizes["controls"] = (1, len(signature.controls))
         arrays["control_times"] = np.zeros(1)
-    shape = Shape("rollout", (True, 0, 0, 0), tuple(sizes.items()))
+    shape = Shape("rollout", (True, 0, 0, 0), tuple(sizes.items()), USUAL)
     rows = _random_rows(model, shape)
     return arrays | {name: array[:1] for name, array in rows.items()}
 

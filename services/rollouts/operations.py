@@ -1,7 +1,18 @@
 """What an engine computes, as compiled functions ``(leaves, plan, rows) -> results``.
 
+::
+
+    rollout    x(inputs)                               one pass
+    latent     z(inputs), x = D(z)                     one pass
+    jvp        x,  J v_1 ... J v_k                     one pass, k directions with it
+    vjp        x,  J^T w_1 ... J^T w_k                 one pass, k ways back
+    hvp        g = J^T w,  H v_1 ... H v_k             H of sum(w * x): forward over
+                                                       reverse
+    objective  sum(q * (x - y)^2) and its gradient     one pass, one way back
+
 Each is made once for a surrogate's static parts; its leaves are arguments, so that
-versions of one architecture differ in data alone.
+versions of one architecture differ in data alone. Directions and cotangents have an
+axis ``k`` behind that of the rows.
 """
 
 import functools
@@ -10,72 +21,130 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
 from spnode_core.rollout import rollout
 from spnode_core.timegrid import Plan
 
+Values = dict[str, Any]
+Operation = Callable[[Any, Plan, Values], Values]
 
-def _inputs(given: Any) -> dict[str, Any]:
+
+def _inputs(given: Values) -> Values:
     return {name: given[name] for name in DIFFERENTIABLE if name in given}
 
 
-def _forward(static: Any, *, latent: bool = False) -> Callable[..., Any]:
-    def forward(arrays: Any, plan: Plan, inputs: dict[str, Any]) -> Any:
-        return rollout(
-            eqx.combine(arrays, static),
-            inputs["x0"],
-            plan,
-            inputs.get("parameters"),
-            inputs.get("controls"),
-            latent=latent,
-        )
-
-    return forward
+def _directions(given: Values) -> Values:
+    """Those given, by the name of the input that they belong to."""
+    return {
+        name: given[f"tangents.{name}"]
+        for name in DIFFERENTIABLE
+        if f"tangents.{name}" in given
+    }
 
 
-def _rollout(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
-    return jax.jit(
-        lambda arrays, plan, given: {"x": forward(arrays, plan, _inputs(given))}
+def _states(
+    static: Any, arrays: Any, plan: Plan, inputs: Values, *, latent: bool = False
+) -> Any:
+    return rollout(
+        eqx.combine(arrays, static),
+        inputs["x0"],
+        plan,
+        inputs.get("parameters"),
+        inputs.get("controls"),
+        latent=latent,
     )
 
 
-def _latent(static: Any) -> Callable[..., Any]:
-    states, latents = _forward(static), _forward(static, latent=True)
-    return jax.jit(
-        lambda arrays, plan, given: {
-            "x": states(arrays, plan, _inputs(given)),
-            "z": latents(arrays, plan, _inputs(given)),
-        }
+def _along(
+    function: Callable[[Any], tuple[Any, Any]], directions: Any
+) -> tuple[Any, Any]:
+    """What does not depend on the direction, and what does for each ``(row, k, …)``."""
+    if jax.tree.leaves(directions)[0].shape[1] == 1:
+        same, each = function(jax.tree.map(lambda array: array[:, 0], directions))
+        return same, jax.tree.map(lambda array: array[:, None], each)
+    return jax.vmap(function, in_axes=1, out_axes=(None, 1))(directions)
+
+
+def _rollout(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    return {"x": _states(static, arrays, plan, _inputs(given))}
+
+
+def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    inputs = _inputs(given)
+    surrogate = eqx.combine(arrays, static)
+    z = _states(static, arrays, plan, inputs, latent=True)
+    parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
+
+    def decoded(z: Any, x0: Any, parameters: Any) -> Any:
+        decode = jax.vmap(surrogate.decode, in_axes=(0, None, None))
+        return decode(z, surrogate.conserved_sums(x0), parameters)
+
+    return {"x": jax.vmap(decoded)(z, inputs["x0"], parameters), "z": z}
+
+
+def _jvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    inputs, directions = _inputs(given), _directions(given)
+    moved = {name: inputs[name] for name in directions}
+
+    def states(moved: Values) -> Any:
+        return _states(static, arrays, plan, inputs | moved)
+
+    x, tangents = _along(
+        lambda direction: jax.jvp(states, (moved,), (direction,)), directions
     )
+    return {"x": x, "tangents": tangents}
 
 
-def _jvp(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
-
-    def jvp(arrays: Any, plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-        inputs = _inputs(given)
-        tangents = {name: given[f"tangents.{name}"] for name in inputs}
-        x, tangent = jax.jvp(
-            functools.partial(forward, arrays, plan), (inputs,), (tangents,)
-        )
-        return {"x": x, "tangents": tangent}
-
-    return jax.jit(jvp)
+def _vjp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    states = functools.partial(_states, static, arrays, plan)
+    x, pull = jax.vjp(states, _inputs(given))
+    _, gradients = _along(
+        lambda cotangents: (None, pull(cotangents)[0]), given["cotangents"]
+    )
+    return {"x": x, **_named("gradients", gradients)}
 
 
-def _vjp(static: Any) -> Callable[..., Any]:
-    forward = _forward(static)
+def _hvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    inputs, directions = _inputs(given), _directions(given)
+    moved = {name: inputs[name] for name in directions}
 
-    def vjp(arrays: Any, plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-        x, pull = jax.vjp(functools.partial(forward, arrays, plan), _inputs(given))
-        (gradients,) = pull(given["cotangents"])
-        named = {f"gradients.{name}": value for name, value in gradients.items()}
-        return {"x": x, **named}
+    def gradient(moved: Values) -> Values:
+        states = functools.partial(_states, static, arrays, plan)
+        _, pull = jax.vjp(states, inputs | moved)
+        return pull(given["cotangents"])[0]
 
-    return jax.jit(vjp)
+    gradients, products = _along(
+        lambda direction: jax.jvp(gradient, (moved,), (direction,)), directions
+    )
+    return _named("gradients", gradients) | _named("products", products)
 
 
-OPERATIONS = {"rollout": _rollout, "latent": _latent, "jvp": _jvp, "vjp": _vjp}
+def _objective(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+    def value(inputs: Values) -> Any:
+        x = _states(static, arrays, plan, inputs)
+        return jnp.sum(given["weights"] * (x - given["observations"]) ** 2, (1, 2))
+
+    values, pull = jax.vjp(value, _inputs(given))
+    (gradients,) = pull(jnp.ones_like(values))
+    return {"value": values, **_named("gradients", gradients)}
+
+
+def _named(group: str, arrays: Values) -> Values:
+    return {f"{group}.{name}": array for name, array in arrays.items()}
+
+
+def _compiled(operation: Callable[..., Values]) -> Callable[[Any], Operation]:
+    return lambda static: jax.jit(functools.partial(operation, static))
+
+
+OPERATIONS: dict[str, Callable[[Any], Operation]] = {
+    "rollout": _compiled(_rollout),
+    "latent": _compiled(_latent),
+    "jvp": _compiled(_jvp),
+    "vjp": _compiled(_vjp),
+    "hvp": _compiled(_hvp),
+    "objective": _compiled(_objective),
+}
 """Operation to what makes it."""

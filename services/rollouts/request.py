@@ -58,6 +58,7 @@ StateOrStates = Annotated[
     Annotated[Vector, Tag("1")] | Annotated[Matrix, Tag("2")],
     Discriminator(lambda value: "2" if _depth(value) >= "2" else "1"),
 ]
+Tensors = Annotated[list[Tensor], Field(fail_fast=True)]
 MatrixOrTensor = Annotated[
     Annotated[Matrix, Tag("2")] | Annotated[Tensor, Tag("3")],
     Discriminator(lambda value: "3" if _depth(value) >= "3" else "2"),
@@ -65,8 +66,9 @@ MatrixOrTensor = Annotated[
 AnyRank = Annotated[
     Annotated[Vector, Tag("1")]
     | Annotated[Matrix, Tag("2")]
-    | Annotated[Tensor, Tag("3")],
-    Discriminator(lambda value: min(max(_depth(value), "1"), "3")),
+    | Annotated[Tensor, Tag("3")]
+    | Annotated[Tensors, Tag("4")],
+    Discriminator(lambda value: min(max(_depth(value), "1"), "4")),
 ]
 
 
@@ -161,11 +163,11 @@ class RolloutRequest(Options):
 
 
 class Tangents(Wire):
-    """Directions, each of the shape of the input that it belongs to."""
+    """Directions, each of the shape of its input, or many behind a leading axis."""
 
-    x0: StateOrStates | None = None
-    parameters: StateOrStates | None = None
-    controls: MatrixOrTensor | None = None
+    x0: AnyRank | None = None
+    parameters: AnyRank | None = None
+    controls: AnyRank | None = None
 
 
 class JvpRequest(RolloutRequest):
@@ -205,7 +207,8 @@ class VjpRequest(RolloutRequest):
     )
 
     cotangents: AnyRank
-    """Weights of the answer's ``x``, of its shape."""
+    """Weights of the answer's ``x``, of its shape; or many at once, with a leading
+    axis that the gradients have too."""
 
 
 REQUESTS: dict[Operation, type[RolloutRequest]] = {

@@ -41,10 +41,14 @@ class Resident(Generic[T]):
         model = self._load(digest)
         self.loads += 1
         self._models[digest] = model
+        self.evict()
+        return model
+
+    def evict(self) -> None:
+        """Let models go until the others fit, also after one of them has grown."""
         while len(self._models) > 1 and self.size_bytes > self._limit:
             self._models.popitem(last=False)
             self.evictions += 1
-        return model
 
     @property
     def size_bytes(self) -> int:

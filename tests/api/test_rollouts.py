@@ -180,6 +180,28 @@ def test_vjp_is_the_gradient_of_the_library(caller, library, final):
     )
 
 
+def test_many_directions_and_cotangents_in_one_call_are_those_of_the_library(
+    caller, library
+):
+    draws = np.random.default_rng(5)
+    weights = draws.normal(size=(3, 48, len(TIMES), 3))
+    ways = draws.normal(size=(3, 48, 3)) * [1.0, 4e-5, 1.1]
+    reverse = post(
+        caller, "/v1/rollout/vjp", model="small", **BODY, cotangents=weights.tolist()
+    )
+    forward = post(
+        caller, "/v1/rollout/jvp", model="small", **BODY, tangents={"x0": ways.tolist()}
+    )
+    _, pull = library("small")
+    for k in range(3):
+        expected = np.asarray(pull(weights[k])[0])
+        scale = np.abs(expected).max(axis=0)
+        found = np.array(reverse["vjp"]["x0"][k])
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-10)
+        paired = (weights[k] * np.array(forward["jvp"][k])).sum()
+        assert paired == pytest.approx((expected * ways[k]).sum(), rel=1e-9)
+
+
 def test_derivatives_of_parameters_and_controls_pair_up(caller):
     """<w, J v> = <J^T w, v>, with one parameter vector shared by all rows."""
     draws = np.random.default_rng(3)

@@ -3,16 +3,18 @@ import numpy as np
 import pytest
 
 from services.blobs import Blobs, Damaged
-from services.errors import NotFound
-from services.rollouts.engine import TILES, Engine, bucket
+from services.errors import NotFound, Unavailable
+from services.rollouts.canonical import Variant
+from services.rollouts.engine import TILES, Engine
 from services.rollouts.resident import Resident
+from services.rollouts.shapes import bucket
 from services.settings import Settings
 from spnode_core import artifact
 from tests.core.models import GRID, MASS, random_states, small_surrogate
 
 LINEAR = dict.fromkeys(("a", "b", "c", "p0", "u0"), "linear")
 TIMES = np.geomspace(2e-3, 5e3, 9)
-OPERATIONS = ("rollout", "latent", "jvp", "vjp")
+OPERATIONS = ("rollout", "latent", "jvp", "vjp", "hvp", "objective")
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +46,16 @@ def arrays(operation, rows, times=TIMES):
     x0 = random_states(rows, seed=7)
     draws = np.random.default_rng(0)
     found = {"x0": x0, "times": times}
-    if operation == "jvp":
-        found["tangents.x0"] = draws.normal(size=x0.shape)
+    shape = (rows, len(times), 3)
+    if operation in ("jvp", "hvp"):
+        found["tangents.x0"] = draws.normal(size=(rows, 5, 3))
     if operation == "vjp":
-        found["cotangents"] = draws.normal(size=(rows, len(times), 3))
+        found["cotangents"] = draws.normal(size=(rows, 3, *shape[1:]))
+    if operation == "hvp":
+        found["cotangents"] = draws.normal(size=shape)
+    if operation == "objective":
+        found["observations"] = draws.normal(size=shape)
+        found["weights"] = draws.uniform(size=shape)
     return found
 
 
@@ -73,6 +81,63 @@ def test_bits_depend_on_neither_neighbours_nor_size(engine, stored, name, operat
         # Once more with whichever smaller tiles turn out to give the same bits.
         while engine.idle():
             pass
+
+
+def test_bits_are_the_same_after_a_restart(engine, stored):
+    settings, blobs, digests = stored
+    again = Engine(settings, blobs)
+    for operation in ("rollout", "hvp"):
+        given = arrays(operation, 3)
+        one = engine.run(operation, digests["mixed"], given)
+        other = again.run(operation, digests["mixed"], given)
+        assert all(
+            array.tobytes() == other[name].tobytes() for name, array in one.items()
+        )
+
+
+@pytest.mark.parametrize("operation", ["rollout", "vjp"])
+def test_throughput_gives_the_same_numbers_up_to_rounding(engine, stored, operation):
+    digest, given = stored[2]["float64"], arrays(operation, 300)
+    usual = engine.run(operation, digest, given)
+    fast = engine.run(operation, digest, given, Variant(throughput=True))
+    for name, array in usual.items():
+        np.testing.assert_allclose(fast[name], array, rtol=1e-8, atol=1e-10)
+
+
+def test_networks_in_float64_are_made_on_request_and_counted(stored):
+    settings, blobs, digests = stored
+    engine = Engine(settings, blobs)
+    given = arrays("rollout", 3)
+    usual = engine.run("rollout", digests["mixed"], given)["x"]
+    before = engine.resident.size_bytes
+    double = engine.run("rollout", digests["mixed"], given, Variant(double=True))["x"]
+    assert engine.resident.size_bytes > before
+    assert 0 < np.abs(double - usual).max() < 1e-3 * np.abs(usual).max()
+
+
+@pytest.mark.parametrize("fits", [8, 1])
+def test_out_of_memory_smaller_tiles_are_tried_and_then_it_is_said(stored, fits):
+    settings, blobs, digests = stored
+    engine = Engine(settings, blobs)
+    given = arrays("rollout", 20)
+    expected = engine.run("rollout", digests["float64"], given)["x"]
+    functions = engine.resident.get(digests["float64"]).form(Variant()).functions
+    compiled = functions["rollout"]
+
+    def limited(leaves, plan, rows):
+        if len(rows["x0"]) > fits:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return compiled(leaves, plan, rows)
+
+    functions["rollout"] = limited
+    if fits == 8:
+        found = engine.run("rollout", digests["float64"], given)["x"]
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        return
+    with pytest.raises(Unavailable, match="too little memory"):
+        engine.run("rollout", digests["float64"], given)
+    functions["rollout"] = compiled
+    engine.run("rollout", digests["float64"], given)
 
 
 def test_small_tiles_are_used_once_proven(engine, stored):

@@ -221,7 +221,7 @@ def test_final_output_asks_for_the_last_time_alone():
 
 def test_cotangents_of_some_states_are_zero_for_the_others():
     _, work, _ = fitted("vjp", outputs={"states": ["b"]}, cotangents=[[3.0], [4.0]])
-    expected = [[[0.0, 3.0], [0.0, 4.0]]]
+    expected = [[[[0.0, 3.0], [0.0, 4.0]]]]
     np.testing.assert_array_equal(work.rows["cotangents"], expected)
 
 
@@ -229,7 +229,7 @@ def test_cotangents_of_some_states_are_zero_for_the_others():
     ("operation", "fields", "place"),
     [
         ("vjp", {"cotangents": [1.0, 2.0]}, "cotangents"),
-        ("vjp", {"cotangents": [[[1.0, 2.0]]]}, "cotangents"),
+        ("vjp", {"cotangents": [[[1.0]]]}, "cotangents"),
         ("jvp", {"tangents": {"x0": [1.0]}}, "tangents.x0"),
         ("jvp", {"tangents": {"parameters": [1.0]}}, "tangents.parameters"),
     ],

@@ -1,0 +1,73 @@
+"""How the rows of a batch are cut into tiles: pieces of few fixed sizes.
+
+Matrix products of different sizes may round differently, so a row's bits are kept by
+computing it in a tile of one size, or of sizes that have shown the same bits. Where
+throughput is asked for, tiles are larger and that promise does not hold.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from services.rollouts.request import Arrays
+
+TILES = (2, 8, 32)
+"""Rows of a tile where bits are promised; the largest computes every shape first."""
+LARGE_TILES = (2, 8, 32, 64, 256)
+"""Rows of a tile where throughput is asked for."""
+DERIVATIVE_TILES = (2, 8, 32, 64)
+"""The same for derivatives, whose stored steps leave the cache sooner."""
+DERIVATIVES = frozenset({"jvp", "vjp", "hvp", "objective"})
+# Beside its rows a tile costs a dispatch and a scan: measured, as much as 4 rows.
+_COST = 4
+
+
+def tiles_of(operation: str, *, throughput: bool) -> tuple[int, ...]:
+    """Tiles that an operation may use at all, smallest first."""
+    if not throughput:
+        return TILES
+    return DERIVATIVE_TILES if operation in DERIVATIVES else LARGE_TILES
+
+
+def pieces(rows: int, tiles: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Start, stop and tile of each piece: whole large tiles, then the cheapest.
+
+    Args:
+        rows: Rows of the batch.
+        tiles: Sizes to choose from, smallest first.
+    """
+    start, largest = 0, tiles[-1]
+    whole, rest = divmod(rows, largest)
+    for tile in (largest,) * whole + _cheapest(rest, tiles):
+        stop = min(start + tile, rows)
+        yield start, stop, tile
+        start = stop
+
+
+@functools.lru_cache(maxsize=4096)
+def _cheapest(rows: int, tiles: tuple[int, ...]) -> tuple[int, ...]:
+    """The tiles, large ones first, that hold so many rows at least cost."""
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+    for count in range(1, rows + 1):
+        best.append(
+            min(
+                (tile + _COST + cost, (tile, *others))
+                for tile in tiles
+                for cost, others in [best[max(count - tile, 0)]]
+            )
+        )
+    return tuple(sorted(best[rows][1], reverse=True))
+
+
+def filled(array: np.ndarray, tile: int) -> np.ndarray:
+    """The rows, filled up to a tile with copies of the last one, which are finite."""
+    missing = tile - len(array)
+    if not missing:
+        return array
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+def same_bits(one: Arrays, other: Arrays) -> bool:
+    """Whether two results are equal to the last bit."""
+    return all(array.tobytes() == other[name].tobytes() for name, array in one.items())

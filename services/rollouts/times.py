@@ -1,0 +1,101 @@
+"""The times of a request: what is asked for, and when its controls switch."""
+
+import numpy as np
+
+from services.rollouts.request import Arrays, Request, SpacedTimes, SteppedTimes
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import Signature
+from spnode_core.timegrid import check_times
+
+
+def output_times(request: Request, most: int) -> np.ndarray:
+    """The times that a request asks for, increasing strictly.
+
+    Args:
+        request: Gives them as a list, or as spaced or stepped times.
+        most: How many there may be.
+
+    Raises:
+        InvalidInput: They are not such times, or too many.
+    """
+    form = request.times
+    if form is None:
+        times = request.arrays["times"]
+        if times.ndim != 1 or times.size == 0:
+            raise InvalidInput(
+                "times",
+                found=f"an array of shape {times.shape}",
+                expected="a list of at least one time",
+            )
+    else:
+        times = _made(form, most)
+    if len(times) > most:
+        raise InvalidInput(
+            "times", found=f"{len(times)} times", expected=f"at most {most}"
+        )
+    times = check_times(times)
+    repeated = np.flatnonzero(np.diff(times) == 0)
+    if repeated.size:
+        place = int(repeated[0]) + 1
+        raise InvalidInput(
+            f"times[{place}]",
+            found=f"{float(times[place])!r} again",
+            expected="times that increase strictly",
+        )
+    return times
+
+
+def _made(form: SpacedTimes | SteppedTimes, most: int) -> np.ndarray:
+    count = form.count if isinstance(form, SpacedTimes) else form.steps + 1
+    field = "times.count" if isinstance(form, SpacedTimes) else "times.steps"
+    if count > most:
+        raise InvalidInput(field, found=f"{count} times", expected=f"at most {most}")
+    if isinstance(form, SteppedTimes):
+        return form.dt * np.arange(count)
+    if form.count == 1:
+        return np.array([form.stop])
+    if form.stop <= form.start:
+        raise InvalidInput(
+            "times.stop", found=repr(form.stop), expected=f"above start {form.start!r}"
+        )
+    if form.spacing == "linear":
+        return np.linspace(form.start, form.stop, form.count)
+    if form.start <= 0:
+        raise InvalidInput(
+            "times.start",
+            found=repr(form.start),
+            expected="above 0 where spacing is 'log'",
+        )
+    return np.geomspace(form.start, form.stop, form.count)
+
+
+def control_times(arrays: Arrays, signature: Signature) -> np.ndarray | None:
+    """The times at which controls switch, from 0; None without controls.
+
+    Raises:
+        InvalidInput: They are missing, or no such times.
+    """
+    times = arrays.get("control_times")
+    controls = arrays.get("controls")
+    if controls is None:
+        if times is not None:
+            raise InvalidInput(
+                "control_times", found="times", expected="none without controls"
+            )
+        return None
+    if times is None:
+        if controls.ndim >= 2 and controls.shape[-2] == 1:
+            return np.zeros(1)
+        raise InvalidInput(
+            "control_times",
+            found="nothing",
+            expected="the times at which the controls switch, the first one 0",
+        )
+    times = check_times(times, "control_times")
+    if times.ndim != 1 or times[0] != 0 or (np.diff(times) <= 0).any():
+        raise InvalidInput(
+            "control_times",
+            found=f"{times.tolist()[:4]!r}…",
+            expected="a list that begins with 0 and increases strictly",
+        )
+    return times
