@@ -69,7 +69,7 @@ class TrainingSpec(Spec):
     batch: PositiveInt = 32
     """Trajectories per iteration; all of them where the data has fewer."""
     optimiser: Literal["adam", "muon"] = "muon"
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: PositiveFloat = 0.006
     schedule: Literal["cosine", "constant", "exponential"] = "cosine"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Factor on the learning rate of an ``exponential`` schedule, for each

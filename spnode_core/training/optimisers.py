@@ -8,6 +8,9 @@ from spnode_core.spec import TrainingSpec
 
 FINAL_RATE = 1e-3
 """The cosine ends at this part of the first learning rate."""
+# Weights are (outputs, inputs), the other way round from what optax takes for granted;
+# its steps grow with the root of outputs / inputs where a layer widens.
+_FROM_INPUTS = MuonDimensionNumbers(reduction_axis=1, output_axis=0)
 
 
 def create_optimiser(
@@ -24,7 +27,7 @@ def create_optimiser(
     if spec.optimiser == "adam":
         optimiser = optax.adam(rate, b2=0.99)
     else:
-        numbers = [MuonDimensionNumbers() if w else None for w in is_weight]
+        numbers = [_FROM_INPUTS if w else None for w in is_weight]
         optimiser = muon(
             rate,
             muon_weight_dimension_numbers=lambda _: numbers,  # type: ignore[arg-type]

@@ -116,8 +116,9 @@ def test_report_is_plain_json_and_says_what_was_done(plain_run):
 
 def test_learning_rate_falls_along_a_cosine(plain_run):
     rates = [h["learning_rate"] for h in plain_run.history if h["stage"] == "optimise"]
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[-1] == pytest.approx(1e-5)
+    first = TrainingSpec().learning_rate
+    assert rates[0] == pytest.approx(first)
+    assert rates[-1] == pytest.approx(1e-3 * first)
     assert rates == sorted(rates, reverse=True)
 
 

@@ -123,7 +123,7 @@ def test_a_curriculum_trains_a_stage_for_each_horizon_on_one_schedule(curriculum
     ends = [entry["iteration"] for entry in descents]
     assert [k for k in range(1, len(ends)) if ends[k] == 0] == [7]
     assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(1e-5)
+    assert rates[-1] == pytest.approx(1e-3 * CURRICULUM.learning_rate)
 
 
 def test_an_interrupted_curriculum_goes_on_to_the_same_bits(curriculum, tmp_path):
