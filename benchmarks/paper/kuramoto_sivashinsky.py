@@ -81,7 +81,7 @@ def _curved_training(iterations: int) -> TrainingSpec:
     """Operators by least squares, networks on samples, then windows of 8 samples."""
     return TrainingSpec(
         initial=OperatorInferenceSpec(),
-        pretraining=PretrainingSpec(iterations=5000),
+        pretraining=PretrainingSpec(iterations=6000, derivative=0.3, encoder=0.03),
         iterations=iterations,
         batch=200,
         horizon=(8,),
@@ -149,7 +149,7 @@ MODELS = (
     Model(
         "latent 8",
         _curved(8),
-        _curved_training(4000),
+        _curved_training(2000),
         "auto",
         f"{_FORM}, and a network",
         prediction_time=2.0,
