@@ -209,7 +209,7 @@ def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, 
 
 
 # Tags of the unions in services/rollouts/request.py: pydantic puts them into places.
-_TAGS = {"1", "2", "3", "list", "spaced", "stepped"}
+_TAGS = {"1", "2", "3", "4", "list", "spaced", "stepped"}
 
 
 def _without_tags(parts: Sequence[Any], body: object, kind: str) -> list[Any]:

@@ -116,7 +116,8 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     states = _states(request, signature)
     k = _directions(request, batched, final)
     if k is not None:
-        _check_answer(k, count, 1 if final else len(times), signature, limits)
+        values = count * (1 if final else len(times)) * len(signature.states)
+        _check_directions(request, k, values, limits)
     layout = Layout(batched, ranks, times, final, states, k is not None)
     rows = {
         name: _spread(arrays[name], _rank(name), count) for name in ranks
@@ -125,7 +126,13 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     if switches is not None:
         shared["control_times"] = switches
     operation = request.operation
-    if operation == "rollout" and request.options.outputs.latent:
+    if request.options.outputs.latent:
+        if operation != "rollout":
+            raise InvalidInput(
+                "outputs.latent",
+                found="true",
+                expected="false: derivatives are those of the states",
+            )
         operation = "latent"
     return Work(operation, served.digest, rows, shared, count), layout
 
@@ -245,20 +252,26 @@ def _directions(request: Request, batched: bool, final: bool) -> int | None:
         given = arrays["cotangents"]
         many = given.ndim > 1 + batched + (not final)
         return len(given) if many else None
+    if request.operation != "jvp":
+        return None
     for name in DIFFERENTIABLE:
         tangent = arrays.get(f"tangents.{name}")
         if tangent is not None and name in arrays:
             return len(tangent) if tangent.ndim > arrays[name].ndim else None
-    return None
+    if any(name.startswith("tangents.") for name in arrays):
+        return None
+    raise InvalidInput(
+        "tangents",
+        found="nothing",
+        expected=f"a direction of at least one of {', '.join(DIFFERENTIABLE)}",
+    )
 
 
-def _check_answer(
-    k: int, rows: int, times: int, signature: Signature, limits: Limits
-) -> None:
-    values = k * rows * times * len(signature.states)
+def _check_directions(request: Request, k: int, values: int, limits: Limits) -> None:
+    values *= k
     if k == 0 or values > limits.output_values:
         raise InvalidInput(
-            "tangents, cotangents",
+            "cotangents" if request.operation == "vjp" else "tangents",
             found=f"{k} of them: {values} numbers (k x rows x times x states)",
             expected=f"at least one, and at most {limits.output_values} numbers",
         )
@@ -276,15 +289,9 @@ def _derivatives(
 
 def _tangents(arrays: Arrays, layout: Layout, count: int) -> Arrays:
     """By row, then by direction: ``(row, k, ...)``; zero for an input without one."""
-    leading = next(
-        (
-            tangent.shape[:1] if layout.many else ()
-            for name in DIFFERENTIABLE
-            if name in arrays
-            and (tangent := arrays.get(f"tangents.{name}")) is not None
-        ),
-        (),
-    )
+    given = [arrays.get(f"tangents.{name}") for name in layout.ranks]
+    first = next((tangent for tangent in given if tangent is not None), None)
+    leading = first.shape[:1] if layout.many and first is not None else ()
     found: Arrays = {}
     for name in DIFFERENTIABLE:
         tangent = arrays.get(f"tangents.{name}")

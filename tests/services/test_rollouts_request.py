@@ -240,6 +240,25 @@ def test_derivatives_of_a_wrong_shape_are_refused(operation, fields, place):
     assert caught.value.field == place
 
 
+@pytest.mark.parametrize(
+    ("operation", "fields", "place"),
+    [
+        ("jvp", {"tangents": {}}, "tangents"),
+        ("jvp", {"tangents": {"x0": np.zeros((0, 1, 2)).tolist()}}, "tangents.x0"),
+        ("vjp", {"cotangents": np.zeros((200, 2, 2)).tolist()}, "cotangents"),
+        (
+            "vjp",
+            {"cotangents": [[1.0, 1.0]] * 2, "outputs": {"latent": True}},
+            "outputs.latent",
+        ),
+    ],
+)
+def test_too_few_or_too_many_directions_are_refused(operation, fields, place):
+    with pytest.raises(InvalidInput) as caught:
+        fitted(operation, **fields)
+    assert caught.value.field == place
+
+
 def test_rows_outside_the_training_domain_are_flagged():
     request, work, layout = fitted(
         x0=[[0.5, 1.0], [0.5, 2.5], [1.0, 0.0]],
