@@ -169,7 +169,12 @@ def test_noise_moves_the_starts_by_its_standard_deviation():
 
 def test_consistency_ties_rollouts_to_the_encoder():
     def gap(consistency):
-        training = quick(iterations=150, horizon=(3,), consistency=consistency)
+        training = quick(
+            iterations=150,
+            learning_rate=0.02,
+            horizon=(3,),
+            consistency=consistency,
+        )
         run = sp.fit(oscillators(), relaxation(), training)
         import jax
         import jax.numpy as jnp
