@@ -84,6 +84,23 @@ def rollout(
     return jax.vmap(one, in_axes=axes)(x0, plan, parameters, controls)
 
 
+def decoded(
+    surrogate: "Surrogate",
+    z: Float[Array, "batch time latent"],
+    x0: Float[Array, "batch state"],
+    parameters: Float[Array, "batch parameter"],
+) -> Float[Array, "batch time state"]:
+    """States of a batch of latent trajectories, physical units, float64.
+
+    Args:
+        surrogate: The model.
+        z: Latent states, as ``rollout(..., latent=True)`` gives them.
+        x0: Initial states, whose conserved sums the states have.
+        parameters: Parameters of each row, physical units.
+    """
+    return jax.vmap(partial(_decoded, surrogate))(z, x0, parameters)
+
+
 def march(
     surrogate: "Surrogate",
     z: Float[Array, "batch latent"],
@@ -197,7 +214,6 @@ def _trajectory(
 ) -> Float[Array, "time column"]:
     p = surrogate.normaliser.parameters.normalise(parameters)
     u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
-    sums = surrogate.conserved_sums(x0)
     z0 = surrogate.encode(x0, parameters)
     propagators, remainders = shared
     if propagators is None:
@@ -221,8 +237,16 @@ def _trajectory(
         z = jax.vmap(advance)(
             z, each, jnp.asarray(plan.output_step), u[plan.output_control]
         )
-    if latent:
-        return z
+    return z if latent else _decoded(surrogate, z, x0, parameters)
+
+
+def _decoded(
+    surrogate: "Surrogate",
+    z: Float[Array, "time latent"],
+    x0: Float[Array, " state"],
+    parameters: Float[Array, " parameter"],
+) -> Float[Array, "time state"]:
+    sums = surrogate.conserved_sums(x0)
     return jax.vmap(surrogate.decode, in_axes=(0, None, None))(z, sums, parameters)
 
 

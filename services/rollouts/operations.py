@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
-from spnode_core.rollout import rollout
+from spnode_core.rollout import decoded, rollout
 from spnode_core.timegrid import Plan
 
 Values = dict[str, Any]
@@ -73,15 +73,10 @@ def _rollout(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
 
 def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    surrogate = eqx.combine(arrays, static)
     z = _states(static, arrays, plan, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
-
-    def decoded(z: Any, x0: Any, parameters: Any) -> Any:
-        decode = jax.vmap(surrogate.decode, in_axes=(0, None, None))
-        return decode(z, surrogate.conserved_sums(x0), parameters)
-
-    return {"x": jax.vmap(decoded)(z, inputs["x0"], parameters), "z": z}
+    x = decoded(eqx.combine(arrays, static), z, inputs["x0"], parameters)
+    return {"x": x, "z": z}
 
 
 def _jvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spnode_core.rollout import rollout
+from spnode_core.rollout import decoded, rollout
 from spnode_core.samples import Problem, Samples
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
@@ -52,9 +52,7 @@ def _rollout_loss(
     if consistency == 0:
         return _error(surrogate, rollout(surrogate, *inputs), samples)
     z = rollout(surrogate, *inputs, latent=True)
-    sums = jax.vmap(surrogate.conserved_sums)(samples.x0)
-    over_times = jax.vmap(surrogate.decode, in_axes=(0, None, None))
-    states = jax.vmap(over_times)(z, sums, samples.parameters)
+    states = decoded(surrogate, z, samples.x0, samples.parameters)
     loss = _error(surrogate, states, samples)
     return loss + consistency * _inconsistency(surrogate, z, samples)
 
