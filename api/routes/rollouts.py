@@ -121,11 +121,9 @@ def _encoded(
     as_npz: bool,
 ) -> bytes:
     fields = answer(request, served, work, layout, results)
-    return (
-        to_npz(fields)
-        if as_npz
-        else to_json(fields, batched=layout.batched, many=layout.many)
-    )
+    if as_npz:
+        return to_npz(fields)
+    return to_json(fields, batched=layout.batched, many=bool(layout.leading))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -132,7 +132,7 @@ def _by_direction(
     array: np.ndarray, layout: Layout, shape: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """``(row, k, ...)`` to one answer, or to a leading axis of k where one was sent."""
-    if not layout.many:
+    if not layout.leading:
         return shape(array[:, 0])
     return np.stack([shape(array[:, k]) for k in range(array.shape[1])])
 

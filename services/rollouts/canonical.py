@@ -87,7 +87,8 @@ class Layout:
         times: The output times.
         final: Whether only the last time is returned, without its axis.
         states: Indices of the states to return, None for all.
-        many: Whether directions, or cotangents, have a leading axis.
+        directions: Length of the leading axis of tangents or cotangents, None without
+            one.
     """
 
     batched: bool
@@ -95,7 +96,12 @@ class Layout:
     times: np.ndarray
     final: bool
     states: list[int] | None
-    many: bool = False
+    directions: int | None = None
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The shape of that axis."""
+        return () if self.directions is None else (self.directions,)
 
 
 def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, Layout]:
@@ -112,13 +118,13 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     ranks = {name: arrays[name].ndim for name in DIFFERENTIABLE if name in arrays}
     _check_shapes(arrays, signature, switches)
     batched, count = _count_rows(arrays)
-    _check_limits(count, len(times), signature, final, limits)
+    values = count * (1 if final else len(times)) * len(signature.states)
+    _check_limits(count, values, limits)
     states = _states(request, signature)
-    k = _directions(request, batched, final)
-    if k is not None:
-        values = count * (1 if final else len(times)) * len(signature.states)
-        _check_directions(request, k, values, limits)
-    layout = Layout(batched, ranks, times, final, states, k is not None)
+    directions = _directions(request, batched, final)
+    if directions is not None:
+        _check_directions(request, directions, values, limits)
+    layout = Layout(batched, ranks, times, final, states, directions)
     rows = {
         name: _spread(arrays[name], _rank(name), count) for name in ranks
     } | _derivatives(request, layout, signature, count)
@@ -208,14 +214,11 @@ def _count_rows(arrays: Arrays) -> tuple[bool, int]:
     return bool(counts), max(counts.values(), default=1)
 
 
-def _check_limits(
-    rows: int, times: int, signature: Signature, final: bool, limits: Limits
-) -> None:
+def _check_limits(rows: int, values: int, limits: Limits) -> None:
     if rows > limits.rows:
         raise InvalidInput(
             "x0", found=f"{rows} rows", expected=f"at most {limits.rows} in a request"
         )
-    values = rows * (1 if final else times) * len(signature.states)
     if values > limits.output_values:
         raise InvalidInput(
             "x0",
@@ -289,9 +292,7 @@ def _derivatives(
 
 def _tangents(arrays: Arrays, layout: Layout, count: int) -> Arrays:
     """By row, then by direction: ``(row, k, ...)``; zero for an input without one."""
-    given = [arrays.get(f"tangents.{name}") for name in layout.ranks]
-    first = next((tangent for tangent in given if tangent is not None), None)
-    leading = first.shape[:1] if layout.many and first is not None else ()
+    leading = layout.leading
     found: Arrays = {}
     for name in DIFFERENTIABLE:
         tangent = arrays.get(f"tangents.{name}")
@@ -309,7 +310,7 @@ def _tangents(arrays: Arrays, layout: Layout, count: int) -> Arrays:
                 found=f"an array of shape {tangent.shape}",
                 expected=f"the shape of {name}, {shape}",
             )
-        each = tangent if layout.many else tangent[None]
+        each = tangent if leading else tangent[None]
         rows = [_spread(direction, _rank(name), count) for direction in each]
         found[f"tangents.{name}"] = np.stack(rows, axis=1)
     return found
@@ -323,7 +324,7 @@ def _cotangents(
     times = 1 if layout.final else len(layout.times)
     width = len(signature.states if layout.states is None else layout.states)
     expected = (
-        *(given.shape[:1] if layout.many else ()),
+        *layout.leading,
         *((count,) if layout.batched else ()),
         *(() if layout.final else (times,)),
         width,

@@ -31,16 +31,10 @@ Values = dict[str, Any]
 Operation = Callable[[Any, Plan, Values], Values]
 
 
-def _inputs(given: Values) -> Values:
-    return {name: given[name] for name in DIFFERENTIABLE if name in given}
-
-
-def _directions(given: Values) -> Values:
-    """Those given, by the name of the input that they belong to."""
+def _inputs(given: Values, group: str = "") -> Values:
+    """The inputs, or what is given of a group for them, by name."""
     return {
-        name: given[f"tangents.{name}"]
-        for name in DIFFERENTIABLE
-        if f"tangents.{name}" in given
+        name: given[group + name] for name in DIFFERENTIABLE if group + name in given
     }
 
 
@@ -80,7 +74,7 @@ def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
 
 
 def _jvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
-    inputs, directions = _inputs(given), _directions(given)
+    inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def states(moved: Values) -> Any:
@@ -102,7 +96,7 @@ def _vjp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
 
 
 def _hvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
-    inputs, directions = _inputs(given), _directions(given)
+    inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def gradient(moved: Values) -> Values:

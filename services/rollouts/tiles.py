@@ -19,7 +19,8 @@ LARGE_TILES = (2, 8, 32, 64, 256)
 DERIVATIVE_TILES = (2, 8, 32, 64)
 """The same for derivatives, whose stored steps leave the cache sooner."""
 DERIVATIVES = frozenset({"jvp", "vjp", "hvp", "objective"})
-# Beside its rows a tile costs a dispatch and a scan: measured, as much as 4 rows.
+# Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
+# as 4 rows.
 _COST = 4
 
 
