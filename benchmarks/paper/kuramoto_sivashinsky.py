@@ -77,12 +77,12 @@ def _curved(latent: int) -> SurrogateSpec:
     )
 
 
-def _curved_training(iterations: int) -> TrainingSpec:
+def _curved_training() -> TrainingSpec:
     """Operators by least squares, networks on samples, then windows of 8 samples."""
     return TrainingSpec(
         initial=OperatorInferenceSpec(),
         pretraining=PretrainingSpec(iterations=6000, derivative=0.3, encoder=0.03),
-        iterations=iterations,
+        iterations=2000,
         batch=200,
         horizon=(8,),
         manifold=0.3,
@@ -140,7 +140,7 @@ MODELS = (
     Model(
         "latent 7",
         _curved(7),
-        _curved_training(2000),
+        _curved_training(),
         "auto",
         f"{_FORM}, and a network",
         prediction_time=0.9,
@@ -149,7 +149,7 @@ MODELS = (
     Model(
         "latent 8",
         _curved(8),
-        _curved_training(2000),
+        _curved_training(),
         "auto",
         f"{_FORM}, and a network",
         prediction_time=2.0,
