@@ -93,7 +93,9 @@ class Client:
             x0: ``(state,)`` or ``(batch, state)``.
             times: Increasing times since the start, ``(time,)``, or
                 ``{"start", "stop", "count", "spacing"}``.
-            **options: ``parameters``, ``controls``, ``control_times``, ``outputs``.
+            **options: ``parameters``, ``controls``, ``control_times``, ``outputs``,
+                ``on_error``, ``mode`` (``"throughput"``), ``precision``
+                (``"float64"``).
 
         Warns:
             DomainWarning: A trajectory left the domain of the training data.
@@ -117,7 +119,8 @@ class Client:
             x0: ``(state,)`` or ``(batch, state)``.
             times: Times since the start.
             cotangents: Weights, of the shape of the rollout's answer.
-            **options: ``parameters``, ``controls``, ``control_times``.
+            **options: As for ``rollout``; ``precision="float64"`` for gradients that
+                are exact to 1e-10.
 
         Returns:
             The rollout ``x``, and the gradients by input name in ``vjp``.

@@ -140,7 +140,18 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
                 expected="false: derivatives are those of the states",
             )
         operation = "latent"
-    return Work(operation, served.digest, rows, shared, count), layout
+    variant = _variant(request, served)
+    return Work(operation, served.digest, rows, shared, count, variant), layout
+
+
+def _variant(request: Request, served: Served) -> Variant:
+    options = request.options
+    # A version whose networks are in float64 already runs with everybody's batches.
+    stored = served.spec.precision
+    return Variant(
+        throughput=options.mode == "throughput",
+        double=options.precision == "float64" and stored != "float64",
+    )
 
 
 def _check_shapes(

@@ -10,6 +10,7 @@ is the business of ``services/rollouts/canonical.py``.
 """
 
 import io
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -32,7 +33,7 @@ Operation = Literal["rollout", "jvp", "vjp"]
 ARRAYS = ("x0", "parameters", "controls", "control_times")
 DIFFERENTIABLE = ("x0", "parameters", "controls")
 # Members of an npz request that are text, not numbers.
-_TEXTS = ("model", "on_error", "outputs")
+_TEXTS = ("model", "on_error", "outputs", "mode", "precision")
 
 
 def _depth(value: object) -> str:
@@ -126,6 +127,13 @@ class Options(Wire):
     on_error: Literal["raise", "mask"] = "raise"
     """``mask``: a row that leaves the finite range is null and described in ``rows``;
     ``raise``: it fails the whole request."""
+    mode: Literal["reproducible", "throughput"] = "reproducible"
+    """``reproducible``: the bits of a row depend neither on its neighbours nor on the
+    size of its batch; ``throughput``: large tiles, more rows a second, equal to that up
+    to rounding."""
+    precision: Literal["model", "float64"] = "model"
+    """``model``: networks compute in the dtype that they were trained in; ``float64``:
+    everything does, which is what derivatives exact to 1e-10 need."""
 
 
 class RolloutRequest(Options):
@@ -218,7 +226,6 @@ REQUESTS: dict[Operation, type[RolloutRequest]] = {
 }
 _ADAPTERS = {name: TypeAdapter(model) for name, model in REQUESTS.items()}
 _OPTIONS = TypeAdapter(Options)
-_OUTPUTS = TypeAdapter(Outputs)
 
 
 @dataclass(frozen=True)
@@ -266,7 +273,7 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
     """Read an ``application/x-npz`` body.
 
     Numbers are arrays under the names of the JSON fields (``tangents.x0`` for a field
-    inside another); ``model``, ``on_error`` and ``outputs`` (JSON) are text.
+    inside another); ``outputs`` (JSON) and the other options are text.
 
     Raises:
         InvalidInput: The container is damaged, pickled, too large, or incomplete.
@@ -277,8 +284,10 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
         io.BytesIO(body), allowed=(*_TEXTS, *numeric), limit_bytes=limit_bytes
     )
     texts = {name: _text(name, members.pop(name)) for name in _TEXTS if name in members}
-    outputs = _OUTPUTS.validate_json(texts.pop("outputs", "{}"))
-    options = _OPTIONS.validate_python({**texts, "outputs": outputs})
+    options = _OPTIONS.validate_python(
+        texts
+        | {name: _parsed(name, texts[name]) for name in ("outputs",) if name in texts}
+    )
     for name in ("x0", "times", *(("cotangents",) if operation == "vjp" else ())):
         if name not in members:
             raise InvalidInput(name, found="nothing", expected="an array")
@@ -329,6 +338,15 @@ def _text(name: str, member: np.ndarray) -> str:
         )
     value = member.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(
+            name, found=f"text that is no JSON ({error})", expected="JSON"
+        ) from error
 
 
 def _floats(name: str, member: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -40,6 +40,16 @@ def rollout(
             help="Start of each interval, the first 0, in the form of --times."
         ),
     ] = None,
+    mode: Annotated[
+        Literal["reproducible", "throughput"],
+        typer.Option(
+            help="throughput: more rows a second, equal to reproducible up to rounding."
+        ),
+    ] = "reproducible",
+    precision: Annotated[
+        Literal["model", "float64"],
+        typer.Option(help="float64: the model's networks in float64 too."),
+    ] = "model",
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
@@ -52,7 +62,7 @@ def rollout(
     """
     client = connection.client()
     names = client.models.version(model).record["signature"]["states"]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"mode": mode, "precision": precision}
     if parameters is not None:
         options["parameters"] = parse_rows(parameters, "--parameters")
     if controls is not None:

@@ -172,6 +172,24 @@ def test_controls_are_rolled_out_from_the_shell(server):
     asked = unpack(server.asked[1].body)
     assert asked["controls"].tolist() == [[300], [301]]
     assert asked["control_times"].tolist() == [0, 0.5]
+    assert asked["mode"] == "reproducible"
+
+
+def test_mode_and_precision_are_sent_from_the_shell(server):
+    record = {"model": "m", "number": 1, "signature": {"states": ["a"]}}
+    members = {"x": [[1.0]], "times": [1.0], "model": "m", "version": 1, "digest": ""}
+    kind = {"content-type": "application/x-npz"}
+    server.answers += [
+        Answer(200, json.dumps(record).encode()),
+        Answer(200, pack(members), kind),
+    ]
+    given = ("--mode", "throughput", "--precision", "float64")
+    run("rollout", "m", "--x0", "1", "--times", "1", *given, SPNODE_URL=server.url)
+    asked = unpack(server.asked[1].body)
+    assert asked["mode"] == "throughput"
+    assert asked["precision"] == "float64"
+    refused = run("rollout", "m", "--x0", "1", "--times", "1", "--mode", "fast")
+    assert refused.returncode == 2
 
 
 def test_hints_name_the_program_that_was_run(monkeypatch, capsys):

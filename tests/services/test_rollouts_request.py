@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -6,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.rollouts.answer import answer, to_json
-from services.rollouts.canonical import Limits, canonical
+from services.rollouts.canonical import Limits, Variant, canonical
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import from_json, from_npz
 from services.rollouts.served import Served
@@ -161,6 +162,30 @@ def test_one_state_spreads_over_the_rows_of_the_parameters():
     assert layout.batched
     assert work.rows["x0"].shape == (3, 2)
     assert work.rows["controls"].shape == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "double"),
+    [
+        ("mixed", "model", False),
+        ("mixed", "float64", True),
+        ("float64", "float64", False),
+    ],
+)
+def test_float64_is_another_variant_only_where_networks_are_not(stored, asked, double):
+    spec = SurrogateSpec(latent=2, precision=stored)
+    served = dataclasses.replace(PLAIN, spec=spec)
+    _, work, _ = fitted(served=served, precision=asked)
+    _, usual, _ = fitted(served=served)
+    assert work.variant == Variant(double=double)
+    assert (work.key == usual.key) is not double
+
+
+def test_throughput_is_computed_in_batches_of_its_own():
+    _, work, _ = fitted(mode="throughput")
+    _, usual, _ = fitted()
+    assert work.variant == Variant(throughput=True)
+    assert work.key != usual.key
 
 
 @pytest.mark.parametrize(
