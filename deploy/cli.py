@@ -144,6 +144,35 @@ def reproduce(
     )
 
 
+def bench(
+    group: Annotated[str, typer.Argument(help="rollout, … or all.")] = "all",
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Install and measure other software too.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small version, untrained.")
+    ] = False,
+    only: Annotated[
+        str, typer.Option(help="Measure only figures whose name contains this.")
+    ] = "",
+    out_folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; docs/results/speed."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast it is, in turns with peers and limits; write the pages.
+
+    The first run trains the model that is measured, some minutes. Exit code 0: every
+    bar reached; 1: one was not; 2: wrong usage.
+
+    Example: ./spnode bench rollout --peers
+    """
+    from deploy.bench import run_groups
+
+    run_groups(group, out_folder, only=only, as_json=as_json, peers=peers, quick=quick)
+
+
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
@@ -174,7 +203,7 @@ def main() -> None:
     """The entry point of ``./spnode``."""
     connection.embedded = _embedded
     app = make_app()
-    for command in (up, down, status, doctor, demo, reproduce, check):
+    for command in (up, down, status, doctor, demo, reproduce, bench, check):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
     run(app, "./spnode")

@@ -100,7 +100,7 @@ def _measure_all(
         record = Record(
             name=row.name,
             settings=json.loads(json.dumps(row.settings)),
-            numbers=_plain(numbers),
+            numbers=plain(numbers),
             seconds=round(time.monotonic() - began, 2),
             commit=store.commit,
             command=request.command,
@@ -113,14 +113,14 @@ def _measure_all(
         jax.clear_caches()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers as JSON has them: no arrays; what is not finite becomes null."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     if isinstance(value, np.generic):

@@ -12,7 +12,8 @@ _HEAD = """# Results
 Every number here is made by `./spnode reproduce all`, which writes this page too. Each
 example has a page with settings, tables and a figure, and a JSON file with every
 number, the commit, the command, the seeds, the time and the kind of machine.
-The service's demo has a page of its own: [demo.md](demo.md).
+The service's demo has a page of its own: [demo.md](demo.md). How fast it is:
+[speed](speed/README.md), by `./spnode bench`.
 """
 
 

@@ -33,6 +33,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor() -> dict[str, str]:
+    """Its name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return {"processor": names[0].strip() if names else platform.processor()}
+
+
 def versions() -> dict[str, str]:
     """Those of Python and of what computes."""
     found = {package: version(package) for package in _PACKAGES}

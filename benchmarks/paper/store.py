@@ -1,6 +1,7 @@
 """The rows that are done: one JSON file for each example, rewritten after each row."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Store:
         known = {name: self.records[name] for name in names if name in self.records}
         self.records = {**known, **self.records}
 
-    def write(self, bars: list[Bar] | None = None) -> None:
+    def write(self, bars: Sequence[Any] | None = None) -> None:
         """Rewrite the file; a crash leaves the old one or the new one."""
         content = {
             "rows": [asdict(record) for record in self.records.values()],

@@ -1,0 +1,112 @@
+"""The engine of this process on the measured model, as contestants see it."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.peers.environment import find_python
+from benchmarks.peers.process import Program
+from benchmarks.speed.figures import Options, Tell
+from benchmarks.speed.robertson import Floats, Model, find_model, times, truth, unseen
+from services.blobs import Blobs
+from services.rollouts.canonical import USUAL, Variant
+from services.rollouts.engine import Engine
+from services.rollouts.request import Arrays
+from services.settings import Settings
+
+THROUGHPUT = Variant(throughput=True)
+# Products of this size reach the most here; larger and smaller ones less or the same.
+_PEAK_SIZE = 2048
+
+
+class Computing:
+    """The model in an engine, made when it is first needed.
+
+    Args:
+        options: What the caller chose.
+        tell: Shows progress of training.
+    """
+
+    def __init__(self, options: Options, tell: Tell) -> None:
+        self.options = options
+        self.model: Model = find_model(options, tell)
+        # Kept until the process ends, as the engine is.
+        self._folder = tempfile.TemporaryDirectory(prefix="spnode-bench-")
+        settings = Settings(data_folder=Path(self._folder.name))
+        blobs = Blobs(settings.store_url)
+        blobs.put(f"artifacts/{self.model.digest}", self.model.path)
+        self.engine = Engine(settings, blobs)
+
+    @property
+    def rounds(self) -> int:
+        """How often each contestant is measured."""
+        return 3 if self.options.quick else 15
+
+    def rollout(
+        self, rows: int, variant: Variant = USUAL, *, final: bool = False
+    ) -> Callable[[], Arrays]:
+        """A call that rolls out so many rows, arrays of the host in and out."""
+        x0, at = unseen(rows), times()
+        return self._ready(
+            "rollout", {"x0": x0, "times": at[-1:] if final else at}, variant
+        )
+
+    def vjp(self, rows: int, variant: Variant = USUAL) -> Callable[[], Arrays]:
+        """A call for the gradient of a weighted final state."""
+        return self._ready("vjp", _final(rows), variant)
+
+    def hvp(self, rows: int, variant: Variant = USUAL) -> Callable[[], Arrays]:
+        """A call for a Hessian's product of a weighted final state."""
+        inputs = _final(rows)
+        inputs["cotangents"] = inputs["cotangents"][:, 0]
+        inputs["tangents.x0"] = inputs["x0"][:, None]
+        return self._ready("hvp", inputs, variant)
+
+    def program(self, peer: str) -> Program:
+        """A peer's program, in its environment."""
+        folder = self.options.folder
+        python = find_python(peer, folder)
+        return Program(python, peer, folder / "peers" / f"{peer}.log")
+
+    def _ready(
+        self, operation: str, arrays: Arrays, variant: Variant
+    ) -> Callable[[], Arrays]:
+        call = functools.partial(
+            self.engine.run, operation, self.model.digest, arrays, variant
+        )
+        call()
+        while self.engine.idle():
+            pass
+        return call
+
+
+@functools.cache
+def computing(options: Options) -> Computing:
+    """The one of this process for some options."""
+    return Computing(options, lambda progress: None)
+
+
+@functools.cache
+def unseen_truth(rows: int) -> Floats:
+    """The trusted solution of ``unseen``."""
+    return truth(unseen(rows))
+
+
+def peak() -> tuple[Callable[[], Any], float]:
+    """A product of two large float32 matrices, and how many operations it takes."""
+    draw = np.random.default_rng(0)
+    shape = (2, _PEAK_SIZE, _PEAK_SIZE)
+    one, other = jax.device_put(draw.standard_normal(shape, np.float32))
+    product = jax.jit(jnp.matmul)
+    return lambda: product(one, other).block_until_ready(), 2.0 * _PEAK_SIZE**3
+
+
+def _final(rows: int) -> Arrays:
+    weights = np.random.default_rng(1).standard_normal((rows, 1, 1, 3))
+    return {"x0": unseen(rows), "times": times()[-1:], "cotangents": weights}

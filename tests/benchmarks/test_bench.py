@@ -1,0 +1,162 @@
+"""``bench``: figures that are made up, and the quick version of the real ones."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.speed import command
+from benchmarks.speed.command import Request, bench
+from benchmarks.speed.figures import Figure, Group, Options, number
+from benchmarks.speed.turns import Took, compared, in_turns, ratios, repeated, spread
+from deploy import cli
+from deploy.bench import _command
+from spnode_client.cli import make_app
+from spnode_client.terminal import UsageError
+
+
+def made_up(values, **bar):
+    """A group with one figure of these values."""
+    figure = Figure(
+        "doubling",
+        "halving",
+        lambda tell: {"value": spread(values), "ours": "1 ms", "notes": ["Noted."]},
+        **bar,
+    )
+    return Group("made-up", "Made up", "Nothing.", lambda options: [figure])
+
+
+def run_made_up(monkeypatch, folder, group, **choices):
+    monkeypatch.setattr(command, "GROUPS", {group.name: group})
+    request = Request([group.name], Options(), folder, "./spnode bench", **choices)
+    return bench(request)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Folder of the model, made once, and what a quick run of a group found."""
+    folder = tmp_path_factory.mktemp("bench")
+
+    def run(group):
+        options = Options(quick=True, folder=folder)
+        out = folder / "out"
+        bench(Request([group], options, out, f"./spnode bench {group} --quick"))
+        return json.loads((out / f"{group}.json").read_text()), out
+
+    return run
+
+
+def test_contestants_take_turns_and_each_round_begins_with_another():
+    order = []
+
+    def contestant(name):
+        def run():
+            order.append(name)
+            return Took(1.0, 1.0)
+
+        return run
+
+    found = in_turns({name: contestant(name) for name in "abc"}, 3)
+    assert "".join(order) == "abcbcacab"
+    assert [len(taken) for taken in found.values()] == [3, 3, 3]
+
+
+def test_ratios_are_those_of_the_rounds_and_not_of_the_medians():
+    # The machine was ten times slower in the last round, for both.
+    told = ratios([2.0, 2.0, 40.0], [1.0, 1.0, 10.0])
+    assert (told["min"], told["median"], told["max"]) == (2.0, 2.0, 4.0)
+    assert spread([3.0]) == dict.fromkeys(("min", "q1", "median", "q3", "max"), 3.0) | {
+        "rounds": 1
+    }
+
+
+def test_comparison_is_by_cpu_time_and_shows_both_errors():
+    mine, others = [Took(1.0, 0.1)] * 3, [Took(2.0, 0.4)] * 3
+    told = compared(mine, others, {"ours": 1e-3, "theirs": 2e-6})
+    assert told["value"]["median"] == pytest.approx(4.0)
+    assert "1.0e-03" in told["ours"]
+    assert "2.0e-06" in told["theirs"]
+    assert "2x" in told["notes"][0]
+
+
+def test_short_calls_are_repeated_until_they_can_be_measured():
+    calls = []
+    took = repeated(lambda: calls.append(1), least_s=0.01)()
+    assert len(calls) > 100
+    assert 0 < took.wall_s < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("bar", "passed", "asked"),
+    [
+        ({"at_least": 2.0}, True, "≥ 2x"),
+        ({"at_least": 2.1}, False, "≥ 2.1x"),
+        ({"at_most": 2.0}, True, "≤ 2x"),
+        ({"at_most": 1.9}, False, "≤ 1.9x"),
+        ({}, None, "reported"),
+    ],
+)
+def test_the_median_is_held_against_the_bar(bar, passed, asked, monkeypatch, tmp_path):
+    (found,) = run_made_up(monkeypatch, tmp_path, made_up([1.0, 2.0, 9.0], **bar))
+    assert (found["passed"], found["asked"]) == (passed, asked)
+    assert found["found"] == "**2x** (1.5 to 5.5; 1 to 9)"
+    page = (tmp_path / "made-up.md").read_text()
+    assert "Noted." in page
+    assert "| doubling | halving |" in page
+    assert "[Made up](made-up.md)" in (tmp_path / "README.md").read_text()
+
+
+def test_a_figure_says_where_it_was_measured_and_keeps_what_is_not_measured_anew(
+    monkeypatch, tmp_path
+):
+    run_made_up(monkeypatch, tmp_path, made_up([1.0]))
+    run_made_up(monkeypatch, tmp_path, made_up([5.0]), only="something else")
+    content = json.loads((tmp_path / "made-up.json").read_text())
+    (row,) = content["rows"]
+    assert row["numbers"]["value"]["median"] == 1.0
+    assert len(row["machine"]["load"]) == 2
+    assert row["machine"]["processor"]
+    assert "jax" in row["versions"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(12345.6, "1/s", "12,346 1/s"), (0.4567, "x", "0.457x"), (55.0, "%", "55%")],
+)
+def test_numbers_have_three_digits_that_count(value, unit, text):
+    assert number(value, unit) == text
+
+
+def test_command_repeats_what_was_typed():
+    told = _command("rollout", "batch 1", {"peers": True, "quick": False})
+    assert told == "./spnode bench rollout --peers --only 'batch 1'"
+
+
+def test_unknown_group_is_wrong_usage_and_a_missed_bar_is_exit_code_1(
+    monkeypatch, tmp_path
+):
+    app = make_app()
+    app.command()(cli.bench)
+    runner = CliRunner()
+    done = runner.invoke(app, ["bench", "nothing"])
+    assert isinstance(done.exception, UsageError)
+    for bar, code in ((1.0, 0), (3.0, 1)):
+        group = made_up([2.0], at_least=bar)
+        monkeypatch.setattr(command, "GROUPS", {group.name: group})
+        arguments = ["bench", "made-up", "--out", str(tmp_path), "--json"]
+        assert runner.invoke(app, arguments).exit_code == code
+
+
+def test_quick_rollout_gives_every_kind_of_figure(quick):
+    content, out = quick("rollout")
+    rows = {row["name"]: row["numbers"] for row in content["rows"]}
+    assert len(rows) == 4
+    for numbers in rows.values():
+        assert 0 < numbers["value"]["min"] <= numbers["value"]["max"]
+    # A share of what the same cores can do is at most all of it, and a derivative is
+    # never cheaper than a fifth of the forward pass.
+    assert rows["batch 64, usual mode"]["value"]["median"] < 100
+    assert rows["vjp of a final state, batch 64, usual mode"]["value"]["median"] > 0.2
+    solver = rows["faster than LSODA on the reaction itself, batch 1"]
+    assert 0 < solver["errors"]["theirs"] < 1e-4 < solver["errors"]["ours"]
+    assert "## In detail" in (out / "rollout.md").read_text()
