@@ -78,7 +78,7 @@ def reproduce(request: Request) -> list[dict[str, Any]]:
             _measure_all(example, store, rows, request)
         finally:
             store.arrange([row.name for row in rows])
-            bars = write_report(example, store, request.out)
+            bars = write_report(example, store, rows, request.out)
             write_index(request.out, list(EXAMPLES.values()))
         judged += [asdict(bar) for bar in bars]
     return judged

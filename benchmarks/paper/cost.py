@@ -49,6 +49,7 @@ reports "factors of 12 and 24 speedup" against the model without autoencoder.
 def rows() -> list[Row]:
     """One row, so that all times are of one run."""
     settings = {"kind": KIND, "batch": BATCH, "steps": STEPS, "repeats": REPEATS}
+    settings["surrogates"] = [_spec(n).model_dump(mode="json") for n in LATENTS]
     return [Row("cost of training", settings, _measure)]
 
 

@@ -2,11 +2,12 @@
 
 import os
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.meter import duration
-from benchmarks.paper.rows import Bar, Example, Record, Records, table
+from benchmarks.paper.rows import Bar, Example, Record, Records, Row, table
 from benchmarks.paper.store import Store
 from spnode_core.atomic import replacing
 
@@ -22,11 +23,20 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+_OLD = " (with other settings than today's)"
 _SIGNS = {True: "reached", False: "**not reached**", None: "not run yet"}
 
 
-def write_report(example: Example, store: Store, out: Path) -> list[Bar]:
+def write_report(
+    example: Example, store: Store, rows: Sequence[Row], out: Path
+) -> list[Bar]:
     """Write ``<example>.json``, ``.md`` and ``.png`` from the stored rows.
+
+    Args:
+        example: What they belong to.
+        store: The rows that are stored.
+        rows: The rows of today; what was stored with other settings is marked.
+        out: Folder.
 
     Returns:
         The bars as judged now.
@@ -39,11 +49,13 @@ def write_report(example: Example, store: Store, out: Path) -> list[Bar]:
     figure = out / f"{example.name}.png"
     draw(example, records, figure)
     with replacing(out / f"{example.name}.md") as file:
-        file.write(page(example, records, bars).encode())
+        file.write(page(example, records, bars, store.stale(rows)).encode())
     return bars
 
 
-def page(example: Example, records: Records, bars: list[Bar]) -> str:
+def page(
+    example: Example, records: Records, bars: list[Bar], stale: Collection[str]
+) -> str:
     """The Markdown page of an example."""
     parts = [
         f"# {example.title}",
@@ -52,7 +64,7 @@ def page(example: Example, records: Records, bars: list[Bar]) -> str:
         f"![{example.title}]({example.name}.png)",
         example.tables(records).strip(),
         "## How these numbers were made",
-        _provenance(list(records.values())),
+        _provenance(list(records.values()), stale),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -84,7 +96,7 @@ def draw(example: Example, records: Records, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _provenance(records: list[Record]) -> str:
+def _provenance(records: list[Record], stale: Collection[str]) -> str:
     seconds = sum(record.seconds for record in records)
     commits = list(dict.fromkeys(record.commit for record in records))
     commands = list(dict.fromkeys(record.command for record in records))
@@ -100,7 +112,10 @@ def _provenance(records: list[Record]) -> str:
         "",
         table(
             ("row", "commit", "seconds"),
-            [(r.name, r.commit, f"{r.seconds:.0f}") for r in records],
+            [
+                (r.name + _OLD * (r.name in stale), r.commit, f"{r.seconds:.0f}")
+                for r in records
+            ],
         ),
     ]
     return "\n".join(lines)

@@ -29,9 +29,18 @@ class Store:
     def find(self, row: Row) -> Record | None:
         """The stored record of this row, if it may stand for it."""
         record = self.records.get(row.name)
-        if record is None or record.settings != json.loads(json.dumps(row.settings)):
+        if record is None or self.stale([row]):
             return None
         return record if self.keep or record.commit == self.commit else None
+
+    def stale(self, rows: Sequence[Row]) -> set[str]:
+        """Names of those rows that are stored with other settings."""
+        known = [row for row in rows if row.name in self.records]
+        return {
+            row.name
+            for row in known
+            if self.records[row.name].settings != json.loads(json.dumps(row.settings))
+        }
 
     def add(self, record: Record) -> None:
         """Store a record, before anything else happens."""

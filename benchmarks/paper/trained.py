@@ -23,12 +23,13 @@ from spnode_core.spec import (
     HurwitzSpec,
     LipschitzSpec,
     NoAutoencoderSpec,
+    Preset,
     RatesSpec,
     ResidualSpec,
 )
 from spnode_core.systems.robertson import Robertson
+from spnode_core.training.presets import apply_preset
 
-_MAIN = {"iterations", "batch", "optimiser", "refine", "polish", "polish_iterations"}
 Tell = Callable[[Progress], None]
 Floats = NDArray[np.float64]
 
@@ -41,16 +42,20 @@ SCALES = np.array([1.0, 3.65e-5, 1.0])
 def described(
     surrogate: SurrogateSpec | None,
     training: TrainingSpec | None,
+    preset: Preset = "auto",
     **more: Any,
 ) -> dict[str, Any]:
-    """The settings of a row: what differs from the defaults, and the main ones."""
-    surrogate, training = surrogate or SurrogateSpec(), training or TrainingSpec()
-    main = training.model_dump(mode="json", include=_MAIN)
-    changed = training.model_dump(mode="json", exclude_defaults=True)
+    """The settings of a row: all that is asked for, defaults too.
+
+    A row that was measured with other defaults is then seen to be another row. What
+    is decided from the data is open here, that is None.
+    """
+    surrogate, training, _ = apply_preset(surrogate, training, preset)
     return {
         **more,
-        "surrogate": surrogate.model_dump(mode="json", exclude_defaults=True),
-        "training": {**main, **changed},
+        "preset": preset,
+        "surrogate": surrogate.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
     }
 
 

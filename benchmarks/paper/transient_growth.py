@@ -127,6 +127,7 @@ def _row(
         iterations=iterations,
         batch=STARTS,
         optimiser="adam",
+        learning_rate=0.01,
         loss="uniform",
         refine=1,
         polish="none",

@@ -66,6 +66,32 @@ def resolve(
     Raises:
         InvalidInput: The caller's fields do not fit the data.
     """
+    spec, train, choices = apply_preset(surrogate, training, preset)
+    _check_positive(spec, dataset)
+    spec = _conserved(spec, dataset, choices)
+    substeps = SMOOTH_SUBSTEPS if preset == "smooth" else 1
+    spec = _steps(spec, dataset, choices, substeps)
+    spec = _latent(spec, dataset, choices)
+    spec = _modes(spec, dataset, choices)
+    spec = _rates(spec, dataset, choices)
+    spec = _normalisation(spec, dataset, choices)
+    train = _training(spec, train, choices)
+    return spec, train, choices
+
+
+def apply_preset(
+    surrogate: SurrogateSpec | None, training: TrainingSpec | None, preset: Preset
+) -> tuple[SurrogateSpec, TrainingSpec, Choices]:
+    """What a preset decides without looking at data.
+
+    Args:
+        surrogate: What the caller fixed of the surrogate.
+        training: What the caller fixed of the training.
+        preset: One of those of ``resolve``.
+
+    Raises:
+        InvalidInput: No such preset, or one that excludes what the caller fixed.
+    """
     if preset not in get_args(Preset):
         raise InvalidInput(
             "preset",
@@ -79,15 +105,6 @@ def resolve(
         spec, train = _paper(spec, train, choices)
     if preset == "smooth":
         spec, train = _smooth(spec, train, choices)
-    _check_positive(spec, dataset)
-    spec = _conserved(spec, dataset, choices)
-    substeps = SMOOTH_SUBSTEPS if preset == "smooth" else 1
-    spec = _steps(spec, dataset, choices, substeps)
-    spec = _latent(spec, dataset, choices)
-    spec = _modes(spec, dataset, choices)
-    spec = _rates(spec, dataset, choices)
-    spec = _normalisation(spec, dataset, choices)
-    train = _training(spec, train, choices)
     return spec, train, choices
 
 

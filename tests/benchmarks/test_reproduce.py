@@ -13,10 +13,12 @@ from benchmarks.paper.index import write_index
 from benchmarks.paper.machine import commit, machine
 from benchmarks.paper.rows import Bar, Example, Options, Row, at_most, select, table
 from benchmarks.paper.store import Store
+from benchmarks.paper.trained import described
 from deploy import cli
 from deploy.reproduce import _command, _seeds
 from spnode_client.cli import make_app
 from spnode_client.terminal import UsageError
+from spnode_core import TrainingSpec
 
 LIMIT = 5.0
 
@@ -106,6 +108,29 @@ def test_finished_rows_are_measured_anew_for_other_source_or_settings(run):
     again = Counting(factor=2.0)
     run(again, commit="def5678", again=True, only="seed 1")
     assert again.measured == [1]
+
+
+def test_page_marks_rows_that_were_measured_with_other_settings(run, tmp_path):
+    run(Counting())
+    assert "other settings" not in (tmp_path / "counting.md").read_text()
+    run(Counting(factor=2.0), only="seed 1")
+    marked = [
+        line
+        for line in (tmp_path / "counting.md").read_text().splitlines()
+        if "other settings" in line
+    ]
+    assert [line.split(" (")[0] for line in marked] == ["| seed 0", "| seed 2"]
+
+
+def test_settings_of_a_row_hold_defaults_and_what_its_preset_decides():
+    plain = described(None, None, kind="x")
+    rate = TrainingSpec.model_fields["learning_rate"].default
+    assert (plain["kind"], plain["training"]["learning_rate"]) == ("x", rate)
+    assert plain["surrogate"]["nonlinear"]["kind"] == "relaxation"
+    # The same words under another preset are another row.
+    smooth = described(None, None, "smooth", kind="x")
+    assert smooth["surrogate"]["nonlinear"]["kind"] == "quadratic"
+    assert smooth["training"]["initial"]["points"] == 18
 
 
 def test_bars_are_judged_from_all_stored_rows(run):
