@@ -208,8 +208,8 @@ def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, 
     }
 
 
-# Tags of the unions in services/rollouts/request.py: pydantic puts them into places.
-_TAGS = {"1", "2", "3", "4", "list", "spaced", "stepped"}
+# Tags of the unions in services/rollouts/wire.py: pydantic puts them into places.
+_TAGS = {"1", "2", "3", "4", "list", "spaced", "stepped", "misfit", "quadratic"}
 
 
 def _without_tags(parts: Sequence[Any], body: object, kind: str) -> list[Any]:

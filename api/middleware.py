@@ -17,9 +17,9 @@ from services.identity import new_id
 _REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
 # Paths whose bodies are not JSON, or are JSON and npz.
 _ANY_TYPE = re.compile(
-    r"^(/v1)?/rollout(/|$)|^/v1/datasets$|^/v1/models/[^/]+/versions$"
+    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^/v1/datasets$|^/v1/models/[^/]+/versions$"
 )
-_ROLLOUTS = re.compile(r"^(/v1)?/rollout(/|$)")
+_ROLLOUTS = re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$")
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
 _MAX_DOCUMENT_BYTES = 2**21

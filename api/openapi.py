@@ -85,7 +85,7 @@ def _rollout(
         "operationId": f"rollout_{operation}",
         "parameters": [_TIMEOUT],
         "requestBody": {"required": True, "content": body},
-        "responses": {"200": {"description": "The trajectories", "content": answer}},
+        "responses": {"200": {"description": "What was computed", "content": answer}},
     }
 
 

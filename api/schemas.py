@@ -256,22 +256,27 @@ Nested = list[float] | list[list[float] | None] | list[list[list[float]] | None]
 Many = Nested | list[Nested]
 
 
-class RolloutOut(Out):
-    """The answer to a rollout; arrays are nested lists."""
+class ComputedOut(Out):
+    """What every answer of a rollout or derivative says; arrays are nested lists."""
 
     model: str
     version: int
     digest: str
     times: list[float]
+    warnings: list[str]
+    domain: DomainOut
+    rows: list[dict[str, Any]] | None = None
+    """Rows that left the finite range, where ``on_error`` is ``mask``."""
+
+
+class RolloutOut(ComputedOut):
+    """The answer to a rollout."""
+
     x: Nested
     """``(row, time, state)``: no axis of rows where one state was sent, none of time
     where only the final one was asked for."""
     z: Nested = None
     """The latent trajectory, where ``outputs.latent`` asked for it."""
-    warnings: list[str]
-    domain: DomainOut
-    rows: list[dict[str, Any]] | None = None
-    """Rows that left the finite range, where ``on_error`` is ``mask``."""
 
 
 class JvpOut(RolloutOut):
@@ -286,3 +291,31 @@ class VjpOut(RolloutOut):
 
     vjp: dict[str, Many]
     """By input, each of the input's shape, behind the axis of many cotangents."""
+
+
+class HvpOut(ComputedOut):
+    """The gradient of ``sum(cotangents * x)`` and products of its Hessian."""
+
+    vjp: dict[str, Nested]
+    """The gradient, by input."""
+    hvp: dict[str, Many]
+    """The products by input, behind the leading axis of many tangents."""
+
+
+class JacobianOut(RolloutOut):
+    """A rollout and its derivative by each number of its inputs."""
+
+    jacobian: dict[str, list[Any] | None]
+    """By input, ``(row, time, state, *input)``: the axes of ``x``, then those that the
+    input of one row has."""
+
+
+class ObjectiveOut(ComputedOut):
+    """The value of an objective and its gradient."""
+
+    value: float
+    """The sum over rows."""
+    values: float | list[float | None]
+    """The value of each row."""
+    gradient: dict[str, Nested]
+    """Of ``value``, by input, each of the input's shape."""

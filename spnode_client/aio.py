@@ -8,6 +8,7 @@ import numpy as np
 
 from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
+from spnode_client.derivatives import AsyncDerivatives
 from spnode_client.operations import datasets, jobs, models, rollouts
 from spnode_client.progress_line import progress_line
 from spnode_client.records import (
@@ -22,7 +23,7 @@ from spnode_client.sse import EventReader
 from spnode_client.transport import AsyncTransport
 
 
-class AsyncClient:
+class AsyncClient(AsyncDerivatives):
     """A service, by its address, for programs with an event loop.
 
     Args:
@@ -97,22 +98,6 @@ class AsyncClient:
         """The same with times, version and warnings beside the trajectories."""
         body = rollouts.request_body(model, x0, times, **options)
         return await self.run(rollouts.rollout(body, self.retries))
-
-    async def vjp(
-        self, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
-    ) -> Record:
-        """Exact gradients of ``sum(cotangents * x)``, as ``Client.vjp``."""
-        body = rollouts.request_body(
-            model, x0, times, cotangents=np.asarray(cotangents), **options
-        )
-        return await self.run(rollouts.derivative("vjp", body, self.retries))
-
-    async def jvp(
-        self, model: str, x0: Any, times: Any, tangents: Record, **options: Any
-    ) -> Record:
-        """The exact derivative along ``tangents``, as ``Client.jvp``."""
-        body = rollouts.request_body(model, x0, times, tangents=tangents, **options)
-        return await self.run(rollouts.derivative("jvp", body, self.retries))
 
 
 class AsyncJob(AbstractJob):

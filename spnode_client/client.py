@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 
 from spnode_client.calls import Lost, Operation, T, retry_delay
+from spnode_client.derivatives import Derivatives
 from spnode_client.errors import Unreachable
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
 from spnode_client.progress_line import progress_line
@@ -26,7 +27,7 @@ from spnode_client.transport import Transport
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class Client:
+class Client(Derivatives):
     """A service, by its address.
 
     Args:
@@ -108,35 +109,6 @@ class Client:
         """The same with times, version and warnings beside the trajectories."""
         body = rollouts.request_body(model, x0, times, **options)
         return self.run(rollouts.rollout(body, self.retries))
-
-    def vjp(
-        self, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
-    ) -> Record:
-        """Exact gradients of ``sum(cotangents * x)`` with respect to the inputs.
-
-        Args:
-            model: As for ``rollout``; so are ``x0`` and ``times``.
-            x0: ``(state,)`` or ``(batch, state)``.
-            times: Times since the start.
-            cotangents: Weights, of the shape of the rollout's answer.
-            **options: As for ``rollout``; ``precision="float64"`` for gradients that
-                are exact to 1e-10.
-
-        Returns:
-            The rollout ``x``, and the gradients by input name in ``vjp``.
-        """
-        body = rollouts.request_body(
-            model, x0, times, cotangents=np.asarray(cotangents, float), **options
-        )
-        return self.run(rollouts.derivative("vjp", body, self.retries))
-
-    def jvp(
-        self, model: str, x0: Any, times: Any, tangents: Record, **options: Any
-    ) -> Record:
-        """The rollout ``x`` and its exact derivative ``jvp`` along ``tangents``."""
-        arrays = {name: np.asarray(value, float) for name, value in tangents.items()}
-        body = rollouts.request_body(model, x0, times, tangents=arrays, **options)
-        return self.run(rollouts.derivative("jvp", body, self.retries))
 
 
 class _Resource:

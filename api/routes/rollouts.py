@@ -1,4 +1,4 @@
-"""POST /v1/rollout, /v1/rollout/jvp, /v1/rollout/vjp, and /rollout: the hot path.
+"""POST /v1/rollout, its derivatives and /v1/objective: the hot path.
 
 Starlette routes whose endpoint is an ASGI callable, first in the table: what FastAPI
 does for every request costs more than a small rollout. The same models feed OpenAPI.
@@ -16,10 +16,18 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Gateway
 from api.middleware import refuse_type
-from api.schemas import JvpOut, RolloutOut, VjpOut
+from api.schemas import (
+    HvpOut,
+    JacobianOut,
+    JvpOut,
+    ObjectiveOut,
+    RolloutOut,
+    VjpOut,
+)
 from services.errors import Invalid
-from services.rollouts.answer import answer, to_json, to_npz
+from services.rollouts.answer import answer
 from services.rollouts.canonical import Layout, Work, canonical
+from services.rollouts.encoding import to_json, to_npz
 from services.rollouts.request import (
     REQUESTS,
     Arrays,
@@ -123,7 +131,8 @@ def _encoded(
     fields = answer(request, served, work, layout, results)
     if as_npz:
         return to_npz(fields)
-    return to_json(fields, batched=layout.batched, many=bool(layout.leading))
+    many = request.operation if layout.leading else None
+    return to_json(fields, batched=layout.batched, many=many)
 
 
 async def _body(receive: Receive) -> bytes:
@@ -176,17 +185,26 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     "rollout": RolloutOut,
     "jvp": JvpOut,
     "vjp": VjpOut,
+    "hvp": HvpOut,
+    "jacobian": JacobianOut,
+    "objective": ObjectiveOut,
 }
 _PATHS: dict[str, Operation] = {
     "/v1/rollout": "rollout",
     "/rollout": "rollout",
     "/v1/rollout/jvp": "jvp",
     "/v1/rollout/vjp": "vjp",
+    "/v1/rollout/hvp": "hvp",
+    "/v1/rollout/jacobian": "jacobian",
+    "/v1/objective": "objective",
 }
 _SUMMARIES: dict[Operation, str] = {
     "rollout": "Roll out one or many initial states",
     "jvp": "Roll out with a directional derivative",
     "vjp": "Roll out with gradients of weighted outputs",
+    "hvp": "Multiply the Hessian of weighted outputs by directions",
+    "jacobian": "Roll out with the derivative by every input",
+    "objective": "Value and gradient of an objective of the rollout",
 }
 
 routes = [

@@ -1,8 +1,8 @@
 """Find the initial condition behind noisy observations, with exact gradients.
 
 SciPy minimises a misfit of Robertson observations over ``x0``; each evaluation is one
-request to the service, which returns the trajectory and the gradient of the misfit
-(reverse mode through the surrogate). Needs a model and a running service:
+request to the service, which returns the misfit and its gradient (reverse mode through
+the surrogate). Needs a model and a running service:
 
     ./spnode demo
     ./spnode up
@@ -34,11 +34,10 @@ observed = client.rollout(MODEL, TRUTH, TIMES) + noise
 def misfit(y: np.ndarray) -> tuple[float, np.ndarray]:
     """Half the weighted sum of squares, and its gradient; ``x0 = (y1, 5e-7, y3)``."""
     x0 = np.array([y[0], TRUTH[1], y[1]])
-    x = client.rollout(MODEL, x0, TIMES)
-    residual = (x - observed) / (NOISE * SCALE)
-    cotangents = residual / (NOISE * SCALE)
-    gradient = client.vjp(MODEL, x0, TIMES, cotangents)["vjp"]["x0"]
-    return 0.5 * float((residual**2).sum()), gradient[[0, 2]]
+    weights = 0.5 / (NOISE * SCALE) ** 2
+    objective = {"kind": "misfit", "observations": observed, "weights": weights}
+    answer = client.objective(MODEL, x0, TIMES, objective)
+    return answer["value"], answer["gradient"]["x0"][[0, 2]]
 
 
 start = np.array([0.92, 0.08])

@@ -131,14 +131,23 @@ def expected_bytes(work: Work) -> int:
         case "latent":
             answer = 2 * trajectory
         case "jvp":
-            # As many directions as the tangents are larger than the inputs.
-            answer = trajectory * given // inputs
+            answer = trajectory * (1 + _directions(work))
         case "vjp":
-            answer = trajectory + inputs * -(-(given - inputs) // trajectory)
+            answer = trajectory + inputs * _directions(work)
         case "hvp":
-            answer = 2 * given
+            answer = inputs * (1 + _directions(work))
         case "objective":
             answer = inputs
         case _:
             answer = trajectory
     return given + shared + answer
+
+
+def _directions(work: Work) -> int:
+    """How many directions, or cotangents of a vjp, each row has."""
+    name = next(
+        name
+        for name in work.rows
+        if name.startswith("cotangents" if work.operation == "vjp" else "tangents.")
+    )
+    return work.rows[name].shape[1]

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.rollouts.request import DIFFERENTIABLE, Arrays, Request
+from services.rollouts.directions import (
+    check_count,
+    cotangents_by_row,
+    count_tangents,
+    spread,
+    tangents_by_row,
+)
+from services.rollouts.jacobian import Columns
+from services.rollouts.objective import objective_rows
+from services.rollouts.request import DIFFERENTIABLE, RANK, Arrays, Request
 from services.rollouts.served import Served
 from services.rollouts.times import control_times, output_times
+from services.rollouts.wire import JacobianOptions
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
 
@@ -50,7 +60,7 @@ class Work:
     """One request in the form that executors take.
 
     Args:
-        operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
+        operation: One of ``services.rollouts.operations``.
         digest: The artifact to run.
         rows: Arrays with a leading axis of rows.
         shared: Arrays that every row shares: ``times``, ``control_times``.
@@ -89,6 +99,7 @@ class Layout:
         states: Indices of the states to return, None for all.
         directions: Length of the leading axis of tangents or cotangents, None without
             one.
+        columns: How a Jacobian is computed, where one is asked for.
     """
 
     batched: bool
@@ -97,6 +108,12 @@ class Layout:
     final: bool
     states: list[int] | None
     directions: int | None = None
+    columns: Columns | None = None
+
+    @property
+    def repeats(self) -> int:
+        """How often each row is computed, one after the other."""
+        return 1 if self.columns is None else self.columns.pieces
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -121,16 +138,25 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     values = count * (1 if final else len(times)) * len(signature.states)
     _check_limits(count, values, limits)
     states = _states(request, signature)
-    directions = _directions(request, batched, final)
-    if directions is not None:
-        _check_directions(request, directions, values, limits)
-    layout = Layout(batched, ranks, times, final, states, directions)
-    rows = {
-        name: _spread(arrays[name], _rank(name), count) for name in ranks
-    } | _derivatives(request, layout, signature, count)
+    directions = _directions(request, batched, final, values, limits)
+    columns = _columns(request, served, len(times), states, arrays)
+    if columns is not None:
+        columns.check(count, limits.output_values)
+    layout = Layout(batched, ranks, times, final, states, directions, columns)
+    rows = {name: spread(arrays[name], RANK[name], count) for name in ranks}
+    operation, rows = _completed(request, layout, signature, rows, count)
     shared = {"times": times[-1:] if final else times}
     if switches is not None:
         shared["control_times"] = switches
+    count *= layout.repeats
+    variant = _variant(request, served)
+    return Work(operation, served.digest, rows, shared, count, variant), layout
+
+
+def _completed(
+    request: Request, layout: Layout, signature: Signature, rows: Arrays, count: int
+) -> tuple[str, Arrays]:
+    """What executors are to compute, with all the rows that it takes."""
     operation = request.operation
     if request.options.outputs.latent:
         if operation != "rollout":
@@ -139,19 +165,64 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
                 found="true",
                 expected="false: derivatives are those of the states",
             )
-        operation = "latent"
-    variant = _variant(request, served)
-    return Work(operation, served.digest, rows, shared, count, variant), layout
+        return "latent", rows
+    width = len(signature.states)
+    kept = width if layout.states is None else len(layout.states)
+    shape = (kept,) if layout.final else (len(layout.times), kept)
+    if operation == "objective":
+        return operation, rows | objective_rows(
+            request, shape, count, layout.states, width
+        )
+    if layout.columns is not None:
+        reverse = layout.columns.is_reverse
+        return "vjp" if reverse else "jvp", layout.columns.rows(rows, count)
+    if operation in ("jvp", "hvp"):
+        rows |= tangents_by_row(request.arrays, layout.leading, count)
+    if operation in ("vjp", "hvp"):
+        many = layout.leading if operation == "vjp" else ()
+        whole = (count, *shape) if layout.batched else shape
+        cotangents = cotangents_by_row(
+            request.arrays["cotangents"], many, whole, count, layout.states, width
+        )
+        rows["cotangents"] = cotangents if operation == "vjp" else cotangents[:, 0]
+    return operation, rows
+
+
+def _columns(
+    request: Request,
+    served: Served,
+    times: int,
+    states: list[int] | None,
+    arrays: Arrays,
+) -> Columns | None:
+    if request.operation != "jacobian":
+        return None
+    options = request.options
+    asked = options.inputs if isinstance(options, JacobianOptions) else None
+    given = [name for name in DIFFERENTIABLE if name in arrays]
+    for place, name in enumerate(asked or ()):
+        if name not in given:
+            raise InvalidInput(
+                f"inputs[{place}]",
+                found=repr(name),
+                expected=f"inputs of this version: {', '.join(given)}",
+            )
+    shapes = {
+        name: arrays[name].shape[-RANK[name] :]
+        for name in given
+        if asked is None or name in asked
+    }
+    if options.outputs.times == "final":
+        times = 1
+    return Columns(shapes, times, states, len(served.signature.states))
 
 
 def _variant(request: Request, served: Served) -> Variant:
     options = request.options
     # A version whose networks are in float64 already runs with everybody's batches.
-    stored = served.spec.precision
-    return Variant(
-        throughput=options.mode == "throughput",
-        double=options.precision == "float64" and stored != "float64",
-    )
+    double = options.precision == "float64" and served.spec.precision != "float64"
+    throughput = options.mode == "throughput"
+    return Variant(throughput, double) if throughput or double else USUAL
 
 
 def _check_shapes(
@@ -193,7 +264,7 @@ def _check_shapes(
 def _check_axes(
     field: str, array: np.ndarray, noun: str, names: tuple[str, ...]
 ) -> None:
-    rank = _rank(field)
+    rank = RANK[field]
     wanted = f"{len(names)} {noun} in the order {', '.join(names)}"
     if array.ndim not in (rank, rank + 1) or array.size == 0:
         raise InvalidInput(
@@ -204,15 +275,11 @@ def _check_axes(
         raise InvalidInput(place, found=f"{array.shape[-1]} numbers", expected=wanted)
 
 
-def _rank(field: str) -> int:
-    return 2 if field == "controls" else 1
-
-
 def _count_rows(arrays: Arrays) -> tuple[bool, int]:
     counts = {
         name: len(arrays[name])
         for name in DIFFERENTIABLE
-        if name in arrays and arrays[name].ndim > _rank(name)
+        if name in arrays and arrays[name].ndim > RANK[name]
     }
     if len(set(counts.values())) > 1:
         first, *others = counts
@@ -253,103 +320,16 @@ def _states(request: Request, signature: Signature) -> list[int] | None:
     return [known[name] for name in wanted]
 
 
-def _spread(array: np.ndarray, rank: int, count: int) -> np.ndarray:
-    if array.ndim == rank:
-        return np.ascontiguousarray(np.broadcast_to(array, (count, *array.shape)))
-    return array
-
-
-def _directions(request: Request, batched: bool, final: bool) -> int | None:
+def _directions(
+    request: Request, batched: bool, final: bool, values: int, limits: Limits
+) -> int | None:
     """Length of the leading axis of directions or cotangents, None without one."""
-    arrays = request.arrays
-    if request.operation == "vjp":
-        given = arrays["cotangents"]
-        many = given.ndim > 1 + batched + (not final)
-        return len(given) if many else None
-    if request.operation != "jvp":
-        return None
-    for name in DIFFERENTIABLE:
-        tangent = arrays.get(f"tangents.{name}")
-        if tangent is not None and name in arrays:
-            return len(tangent) if tangent.ndim > arrays[name].ndim else None
-    if any(name.startswith("tangents.") for name in arrays):
-        return None
-    raise InvalidInput(
-        "tangents",
-        found="nothing",
-        expected=f"a direction of at least one of {', '.join(DIFFERENTIABLE)}",
-    )
-
-
-def _check_directions(request: Request, k: int, values: int, limits: Limits) -> None:
-    values *= k
-    if k == 0 or values > limits.output_values:
-        raise InvalidInput(
-            "cotangents" if request.operation == "vjp" else "tangents",
-            found=f"{k} of them: {values} numbers (k x rows x times x states)",
-            expected=f"at least one, and at most {limits.output_values} numbers",
-        )
-
-
-def _derivatives(
-    request: Request, layout: Layout, signature: Signature, count: int
-) -> Arrays:
-    if request.operation == "jvp":
-        return _tangents(request.arrays, layout, count)
-    if request.operation == "vjp":
-        return {"cotangents": _cotangents(request.arrays, layout, signature, count)}
-    return {}
-
-
-def _tangents(arrays: Arrays, layout: Layout, count: int) -> Arrays:
-    """By row, then by direction: ``(row, k, ...)``; zero for an input without one."""
-    leading = layout.leading
-    found: Arrays = {}
-    for name in DIFFERENTIABLE:
-        tangent = arrays.get(f"tangents.{name}")
-        if tangent is None:
-            if name in arrays:
-                shape = arrays[name].shape[-_rank(name) :]
-                found[f"tangents.{name}"] = np.zeros(
-                    (count, *(leading or (1,)), *shape)
-                )
-            continue
-        if name not in arrays or tangent.shape != (*leading, *arrays[name].shape):
-            shape = (*leading, *arrays[name].shape) if name in arrays else "nothing"
-            raise InvalidInput(
-                f"tangents.{name}",
-                found=f"an array of shape {tangent.shape}",
-                expected=f"the shape of {name}, {shape}",
-            )
-        each = tangent if leading else tangent[None]
-        rows = [_spread(direction, _rank(name), count) for direction in each]
-        found[f"tangents.{name}"] = np.stack(rows, axis=1)
+    arrays, found, field = request.arrays, None, "tangents"
+    if request.operation in ("jvp", "hvp"):
+        found = count_tangents(arrays)
+    elif request.operation == "vjp":
+        given, field = arrays["cotangents"], "cotangents"
+        found = len(given) if given.ndim > 1 + batched + (not final) else None
+    if found is not None:
+        check_count(field, found, values, limits.output_values)
     return found
-
-
-def _cotangents(
-    arrays: Arrays, layout: Layout, signature: Signature, count: int
-) -> np.ndarray:
-    """Those of the whole ``x``, ``(row, k, time, state)``; zero for other states."""
-    given = arrays["cotangents"]
-    times = 1 if layout.final else len(layout.times)
-    width = len(signature.states if layout.states is None else layout.states)
-    expected = (
-        *layout.leading,
-        *((count,) if layout.batched else ()),
-        *(() if layout.final else (times,)),
-        width,
-    )
-    if given.shape != expected:
-        raise InvalidInput(
-            "cotangents",
-            found=f"an array of shape {given.shape}",
-            expected=f"the shape of the answer's x, {expected}",
-        )
-    full = given.reshape(-1, count, times, width).swapaxes(0, 1)
-    if layout.states is None:
-        return np.ascontiguousarray(full)
-    spread = np.zeros((*full.shape[:-1], len(signature.states)))
-    for place, state in enumerate(layout.states):
-        spread[..., state] += full[..., place]
-    return spread

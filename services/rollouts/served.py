@@ -82,8 +82,13 @@ class Box:
 
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which values, ``(…, name)``, lie beyond the bounds by more than rounding."""
+        below, above = self._edges
+        return (values < below) | (values > above)
+
+    @functools.cached_property
+    def _edges(self) -> tuple[np.ndarray, np.ndarray]:
         slack = _EDGE * np.maximum(np.abs(self.lower), np.abs(self.upper))
-        return (values < self.lower - slack) | (values > self.upper + slack)
+        return self.lower - slack, self.upper + slack
 
 
 def champions(registry: Registry) -> set[str]:

@@ -32,8 +32,9 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
 
 
 def derivative(kind: str, body: Record, retries: int) -> Operation[Record]:
-    """``jvp`` or ``vjp`` of a rollout, as named arrays."""
-    reply = yield from perform(_call(f"/v1/rollout/{kind}", body), retries)
+    """``jvp``, ``vjp``, ``hvp``, ``jacobian`` or ``objective``, as named arrays."""
+    path = "/v1/objective" if kind == "objective" else f"/v1/rollout/{kind}"
+    reply = yield from perform(_call(path, body), retries)
     return _answer(reply)
 
 
@@ -54,9 +55,30 @@ def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
             value = None if value is None else _floats(value)
         elif name == "tangents":
             value = {part: _floats(given) for part, given in value.items()}
+        elif name == "inputs" and value is not None:
+            value = list(value)
+        elif name == "objective" and value is not None:
+            value = _objective(value)
         if value is not None:
             body[name] = value
     return body
+
+
+def _objective(given: Mapping[str, Any]) -> Record:
+    """The objective with arrays, and weights of 0 where an observation is missing."""
+    fields: Record = {
+        name: value if name == "kind" else _floats(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    observations = fields.get("observations")
+    if observations is not None and np.isnan(observations).any():
+        missing = np.isnan(observations)
+        weights = np.asarray(fields.get("weights", 1.0))
+        shape = np.broadcast_shapes(weights.shape, observations.shape)
+        fields["weights"] = np.where(missing, 0.0, np.broadcast_to(weights, shape))
+        fields["observations"] = np.where(missing, 0.0, observations)
+    return fields
 
 
 def _floats(value: Any) -> np.ndarray:
@@ -75,9 +97,9 @@ def _call(path: str, body: Record) -> Call:
 def _members(body: Record) -> Record:
     members: Record = {}
     for name, value in body.items():
-        if name == "tangents":
-            members |= {f"tangents.{part}": given for part, given in value.items()}
-        elif isinstance(value, Mapping):
+        if name in ("tangents", "objective"):
+            members |= {f"{name}.{part}": given for part, given in value.items()}
+        elif isinstance(value, (Mapping, list)):
             members[name] = json.dumps(value)
         else:
             members[name] = value
@@ -103,4 +125,4 @@ def _value(name: str, member: np.ndarray) -> Any:
     if member.dtype.kind == "U" and member.shape == ():
         text = str(member)
         return json.loads(text) if name in ("warnings", "domain", "rows") else text
-    return member
+    return float(member) if name == "value" else member

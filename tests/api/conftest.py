@@ -1,6 +1,10 @@
+import jax
 import pytest
 
-from tests.api.deployment import deployed
+from spnode_client import Client
+from tests.api.deployment import deployed, opened, publish
+from tests.api.differentiable import INTEGRATORS, surrogate
+from tests.api.serving import serving
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,20 @@ def served(request):
 def caller(served):
     with served.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def exact():
+    """A client of a gateway in this process that has the models of ``INTEGRATORS``."""
+    # Tests compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
+    with deployed() as deployment:
+        # Without a certificate none becomes champion, so none is compiled unasked.
+        with opened(deployment.settings) as (database, blobs):
+            for name in INTEGRATORS:
+                publish(database, blobs, name, surrogate(name), certificate={})
+        with (
+            serving(deployment.settings) as url,
+            Client(url, deployment.key, retries=0) as client,
+        ):
+            yield client

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from services.rollouts.answer import answer, to_json
+from services.rollouts.answer import answer
 from services.rollouts.canonical import Limits, Variant, canonical
+from services.rollouts.encoding import to_json
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import from_json, from_npz
 from services.rollouts.served import Served
