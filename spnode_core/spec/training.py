@@ -55,6 +55,10 @@ class PretrainingSpec(Spec):
     """Weight of the slopes, each in units of its mean energy, as the states are."""
     encoder: NonNegativeFloat = 0.005
     """Weight of the latent slopes."""
+    continued: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """So many times the data's samples are added, made by the operators that give
+    ``x'``: they run on from the ends of the trajectories while they stay in the range
+    of the data."""
 
 
 class TrainingSpec(Spec):

@@ -66,7 +66,7 @@ def correct(
     for chunk in np.array_split(np.arange(len(start)), -(-len(start) // _CHUNK)):
         for step in np.unique(width[chunk]):
             those = chunk[width[chunk] == step]
-            path = _integrate(operators, start[those], others[those], float(step))
+            path = integrate(operators, start[those], others[those], float(step))
             good = (np.abs(path) < _FARTHEST).all(axis=(1, 2))
             path, kept = path[good], those[good]
             residual = end[kept] - path[:, -1]
@@ -156,10 +156,20 @@ def _features(path: Values, others: Values) -> Values:
     return np.concatenate([path, held, ones, monomials(path)], axis=2)
 
 
-def _integrate(
+def integrate(
     operators: Operators, start: Values, others: Values, width: float
 ) -> Values:
-    """Paths over one interval at equal points, ``(pair, point, latent)``."""
+    """Paths of the operators over one interval, at equal points of it.
+
+    Args:
+        operators: What moves them.
+        start: Where they begin, ``(pair, latent)``.
+        others: What is held over the interval, ``(pair, other)``.
+        width: The interval, time.
+
+    Returns:
+        ``(pair, point, latent)``, the starts among the points.
+    """
     # Rows repeat up to a power of two, so that few shapes are compiled.
     rows = np.arange(1 << (len(start) - 1).bit_length()) % len(start)
     arrays = (*operators, start[rows], others[rows], width)

@@ -26,6 +26,7 @@ from spnode_core.spec import (
 )
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
+from spnode_core.training.continuation import continuations
 from spnode_core.training.descent import Descent, Stretch
 from spnode_core.training.initial_operators import (
     encoded_snapshots,
@@ -195,6 +196,10 @@ class Execution:
             )
             spec = self.training.initial or OperatorInferenceSpec()
             operators, _ = infer_corrected(train, spec, self.seed, self._tell_inference)
+            times = (self.training.pretraining or PretrainingSpec()).continued
+            if times:
+                self._tell_inference("running on from the ends of the data")
+                train = train + continuations(operators, train, times)
             self._manifolds = (
                 build_manifold(surrogate, train, operators),
                 build_manifold(surrogate, held, operators),
