@@ -1,14 +1,16 @@
 """Environments of the peers: pinned, installed when they are first asked for."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+# These have our own versions in every environment.
+_COMPUTING = ("jax", "jaxlib", "equinox", "numpy", "scipy")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,7 +20,7 @@ class Peer:
 
     Args:
         name: Of its environment.
-        requirements: Pinned; our own library's stand beside them, as they are locked.
+        requirements: Pinned; what our own library computes with stands beside them.
     """
 
     name: str
@@ -56,12 +58,14 @@ def find_python(name: str, folder: Path) -> Path:
     peer = PEERS[name]
     environment = folder / "peers" / name
     python, stamp = environment / "bin" / "python", environment / "spnode-peer.json"
-    wanted = {"requirements": list(peer.requirements), "lock": _lock_digest()}
+    computing = [f"{package}=={version(package)}" for package in _COMPUTING]
+    wanted = {"requirements": list(peer.requirements), "computing": computing}
     if stamp.exists() and json.loads(stamp.read_text()) == wanted:
         return python
     shutil.rmtree(environment, ignore_errors=True)
     environment.parent.mkdir(parents=True, exist_ok=True)
-    for command in _commands(peer, environment, python):
+    packages = [*computing, *peer.requirements]
+    for command in _commands(packages, environment, python):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False
         )
@@ -71,19 +75,15 @@ def find_python(name: str, folder: Path) -> Path:
     return python
 
 
-def _commands(peer: Peer, environment: Path, python: Path) -> list[list[str]]:
-    """What makes the environment: by uv, which ``./spnode`` finds or brings, or pip."""
-    ours = ["--constraints", "requirements.lock", "-r", "pyproject.toml"]
+def _commands(packages: list[str], environment: Path, python: Path) -> list[list[str]]:
+    """What makes the environment, by uv, which ``./spnode`` finds or brings."""
     private = ROOT / ".uv" / "venv" / "bin" / "uv"
     uv = shutil.which("uv") or (os.fspath(private) if private.exists() else None)
-    if uv:
-        install = [uv, "pip", "install", "--quiet", "--python", os.fspath(python)]
-        return [
-            [uv, "venv", "--quiet", "--python", sys.executable, os.fspath(environment)],
-            [*install, *ours, "--extra", "jax", *peer.requirements],
-        ]
-    raise PeerError("uv is not on PATH, and ./spnode has not put one into .uv")
-
-
-def _lock_digest() -> str:
-    return hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest()
+    if uv is None:
+        raise PeerError("uv is not on PATH, and ./spnode has not put one into .uv")
+    into = ["--python", os.fspath(python)]
+    ours = ["-r", "pyproject.toml", "--extra", "jax"]
+    return [
+        [uv, "venv", "--quiet", "--python", sys.executable, os.fspath(environment)],
+        [uv, "pip", "install", "--quiet", *into, *ours, *packages],
+    ]

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from benchmarks.paper.machine import commit, machine, processor, versions
 from benchmarks.paper.meter import Meter
 from benchmarks.paper.rows import Record
 from benchmarks.paper.store import Store
-from benchmarks.speed import rollout
+from benchmarks.speed import cold_start, rollout, scale, serving, training
 from benchmarks.speed.figures import Figure, Group, Options
 from benchmarks.speed.report import write_index, write_report
 
-GROUPS: dict[str, Group] = {module.GROUP.name: module.GROUP for module in (rollout,)}
+GROUPS: dict[str, Group] = {
+    module.GROUP.name: module.GROUP
+    for module in (rollout, serving, training, cold_start, scale)
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,13 +57,14 @@ def bench(request: Request) -> list[dict[str, Any]]:
     for name in request.groups:
         group = GROUPS[name]
         store = Store(request.out / f"{name}.json", commit(ROOT), keep=True)
-        figures = list(group.figures(request.options))
-        try:
-            _measure_all(group, store, figures, request)
-        finally:
-            store.arrange([figure.name for figure in figures])
-            bars = write_report(group, store, request.out)
-            write_index(request.out, list(GROUPS.values()))
+        with ExitStack() as stack:
+            figures = list(group.figures(request.options, stack))
+            try:
+                _measure_all(group, store, figures, request)
+            finally:
+                store.arrange([figure.name for figure in figures])
+                bars = write_report(group, store, request.out)
+                write_index(request.out, list(GROUPS.values()))
         found += [asdict(bar) for bar in bars]
     return found
 

@@ -19,6 +19,7 @@ from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.engine import Engine
 from services.rollouts.request import Arrays
 from services.settings import Settings
+from spnode_core import artifact
 
 THROUGHPUT = Variant(throughput=True)
 # Products of this size reach the most here; larger and smaller ones less or the same.
@@ -39,9 +40,9 @@ class Computing:
         # Kept until the process ends, as the engine is.
         self._folder = tempfile.TemporaryDirectory(prefix="spnode-bench-")
         settings = Settings(data_folder=Path(self._folder.name))
-        blobs = Blobs(settings.store_url)
-        blobs.put(f"artifacts/{self.model.digest}", self.model.path)
-        self.engine = Engine(settings, blobs)
+        self._blobs = Blobs(settings.store_url)
+        self.store(self.model.path, self.model.digest)
+        self.engine = Engine(settings, self._blobs)
 
     @property
     def rounds(self) -> int:
@@ -68,6 +69,16 @@ class Computing:
         inputs["tangents.x0"] = inputs["x0"][:, None]
         return self._ready("hvp", inputs, variant)
 
+    def store(self, path: Path, digest: str) -> None:
+        """Put an artifact where the engine finds it."""
+        self._blobs.put(f"artifacts/{digest}", path)
+
+    def warm(self, digest: str) -> None:
+        """Load a model and prepare it as a gateway does."""
+        self.engine.warm(digest)
+        while self.engine.idle():
+            pass
+
     def program(self, peer: str) -> Program:
         """A peer's program, in its environment."""
         folder = self.options.folder
@@ -84,6 +95,18 @@ class Computing:
         while self.engine.idle():
             pass
         return call
+
+
+def stored_copies(ours: Computing, count: int) -> list[str]:
+    """Digests of so many artifacts of the model, which differ in their cards alone."""
+    digests = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            path = Path(folder) / f"{number}.spnode"
+            card = {"copy": number}
+            digests.append(artifact.save(ours.model.surrogate, path, card=card))
+            ours.store(path, digests[-1])
+    return digests
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What a group consists of: figures, each with what it is held against and its bar."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,14 @@ class Group:
         name: As on the command line.
         title: As a heading.
         about: How it is measured, Markdown.
-        figures: Those for some options.
+        figures: Those for some options; what they start is closed with the stack, when
+            all are measured.
     """
 
     name: str
     title: str
     about: str
-    figures: Callable[[Options], Sequence[Figure]]
+    figures: Callable[[Options, ExitStack], Sequence[Figure]]
 
 
 @dataclass(frozen=True)

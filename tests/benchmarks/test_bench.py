@@ -1,18 +1,31 @@
 """``bench``: figures that are made up, and the quick version of the real ones."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.peers import environment
+from benchmarks.peers.environment import PeerError
+from benchmarks.peers.process import Program
 from benchmarks.speed import command
 from benchmarks.speed.command import Request, bench
+from benchmarks.speed.deployment import Running
 from benchmarks.speed.figures import Figure, Group, Options, number
+from benchmarks.speed.gradient import mean_squared_error, step_of
+from benchmarks.speed.load import Load
+from benchmarks.speed.serving import checked
 from benchmarks.speed.turns import Took, compared, in_turns, ratios, repeated, spread
 from deploy import cli
 from deploy.bench import _command
 from spnode_client.cli import make_app
 from spnode_client.terminal import UsageError
+from spnode_core.rollout import rollout
+from tests.core.models import MASS, random_states, small_surrogate
 
 
 def made_up(values, **bar):
@@ -23,7 +36,7 @@ def made_up(values, **bar):
         lambda tell: {"value": spread(values), "ours": "1 ms", "notes": ["Noted."]},
         **bar,
     )
-    return Group("made-up", "Made up", "Nothing.", lambda options: [figure])
+    return Group("made-up", "Made up", "Nothing.", lambda options, stack: [figure])
 
 
 def run_made_up(monkeypatch, folder, group, **choices):
@@ -147,16 +160,97 @@ def test_unknown_group_is_wrong_usage_and_a_missed_bar_is_exit_code_1(
         assert runner.invoke(app, arguments).exit_code == code
 
 
+@pytest.mark.timeout(900)
 def test_quick_rollout_gives_every_kind_of_figure(quick):
     content, out = quick("rollout")
     rows = {row["name"]: row["numbers"] for row in content["rows"]}
-    assert len(rows) == 4
+    assert len(rows) == 5
     for numbers in rows.values():
         assert 0 < numbers["value"]["min"] <= numbers["value"]["max"]
     # A share of what the same cores can do is at most all of it, and a derivative is
     # never cheaper than a fifth of the forward pass.
     assert rows["batch 64, usual mode"]["value"]["median"] < 100
     assert rows["vjp of a final state, batch 64, usual mode"]["value"]["median"] > 0.2
-    solver = rows["faster than LSODA on the reaction itself, batch 1"]
+    solver = rows["faster than LSODA by odeint on the reaction itself, batch 1"]
     assert 0 < solver["errors"]["theirs"] < 1e-4 < solver["errors"]["ours"]
     assert "## In detail" in (out / "rollout.md").read_text()
+
+
+@pytest.mark.timeout(900)
+def test_quick_serving_answers_every_request_and_compares_windows(quick):
+    content, out = quick("serving")
+    rows = {row["name"]: row["numbers"] for row in content["rows"]}
+    assert len(rows) == 4
+    alone = rows.pop("one row alone: median latency beyond no-op and model")
+    # Less than nothing only by noise, and no second.
+    assert -1000 < alone["value"]["median"] < 1000
+    for numbers in rows.values():
+        assert 0 < numbers["value"]["min"] <= numbers["value"]["max"]
+        assert "µs of CPU each" in numbers["ours"]
+    # A service that does something is not faster than one that does nothing.
+    against_no_op = rows["one row, JSON, 64 connections"]
+    assert against_no_op["value"]["median"] < 1.2
+    assert "requests/s" in (out / "serving.md").read_text()
+
+
+def test_a_load_with_failures_is_no_figure():
+    answers = Load(10, 1, 1.0, np.ones(10), 0.1)
+    with pytest.raises(PeerError, match="1 of 10"):
+        checked(answers)
+    assert checked(replace(answers, failures=0)).rate == 10.0
+
+
+def test_a_peer_that_cannot_be_installed_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    with pytest.raises(PeerError, match="uv is not on PATH"):
+        environment.find_python("mosec", tmp_path)
+
+
+def test_a_program_answers_by_lines_and_ends_with_its_block(tmp_path):
+    with Program(Path(sys.executable), "echo", tmp_path / "log") as program:
+        assert program.call("echo", text="once") == {"text": "once"}
+        took = program.contestant("nothing")()
+        assert took.cpu_s >= 0
+        process = program._process
+    assert process.poll() == 0
+
+
+def test_a_program_that_fails_says_why(tmp_path):
+    with (
+        Program(Path(sys.executable), "echo", tmp_path / "log") as program,
+        pytest.raises(PeerError, match="ZeroDivisionError"),
+    ):
+        program.call("divide")
+
+
+def test_what_was_started_ends_with_the_block(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with Running(tmp_path) as running:
+        process = running.start("sleeper", command, {})
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+def test_a_server_that_ends_says_what_it_said(tmp_path):
+    command = [sys.executable, "-c", "raise SystemExit('no port is free')"]
+    with Running(tmp_path) as running:
+        process = running.start("ending", command, {})
+        with pytest.raises(PeerError, match="no port is free"):
+            running.wait("ending", process, lambda: False)
+
+
+def test_gradient_of_the_measured_step_is_that_of_its_loss():
+    surrogate = small_surrogate(conserved=MASS)
+    x0 = random_states(4)
+    times = surrogate.grid.times
+
+    def roll(model, x):
+        return rollout(model, x, model.grid.plan(times))
+
+    true = np.asarray(roll(surrogate, x0)) * 1.01
+    loss = step_of(roll, surrogate, x0, true)()
+    assert loss == pytest.approx(
+        float(mean_squared_error(surrogate, roll(surrogate, x0), true))
+    )
+    assert loss > 0
