@@ -23,7 +23,7 @@ from services.registry import Registry
 from services.rollouts.batching import Batcher
 from services.rollouts.canonical import Limits
 from services.rollouts.executor import make_executor
-from services.rollouts.served import Served, champions
+from services.rollouts.served import Served, champions, pinned
 from services.settings import Settings
 from services.workers import Workers
 from spnode_core.errors import SpnodeError
@@ -149,10 +149,14 @@ class Gateway:
         )
 
     async def _keep_warm(self) -> None:
-        """Compile champions before somebody asks for them."""
+        """Load and compile what is asked for most before somebody asks."""
         while True:
             try:
-                digests = await self.sql(champions, self.registry)
+                kept = await self.sql(
+                    pinned, self.registry, self.settings.pinned_models
+                )
+                digests = await self.sql(champions, self.registry) | kept
+                await self.executor.pin(kept)
                 for digest in digests - self._warm:
                     await self._warm_one(digest)
                 self._warm &= digests

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """Bytes of their inputs and of the answers expected, likewise."""
     resident_bytes: PositiveInt = 2048 * MIB
     """Memory for loaded and compiled models; the least recently used leaves first."""
+    pinned_models: str = ""
+    """Models, as in requests, commas between, that are loaded and never leave."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of a GPU's memory that one process takes, so that two can share it."""
 

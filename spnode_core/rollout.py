@@ -34,6 +34,8 @@ from spnode_core.timegrid import Plan
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
 
+# Numbers in a step's propagators, per latent variable, that are copied for each row.
+_FEW = 8
 Shared = tuple[Propagators | None, Propagators | None]
 
 jax.tree_util.register_dataclass(
@@ -79,9 +81,14 @@ def rollout(
         controls = jnp.zeros((batch, 1, 0), jnp.float64)
     prepared = surrogate.prepared()
     shared = _shared_propagators(prepared, plan)
-    one = partial(_trajectory, prepared, shared, latent=latent)
-    axes = (0, _plan_axes(plan), 0, 0)
-    return jax.vmap(one, in_axes=axes)(x0, plan, parameters, controls)
+    p = jax.vmap(surrogate.normaliser.parameters.normalise)(parameters)
+    u = jax.vmap(jax.vmap(surrogate.normaliser.controls.normalise))(controls)
+    z0 = jax.vmap(surrogate.encode)(x0, parameters)
+    one = partial(_trajectory, prepared, shared)
+    z = jax.vmap(one, in_axes=(0, _plan_axes(plan), 0, 0))(z0, plan, p, u)
+    if not plan.on_grid and shared[1] is not None:
+        z = _advanced(prepared, shared[1], z, plan, p, u[:, plan.output_control])
+    return z if latent else decoded(prepared, z, x0, parameters)
 
 
 def decoded(
@@ -98,7 +105,12 @@ def decoded(
         x0: Initial states, whose conserved sums the states have.
         parameters: Parameters of each row, physical units.
     """
-    return jax.vmap(partial(_decoded, surrogate))(z, x0, parameters)
+    # Rows and times as one axis: products then round alike for any number of rows.
+    rows, times, columns = z.shape
+    sums = jax.vmap(surrogate.conserved_sums)(x0)
+    by_row = (jnp.repeat(each, times, axis=0) for each in (sums, parameters))
+    x = jax.vmap(surrogate.decode)(z.reshape(rows * times, columns), *by_row)
+    return x.reshape(rows, times, x.shape[-1])
 
 
 def march(
@@ -205,49 +217,79 @@ def _plan_axes(plan: Plan) -> Any:
 def _trajectory(
     surrogate: "Surrogate",
     shared: Shared,
-    x0: Float[Array, " state"],
+    z0: Float[Array, " latent"],
     plan: Plan,
-    parameters: Float[Array, " parameter"],
-    controls: Float[Array, "interval control"],
-    *,
-    latent: bool,
-) -> Float[Array, "time column"]:
-    p = surrogate.normaliser.parameters.normalise(parameters)
-    u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
-    z0 = surrogate.encode(x0, parameters)
+    p: Float[Array, " parameter"],
+    u: Float[Array, "interval control"],
+) -> Float[Array, "time latent"]:
+    """Latent states of one row on the grid, before each output time.
+
+    At the output times themselves where the row has propagators of its own for them.
+    """
     propagators, remainders = shared
     if propagators is None:
         propagators = _propagators(surrogate, jnp.asarray(plan.distinct), p)
-    grid = _steps(surrogate, propagators, z0, plan, p, u)
-    z = grid[plan.output_index]
-    if not plan.on_grid:
-        if remainders is None:
-            step = jnp.asarray(plan.output_step)
-            remainders = _propagators(surrogate, step, p)
-        same, each = separated(remainders)
-
-        def advance(
-            z: Float[Array, " latent"],
-            each: Propagators,
-            step: Float[Array, ""],
-            control: Float[Array, " control"],
-        ) -> Float[Array, " latent"]:
-            return _step(surrogate, p, z, joined(same, each), step, control)
-
-        z = jax.vmap(advance)(
-            z, each, jnp.asarray(plan.output_step), u[plan.output_control]
-        )
-    return z if latent else _decoded(surrogate, z, x0, parameters)
+    z = _steps(surrogate, propagators, z0, plan, p, u)[plan.output_index]
+    if plan.on_grid or remainders is not None:
+        return z
+    own = _propagators(surrogate, jnp.asarray(plan.output_step), p)
+    return _to_outputs(surrogate, own, z, plan, p, u[plan.output_control])
 
 
-def _decoded(
+def _advanced(
     surrogate: "Surrogate",
+    remainders: Propagators,
+    z: Float[Array, "batch time latent"],
+    plan: Plan,
+    p: Float[Array, "batch parameter"],
+    controls: Float[Array, "batch time control"],
+) -> Float[Array, "batch time latent"]:
+    """One more step to each output time, with propagators that all rows share."""
+    same, each = separated(remainders)
+    rows, times, columns = z.shape
+    if sum(leaf.size for leaf in jax.tree.leaves(each)) > _FEW * times * columns:
+        # Matrices are not copied for every row.
+        by_row = jax.vmap(partial(_to_outputs, surrogate, remainders), (0, None, 0, 0))
+        return by_row(z, plan, p, controls)
+    each, steps = jax.tree.map(
+        lambda leaf: jnp.tile(leaf, (rows,) + (1,) * (leaf.ndim - 1)),
+        (each, jnp.asarray(plan.output_step)),
+    )
+    # One axis, as in decoding.
+    z = jax.vmap(
+        lambda p, z, own, step, control: _step(
+            surrogate, p, z, joined(same, own), step, control
+        )
+    )(
+        jnp.repeat(p, times, axis=0),
+        z.reshape(rows * times, columns),
+        each,
+        steps,
+        controls.reshape(rows * times, controls.shape[-1]),
+    )
+    return z.reshape(rows, times, columns)
+
+
+def _to_outputs(
+    surrogate: "Surrogate",
+    remainders: Propagators,
     z: Float[Array, "time latent"],
-    x0: Float[Array, " state"],
-    parameters: Float[Array, " parameter"],
-) -> Float[Array, "time state"]:
-    sums = surrogate.conserved_sums(x0)
-    return jax.vmap(surrogate.decode, in_axes=(0, None, None))(z, sums, parameters)
+    plan: Plan,
+    p: Float[Array, " parameter"],
+    controls: Float[Array, "time control"],
+) -> Float[Array, "time latent"]:
+    """One more step of one row to each output time."""
+    same, each = separated(remainders)
+
+    def advance(
+        z: Float[Array, " latent"],
+        each: Propagators,
+        step: Float[Array, ""],
+        control: Float[Array, " control"],
+    ) -> Float[Array, " latent"]:
+        return _step(surrogate, p, z, joined(same, each), step, control)
+
+    return jax.vmap(advance)(z, each, jnp.asarray(plan.output_step), controls)
 
 
 def _steps(

@@ -5,16 +5,19 @@ queue: trainers fork, and nothing may fork after JAX has started.
 """
 
 import logging
+import queue
 import threading
+import time
 from typing import Any
 
 import celery
+import redis
 
 from services.errors import ServiceError
 from services.queue import BATCH_TASK, redis_client
 from services.rollouts.executor import AbstractEngine, load_engine
 from services.rollouts.remote import serve_batch
-from services.rollouts.served import champions
+from services.rollouts.served import champions, pinned
 from spnode_core.errors import SpnodeError
 from worker.context import Context
 
@@ -23,7 +26,7 @@ log = logging.getLogger("spnode.worker")
 
 
 class Batches:
-    """Computes batches and keeps champions warm.
+    """Computes batches in the task's thread; another one loads, compiles, keeps warm.
 
     Args:
         context: The worker's services.
@@ -31,54 +34,87 @@ class Batches:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._engine: AbstractEngine | None = None
+        self._computing = threading.Lock()
         self._client = redis_client(context.settings)
         self._warm: set[str] = set()
-        self._waiting = threading.Event()
+        self._to_prepare: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._prepare_all, name="prepare", daemon=True
+        )
 
     def start(self) -> None:
         """Load the engine and warm champions, now and whenever one is new."""
-        threading.Thread(target=self._keep_warm, name="warm", daemon=True).start()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer the batches that are being prepared, then end."""
+        self._to_prepare.put(None)
+        self._thread.join()
 
     def serve(self, message: dict[str, Any]) -> None:
-        """Compute one batch and push its reply."""
-        # A lock is not fair: whoever prepares shapes must see that a batch waits.
-        self._waiting.set()
-        with self._lock:
-            self._waiting.clear()
-            serve_batch(message, self._loaded(), self._client)
+        """Compute one batch and push its reply, or have it prepared first."""
+        if not self._served(message, prepare=False):
+            self._to_prepare.put(message)
+
+    def _served(self, message: dict[str, Any], *, prepare: bool) -> bool:
+        return serve_batch(
+            message,
+            self._loaded(),
+            self._client,
+            computing=self._computing,
+            prepare=prepare,
+        )
 
     def _loaded(self) -> AbstractEngine:
-        if self._engine is None:
-            self._engine = load_engine(self._context.settings, self._context.blobs)
-        return self._engine
+        with self._loading:
+            if self._engine is None:
+                settings, blobs = self._context.settings, self._context.blobs
+                self._engine = load_engine(settings, blobs)
+            return self._engine
+
+    def _prepare_all(self) -> None:
+        next_look = 0.0
+        while True:
+            if not self._context.stopping.is_set() and time.monotonic() >= next_look:
+                self._keep_warm()
+                next_look = time.monotonic() + _WARM_EVERY_S
+            try:
+                message = self._to_prepare.get(timeout=0 if self._idle() else 1.0)
+            except queue.Empty:
+                continue
+            if message is None:
+                return
+            try:
+                self._served(message, prepare=True)
+            except redis.RedisError as error:
+                log.error("a batch was prepared for nobody: %s", error)
 
     def _keep_warm(self) -> None:
-        while True:
-            try:
-                digests = champions(self._context.registry)
-                for digest in digests - self._warm:
-                    self._warm_one(digest)
-                self._warm &= digests
-            except ServiceError as error:
-                log.warning("champions could not be looked up: %s", error)
-            if self._context.stopping.wait(_WARM_EVERY_S):
-                return
-            self._idle()
+        registry = self._context.registry
+        try:
+            kept = pinned(registry, self._context.settings.pinned_models)
+            digests = champions(registry) | kept
+        except ServiceError as error:
+            log.warning("champions could not be looked up: %s", error)
+            return
+        if kept or self._engine is not None:
+            self._loaded().pin(kept)
+        for digest in digests - self._warm:
+            self._warm_one(digest)
+        self._warm &= digests
 
-    def _idle(self) -> None:
-        """Prove one shape at a time, so that a batch waits for one at most."""
-        while self._engine is not None and not self._waiting.is_set():
-            with self._lock:
-                if not self._engine.idle():
-                    return
+    def _idle(self) -> bool:
+        """Try one more tile, unless a batch is computed; whether there was one."""
+        if self._engine is None or self._computing.locked():
+            return False
+        return self._engine.idle()
 
     def _warm_one(self, digest: str) -> None:
         self._warm.add(digest)
         try:
-            with self._lock:
-                self._loaded().warm(digest)
+            self._loaded().warm(digest)
         except (ServiceError, SpnodeError) as error:
             log.error("artifact %s cannot be served: %s", digest, error)
 

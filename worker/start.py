@@ -46,14 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     app = create_celery_app(settings)
-    if server is None:
-        # Imported here: this module loads JAX, and job workers must not.
-        from worker.rollouts import register
-
-        register(app, context).start()
-    else:
+    if server is not None:
         _add_job_task(app, context, server)
-    return _serve(app, context)
+        return _serve(app, context)
+    # Imported here: this module loads JAX, and job workers must not.
+    from worker.rollouts import register
+
+    batches = register(app, context)
+    batches.start()
+    try:
+        return _serve(app, context)
+    finally:
+        batches.close()
 
 
 def _serve(app: celery.Celery, context: Context) -> int:

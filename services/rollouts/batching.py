@@ -122,6 +122,8 @@ class Batcher:
         self._queues: dict[tuple, dict[_Request, None]] = {}
         self._turns = itertools.count()
         self._running: dict[asyncio.Task[None], list[_Part]] = {}
+        # Groups that wait for a model or a program; the rows of others run meanwhile.
+        self._preparing: dict[asyncio.Task[None], tuple] = {}
 
     async def run(self, work: Work, *, deadline: float) -> Arrays:
         """Compute a request's rows, with others' where these fit.
@@ -175,7 +177,8 @@ class Batcher:
         return {
             "queued_rows": self.admission.rows,
             "queued_bytes": self.admission.size_bytes,
-            "running_batches": len(self._running),
+            "running_batches": len(self._running) - len(self._preparing),
+            "preparing_batches": len(self._preparing),
             **asdict(done),
             "rows_per_batch": done.rows / max(done.batches, 1),
             **self.executor.counters(),
@@ -204,14 +207,23 @@ class Batcher:
                 task.cancel()
 
     def _dispatch(self) -> None:
-        while self._queues and len(self._running) < self.executor.concurrency:
-            key = min(self._queues, key=lambda key: next(iter(self._queues[key])).turn)
+        while key := self._next_group():
             parts = self._take(key)
             if not parts:
                 continue
-            task = asyncio.get_running_loop().create_task(self._run(parts))
+            task = asyncio.get_running_loop().create_task(self._run(key, parts))
             self._running[task] = parts
             task.add_done_callback(self._finished)
+
+    def _next_group(self) -> tuple | None:
+        """The group whose turn it is, if the executor has room."""
+        if len(self._running) - len(self._preparing) >= self.executor.concurrency:
+            return None
+        return min(
+            self._queues.keys() - self._preparing.values(),
+            key=lambda key: next(iter(self._queues[key])).turn,
+            default=None,
+        )
 
     def _take(self, key: tuple) -> list[_Part]:
         """A batch of a group: an even share for each request, then the rest in turn."""
@@ -249,16 +261,26 @@ class Batcher:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         # What came while a large request was computed goes before its next batch.
+        self._preparing.pop(task, None)
         for part in self._running.pop(task):
             if part.request.todo:
                 self._to_the_end(part.request)
         self._dispatch()
 
-    async def _run(self, parts: list[_Part]) -> None:
+    def _set_aside(self, key: tuple) -> None:
+        """A batch waits for what is prepared: it takes no room, and its group waits."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._preparing[task] = key
+        self._dispatch()
+
+    async def _run(self, key: tuple, parts: list[_Part]) -> None:
         self.counters.batches += 1
         self.counters.rows += sum(part.rows for part in parts)
         try:
-            results = await self.executor.run(_gather(parts))
+            results = await self.executor.run(
+                _gather(parts), lambda: self._set_aside(key)
+            )
             start = 0
             for part in parts:
                 self._deliver(part, results, start)

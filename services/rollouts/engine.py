@@ -7,42 +7,40 @@ until its smaller tiles have shown, on random rows, that they give the same bits
 is tried when the engine is idle. Batches that ask for throughput run in tiles of up to
 256 rows instead, without that promise.
 
-With ``operations`` and ``training/run``, all of the services that imports JAX.
+Two threads may use an engine, so that loading and compiling hold up no batch that is
+ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
+``loaded``, ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
-import functools
 import logging
 import tempfile
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
 from services.errors import Unavailable
 from services.rollouts.canonical import USUAL, Variant
-from services.rollouts.operations import OPERATIONS
+from services.rollouts.executor import NotReady
+from services.rollouts.loaded import Model
+from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
-from services.rollouts.shapes import Shape, padded_plan, padded_rows, trimmed
-from services.rollouts.tiles import TILES, filled, pieces, same_bits, tiles_of
+from services.rollouts.shapes import Shape, padded_rows, trimmed
+from services.rollouts.tiles import filled, pieces, same_bits, tiles_of
 from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
-from spnode_core.surrogate import Surrogate, cast_networks
-from spnode_core.timegrid import Plan, TimeGrid
+from spnode_core.timegrid import Plan
 
 _LOG = logging.getLogger(__name__)
 # Makes times of a grid to times beside it.
 _OFF_GRID = 0.997
-# Plans that a model keeps on the device, by the times that they are for.
-_KEPT_PLANS = 64
 # Tiles on the device before the first of them is fetched.
 _IN_FLIGHT = 4
 
@@ -54,73 +52,14 @@ class Counters:
     batches: int = 0
     rows: int = 0
     compilations: int = 0
-    """Shapes that were met for the first time, warm-up included."""
+    """Programs that were met for the first time, warm-up included."""
+    compilations_on_request: int = 0
+    """Those of them that a batch waited for."""
     compile_seconds: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Form:
-    """What computes: compiled functions and the arrays that they take."""
-
-    functions: dict[str, Callable[..., Any]]
-    arrays: Any
-
-    @classmethod
-    def of(cls, surrogate: Surrogate) -> "Form":
-        """Put a surrogate on the device."""
-        arrays, static = eqx.partition(surrogate, eqx.is_array)
-        functions = {name: make(static) for name, make in OPERATIONS.items()}
-        return cls(functions, jax.device_put(arrays))
-
-
-@dataclass
-class Model:
-    """A surrogate that is loaded, with the shapes that it has been compiled for."""
-
-    digest: str
-    surrogate: Surrogate
-    forms: dict[bool, "Form"]
-    """By whether networks are in float64; that one is made when it is asked for."""
-    tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
-    compiled: set[tuple[Shape, int]] = field(default_factory=set)
-    plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
-    unproven: list[tuple[Shape, Plan, int]] = field(default_factory=list)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its arrays, in all the forms that were made."""
-        leaves = jax.tree.leaves([form.arrays for form in {*self.forms.values()}])
-        return sum(leaf.nbytes for leaf in leaves)
-
-    def form(self, variant: Variant) -> Form:
-        """The networks in the dtype that a variant asks for."""
-        if variant.double not in self.forms:
-            double = cast_networks(self.surrogate, np.float64)
-            self.forms[variant.double] = Form.of(double)
-        return self.forms[variant.double]
-
-    @functools.cached_property
-    def grid(self) -> TimeGrid:
-        """The grid of times on which the model steps."""
-        return self.surrogate.grid
-
-    def plan(self, times: np.ndarray, control_times: np.ndarray | None) -> Plan:
-        """The padded plan for some times, on the device; the last few are kept."""
-        key = times.tobytes()
-        if control_times is not None:
-            key += b"|" + control_times.tobytes()
-        if key in self.plans:
-            self.plans.move_to_end(key)
-            return self.plans[key]
-        plan = padded_plan(self.grid, self.grid.plan(times, control_times))
-        self.plans[key] = plan = jax.device_put(plan)
-        if len(self.plans) > _KEPT_PLANS:
-            self.plans.popitem(last=False)
-        return plan
-
-
 class Engine:
-    """Runs batches; not thread-safe: one thread owns it.
+    """Runs batches.
 
     Args:
         settings: Memory limits and the folder of the compilation cache.
@@ -131,6 +70,7 @@ class Engine:
         configure_jax(settings)
         self._blobs = blobs
         self._resident = Resident(self._load, settings.resident_bytes)
+        self._remembered = Remembered(settings.data_folder / "shapes")
         self.counters = Counters()
 
     @property
@@ -139,7 +79,13 @@ class Engine:
         return self._resident
 
     def run(
-        self, operation: str, digest: str, arrays: Arrays, variant: Variant = USUAL
+        self,
+        operation: str,
+        digest: str,
+        arrays: Arrays,
+        variant: Variant = USUAL,
+        *,
+        only_ready: bool = False,
     ) -> Arrays:
         """Compute a batch.
 
@@ -150,65 +96,126 @@ class Engine:
                 ``parameters``, ``controls`` (by row) and ``control_times``; for jvp
                 ``tangents.x0`` and so on, for vjp ``cotangents (row, k, time, state)``.
             variant: How it is computed.
+            only_ready: Do not load or compile, which takes seconds.
 
         Returns:
             What the operation gives, by row: ``x (row, time, state)``,
             ``gradients.x0`` and so on.
 
         Raises:
+            NotReady: It is to be prepared first, and only what is ready was asked for.
             Unavailable: The device's memory does not hold the smallest tile.
         """
-        model = self._resident.get(digest)
-        rows = len(arrays["x0"])
-        self.counters.batches += 1
-        self.counters.rows += rows
-        plan = model.plan(arrays["times"], arrays.get("control_times"))
-        by_row = padded_rows(arrays, operation, plan.outputs)
-        shape = Shape.of(operation, plan, by_row, variant)
+        model = self._resident.find(digest)
+        if model is None:
+            if only_ready:
+                raise NotReady
+            model = self._resident.get(digest)
+        plan, by_row, shape = _shaped(model, operation, arrays, variant)
         if shape not in model.tiles:
-            self._meet(model, shape, plan)
+            if only_ready:
+                raise NotReady
+            self._prepare(model, shape, plan, len(arrays["x0"]))
+        self.counters.batches += 1
+        self.counters.rows += len(arrays["x0"])
         results = self._computed(model, shape, plan, by_row)
         return trimmed(results, arrays, operation)
 
-    def _meet(self, model: Model, shape: Shape, plan: Plan) -> None:
-        """Choose the tiles of a shape that is new, and count a form that it made."""
-        if shape.variant.throughput:
-            model.tiles[shape] = tiles_of(shape.operation, throughput=True)
-        else:
-            model.tiles[shape] = TILES[-1:]
-            model.unproven += [(shape, plan, tile) for tile in TILES[:-1]]
-        model.form(shape.variant)
-        self._resident.evict()
+    def prepare(
+        self, operation: str, digest: str, arrays: Arrays, variant: Variant = USUAL
+    ) -> None:
+        """Load and compile what a batch waits for.
+
+        Raises:
+            NotFound, Damaged: The artifact cannot be served.
+        """
+        model = self._resident.get(digest)
+        plan, _, shape = _shaped(model, operation, arrays, variant)
+        if shape not in model.tiles:
+            self._prepare(model, shape, plan, len(arrays["x0"]))
 
     def warm(self, digest: str) -> None:
-        """Load a version and compile the rollouts that most callers ask for.
+        """Load a version and compile what most callers ask for, and what was asked for.
 
         Their smaller tiles are left to ``idle``.
         """
         model = self._resident.get(digest)
-        probe = _probe(model)
+        probe = model.probe()
         own = probe["times"]
         # The own grid, its end alone, and as many times off the grid.
         for times in (own, own[-1:], own * _OFF_GRID):
-            self.run("rollout", digest, probe | {"times": times})
+            given = probe | {"times": times}
+            plan, _, shape = _shaped(model, "rollout", given, USUAL)
+            self._compile(model, shape, plan)
+        for shape in self._remembered.shapes(model.architecture):
+            self._compile(model, shape, jax.device_put(example_plan(model.grid, shape)))
 
     def idle(self) -> bool:
-        """Try one smaller tile of one shape; whether there was one to try."""
+        """Try one more tile of one shape; whether there was one to try."""
         for model in self._resident.models:
-            if model.unproven:
-                self._prove(model, *model.unproven.pop(0))
+            if model.untried:
+                self._try(model, *model.untried.pop(0))
                 return True
         return False
 
-    def _prove(self, model: Model, shape: Shape, plan: Plan, tile: int) -> None:
-        """Admit a tile if it gives a shape the same bits as the largest does."""
-        tiles = model.tiles[shape]
-        if tile >= tiles[-1]:
+    def pin(self, digests: frozenset[str]) -> None:
+        """Keep these versions loaded, whatever memory they take."""
+        self._resident.pin(digests)
+
+    def figures(self) -> dict[str, int]:
+        """What was counted since it began, and what is loaded now."""
+        return {
+            "compilations": self.counters.compilations,
+            "compilations_on_request": self.counters.compilations_on_request,
+            "models_loaded": self._resident.loads,
+            "models_evicted": self._resident.evictions,
+            "models_resident": len(self._resident.digests),
+            "resident_bytes": self._resident.size_bytes,
+        }
+
+    def _prepare(self, model: Model, shape: Shape, plan: Plan, rows: int) -> None:
+        """Compile a shape that a batch of so many rows waits for."""
+        before = self.counters.compilations
+        self._compile(model, shape, plan, rows)
+        self.counters.compilations_on_request += self.counters.compilations - before
+        self._remembered.add(model.architecture, shape)
+
+    def _compile(
+        self, model: Model, shape: Shape, plan: Plan, rows: int | None = None
+    ) -> None:
+        """Make a shape ready in one tile, and leave its others to ``idle``."""
+        if shape in model.tiles:
             return
-        rows = _random_rows(model, shape)
-        whole = self._in_tiles(model, shape, plan, rows, tiles[-1:])
-        if same_bits(whole, self._in_tiles(model, shape, plan, rows, (tile,))):
-            model.tiles[shape] = tuple(sorted({*tiles, tile}))
+        tiles = tiles_of(shape.operation, throughput=shape.variant.throughput)
+        first = {tiles[-1]}
+        if shape.variant.throughput and rows is not None:
+            first.add(min((tile for tile in tiles if tile >= rows), default=tiles[-1]))
+        model.form(shape.variant)
+        self._resident.evict()
+        for tile in first:
+            given = model.random_rows(shape, tile)
+            try:
+                self._in_tiles(model, shape, plan, given, (tile,))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                # The batch itself finds the tile that fits.
+        model.untried += [(shape, plan, tile) for tile in tiles if tile not in first]
+        model.tiles[shape] = tuple(sorted(first))
+
+    def _try(self, model: Model, shape: Shape, plan: Plan, tile: int) -> None:
+        """Admit a tile; where bits are promised, if it gives those of the largest."""
+        tiles = model.tiles[shape]
+        # Where memory ended, the tiles that fit are known.
+        if tile in tiles or not (shape.variant.throughput or tile < tiles[-1]):
+            return
+        rows = model.random_rows(shape)
+        found = self._in_tiles(model, shape, plan, rows, (tile,))
+        if not shape.variant.throughput:
+            whole = self._in_tiles(model, shape, plan, rows, tiles[-1:])
+            if not same_bits(whole, found):
+                return
+        model.tiles[shape] = tuple(sorted({*model.tiles[shape], tile}))
 
     def _computed(
         self, model: Model, shape: Shape, plan: Plan, by_row: Arrays
@@ -236,6 +243,7 @@ class Engine:
                 )
             _LOG.warning("tiles of %d rows do not fit into memory", largest)
             model.tiles[shape] = smaller
+            model.untried = [each for each in model.untried if each[0] != shape]
 
     def _in_tiles(
         self,
@@ -292,12 +300,7 @@ class Engine:
                 surrogate = artifact.load(path, digest=digest)
             except ArtifactError as error:
                 raise Damaged(f"artifact {digest} cannot be served: {error}") from error
-        form = Form.of(surrogate)
-        # Networks that are stored in float64 need no second form.
-        same = surrogate.spec.precision == "float64"
-        return Model(
-            digest, surrogate, {False: form, True: form} if same else {False: form}
-        )
+        return Model.of(digest, surrogate)
 
 
 def configure_jax(settings: Settings) -> None:
@@ -310,34 +313,10 @@ def configure_jax(settings: Settings) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _probe(model: Model) -> Arrays:
-    """One row inside the training domain, at the model's own times."""
-    signature, grid = model.surrogate.signature, model.grid
-    times = grid.times[1:] if grid.uniform is None else grid.uniform * np.arange(1, 33)
-    sizes: dict[str, tuple[int, ...]] = {"x0": (len(signature.states),)}
-    if signature.parameters:
-        sizes["parameters"] = (len(signature.parameters),)
-    arrays: Arrays = {"times": times}
-    if signature.controls:
-        sizes["controls"] = (1, len(signature.controls))
-        arrays["control_times"] = np.zeros(1)
-    shape = Shape("rollout", (True, 0, 0, 0), tuple(sizes.items()), USUAL)
-    rows = _random_rows(model, shape)
-    return arrays | {name: array[:1] for name, array in rows.items()}
-
-
-def _random_rows(model: Model, shape: Shape) -> Arrays:
-    """A tile of different rows: inputs in the training domain, directions anywhere."""
-    domain = model.surrogate.signature.domain
-    bounds = {
-        "x0": (domain.lower, domain.upper),
-        "parameters": (domain.parameters_lower, domain.parameters_upper),
-        "controls": (domain.controls_lower, domain.controls_upper),
-    }
-    draws = np.random.default_rng(0)
-    rows: Arrays = {}
-    for name, axes in shape.rows:
-        lower, upper = (np.array(each) for each in bounds.get(name, (-1.0, 1.0)))
-        uniform = draws.uniform(size=(TILES[-1], *axes))
-        rows[name] = lower + (upper - lower) * uniform
-    return rows
+def _shaped(
+    model: Model, operation: str, arrays: Arrays, variant: Variant
+) -> tuple[Plan, Arrays, Shape]:
+    """The plan of a batch, its arrays by row, padded, and what is compiled for them."""
+    plan = model.plan(arrays["times"], arrays.get("control_times"))
+    by_row = padded_rows(arrays, operation, plan.outputs)
+    return plan, by_row, Shape.of(operation, plan, by_row, variant)

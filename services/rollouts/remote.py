@@ -19,7 +19,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +30,12 @@ from services.errors import DeadlinePassed, NotFound, ServiceError, Unavailable
 from services.identity import new_id
 from services.queue import Queue, redis_client
 from services.rollouts.canonical import Variant
-from services.rollouts.executor import AbstractEngine, AbstractExecutor, Batch
+from services.rollouts.executor import (
+    AbstractEngine,
+    AbstractExecutor,
+    Batch,
+    NotReady,
+)
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
 from services.settings import Settings
@@ -101,10 +106,14 @@ class QueueExecutor(AbstractExecutor):
         for thread in self._threads:
             thread.start()
 
-    async def run(self, batch: Batch) -> Arrays:
+    async def run(
+        self, batch: Batch, preparing: Callable[[], None] = lambda: None
+    ) -> Arrays:
         """Send a batch and wait for its reply.
 
-        Where this is cancelled its arrays are removed, so that no worker begins it.
+        Where this is cancelled its arrays are removed, so that no worker begins it. A
+        worker prepares what it needs beside what it computes, so ``preparing`` is not
+        called.
         """
         loop = asyncio.get_running_loop()
         pending = _Pending(new_id("batch"), batch, loop, loop.create_future())
@@ -121,6 +130,9 @@ class QueueExecutor(AbstractExecutor):
 
     async def warm(self, digest: str) -> None:
         """Nothing: workers warm what they serve."""
+
+    async def pin(self, digests: frozenset[str]) -> None:
+        """Nothing: so do they with what is pinned."""
 
     def counters(self) -> dict[str, int]:
         """Batches that were sent again."""
@@ -216,40 +228,63 @@ class QueueExecutor(AbstractExecutor):
 
 
 def serve_batch(
-    message: dict[str, Any], engine: AbstractEngine, client: redis.Redis
-) -> None:
+    message: dict[str, Any],
+    engine: AbstractEngine,
+    client: redis.Redis,
+    *,
+    computing: contextlib.AbstractContextManager[Any],
+    prepare: bool = False,
+) -> bool:
     """Compute one batch on a worker and push its reply.
 
     Args:
         message: What the gateway sent: id, reply list, deadline.
         engine: What computes.
         client: A connection to the gateway's Valkey.
+        computing: Held while the engine computes: one batch at a time.
+        prepare: Load and compile what the batch needs, before that.
+
+    Returns:
+        False where the batch must be prepared and that was not asked for; it is leased
+        for a while, so that nobody else begins it.
     """
     id = message["id"]
-    if not client.set(_lease_key(id), b"1", nx=True, ex=int(LEASE_S)):
-        return
+    leased = client.set(_lease_key(id), b"1", nx=not prepare, ex=int(LEASE_S))
+    if not leased:
+        return True
     with _renewed(client, _lease_key(id)):
         payload = client.get(_payload_key(id))
         if payload is None or message["deadline"] <= time.time():
             client.delete(_lease_key(id), _payload_key(id))
-            return
+            return True
         assert isinstance(payload, bytes)
-        reply = _computed(id, payload, engine)
+        try:
+            reply = pack({"id": id}, _computed(payload, engine, computing, prepare))
+        except NotReady:
+            return False
+        except Exception as error:  # the task boundary: the caller must hear of it
+            reply = pack({"id": id, "error": _error_fields(error)}, {})
     with client.pipeline() as pipeline:
         pipeline.rpush(message["reply"], reply)
         pipeline.expire(message["reply"], _KEPT_S)
         pipeline.delete(_payload_key(id), _lease_key(id))
         pipeline.execute()
+    return True
 
 
-def _computed(id: str, payload: bytes, engine: AbstractEngine) -> bytes:
-    try:
-        fields, arrays = unpack(payload)
-        variant = Variant(**fields["variant"])
-        results = engine.run(fields["operation"], fields["digest"], arrays, variant)
-    except Exception as error:  # the task boundary: the caller must hear of it
-        return pack({"id": id, "error": _error_fields(error)}, {})
-    return pack({"id": id}, results)
+def _computed(
+    payload: bytes,
+    engine: AbstractEngine,
+    computing: contextlib.AbstractContextManager[Any],
+    prepare: bool,
+) -> Arrays:
+    fields, arrays = unpack(payload)
+    variant = Variant(**fields["variant"])
+    asked = (fields["operation"], fields["digest"], arrays, variant)
+    if prepare:
+        engine.prepare(*asked)
+    with computing:
+        return engine.run(*asked, only_ready=not prepare)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The models that are loaded and compiled, least recently used first to leave."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -18,7 +19,7 @@ T = TypeVar("T", bound=Sized)
 
 
 class Resident(Generic[T]):
-    """An LRU of models by digest, bounded by bytes.
+    """An LRU of models by digest, bounded by bytes, for several threads.
 
     Args:
         load: Loads a model that is not here.
@@ -30,37 +31,59 @@ class Resident(Generic[T]):
         self._load = load
         self._limit = limit_bytes
         self._models: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pinned: frozenset[str] = frozenset()
         self.loads = 0
         self.evictions = 0
 
+    def find(self, digest: str) -> T | None:
+        """Return the model if it is here."""
+        with self._lock:
+            if digest in self._models:
+                self._models.move_to_end(digest)
+            return self._models.get(digest)
+
     def get(self, digest: str) -> T:
         """Return the model, loading it and evicting others where needed."""
-        if digest in self._models:
-            self._models.move_to_end(digest)
-            return self._models[digest]
-        model = self._load(digest)
-        self.loads += 1
-        self._models[digest] = model
-        self.evict()
+        model = self.find(digest)
+        if model is None:
+            model = self._load(digest)
+            with self._lock:
+                self.loads += 1
+                self._models[digest] = model
+            self.evict()
         return model
+
+    def pin(self, digests: frozenset[str]) -> None:
+        """Keep these, whatever they take, and no others that were pinned before."""
+        self._pinned = digests
+        self.evict()
 
     def evict(self) -> None:
         """Let models go until the others fit, also after one of them has grown."""
-        while len(self._models) > 1 and self.size_bytes > self._limit:
-            self._models.popitem(last=False)
-            self.evictions += 1
+        with self._lock:
+            size = sum(model.size_bytes for model in self._models.values())
+            # The last one that was asked for stays too.
+            for digest in list(self._models)[:-1]:
+                if size <= self._limit:
+                    return
+                if digest not in self._pinned:
+                    size -= self._models.pop(digest).size_bytes
+                    self.evictions += 1
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all models together."""
-        return sum(model.size_bytes for model in self._models.values())
+        return sum(model.size_bytes for model in self.models)
 
     @property
     def models(self) -> list[T]:
         """The resident models, least recently used first."""
-        return list(self._models.values())
+        with self._lock:
+            return list(self._models.values())
 
     @property
     def digests(self) -> list[str]:
         """Their digests, in the same order."""
-        return list(self._models)
+        with self._lock:
+            return list(self._models)

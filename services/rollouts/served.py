@@ -1,14 +1,17 @@
 """What is known of a model version that serves rollouts without loading it."""
 
 import functools
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
+from services.errors import Invalid, NotFound
 from services.registry import Registry
 from services.versions import CHAMPION
 from spnode_core.spec import Signature, SurrogateSpec
 
+_LOG = logging.getLogger(__name__)
 # A state on the edge of the training box may leave it by rounding alone.
 _EDGE = 1e-9
 
@@ -89,6 +92,20 @@ class Box:
     def _edges(self) -> tuple[np.ndarray, np.ndarray]:
         slack = _EDGE * np.maximum(np.abs(self.lower), np.abs(self.upper))
         return self.lower - slack, self.upper + slack
+
+
+def pinned(registry: Registry, references: str) -> frozenset[str]:
+    """Digests of the versions that references, with commas between, mean now.
+
+    One that means nothing is left out, and said so in the log: it may come later.
+    """
+    found = set()
+    for reference in filter(None, map(str.strip, references.split(","))):
+        try:
+            found.add(registry.resolve(reference, field="SPNODE_PINNED_MODELS").digest)
+        except (Invalid, NotFound) as error:
+            _LOG.warning("%s cannot be pinned: %s", reference, error)
+    return frozenset(found)
 
 
 def champions(registry: Registry) -> set[str]:

@@ -12,6 +12,8 @@ from services.rollouts.canonical import Variant
 from services.rollouts.request import Arrays
 from spnode_core.timegrid import Plan, TimeGrid
 
+# Products with fewer than 8 rows may round differently: 2 rows at 4 times are 8.
+_LEAST_OUTPUTS = 4
 # Arrays by row that have an axis of times before their last.
 _IN_TIME = ("cotangents", "observations", "weights")
 
@@ -62,7 +64,8 @@ def bucket(count: int, own: int) -> int:
 def padded_plan(grid: TimeGrid, plan: Plan) -> Plan:
     """A plan with steps and outputs padded to their buckets."""
     own = len(grid.times) - 1 if grid.uniform is None else 0
-    return plan.padded(bucket(plan.steps, own), bucket(plan.outputs, own + 1))
+    outputs = max(plan.outputs, _LEAST_OUTPUTS)
+    return plan.padded(bucket(plan.steps, own), bucket(outputs, own + 1))
 
 
 def padded_rows(arrays: Arrays, operation: str, outputs: int) -> Arrays:

@@ -5,70 +5,15 @@ import numpy as np
 import pytest
 
 from services.errors import DeadlinePassed, NotFound, Overloaded
-from services.rollouts.batching import Batcher
-from services.rollouts.canonical import Work
-from services.rollouts.executor import AbstractExecutor
-
-
-class Doubling(AbstractExecutor):
-    """Returns twice ``x0``, keeps the batches, and can be held back."""
-
-    def __init__(self, concurrency=1):
-        self.concurrency = concurrency
-        self.batches = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.error = None
-        self.cancelled = 0
-
-    async def start(self):
-        """Nothing to start."""
-
-    async def run(self, batch):
-        self.batches.append(batch)
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.error is not None and (batch.arrays["x0"] < 0).any():
-            raise self.error
-        return {"x": 2 * batch.arrays["x0"][:, None]}
-
-    async def warm(self, digest):
-        """Nothing to warm."""
-
-    async def close(self):
-        """Nothing to close."""
-
-
-def work(*values, times=(1.0,), digest="d"):
-    rows = {"x0": np.array(values, float).reshape(-1, 1)}
-    return Work("rollout", digest, rows, {"times": np.array(times)}, len(values))
-
-
-def batcher(
-    executor, max_batch_rows=100, queued_rows_limit=1000, queued_bytes_limit=10**6
-):
-    return Batcher(
-        executor,
-        max_batch_rows=max_batch_rows,
-        queued_rows_limit=queued_rows_limit,
-        queued_bytes_limit=queued_bytes_limit,
-    )
-
-
-def soon():
-    return time.time() + 10
-
-
-async def started(batches, *works, deadline=None):
-    tasks = [
-        asyncio.create_task(batches.run(each, deadline=deadline or soon()))
-        for each in works
-    ]
-    await asyncio.sleep(0.01)
-    return tasks
+from tests.services.held_executors import (
+    Doubling,
+    Stepping,
+    batcher,
+    rows_of,
+    soon,
+    started,
+    work,
+)
 
 
 def test_rows_gather_only_while_the_executor_is_busy():
@@ -194,29 +139,6 @@ def test_an_error_of_the_model_is_every_callers():
         assert isinstance(results[2], NotFound)
 
     asyncio.run(scenario())
-
-
-def rows_of(executor):
-    return [len(batch.arrays["x0"]) for batch in executor.batches]
-
-
-class Stepping(Doubling):
-    """Lets one batch through at each ``step``."""
-
-    def __init__(self):
-        super().__init__()
-        self.turns = asyncio.Semaphore(0)
-
-    async def run(self, batch):
-        result = await super().run(batch)
-        await self.turns.acquire()
-        return result
-
-    async def step(self, times=1):
-        """Let batches end, and whoever waited for them go on."""
-        for _ in range(times):
-            self.turns.release()
-            await asyncio.sleep(0.001)
 
 
 def test_a_large_request_goes_in_several_batches_and_comes_back_in_order():

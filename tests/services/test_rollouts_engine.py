@@ -5,11 +5,15 @@ import pytest
 from services.blobs import Blobs, Damaged
 from services.errors import NotFound, Unavailable
 from services.rollouts.canonical import Variant
-from services.rollouts.engine import TILES, Engine
+from services.rollouts.engine import Engine
+from services.rollouts.executor import NotReady
+from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.resident import Resident
-from services.rollouts.shapes import bucket
+from services.rollouts.shapes import Shape, bucket
+from services.rollouts.tiles import TILES
 from services.settings import Settings
 from spnode_core import artifact
+from spnode_core.spec import RelaxationSpec, ResidualSpec
 from tests.core.models import GRID, MASS, random_states, small_surrogate
 
 LINEAR = dict.fromkeys(("a", "b", "c", "p0", "u0"), "linear")
@@ -150,6 +154,27 @@ def test_small_tiles_are_used_once_proven(engine, stored):
     assert any(len(each) > 1 for each in tiles)
 
 
+def test_a_wide_model_in_float32_uses_the_smallest_tile(stored, tmp_path):
+    settings, blobs, _ = stored
+    networks = {"width": 100, "depth": 2}
+    surrogate = small_surrogate(
+        normalisation=LINEAR,
+        precision="mixed",
+        nonlinear=RelaxationSpec(**networks),
+        autoencoder=ResidualSpec(**networks),
+    )
+    digest = artifact.save(surrogate, tmp_path / "wide")
+    blobs.put(f"artifacts/{digest}", tmp_path / "wide")
+    engine = Engine(settings, blobs)
+    engine.warm(digest)
+    while engine.idle():
+        pass
+    tiles = engine.resident.get(digest).tiles
+    # On the grid, at its end alone, and beside the grid.
+    assert len(tiles) == 3
+    assert set(tiles.values()) == {TILES}
+
+
 def test_a_warm_model_compiles_nothing_for_its_own_times(engine, stored):
     digest = stored[2]["float64"]
     engine.warm(digest)
@@ -160,6 +185,72 @@ def test_a_warm_model_compiles_nothing_for_its_own_times(engine, stored):
         for times in (GRID[1:], GRID[-1:], GRID[1:] * 0.99):
             engine.run("rollout", digest, arrays("rollout", rows, times))
     assert engine.counters.compilations == before
+
+
+MIXED_LOAD = (
+    ("rollout", TIMES, Variant()),
+    ("rollout", np.geomspace(1e-2, 50.0, 21), Variant(throughput=True)),
+    ("rollout", GRID[-1:], Variant(double=True)),
+    ("vjp", GRID[1:], Variant()),
+)
+
+
+def test_after_a_restart_nothing_that_was_asked_for_is_compiled_again(stored, tmp_path):
+    settings, blobs, digests = stored
+    settings = settings.model_copy(update={"data_folder": tmp_path})
+    first = Engine(settings, blobs)
+    for operation, times, variant in MIXED_LOAD:
+        given = arrays(operation, 5, times)
+        with pytest.raises(NotReady):
+            first.run(operation, digests["mixed"], given, variant, only_ready=True)
+        first.prepare(operation, digests["mixed"], given, variant)
+        first.run(operation, digests["mixed"], given, variant, only_ready=True)
+    assert first.counters.compilations_on_request >= len(MIXED_LOAD)
+
+    # A version with other weights is ready for what its predecessor was asked.
+    again = Engine(settings, blobs)
+    surrogate = small_surrogate(normalisation=LINEAR, precision="mixed", seed=9)
+    successor = artifact.save(surrogate, tmp_path / "successor")
+    blobs.put(f"artifacts/{successor}", tmp_path / "successor")
+    for digest in (digests["mixed"], successor):
+        again.warm(digest)
+        for rows in (1, 5, 40):
+            for operation, times, variant in MIXED_LOAD:
+                given = arrays(operation, rows, times)
+                again.run(operation, digest, given, variant, only_ready=True)
+    while again.idle():
+        pass
+    for digest in (digests["mixed"], successor):
+        for operation, times, variant in MIXED_LOAD:
+            given = arrays(operation, 1, times)
+            again.run(operation, digest, given, variant, only_ready=True)
+    assert again.counters.compilations_on_request == 0
+
+
+def test_example_plans_compile_to_what_real_ones_take(engine, stored):
+    model = engine.resident.get(stored[2]["mixed"])
+    for times in (GRID[1:], TIMES, GRID[-1:], np.array([1e-9])):
+        plan = model.plan(times, None)
+        given = {"x0": random_states(1), "times": times}
+        shape = Shape.of("rollout", plan, {"x0": given["x0"]}, Variant())
+        example = jax.device_put(example_plan(model.grid, shape))
+        assert jax.tree.structure(plan) == jax.tree.structure(example)
+        kinds = [
+            [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(each)]
+            for each in (plan, example)
+        ]
+        assert kinds[0] == kinds[1]
+
+
+def test_shapes_that_cannot_be_read_are_compiled_when_asked_for(stored, tmp_path):
+    remembered = Remembered(tmp_path / "shapes")
+    shape = Shape("rollout", (True, 13, 14, 13), (("x0", (3,)),), Variant())
+    remembered.add("some", shape)
+    assert remembered.shapes("some") == [shape]
+    for content in ("{", "[]", '{"shapes": [{"plan": 3}]}', '{"shapes": [4]}'):
+        (tmp_path / "shapes" / "some.json").write_text(content)
+        assert remembered.shapes("some") == []
+    assert remembered.shapes("other") == []
 
 
 def test_a_rollout_is_that_of_the_library(engine, stored, tmp_path):
@@ -192,6 +283,12 @@ def test_the_least_recently_used_model_leaves_first():
     assert loaded == ["a", "b", "c", "b"]
     assert resident.digests == ["a", "b"]
     assert resident.size_bytes == 80
+    resident.pin(frozenset({"a"}))
+    for digest in ("d", "e"):
+        resident.get(digest)
+    assert resident.digests == ["a", "e"]
+    assert resident.find("d") is None
+    assert resident.evictions == 4
 
 
 def test_buckets_hold_their_count_and_waste_at_most_half():

@@ -1,5 +1,6 @@
 import asyncio
 import signal
+import threading
 import time
 
 import numpy as np
@@ -13,8 +14,9 @@ from services.rollouts.executor import Batch, InlineExecutor, load_engine
 from services.rollouts.remote import QueueExecutor
 from services.settings import MIB
 from services.workers import Workers
+from spnode_core import artifact
 from tests.api.deployment import deployed, opened, wait_for
-from tests.core.models import random_states
+from tests.core.models import random_states, small_surrogate
 
 X0 = random_states(20)
 TIMES = np.array([0.5, 30.0, 200.0])
@@ -110,6 +112,50 @@ def test_without_a_worker_the_deadline_ends_the_wait():
         (error,) = run(QueueExecutor(empty.settings), batch(empty, seconds=1.0))
         assert isinstance(error, DeadlinePassed)
         assert time.monotonic() - began < 10
+
+
+def test_loading_a_model_holds_up_no_other(deployment, tmp_path):
+    blobs = Blobs(deployment.settings.store_url)
+    surrogate = small_surrogate(
+        seed=5, normalisation=dict.fromkeys(("a", "b", "c", "p0", "u0"), "linear")
+    )
+    other = artifact.save(surrogate, tmp_path / "other")
+    blobs.put(f"artifacts/{other}", tmp_path / "other")
+    loading, go_on = threading.Event(), threading.Event()
+
+    class Slow(Blobs):
+        """A store that hands out one artifact when it is told to."""
+
+        def download(self, key, path):
+            if other in key:
+                loading.set()
+                assert go_on.wait(60)
+            super().download(key, path)
+
+    store = Slow(deployment.settings.store_url)
+    executor = InlineExecutor(lambda: load_engine(deployment.settings, store))
+    prepared = []
+
+    async def scenario():
+        await executor.start()
+        await executor.warm(deployment.digest)
+        known = batch(deployment)
+        before = await executor.run(known)
+        waiting = asyncio.create_task(
+            executor.run(
+                batch(deployment, digest=other), lambda: prepared.append(other)
+            )
+        )
+        await asyncio.to_thread(loading.wait, 60)
+        meanwhile = await executor.run(known)
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+        await executor.close()
+        return before["x"].tobytes() == meanwhile["x"].tobytes()
+
+    assert asyncio.run(scenario())
+    assert prepared == [other]
 
 
 def keys(client, pattern):

@@ -1,0 +1,157 @@
+"""A surrogate on the device: its compiled functions, its plans, its shapes.
+
+A model is used by two threads: one computes, the other prepares what that one needs. A
+shape is ready once ``tiles`` has it, which happens last.
+"""
+
+import functools
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from services.rollouts.canonical import USUAL, Variant
+from services.rollouts.operations import OPERATIONS
+from services.rollouts.request import Arrays
+from services.rollouts.shapes import Shape, padded_plan
+from services.rollouts.tiles import TILES
+from spnode_core.spec import GridStepsSpec
+from spnode_core.surrogate import Surrogate, cast_networks
+from spnode_core.timegrid import Plan, TimeGrid
+
+# Plans that a model keeps on the device, by the times that they are for.
+_KEPT_PLANS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What computes: compiled functions and the arrays that they take."""
+
+    functions: dict[str, Callable[..., Any]]
+    arrays: Any
+
+    @classmethod
+    def of(cls, surrogate: Surrogate) -> "Form":
+        """Put a surrogate on the device."""
+        arrays, static = eqx.partition(surrogate, eqx.is_array)
+        functions = {name: make(static) for name, make in OPERATIONS.items()}
+        return cls(functions, jax.device_put(arrays))
+
+
+@dataclass
+class Model:
+    """A surrogate that is loaded, with the shapes that are ready."""
+
+    digest: str
+    surrogate: Surrogate
+    forms: dict[bool, Form]
+    """By whether networks are in float64; that one is made when it is asked for."""
+    tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes that are ready, and the tiles to compute them in."""
+    compiled: set[tuple[Shape, int]] = field(default_factory=set)
+    untried: list[tuple[Shape, Plan, int]] = field(default_factory=list)
+    """Other tiles of these shapes, to be tried when there is time."""
+    _plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, digest: str, surrogate: Surrogate) -> "Model":
+        """Put a surrogate on the device, its networks as they were stored."""
+        form = Form.of(surrogate)
+        # Networks that are stored in float64 need no second form.
+        same = surrogate.spec.precision == "float64"
+        forms = {False: form, True: form} if same else {False: form}
+        return cls(digest, surrogate, forms)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays, in all the forms that were made."""
+        leaves = jax.tree.leaves([form.arrays for form in {*self.forms.values()}])
+        return sum(leaf.nbytes for leaf in leaves)
+
+    @functools.cached_property
+    def grid(self) -> TimeGrid:
+        """The grid of times on which the model steps."""
+        return self.surrogate.grid
+
+    @functools.cached_property
+    def architecture(self) -> str:
+        """What versions share whose shapes are the same: a hash of sizes and kinds."""
+        spec, signature = self.surrogate.spec, self.surrogate.signature
+        fields = spec.model_dump(mode="json", exclude={"normalisation", "conserved"})
+        fields["linear"].pop("rates", None)
+        if isinstance(spec.steps, GridStepsSpec):
+            fields["steps"] = len(spec.steps.times)
+        fields["sizes"] = [
+            len(names)
+            for names in (signature.states, signature.parameters, signature.controls)
+        ]
+        fields["sums"] = len(spec.conserved)
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def form(self, variant: Variant) -> Form:
+        """The networks in the dtype that a variant asks for."""
+        if variant.double not in self.forms:
+            double = cast_networks(self.surrogate, np.float64)
+            self.forms[variant.double] = Form.of(double)
+        return self.forms[variant.double]
+
+    def plan(self, times: np.ndarray, control_times: np.ndarray | None) -> Plan:
+        """The padded plan for some times, on the device; the last few are kept."""
+        key = times.tobytes()
+        if control_times is not None:
+            key += b"|" + control_times.tobytes()
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+        plan = padded_plan(self.grid, self.grid.plan(times, control_times))
+        plan = jax.device_put(plan)
+        with self._lock:
+            self._plans[key] = plan
+            if len(self._plans) > _KEPT_PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def own_times(self) -> np.ndarray:
+        """The times of its own grid; of an endless one the first 32."""
+        if self.grid.uniform is None:
+            return self.grid.times[1:]
+        return self.grid.uniform * np.arange(1, 33)
+
+    def probe(self) -> Arrays:
+        """One row inside the training domain, at the model's own times."""
+        signature = self.surrogate.signature
+        sizes: dict[str, tuple[int, ...]] = {"x0": (len(signature.states),)}
+        if signature.parameters:
+            sizes["parameters"] = (len(signature.parameters),)
+        arrays: Arrays = {"times": self.own_times()}
+        if signature.controls:
+            sizes["controls"] = (1, len(signature.controls))
+            arrays["control_times"] = np.zeros(1)
+        shape = Shape("rollout", (True, 0, 0, 0), tuple(sizes.items()), USUAL)
+        rows = self.random_rows(shape, 1)
+        return arrays | rows
+
+    def random_rows(self, shape: Shape, count: int = TILES[-1]) -> Arrays:
+        """Different rows: inputs in the training domain, directions anywhere."""
+        domain = self.surrogate.signature.domain
+        bounds = {
+            "x0": (domain.lower, domain.upper),
+            "parameters": (domain.parameters_lower, domain.parameters_upper),
+            "controls": (domain.controls_lower, domain.controls_upper),
+        }
+        draws = np.random.default_rng(0)
+        rows: Arrays = {}
+        for name, axes in shape.rows:
+            lower, upper = (np.array(each) for each in bounds.get(name, (-1.0, 1.0)))
+            uniform = draws.uniform(size=(count, *axes))
+            rows[name] = lower + (upper - lower) * uniform
+        return rows
