@@ -118,7 +118,7 @@ def few():
 
 
 FEW = few()
-# Compiling them all takes minutes, and once ended the interpreter: not in each run.
+# Compiling them all takes minutes: not in each run.
 pytestmark = pytest.mark.slow
 # Compiling the gradients of the others takes minutes.
 TRAINED_ALWAYS = {"exprb32"}

@@ -131,6 +131,15 @@ def test_a_job_can_be_queued_followed_and_cancelled(shell, model, file):
     assert shell.json("jobs", "show", job)["state"] == "cancelled"
 
 
+@pytest.fixture
+def heeded():
+    """Started in the background of a shell, tests and their children ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_ends_the_watching_and_not_the_job(shell, model, file):
     watching = subprocess.Popen(
         [*shell.program, "train", file, "--model", "long", "--iterations", "1000000"],
@@ -144,7 +153,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(shell, model, file):
     while "running" not in said:
         said += watching.stderr.readline()
     watching.send_signal(signal.SIGINT)
-    _, rest = watching.communicate(timeout=20)
+    _, rest = watching.communicate(timeout=60)
     assert watching.returncode == 1
     assert "the job goes on" in rest
     assert "Traceback" not in rest
