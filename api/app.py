@@ -22,6 +22,7 @@ from api.routes import (
     jobs,
     keys,
     models,
+    results,
     rollouts,
 )
 from services.settings import Settings, get_settings
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # The hot path stands first in the table: 30 routes before it cost 50 us.
     app.router.routes[:0] = rollouts.routes
-    for module in (health, catalogue, datasets, jobs, models, artifacts, keys):
+    for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)
     app.openapi = lambda: describe(app)
     return app

@@ -24,7 +24,7 @@ OPEN = re.compile(r"^/(health/(live|ready)|docs|openapi\.json)$")
 SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("*", re.compile(r"^/v1/keys(/|$)"), "admin"),
     ("POST", re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$"), "rollout"),
-    ("POST", re.compile(r"^(/v1)?/jobs(/|$)"), "jobs:write"),
+    ("*", re.compile(r"^(/v1)?/jobs(/|$)"), "jobs:write"),
     ("*", re.compile(r"^/v1/datasets(/|$)"), "datasets:write"),
     ("*", re.compile(r"^/v1/models(/|$)"), "models:write"),
 )

@@ -20,9 +20,11 @@ from services.jobs import Jobs
 from services.keys import Keys
 from services.queue import Queue
 from services.registry import Registry
+from services.results import Results
 from services.rollouts.batching import Batcher
 from services.rollouts.canonical import Limits
 from services.rollouts.executor import make_executor
+from services.rollouts.job_submit import RolloutJobs
 from services.rollouts.served import Served, champions, pinned
 from services.settings import Settings
 from services.workers import Workers
@@ -54,6 +56,10 @@ class Gateway:
         self.keys = Keys(self.database, cache_seconds=settings.key_cache_seconds)
         self.datasets = Datasets(self.database, self.blobs, settings)
         self.jobs = Jobs(self.database, self.queue, max_attempts=settings.max_attempts)
+        self.results = Results(self.database, self.blobs, settings)
+        self.rollout_jobs = RolloutJobs(
+            settings, self.datasets, self.jobs, self.results
+        )
         self.registry = Registry(self.database, self.blobs)
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)

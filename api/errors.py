@@ -28,6 +28,7 @@ from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError
 
 STATUS: dict[type[Exception], int] = {
     errors.NotFound: 404,
+    errors.Gone: 410,
     errors.Conflict: 409,
     errors.Invalid: 422,
     errors.PreconditionRequired: 428,

@@ -17,13 +17,14 @@ from services.identity import new_id
 _REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
 # Paths whose bodies are not JSON, or are JSON and npz.
 _ANY_TYPE = re.compile(
-    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^/v1/datasets$|^/v1/models/[^/]+/versions$"
+    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^(/v1)?/jobs$|^/v1/datasets$|"
+    r"^/v1/models/[^/]+/versions$"
 )
 _ROLLOUTS = re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$")
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
 _MAX_DOCUMENT_BYTES = 2**21
-_UPLOADS = re.compile(r"^/v1/datasets$|^/v1/models/[^/]+/versions$")
+_UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
 
 
 class BodyTooLarge(HTTPException):
@@ -116,7 +117,7 @@ class BodyMiddleware:
         await self.app(scope, counted, send)
 
     def _limit(self, path: str, headers: Headers) -> int:
-        if _UPLOADS.match(path) and not _is_json(_type_of(headers)):
+        if _UPLOADS.match(path) and not is_json(_type_of(headers)):
             return self.max_upload_bytes
         if _ROLLOUTS.match(path):
             return self.max_body_bytes
@@ -137,7 +138,7 @@ def _check_address(scope: Scope) -> None:
 
 def _check_type(path: str, headers: Headers) -> None:
     given = _type_of(headers)
-    if not given or _ANY_TYPE.match(path) or _is_json(given):
+    if not given or _ANY_TYPE.match(path) or is_json(given):
         return
     if headers.get("content-length", "") == "0":
         return
@@ -159,7 +160,8 @@ def refuse_type(given: str, expected: str) -> NoReturn:
     )
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
+    """Whether a content type is JSON's."""
     return content_type == "application/json" or (
         content_type.startswith("application/") and content_type.endswith("+json")
     )

@@ -103,6 +103,19 @@ class Blobs:
         finally:
             part.unlink(missing_ok=True)
 
+    def verify(self, key: str) -> None:
+        """Read a content to its end and check it.
+
+        Raises:
+            NotFound: There is no such key.
+            Damaged: The content is not the one that the key names.
+            Unavailable: The store does not answer.
+        """
+        running = hashlib.sha256()
+        for part in self.stream(key):
+            running.update(part)
+        _check(key, running.hexdigest())
+
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> Iterator[bytes]:

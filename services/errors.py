@@ -4,6 +4,7 @@
 
     ServiceError
     ├── NotFound               no such dataset, job, model, version, alias, key
+    ├── Gone                   it was there and has been deleted
     ├── Conflict               the state of the thing does not allow it
     ├── Invalid                a value cannot be used: field, found, expected
     ├── PreconditionRequired   the thing exists: say which revision you mean
@@ -53,6 +54,12 @@ class NotFound(ServiceError):
         self.name = name
         message = f"there is no {kind} {name!r}"
         super().__init__(f"{message}; {hint}" if hint else message)
+
+
+class Gone(ServiceError):
+    """It was there and has been deleted: nobody needs to look for it again."""
+
+    default_code = "gone"
 
 
 class Conflict(ServiceError):

@@ -57,15 +57,17 @@ class Jobs:
         owner: str,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
+        id: str | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, once per idempotency key and owner.
 
         Args:
-            kind: ``"training"`` or ``"dataset"``.
+            kind: ``"training"``, ``"dataset"`` or ``"rollout"``.
             request: The validated request as JSON; its ``dataset`` must exist.
             owner: Whose job it is.
             idempotency_key: The caller's name for this submission.
             request_hash: Digest of what the caller sent; of ``request`` by default.
+            id: A new id under which the store has inputs of it already.
 
         Returns:
             The job, and whether it was there already under that key.
@@ -76,11 +78,12 @@ class Jobs:
         """
         digest = request_hash or _digest(request)
         key = idempotency_key
+        id = id or new_id("job", now=self.clock())
         try:
-            job, replayed = self._insert(kind, request, owner, key, digest)
+            job, replayed = self._insert(id, kind, request, owner, key, digest)
         except IntegrityError:
             # Another process inserted the same key between our look and our insert.
-            job, replayed = self._insert(kind, request, owner, key, digest)
+            job, replayed = self._insert(id, kind, request, owner, key, digest)
         if not replayed:
             self.send(job.kind, job.id)
         return job, replayed
@@ -172,6 +175,11 @@ class Jobs:
                     "can be retried",
                     code="job_not_retriable",
                 )
+            if row["dropped_at"] is not None:
+                raise Conflict(
+                    f"the inputs of job {id!r} have been deleted; submit it anew",
+                    code="result_dropped",
+                )
             if row["request"].get("dataset") and row["dataset_id"] is None:
                 raise Conflict(f"the dataset of job {id!r} has been deleted")
             if row["state"] == "failed":
@@ -231,14 +239,14 @@ class Jobs:
 
     def _insert(
         self,
+        id: str,
         kind: str,
         request: dict[str, Any],
         owner: str,
         key: str | None,
         digest: str,
     ) -> tuple[Job, bool]:
-        seconds = self.clock()
-        now = instant(seconds)
+        now = instant(self.clock())
         with self.database.transaction() as connection:
             if key is not None:
                 earlier = _earlier(connection, owner, key, now)
@@ -248,7 +256,7 @@ class Jobs:
             if dataset is not None:
                 _hold_dataset(connection, dataset)
             values = {
-                "id": new_id("job", now=seconds),
+                "id": id,
                 "kind": kind,
                 "owner": owner,
                 "state": "queued",

@@ -50,6 +50,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    dropped_at: datetime | None
+    """When its result in the store was deleted."""
     worker: str | None
     """Who runs it now."""
 

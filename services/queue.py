@@ -19,9 +19,16 @@ JOB_TASK = "spnode.job"
 BATCH_TASK = "spnode.rollout_batch"
 TRAINING_QUEUE = "training"
 DATASETS_QUEUE = "datasets"
+ROLLOUT_JOBS_QUEUE = "rollout_jobs"
 ROLLOUTS_QUEUE = "rollouts"
-QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE, ROLLOUTS_QUEUE)
-QUEUE_OF_KIND = {"training": TRAINING_QUEUE, "dataset": DATASETS_QUEUE}
+"""Batches that a gateway waits for, not jobs."""
+JOB_QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE, ROLLOUT_JOBS_QUEUE)
+QUEUES = (*JOB_QUEUES, ROLLOUTS_QUEUE)
+QUEUE_OF_KIND = {
+    "training": TRAINING_QUEUE,
+    "dataset": DATASETS_QUEUE,
+    "rollout": ROLLOUT_JOBS_QUEUE,
+}
 
 # With Redis a task that is not acknowledged within this time runs twice.
 VISIBILITY_TIMEOUT_S = 7 * 24 * 3600

@@ -97,6 +97,14 @@ class Settings(BaseSettings):
     """Most numbers in one answer: rows x times x states."""
     max_batch_rows: PositiveInt = 256
     """Most rows that are gathered into one batch."""
+    max_job_rows: PositiveInt = 100_000_000
+    """Most initial conditions in one rollout job."""
+    max_result_bytes: PositiveInt = 64 * 1024 * MIB
+    """Largest result of a rollout job, all its chunks together."""
+    result_chunk_bytes: PositiveInt = 32 * MIB
+    """Size of a chunk of such a result, about; it bounds a worker's memory."""
+    result_keep_seconds: PositiveFloat = 7 * 24 * 3600.0
+    """How long the result of a rollout job is kept after the job has ended."""
     queued_rows_limit: PositiveInt = 262_144
     """Rows that may wait for the executor before new ones are told to come later."""
     queued_bytes_limit: PositiveInt = 1024 * MIB

@@ -11,7 +11,7 @@
 """
 
 from spnode_client.aio import AsyncClient, AsyncJob
-from spnode_client.client import Client, Job
+from spnode_client.client import Client
 from spnode_client.errors import (
     ClientError,
     Conflict,
@@ -25,11 +25,15 @@ from spnode_client.errors import (
     ServiceFault,
     Unreachable,
 )
+from spnode_client.jobs import Job
+from spnode_client.operations.results import ResultChunk
 from spnode_client.records import Dataset, Event, ModelVersion, Rollout
+from spnode_client.results import AsyncRolloutResult, RolloutResult
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "AsyncRolloutResult",
     "Client",
     "ClientError",
     "Conflict",
@@ -44,7 +48,9 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "ProblemError",
+    "ResultChunk",
     "Rollout",
+    "RolloutResult",
     "ServiceFault",
     "Unreachable",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
 from spnode_client.derivatives import AsyncDerivatives
-from spnode_client.operations import datasets, jobs, models, rollouts
+from spnode_client.operations import datasets, jobs, models, results, rollouts
 from spnode_client.progress_line import progress_line
 from spnode_client.records import (
     AbstractJob,
@@ -19,6 +19,7 @@ from spnode_client.records import (
     Record,
     Rollout,
 )
+from spnode_client.results import AsyncRolloutResult
 from spnode_client.sse import EventReader
 from spnode_client.transport import AsyncTransport
 
@@ -78,6 +79,13 @@ class AsyncClient(AsyncDerivatives):
         """Queue a job."""
         return AsyncJob(self, await self.run(jobs.submit(request, self.retries)))
 
+    async def rollout_job(
+        self, model: str, x0: Any = None, times: Any = None, **options: Any
+    ) -> "AsyncJob":
+        """Queue a rollout of more rows than one answer holds, as ``Jobs.rollout``."""
+        submit = results.submit(model, x0, times, options, self.retries)
+        return AsyncJob(self, await self.run(submit))
+
     async def job(self, job_id: str) -> "AsyncJob":
         """One job."""
         return AsyncJob(self, await self.run(jobs.get(job_id, None, self.retries)))
@@ -115,13 +123,20 @@ class AsyncJob(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | Record:
+    ) -> ModelVersion | Dataset | AsyncRolloutResult | Record:
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
             jobs.wait(self.id, timeout_s, on_record or progress_line(), client.retries)
         )
-        return await client.run(jobs.result(self.record, client.retries))
+        return await self.result()
+
+    async def result(self) -> ModelVersion | Dataset | AsyncRolloutResult | Record:
+        """What a succeeded job made, as ``Job.result``."""
+        made = await self._client.run(jobs.result(self.record, self._client.retries))
+        if self.record.get("kind") == "rollout":
+            return AsyncRolloutResult(self._client, made)
+        return made
 
     async def cancel(self) -> Self:
         """Ask for the end of the job."""

@@ -11,6 +11,7 @@ import typer
 
 from spnode_client.commands import datasets, jobs, keys, models
 from spnode_client.commands.rollout import rollout
+from spnode_client.commands.rollout_jobs import queue_rollout
 from spnode_client.commands.train import train
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError
@@ -30,6 +31,7 @@ def make_app() -> typer.Typer:
     app.callback()(choose_service)
     app.command()(train)
     app.command()(rollout)
+    jobs.app.command("rollout")(queue_rollout)
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(models.app, name="models")
     app.add_typer(datasets.app, name="datasets")

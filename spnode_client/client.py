@@ -1,27 +1,15 @@
 """The blocking client: what to ask for; how it is asked stands in ``operations``."""
 
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import numpy as np
 
-from spnode_client.calls import Lost, Operation, T, retry_delay
+from spnode_client.calls import Operation, T
 from spnode_client.derivatives import Derivatives
-from spnode_client.errors import Unreachable
+from spnode_client.jobs import Job, Jobs, Resource
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
-from spnode_client.progress_line import progress_line
-from spnode_client.records import (
-    AbstractJob,
-    Dataset,
-    Event,
-    ModelVersion,
-    Record,
-    Rollout,
-)
-from spnode_client.sse import EventReader
+from spnode_client.records import Dataset, ModelVersion, Record, Rollout
 from spnode_client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -72,7 +60,7 @@ class Client(Derivatives):
         """Run one operation."""
         return self.transport.run(operation)
 
-    def train(self, dataset: Dataset | str, model: str, **options: Any) -> "Job":
+    def train(self, dataset: Dataset | str, model: str, **options: Any) -> Job:
         """Queue the training of a new version.
 
         Args:
@@ -111,16 +99,7 @@ class Client(Derivatives):
         return self.run(rollouts.rollout(body, self.retries))
 
 
-class _Resource:
-    """One collection of the service."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._run = client.run
-        self._retries = client.retries
-
-
-class Datasets(_Resource):
+class Datasets(Resource):
     """``client.datasets``."""
 
     def upload(self, path: str | Path, name: str | None = None) -> Dataset:
@@ -144,7 +123,7 @@ class Datasets(_Resource):
         """Remove a dataset."""
         self._run(datasets.delete(dataset_id, self._retries))
 
-    def generate(self, system: str, trajectories: int, seed: int = 0) -> "Job":
+    def generate(self, system: str, trajectories: int, seed: int = 0) -> Job:
         """Queue the making of a dataset from a built-in system."""
         request = {"kind": "dataset", "system": system}
         return self._client.jobs.submit(
@@ -152,114 +131,7 @@ class Datasets(_Resource):
         )
 
 
-class Job(AbstractJob):
-    """A job of the service.
-
-    Attributes:
-        record: What the service said of it last.
-    """
-
-    def __init__(self, client: Client, record: Record) -> None:
-        self._client = client
-        self.record = record
-
-    def refresh(self) -> Self:
-        """Ask the service again."""
-        self.record = self._client.jobs.get(self.id).record
-        return self
-
-    def wait(
-        self,
-        timeout_s: float | None = None,
-        on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | Record:
-        """Wait for the end; give the version, the dataset or the result.
-
-        Args:
-            timeout_s: When to give up; the job itself goes on.
-            on_record: Called with the job's record about once a second; on a terminal
-                a line of progress is shown by default.
-
-        Raises:
-            JobFailed: It ended as failed or cancelled.
-            TimeoutError: ``timeout_s`` passed.
-        """
-        self.record = self._client.run(
-            jobs.wait(
-                self.id, timeout_s, on_record or progress_line(), self._client.retries
-            )
-        )
-        return self.result()
-
-    def result(self) -> ModelVersion | Dataset | Record:
-        """What a succeeded job made."""
-        return self._client.run(jobs.result(self.record, self._client.retries))
-
-    def events(self, after: str | None = None) -> Iterator[Event]:
-        """Events as they happen, until the job ends; lost connections are resumed."""
-        return self._client.jobs.events(self.id, after)
-
-    def cancel(self) -> Self:
-        """Ask for the end of the job."""
-        self.record = self._client.jobs.cancel(self.id).record
-        return self
-
-
-class Jobs(_Resource):
-    """``client.jobs``."""
-
-    def submit(self, request: Record) -> Job:
-        """Queue a job."""
-        return self._job(jobs.submit(request, self._retries))
-
-    def validate(self, request: Record) -> Record:
-        """Check a request and queue nothing."""
-        return self._run(jobs.validate(request, self._retries))
-
-    def get(self, job_id: str, wait_s: float | None = None) -> Job:
-        """One job."""
-        return self._job(jobs.get(job_id, wait_s, self._retries))
-
-    def list(self, limit: int = 20, **query: Any) -> list[Job]:
-        """The newest jobs; ``state`` and ``kind`` narrow them."""
-        page = self._run(jobs.page({"limit": limit, **query}, self._retries))
-        return [Job(self._client, record) for record in page["data"]]
-
-    def cancel(self, job_id: str) -> Job:
-        """Ask for the end of a job."""
-        return self._job(jobs.act(job_id, "cancel", self._retries))
-
-    def retry(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again."""
-        return self._job(jobs.act(job_id, "retry", self._retries))
-
-    def wait(self, job_id: str, timeout_s: float | None = None) -> Any:
-        """Wait for a job's result, as ``Job.wait``."""
-        return self.get(job_id).wait(timeout_s)
-
-    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
-        """A job's events as they happen, until it ends."""
-        reader = EventReader(after)
-        failures = 0
-        while True:
-            call = jobs.events_call(job_id, reader.last_id)
-            try:
-                for line in self._client.transport.lines(call):
-                    failures = 0
-                    if (event := reader.feed(line)) is not None:
-                        yield event
-                return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures > self._retries:
-                    raise Unreachable(f"the event stream broke: {error}") from error
-                time.sleep(retry_delay(failures, Lost(str(error))))
-
-    def _job(self, operation: Operation[Record]) -> Job:
-        return Job(self._client, self._run(operation))
-
-
-class Models(_Resource):
+class Models(Resource):
     """``client.models``; a reference is ``name``, ``name@alias`` or ``name/3``."""
 
     def list(self, limit: int = 20, **query: Any) -> list[Record]:
@@ -311,7 +183,7 @@ class Models(_Resource):
         self._run(models.delete_version(reference, self._retries))
 
 
-class Keys(_Resource):
+class Keys(Resource):
     """``client.keys``, for an admin's key."""
 
     def create(self, name: str, scopes: list[str]) -> Record:

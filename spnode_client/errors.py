@@ -7,7 +7,7 @@
     ├── ProblemError      the service refused; carries its problem document (RFC 9457)
     │   ├── InvalidRequest   400, 413, 415, 422: the request must change
     │   ├── Forbidden        401, 403: the key is missing, unknown or too narrow
-    │   ├── NotFound         404
+    │   ├── NotFound         404, 410: it is not there, or not any more
     │   ├── Conflict         409, 412, 428: the state of things forbids it
     │   ├── Overloaded       429, 503: later, after ``retry_after`` seconds
     │   └── ServiceFault     any other 5xx
@@ -120,6 +120,7 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
+    410: NotFound,
     412: Conflict,
     413: InvalidRequest,
     415: InvalidRequest,

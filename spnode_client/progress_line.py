@@ -11,6 +11,16 @@ def progress_line() -> Callable[[Record], None] | None:
     return _show if sys.stderr.isatty() else None
 
 
+def rows_done(progress: Record) -> str:
+    """How many rows of a rollout job are done, and how fast; empty for other kinds."""
+    if not progress.get("rows_total"):
+        return ""
+    return (
+        f"{progress['rows']} of {progress['rows_total']} rows, "
+        f"{progress['rows_per_second']:.0f} rows/s"
+    )
+
+
 def _show(record: Record) -> None:
     progress = record.get("progress") or {}
     parts = [f"{record['id']} {record['state']}"]
@@ -19,6 +29,7 @@ def _show(record: Record) -> None:
     else:
         end = ""
         parts.append(str(progress.get("message") or ""))
+        parts.append(rows_done(progress))
         loss, left = progress.get("validation_loss"), progress.get("remaining_s")
         parts.append("" if loss is None else f"validation loss {loss:.2e}")
         parts.append("" if left is None else f"{left:.0f} s left")

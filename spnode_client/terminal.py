@@ -22,7 +22,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from spnode_client.client import Job
 from spnode_client.connection import connection
 from spnode_client.errors import (
     ClientError,
@@ -31,7 +30,10 @@ from spnode_client.errors import (
     ProblemError,
     Unreachable,
 )
+from spnode_client.jobs import Job
+from spnode_client.progress_line import rows_done
 from spnode_client.records import Dataset, ModelVersion
+from spnode_client.results import RolloutResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PLAIN_EVERY_S = 5.0
@@ -61,7 +63,7 @@ def plain(value: Any) -> Any:
     """Records and arrays as JSON sees them."""
     if isinstance(value, (Dataset, ModelVersion)):
         return value.record
-    if isinstance(value, Job):
+    if isinstance(value, (Job, RolloutResult)):
         return value.record
     if isinstance(value, np.ndarray):
         return _finite(value.tolist())
@@ -150,8 +152,8 @@ class _Meter:
     def show(self, progress: Mapping[str, Any]) -> None:
         """Show how far it is."""
         stage = str(progress.get("stage") or "running")
-        done, total = progress.get("iteration"), progress.get("iterations") or None
-        note = _losses(progress)
+        done, total = done_of(progress)
+        note = rows_done(dict(progress)) or _losses(progress)
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -162,9 +164,16 @@ class _Meter:
             )
         elif stage != self._stage or time.monotonic() - self._spoken > PLAIN_EVERY_S:
             self._spoken = time.monotonic()
-            place = f" {done} of {total}" if total else ""
+            place = f" {done} of {total}" if total and "rows" not in note else ""
             err.print(f"{stage}{place}  {note}".rstrip())
         self._stage = stage
+
+
+def done_of(progress: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Iterations or rows that are done, of how many."""
+    if progress.get("rows_total"):
+        return progress["rows"], progress["rows_total"]
+    return progress.get("iteration"), progress.get("iterations") or None
 
 
 def _losses(values: Mapping[str, Any]) -> str:

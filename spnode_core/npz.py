@@ -4,11 +4,12 @@
 anything is allocated, nothing is unpickled, and every fault names the member.
 """
 
+import contextlib
 import io
 import math
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -39,24 +40,116 @@ def read_npz(
         InvalidInput: The file is missing, damaged, too large, pickled, or holds a name
             that is not allowed.
     """
-    name = source.name if isinstance(source, Path) else "body"
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = _members(archive, allowed, limit_bytes)
-            return {
-                each: _read_member(archive, member, each)
-                for each, member in members.items()
-            }
-    except FileNotFoundError:
-        raise InvalidInput(name, found="no such file", expected="an npz file") from None
-    except IsADirectoryError:
-        raise InvalidInput(name, found="a folder", expected="an npz file") from None
-    except zipfile.BadZipFile as error:
-        raise InvalidInput(
-            name,
-            found=f"a file that is no complete zip archive ({error})",
-            expected="an npz file as numpy.savez writes it",
-        ) from error
+    with _named_file(source), zipfile.ZipFile(source) as archive:
+        members = _members(archive, allowed, limit_bytes)
+        return {
+            name: _read_member(archive, member, name)
+            for name, member in members.items()
+        }
+
+
+class Member:
+    """One array of an npz file, read as a whole or by rows, in order.
+
+    Args:
+        name: What it is called, for errors.
+        stream: The bytes of its npy form.
+        size_bytes: How many there are.
+
+    Raises:
+        InvalidInput: It is pickled, or shorter than it says.
+    """
+
+    def __init__(self, name: str, stream: IO[bytes], size_bytes: int) -> None:
+        self.name = name
+        self._stream = stream
+        with _named_faults(name):
+            self.shape, self._fortran, self.dtype = _header(stream)
+        if self.dtype.hasobject or self.dtype.kind not in _KINDS:
+            raise InvalidInput(
+                name,
+                found=f"dtype {self.dtype}"
+                + (" (pickled)" if self.dtype.hasobject else ""),
+                expected="real numbers or text; nothing is unpickled",
+            )
+        self._left = self.shape[0] if self.shape else 0
+        # The header's claim is checked before memory is taken for it.
+        claimed = math.prod(self.shape) * self.dtype.itemsize
+        if claimed > size_bytes:
+            raise InvalidInput(
+                name,
+                found=f"{size_bytes} bytes",
+                expected=f"{claimed} for shape {self.shape} and dtype {self.dtype}",
+            )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def whole(self) -> np.ndarray:
+        """All of the array, where nothing of it was read before.
+
+        Raises:
+            InvalidInput: The file is damaged.
+        """
+        flat = self._read(math.prod(self.shape))
+        return flat.reshape(self.shape, order="F" if self._fortran else "C")
+
+    def rows(self, count: int) -> np.ndarray:
+        """The next rows, fewer where there are no more.
+
+        Raises:
+            InvalidInput: The file is damaged, or keeps the array by columns.
+        """
+        if self._fortran and len(self.shape) > 1:
+            raise InvalidInput(
+                self.name,
+                found="an array in Fortran order",
+                expected="C order: numpy.ascontiguousarray gives it",
+            )
+        count = min(count, self._left)
+        self._left -= count
+        flat = self._read(count * math.prod(self.shape[1:]))
+        return flat.reshape(count, *self.shape[1:])
+
+    def _read(self, count: int) -> np.ndarray:
+        wanted = count * self.dtype.itemsize
+        with _named_faults(self.name):
+            data = self._stream.read(wanted)
+        if len(data) != wanted:
+            raise InvalidInput(
+                self.name,
+                found=f"{len(data)} bytes",
+                expected=f"{wanted} for shape {self.shape}",
+            )
+        return np.frombuffer(data, self.dtype)
+
+
+@contextlib.contextmanager
+def open_npz(
+    path: Path, *, allowed: Collection[str], limit_bytes: int
+) -> Iterator[dict[str, Member]]:
+    """Open an npz file whose author is not trusted, to read its arrays by rows.
+
+    Args:
+        path: The file.
+        allowed: Names that it may hold.
+        limit_bytes: Most bytes that all members may have after decompression.
+
+    Raises:
+        InvalidInput: As ``read_npz``.
+    """
+    with contextlib.ExitStack() as stack:
+        with _named_file(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            infos = _members(archive, allowed, limit_bytes)
+        found = {}
+        for name, info in infos.items():
+            with _named_faults(name):
+                stream = stack.enter_context(archive.open(info))
+            found[name] = Member(name, stream, info.file_size)
+        yield found
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -72,6 +165,23 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             member = zipfile.ZipInfo(f"{name}.npy", EARLIEST)
             member.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(member, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _named_file(source: Path | IO[bytes]) -> Iterator[None]:
+    name = source.name if isinstance(source, Path) else "body"
+    try:
+        yield
+    except FileNotFoundError:
+        raise InvalidInput(name, found="no such file", expected="an npz file") from None
+    except IsADirectoryError:
+        raise InvalidInput(name, found="a folder", expected="an npz file") from None
+    except zipfile.BadZipFile as error:
+        raise InvalidInput(
+            name,
+            found=f"a file that is no complete zip archive ({error})",
+            expected="an npz file as numpy.savez writes it",
+        ) from error
 
 
 def _members(
@@ -102,24 +212,14 @@ def _members(
 def _read_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str
 ) -> np.ndarray:
+    with _named_faults(name), archive.open(member) as stream:
+        return Member(name, stream, member.file_size).whole()
+
+
+@contextlib.contextmanager
+def _named_faults(name: str) -> Iterator[None]:
     try:
-        with archive.open(member) as stream:
-            shape, fortran, dtype = _header(stream)
-            if dtype.hasobject or dtype.kind not in _KINDS:
-                raise InvalidInput(
-                    name,
-                    found=f"dtype {dtype}" + (" (pickled)" if dtype.hasobject else ""),
-                    expected="real numbers or text; nothing is unpickled",
-                )
-            # The header's claim is checked before memory is taken for it.
-            expected = math.prod(shape) * dtype.itemsize
-            if expected > member.file_size:
-                raise InvalidInput(
-                    name,
-                    found=f"{member.file_size} bytes",
-                    expected=f"{expected} for shape {shape} and dtype {dtype}",
-                )
-            data = stream.read(expected)
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise InvalidInput(
             name, found=f"a damaged member ({error})", expected="a complete file"
@@ -130,12 +230,6 @@ def _read_member(
         raise InvalidInput(
             name, found=f"no numpy array ({error})", expected="an npy member"
         ) from error
-    if len(data) != expected:
-        raise InvalidInput(
-            name, found=f"{len(data)} bytes", expected=f"{expected} for shape {shape}"
-        )
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _header(stream: IO[bytes]) -> tuple:

@@ -23,6 +23,9 @@ PRELOAD = (
 )
 """Imported once by the fork server; none of them may start a backend."""
 STOP = b"stop"
+KEPT = b"kept"
+"""A file that the child told of was put into the store, and is gone."""
+_FILES_WAITING = 2
 _NO_PARENT = 70
 
 
@@ -75,6 +78,7 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stop = threading.Event()
+        self._room = threading.Semaphore(_FILES_WAITING)
         threading.Thread(target=self._listen, daemon=True, name="parent").start()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -88,10 +92,17 @@ class Channel:
         """Return why the work should stop at the next checkpoint, if it should."""
         return "the worker stops" if self._stop.is_set() else None
 
+    def wait_for_room(self) -> None:
+        """Return when few enough of the files told of wait to be kept."""
+        self._room.acquire()
+
     def _listen(self) -> None:
         try:
-            while self._connection.recv_bytes() == STOP:
-                self._stop.set()
+            while True:
+                if self._connection.recv_bytes() == KEPT:
+                    self._room.release()
+                else:
+                    self._stop.set()
         except (EOFError, OSError):
             # Nobody can use what we would still compute.
             os._exit(_NO_PARENT)
@@ -106,25 +117,16 @@ def _work(
 ) -> dict[str, Any]:
     import jax
 
-    from services.training.request import TrainingRequest, restored
-    from services.training.run import run_dataset, run_training
+    from services.errors import ServiceError, as_dict
     from spnode_core.errors import InvalidInput, SpnodeError
     from spnode_core.training.fit import Stopped
 
     jax.config.update("jax_enable_x64", True)
-    asked = restored(request)
     try:
-        if isinstance(asked, TrainingRequest):
-            outcome = run_training(
-                asked,
-                folder,
-                job_id=job_id,
-                report=channel.send,
-                should_stop=channel.stop_reason,
-                checkpoint_seconds=checkpoint_seconds,
-            )
+        if request["kind"] == "rollout":
+            outcome = _roll_out(request, folder, channel)
         else:
-            outcome = run_dataset(asked, folder, report=channel.send)
+            outcome = _train(request, job_id, folder, checkpoint_seconds, channel)
     except Stopped as stopped:
         return {"type": "stopped", "reason": stopped.reason}
     except InvalidInput as error:
@@ -132,7 +134,50 @@ def _work(
         return {"type": "failed", "error": detail}
     except SpnodeError as error:
         return {"type": "failed", "error": {"code": _code(error), "detail": str(error)}}
+    except ServiceError as error:
+        return {"type": "failed", "error": as_dict(error)}
     return {"type": "done", "outcome": outcome}
+
+
+def _train(
+    request: dict[str, Any],
+    job_id: str,
+    folder: Path,
+    checkpoint_seconds: float,
+    channel: Channel,
+) -> dict[str, Any]:
+    """Train, or make a dataset."""
+    from services.training.request import TrainingRequest, restored
+    from services.training.run import run_dataset, run_training
+
+    asked = restored(request)
+    if not isinstance(asked, TrainingRequest):
+        return run_dataset(asked, folder, report=channel.send)
+    return run_training(
+        asked,
+        folder,
+        job_id=job_id,
+        report=channel.send,
+        should_stop=channel.stop_reason,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def _roll_out(
+    request: dict[str, Any], folder: Path, channel: Channel
+) -> dict[str, Any]:
+    from services.rollouts.job_request import PlannedRollout
+    from services.rollouts.job_run import run_rollout
+    from services.settings import get_settings
+
+    return run_rollout(
+        PlannedRollout.model_validate(request),
+        folder,
+        get_settings(),
+        report=channel.send,
+        wait_for_room=channel.wait_for_room,
+        should_stop=channel.stop_reason,
+    )
 
 
 def _code(error: Exception) -> str:

@@ -13,6 +13,7 @@ from services.datasets import Datasets
 from services.leases import Leases
 from services.queue import Queue
 from services.registry import Registry
+from services.results import Results
 from services.settings import Settings
 from services.workers import Workers
 
@@ -28,6 +29,7 @@ class Context:
     leases: Leases
     registry: Registry
     datasets: Datasets
+    results: Results
     workers: Workers
     name: str
     queues: tuple[str, ...]
@@ -52,6 +54,7 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         leases=Leases(database, queue, lease_seconds=settings.lease_seconds),
         registry=Registry(database, blobs),
         datasets=Datasets(database, blobs, settings),
+        results=Results(database, blobs, settings),
         workers=Workers(database, stale_seconds=settings.lease_seconds),
         name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
         queues=queues,

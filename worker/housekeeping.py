@@ -60,6 +60,8 @@ class Housekeeping(threading.Thread):
             sweep_work_folder(context)
         if self._rounds % _FORGET_EVERY == 0:
             context.workers.forget()
+            for id in context.results.sweep():
+                log.info("job %s: its result and inputs were deleted", id)
         self._rounds += 1
 
     def _resend(self) -> None:

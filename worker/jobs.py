@@ -8,7 +8,7 @@ but contents that nobody refers to, after it everything is.
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 from services.blobs import Damaged
 from services.datasets import PREFIX as DATASETS
 from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_dict
+from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.leases import CancelRequested, Claim
-from services.training.files import ARTIFACT, CHECKPOINT, DATASET
 from services.versions import ARTIFACTS
+from worker.chunks import fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
@@ -72,7 +73,7 @@ def _crash(context: Context, claim: Claim, error: Exception) -> None:
 def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> None:
     with _folder(context, claim) as folder, Keeper(context, claim) as keeper:
         try:
-            _fetch(context, claim, folder)
+            _fetch(context, claim, folder, keeper.check)
         except (NotFound, Damaged) as error:
             context.leases.fail(claim, as_dict(error))
             return
@@ -115,6 +116,8 @@ def publish(
     """
     if claim.job.kind == "training":
         _publish_version(context, claim, folder, outcome)
+    elif claim.job.kind == "rollout":
+        publish_result(context, claim, outcome)
     else:
         _publish_dataset(context, claim, folder, outcome)
 
@@ -180,11 +183,15 @@ def _errors(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fetch(context: Context, claim: Claim, folder: Path) -> None:
-    """Bring the dataset, and the checkpoint of an earlier attempt, into the folder."""
+def _fetch(
+    context: Context, claim: Claim, folder: Path, check: Callable[[], None]
+) -> None:
+    """Bring the inputs, and the checkpoint of an earlier attempt, into the folder."""
     dataset = claim.job.request.get("dataset")
     if dataset is not None:
         context.datasets.download(dataset, folder / DATASET)
+    if claim.job.kind == "rollout":
+        fetch_rollout(context, claim, folder, check)
     if claim.checkpoint is None:
         return
     key = f"{checkpoint_prefix(claim.job.id)}/{claim.checkpoint}"

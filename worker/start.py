@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from services.database.migrate import upgrade
 from services.errors import ServiceError
-from services.queue import DATASETS_QUEUE, JOB_TASK, ROLLOUTS_QUEUE, TRAINING_QUEUE
+from services.queue import JOB_QUEUES, JOB_TASK, ROLLOUTS_QUEUE
 from services.queue import create_app as create_celery_app
 from services.settings import Settings, SettingsError, get_settings
 from worker.child import fork_server
@@ -21,8 +21,6 @@ from worker.housekeeping import Housekeeping
 from worker.jobs import run_job
 
 log = logging.getLogger("spnode.worker")
-
-JOB_QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

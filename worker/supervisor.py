@@ -3,6 +3,7 @@
 ::
 
     child ──progress, log──▶ heartbeat (writes events, copies checkpoints)
+      │ ──chunk────────────▶ the store, then its row
       ▲                        │ cancel requested: kill the child within two seconds
       └──stop── worker stops   │ lease lost:       kill the child, write nothing
 """
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import Unavailable
+from services.job_files import CHECKPOINT
 from services.leases import Claim, Note
-from services.training.files import CHECKPOINT
 from worker import child
+from worker.chunks import ChunkKeeper
 from worker.context import Context
 from worker.keeper import Keeper
 
@@ -30,6 +32,7 @@ _TICK_S = 0.2
 _WRITE_S = 1.0
 _TERM_S = 1.0
 _POINT = ("stage", "iteration", "loss", "validation_loss", "seconds")
+_ROWS = ("stage", "rows", "rows_per_second", "seconds")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Supervisor:
             daemon=True,
         )
         self._theirs = theirs
+        self._chunks = ChunkKeeper(context, claim, folder)
         self._notes: list[Note] = []
         self._progress: dict[str, Any] | None = None
         self._point: dict[str, Any] | None = None
@@ -142,6 +146,8 @@ class Supervisor:
                     self._note_point(message["point"])
                 elif kind == "log":
                     self._notes.append(Note("log", **_log_fields(message)))
+                elif kind == "chunk":
+                    self._keep_chunk(message)
                 else:
                     return Ending(kind, message)
         except (EOFError, OSError):
@@ -156,7 +162,7 @@ class Supervisor:
         )
         if self._stop_until is not None:
             return Ending("stopped", {"reason": "the worker stops"})
-        reason = f"the training process died ({how})"
+        reason = f"the job's process died ({how})"
         if code == -9:
             reason += "; was it out of memory?"
         return Ending("crashed", {"reason": reason})
@@ -173,6 +179,13 @@ class Supervisor:
         self._progress = progress
         if progress.get("loss") is not None:
             self._note_point(progress)
+
+    def _keep_chunk(self, told: dict[str, Any]) -> None:
+        self._progress = progress = self._chunks.keep(told)
+        self._point = {name: progress[name] for name in _ROWS}
+        with contextlib.suppress(OSError):
+            # Where the child has gone, the next message of it says so.
+            self._connection.send_bytes(child.KEPT)
 
     def _note_point(self, losses: dict[str, Any]) -> None:
         self._point = {name: losses.get(name) for name in _POINT}

@@ -35,7 +35,7 @@ async def list_presets() -> dict[str, list[dict[str, str]]]:
 
 
 @router.get("/limits", summary="What this deployment allows")
-async def get_limits(gateway: GatewayDep) -> dict[str, int | str]:
+async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
     """Sizes above which a request is refused."""
     settings = gateway.settings
     names = (
@@ -45,6 +45,10 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | str]:
         "max_times",
         "max_output_values",
         "max_batch_rows",
+        "max_job_rows",
+        "max_result_bytes",
+        "result_chunk_bytes",
+        "result_keep_seconds",
         "queued_rows_limit",
         "queued_bytes_limit",
         "max_attempts",

@@ -3,20 +3,23 @@
 import asyncio
 import re
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from api.bodies import JsonRoute
 from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
+from api.sent_arrays import NPZ_BODY, ArraysRoute
 from services.errors import Invalid
-from services.jobs import Job
-from services.training.request import JobRequest, check_request, stored
+from services.job_request import JobKind, JobRequest
+from services.lifecycle import Job
+from services.rollouts.job_request import RolloutJob
+from services.training.request import check_request, stored
 
-router = APIRouter(tags=["jobs"], route_class=JsonRoute)
+router = APIRouter(tags=["jobs"], route_class=ArraysRoute)
 MAX_WAIT_S = 60.0
 MAX_EVENT_ID = 10**18
 _RETRY_AFTER_S = "2"
@@ -32,6 +35,7 @@ _KEY = re.compile(r"^[\x21\x23-\x7e]{1,255}$")
     responses={
         200: {"model": Validated, "description": "It would be accepted (validate_only)"}
     },
+    openapi_extra={"requestBody": {"content": NPZ_BODY}},
 )
 @router.post("/jobs", status_code=202, include_in_schema=False, response_model=JobOut)
 async def submit(
@@ -43,17 +47,24 @@ async def submit(
         bool, Query(description="Check the request and queue nothing.")
     ] = False,
 ) -> Any:
-    """Training of a surrogate, or the making of a dataset.
+    """Training of a surrogate, the making of a dataset, or a large rollout.
 
-    An Idempotency-Key makes a repetition return the first job.
+    An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
+    may come as npz.
     """
+    key = idempotency_key(request)
+    sent = getattr(request.state, "sent", None)
+    if isinstance(body, RolloutJob):
+        return await _submit_rollout(gateway, body, sent, owner, key, validate_only)
+    if sent is not None:
+        raise Invalid(
+            "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
+        )
     await gateway.sql(check_request, body, gateway.datasets)
     kept = stored(body)
     if validate_only:
-        return Response(
-            Validated(request=kept).model_dump_json(), 200, None, "application/json"
-        )
-    return await accepted(gateway, body.kind, kept, owner, idempotency_key(request))
+        return _valid(kept)
+    return await accepted(gateway, body.kind, kept, owner, key)
 
 
 @router.get("/v1/jobs", summary="List jobs")
@@ -64,9 +75,7 @@ async def list_jobs(
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None,
         Query(description="Only jobs in this state."),
     ] = None,
-    kind: Annotated[
-        Literal["training", "dataset"] | None, Query(description="Only of this kind.")
-    ] = None,
+    kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
 ) -> Page[JobOut]:
     """Newest first."""
     page = await gateway.sql(gateway.jobs.list, **paging.query, state=state, kind=kind)
@@ -155,6 +164,37 @@ async def accepted(
     job, replayed = await gateway.sql(
         gateway.jobs.submit, kind, request, owner=owner, idempotency_key=key
     )
+    return _queued(job, replayed)
+
+
+async def _submit_rollout(
+    gateway: Gateway,
+    body: RolloutJob,
+    sent: Path | None,
+    owner: str,
+    key: str | None,
+    validate_only: bool,
+) -> Response:
+    served = await gateway.served(body.model)
+    # Reads every number that was sent: never in one of the few threads for SQL.
+    made, replayed = await asyncio.to_thread(
+        gateway.rollout_jobs.submit,
+        body,
+        served,
+        sent,
+        owner=owner,
+        idempotency_key=key,
+        validate_only=validate_only,
+    )
+    return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
+
+
+def _valid(kept: dict[str, Any]) -> Response:
+    content = Validated(request=kept).model_dump_json()
+    return Response(content, 200, None, "application/json")
+
+
+def _queued(job: Job, replayed: bool) -> Response:
     headers = {"location": f"/v1/jobs/{job.id}", "retry-after": _RETRY_AFTER_S}
     if replayed:
         headers["idempotency-replayed"] = "true"

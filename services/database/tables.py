@@ -94,6 +94,8 @@ jobs = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("started_at", Instant),
     sa.Column("finished_at", Instant),
+    # When the result in the store, and what the caller sent for it, were deleted.
+    sa.Column("dropped_at", Instant),
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
@@ -119,6 +121,19 @@ events = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Index(None, "job_id", "id"),
     sqlite_autoincrement=True,
+)
+
+chunks = sa.Table(
+    "chunks",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("outside", sa.BigInteger, nullable=False),
 )
 
 models = sa.Table(

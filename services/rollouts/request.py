@@ -99,23 +99,23 @@ def from_json(operation: Operation, body: bytes) -> Request:
     arrays: Arrays = {}
     times = None
     for name in ARRAYS:
-        _add(arrays, name, getattr(wire, name))
+        add_array(arrays, name, getattr(wire, name))
     if isinstance(wire.times, list):
-        _add(arrays, "times", wire.times)
+        add_array(arrays, "times", wire.times)
     else:
         times = wire.times
     tangents: Tangents | None = getattr(wire, "tangents", None)
     if tangents is not None:
         for name in DIFFERENTIABLE:
-            _add(arrays, f"tangents.{name}", getattr(tangents, name))
+            add_array(arrays, f"tangents.{name}", getattr(tangents, name))
     if isinstance(wire, VjpRequest):
-        _add(arrays, "cotangents", wire.cotangents)
+        add_array(arrays, "cotangents", wire.cotangents)
     kind = None
     if isinstance(wire, ObjectiveRequest):
         kind = wire.objective.kind
         for name in _OBJECTIVE:
             # Null becomes NaN here: an observation that is missing.
-            _add(arrays, f"objective.{name}", getattr(wire.objective, name, None))
+            add_array(arrays, f"objective.{name}", getattr(wire.objective, name, None))
     return Request(operation, wire, arrays, times, kind)
 
 
@@ -155,7 +155,12 @@ def _kind(given: str | None) -> str:
     return given
 
 
-def _add(arrays: Arrays, name: str, value: list[Any] | None) -> None:
+def add_array(arrays: Arrays, name: str, value: list[Any] | None) -> None:
+    """Add lists of numbers as an array, where there are any.
+
+    Raises:
+        InvalidInput: Their lengths differ.
+    """
     if value is None:
         return
     try:

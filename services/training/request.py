@@ -113,8 +113,9 @@ class DatasetRequest(_Request):
     """What people call the dataset."""
 
 
-JobRequest = Annotated[TrainingRequest | DatasetRequest, Field(discriminator="kind")]
-_REQUESTS: TypeAdapter[TrainingRequest | DatasetRequest] = TypeAdapter(JobRequest)
+_REQUESTS: TypeAdapter[TrainingRequest | DatasetRequest] = TypeAdapter(
+    Annotated[TrainingRequest | DatasetRequest, Field(discriminator="kind")]
+)
 
 
 def stored(request: TrainingRequest | DatasetRequest) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.training.files import ARTIFACT, CHECKPOINT, DATASET
+from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.training.request import DatasetRequest, TrainingRequest
 from spnode_core.artifact import save
 from spnode_core.dataset import Dataset, load_dataset, save_dataset, summarise

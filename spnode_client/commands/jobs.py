@@ -1,12 +1,24 @@
 """``jobs``: what is queued, runs, and has ended."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spnode_client.client import Job
 from spnode_client.connection import connection
-from spnode_client.terminal import Json, emit, follow, out, print_json, print_table
+from spnode_client.jobs import Job
+from spnode_client.results import RolloutResult
+from spnode_client.terminal import (
+    Json,
+    UsageError,
+    done_of,
+    emit,
+    err,
+    follow,
+    out,
+    print_json,
+    print_table,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, follow, cancel, retry.")
 JobId = Annotated[str, typer.Argument(help="Id of the job, job_….")]
@@ -48,6 +60,32 @@ def follow_job(job_id: JobId, as_json: Json = False) -> None:
     emit(made, as_json, lambda: out.print(str(getattr(made, "id", made))))
 
 
+@app.command("result")
+def fetch_result(
+    job_id: JobId,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="An .npz file for all rows."),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option(help="Delete it from the service afterwards.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a rollout job made, or write it to a file, a chunk at a time.
+
+    Example: spnode jobs result job_01kc… --output rows.npz
+    """
+    made = connection.client().jobs.get(job_id).result()
+    if not isinstance(made, RolloutResult):
+        raise UsageError(f"job {job_id} is no rollout job; `jobs show` has its result")
+    if output is not None:
+        write_result(made, output)
+    if delete:
+        made.delete()
+    emit(made, as_json, lambda: _describe(made))
+
+
 @app.command()
 def cancel(job_id: JobId, as_json: Json = False) -> None:
     """Ask a job to end; a training's checkpoint is kept for a retry.
@@ -66,6 +104,36 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
     _say(connection.client().jobs.retry(job_id), as_json)
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file of another kind before anything is done.
+
+    Raises:
+        UsageError: Its ending is not .npz.
+    """
+    if path.suffix != ".npz":
+        raise UsageError(f"--output {str(path)!r}: expected an .npz file")
+
+
+def write_result(made: RolloutResult, path: Path) -> None:
+    """Write a result to an npz file, a chunk at a time."""
+    check_file(path)
+    err.print(f"wrote {made.save(path)}")
+
+
+def _describe(made: RolloutResult) -> None:
+    record = made.record
+    out.print(
+        f"{record['model']}/{record['version']}  {' x '.join(map(str, made.shape))} "
+        f"(rows, times, states)  {record['size_bytes'] / 2**20:.1f} MiB in "
+        f"{len(record['chunks'])} chunks, kept until {record['expires_at']}"
+    )
+    if made.failed or record["outside"]:
+        out.print(
+            f"{made.failed} rows left the finite range, {record['outside']} lie "
+            "outside the training domain"
+        )
+
+
 def _say(job: Job, as_json: bool) -> None:
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
@@ -77,7 +145,7 @@ def _table(found: list[Job]) -> None:
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:
     progress = record.get("progress") or {}
-    done, total = progress.get("iteration"), progress.get("iterations")
+    done, total = done_of(progress)
     return (
         record["id"],
         record["kind"],

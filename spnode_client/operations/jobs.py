@@ -6,7 +6,7 @@ from typing import Any
 
 from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
 from spnode_client.errors import JobFailed
-from spnode_client.operations import datasets, models
+from spnode_client.operations import datasets, models, results
 from spnode_client.records import ENDED, Record
 
 LONG_POLL_S = 20
@@ -93,11 +93,13 @@ def events_call(job_id: str, last_id: str | None) -> Call:
 
 
 def result(record: Record, retries: int) -> Operation[Any]:
-    """What a succeeded job made: a version, a dataset, or the plain result."""
+    """What a job made: a version, a dataset, an index of rows, or the plain result."""
     made = record.get("result") or {}
     if record.get("kind") == "training":
         reference = f"{made['model']}/{made['version']}"
         return (yield from models.version(reference, retries))
     if record.get("kind") == "dataset":
         return (yield from datasets.get(made["dataset"], retries))
+    if record.get("kind") == "rollout":
+        return (yield from results.index(record["id"], retries))
     return made

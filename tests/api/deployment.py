@@ -82,7 +82,7 @@ class Deployment:
                 return httpx.get(f"{by_it.url}/health/ready").status_code == 200
             return False
 
-        wait_for(is_ready, 120)
+        wait_for(is_ready, 400)
         return by_it
 
     def stop(self, name: str) -> int:

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 from api.app import create_app
 from api.auth import needed_scope
 from api.routes.catalogue import PRESETS
+from services.job_request import JobRequest
 from services.rollouts.request import REQUESTS
 from services.settings import Settings
-from services.training.request import JobRequest
 from spnode_core.spec import Preset
 from tests.api.deployment import ROOT, clean_environment
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -139,7 +140,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def deployment(valkey: str, folder: Path, compiled: Path) -> Iterator[Stack]:
+def deployment(
+    valkey: str, folder: Path, compiled: Path, **options: Any
+) -> Iterator[Stack]:
     settings = Settings(
         data_folder=folder / "data",
         redis_url=valkey,
@@ -148,6 +151,7 @@ def deployment(valkey: str, folder: Path, compiled: Path) -> Iterator[Stack]:
         resend_seconds=2.0,
         checkpoint_seconds=0.5,
         max_attempts=2,
+        **options,
     )
     with redis_client(settings) as client:
         client.flushall()

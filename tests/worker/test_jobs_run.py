@@ -104,4 +104,4 @@ def test_a_running_job_is_cancelled_within_two_seconds(running) -> None:
 def test_a_worker_says_that_it_lives(running) -> None:
     workers = Workers(running.database)
     (worker,) = workers.living("training")
-    assert worker.queues == ("training", "datasets")
+    assert worker.queues == ("training", "datasets", "rollout_jobs")

@@ -118,7 +118,7 @@ def test_a_crashing_child_is_started_again_and_then_given_up(stack) -> None:
     ended = stack.end(job.id, 30)
     assert ended.state == "failed"
     assert ended.error["code"] == "attempts_exhausted"
-    assert "the training process died (signal 9)" in ended.error["detail"]
+    assert "the job's process died (signal 9)" in ended.error["detail"]
     reasons = [e.message for e in stack.jobs.events(job.id) if e.level != "info"]
     assert len(reasons) == 2
 

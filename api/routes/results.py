@@ -1,0 +1,92 @@
+"""/v1/jobs/{id}/result: what a rollout job made, chunk by chunk."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from starlette.responses import StreamingResponse
+
+from api.conditional import Span, is_known, not_modified, read_range
+from api.dependencies import GatewayDep
+from api.result_schemas import ResultOut
+from services.results import index_digest
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+_IMMUTABLE = "private, max-age=31536000, immutable"
+
+
+@router.get(
+    "/{id}/result",
+    summary="Read what a rollout job made",
+    response_model=ResultOut,
+    responses={304: {"description": "You have it already"}},
+)
+async def get_result(
+    id: str, request: Request, response: Response, gateway: GatewayDep
+) -> object:
+    """Its shape, states and times, and the chunks that hold the rows.
+
+    409 until the job has succeeded, 410 when the result has been deleted.
+    """
+    job = await gateway.sql(gateway.jobs.get, id)
+    etag = f'"{index_digest(job)}"'
+    if is_known(request, etag):
+        return not_modified(etag)
+    response.headers["etag"] = etag
+    return await gateway.sql(gateway.results.index, job)
+
+
+@router.get(
+    "/{id}/result/{number}",
+    summary="Download a chunk of a result",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/x-npz": {}}},
+        206: {"description": "The range asked for"},
+        304: {"description": "You have it already"},
+    },
+)
+async def get_chunk(
+    id: str,
+    number: Annotated[int, Path(ge=0, lt=2**31, description="Counted from 0.")],
+    request: Request,
+    gateway: GatewayDep,
+) -> Response:
+    """An npz file; its SHA-256 is the ETag.
+
+    Arrays: `x`, `times`, `start` (the first row), `inside` (by row: whether it lies in
+    the training domain), `failed` and `failed_times` (rows that left the finite range,
+    and when), `z` and `outside` where they were asked for.
+    """
+    job = await gateway.sql(gateway.jobs.get, id)
+    chunk = await gateway.sql(gateway.results.chunk, job, number)
+    etag = f'"{chunk.digest}"'
+    if is_known(request, etag):
+        return not_modified(etag)
+    span = read_range(request, chunk.size_bytes, etag)
+    headers = {
+        "etag": etag,
+        "accept-ranges": "bytes",
+        "cache-control": _IMMUTABLE,
+        "content-disposition": f'attachment; filename="{id}-{number:06d}.npz"',
+    }
+    if span is not None:
+        headers["content-range"] = (
+            f"bytes {span.start}-{span.end - 1}/{chunk.size_bytes}"
+        )
+    whole = span or Span(0, chunk.size_bytes)
+    headers["content-length"] = str(whole.end - whole.start)
+    key = chunk.key(id)
+    return StreamingResponse(
+        gateway.blobs.stream(key, start=whole.start, end=whole.end)
+        if span
+        else gateway.blobs.stream(key),
+        206 if span else 200,
+        headers,
+        "application/x-npz",
+    )
+
+
+@router.delete("/{id}/result", status_code=204, summary="Delete what a job made")
+async def delete_result(id: str, gateway: GatewayDep) -> None:
+    """The result and the inputs of a rollout job that has ended, at once."""
+    await gateway.sql(gateway.results.drop, id)

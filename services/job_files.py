@@ -1,0 +1,11 @@
+"""Names of the files by which a job's process and its supervisor exchange contents."""
+
+DATASET = "dataset.npz"
+CHECKPOINT = "checkpoint"
+ARTIFACT = "artifact.spnode"
+INPUTS = "inputs.npz"
+"""Arrays that the caller of a rollout job sent."""
+DONE = "done.json"
+"""Numbers of the chunks that earlier attempts made."""
+STORE = "store"
+"""A folder laid out as the store is, with the artifact that a rollout job runs."""

@@ -1,0 +1,160 @@
+"""Jobs of the service, and what they made: the blocking form."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from spnode_client.calls import Lost, Operation, retry_delay
+from spnode_client.errors import Unreachable
+from spnode_client.operations import jobs, results
+from spnode_client.progress_line import progress_line
+from spnode_client.records import AbstractJob, Dataset, Event, ModelVersion, Record
+from spnode_client.results import RolloutResult
+from spnode_client.sse import EventReader
+
+if TYPE_CHECKING:
+    from spnode_client.client import Client
+
+
+class Resource:
+    """One collection of the service."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._run = client.run
+        self._retries = client.retries
+
+
+class Job(AbstractJob):
+    """A job of the service.
+
+    Attributes:
+        record: What the service said of it last.
+    """
+
+    def __init__(self, client: "Client", record: Record) -> None:
+        self._client = client
+        self.record = record
+
+    def refresh(self) -> Self:
+        """Ask the service again."""
+        self.record = self._client.jobs.get(self.id).record
+        return self
+
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> ModelVersion | Dataset | RolloutResult | Record:
+        """Wait for the end; give the version, the dataset or the result.
+
+        Args:
+            timeout_s: When to give up; the job itself goes on.
+            on_record: Called with the job's record about once a second; on a terminal
+                a line of progress is shown by default.
+
+        Raises:
+            JobFailed: It ended as failed or cancelled.
+            TimeoutError: ``timeout_s`` passed.
+        """
+        self.record = self._client.run(
+            jobs.wait(
+                self.id, timeout_s, on_record or progress_line(), self._client.retries
+            )
+        )
+        return self.result()
+
+    def result(self) -> ModelVersion | Dataset | RolloutResult | Record:
+        """What a succeeded job made.
+
+        Raises:
+            Conflict: A rollout job has not succeeded.
+            NotFound: Its result has been deleted.
+        """
+        made = self._client.run(jobs.result(self.record, self._client.retries))
+        if self.record.get("kind") == "rollout":
+            return RolloutResult(self._client, made)
+        return made
+
+    def events(self, after: str | None = None) -> Iterator[Event]:
+        """Events as they happen, until the job ends; lost connections are resumed."""
+        return self._client.jobs.events(self.id, after)
+
+    def cancel(self) -> Self:
+        """Ask for the end of the job."""
+        self.record = self._client.jobs.cancel(self.id).record
+        return self
+
+
+class Jobs(Resource):
+    """``client.jobs``."""
+
+    def submit(self, request: Record) -> Job:
+        """Queue a job."""
+        return self._job(jobs.submit(request, self._retries))
+
+    def rollout(
+        self, model: str, x0: Any = None, times: Any = None, **options: Any
+    ) -> Job:
+        """Queue a rollout of more rows than one answer holds.
+
+        Args:
+            model: ``name``, ``name@alias`` or ``name/3``.
+            x0: ``(batch, state)``; or leave it to a dataset or a sweep.
+            times: As for ``Client.rollout``.
+            **options: ``dataset`` (its initial states and parameters), ``sweep``,
+                ``parameters``, ``controls``, ``control_times``, ``outputs``,
+                ``on_error``, ``mode``, ``precision``.
+
+        Returns:
+            The job; ``wait()`` gives a ``RolloutResult``.
+        """
+        return self._job(results.submit(model, x0, times, options, self._retries))
+
+    def validate(self, request: Record) -> Record:
+        """Check a request and queue nothing."""
+        return self._run(jobs.validate(request, self._retries))
+
+    def get(self, job_id: str, wait_s: float | None = None) -> Job:
+        """One job."""
+        return self._job(jobs.get(job_id, wait_s, self._retries))
+
+    def list(self, limit: int = 20, **query: Any) -> list[Job]:
+        """The newest jobs; ``state`` and ``kind`` narrow them."""
+        page = self._run(jobs.page({"limit": limit, **query}, self._retries))
+        return [Job(self._client, record) for record in page["data"]]
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the end of a job."""
+        return self._job(jobs.act(job_id, "cancel", self._retries))
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again."""
+        return self._job(jobs.act(job_id, "retry", self._retries))
+
+    def wait(self, job_id: str, timeout_s: float | None = None) -> Any:
+        """Wait for a job's result, as ``Job.wait``."""
+        return self.get(job_id).wait(timeout_s)
+
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """A job's events as they happen, until it ends."""
+        reader = EventReader(after)
+        failures = 0
+        while True:
+            call = jobs.events_call(job_id, reader.last_id)
+            try:
+                for line in self._client.transport.lines(call):
+                    failures = 0
+                    if (event := reader.feed(line)) is not None:
+                        yield event
+                return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures > self._retries:
+                    raise Unreachable(f"the event stream broke: {error}") from error
+                time.sleep(retry_delay(failures, Lost(str(error))))
+
+    def _job(self, operation: Operation[Record]) -> Job:
+        return Job(self._client, self._run(operation))
