@@ -76,13 +76,18 @@ class Batches:
 
     def _prepare_all(self) -> None:
         next_look = 0.0
+        to_warm: set[str] = set()
         while True:
             if not self._context.stopping.is_set() and time.monotonic() >= next_look:
-                self._keep_warm()
+                to_warm = self._wanted()
                 next_look = time.monotonic() + _WARM_EVERY_S
+            # A batch that waits goes first, then whole versions, then single tiles.
+            busy = bool(to_warm) or self._idle()
             try:
-                message = self._to_prepare.get(timeout=0 if self._idle() else 1.0)
+                message = self._to_prepare.get(timeout=0 if busy else 1.0)
             except queue.Empty:
+                if to_warm:
+                    self._warm_one(to_warm.pop())
                 continue
             if message is None:
                 return
@@ -91,19 +96,19 @@ class Batches:
             except redis.RedisError as error:
                 log.error("a batch was prepared for nobody: %s", error)
 
-    def _keep_warm(self) -> None:
+    def _wanted(self) -> set[str]:
+        """Versions to warm: champions and pinned ones that are not warm."""
         registry = self._context.registry
         try:
             kept = pinned(registry, self._context.settings.pinned_models)
             digests = champions(registry) | kept
         except ServiceError as error:
             log.warning("champions could not be looked up: %s", error)
-            return
+            return set()
         if kept or self._engine is not None:
             self._loaded().pin(kept)
-        for digest in digests - self._warm:
-            self._warm_one(digest)
         self._warm &= digests
+        return digests - self._warm
 
     def _idle(self) -> bool:
         """Try one more tile, unless a batch is computed; whether there was one."""

@@ -5,13 +5,15 @@ row's bits depend neither on its neighbours nor on the size of its batch**. Matr
 products of other sizes may round differently, so a shape is computed in tiles of 32
 until its smaller tiles have shown, on random rows, that they give the same bits; that
 is tried when the engine is idle. Batches that ask for throughput run in tiles of up to
-256 rows instead, without that promise.
+256 rows instead, without that promise. Tiles take turns on the devices of the process.
 
 Two threads may use an engine, so that loading and compiling hold up no batch that is
 ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
 ``loaded``, ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
+import gc
+import itertools
 import logging
 import tempfile
 import time
@@ -27,7 +29,7 @@ from services.blobs import Blobs, Damaged
 from services.errors import Unavailable
 from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.executor import NotReady
-from services.rollouts.loaded import Model
+from services.rollouts.loaded import Model, Plans, on_devices
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
@@ -111,14 +113,14 @@ class Engine:
             if only_ready:
                 raise NotReady
             model = self._resident.get(digest)
-        plan, by_row, shape = _shaped(model, operation, arrays, variant)
+        plans, by_row, shape = _shaped(model, operation, arrays, variant)
         if shape not in model.tiles:
             if only_ready:
                 raise NotReady
-            self._prepare(model, shape, plan, len(arrays["x0"]))
+            self._prepare(model, shape, plans, len(arrays["x0"]))
         self.counters.batches += 1
         self.counters.rows += len(arrays["x0"])
-        results = self._computed(model, shape, plan, by_row)
+        results = self._computed(model, shape, plans, by_row)
         return trimmed(results, arrays, operation)
 
     def prepare(
@@ -130,9 +132,9 @@ class Engine:
             NotFound, Damaged: The artifact cannot be served.
         """
         model = self._resident.get(digest)
-        plan, _, shape = _shaped(model, operation, arrays, variant)
+        plans, _, shape = _shaped(model, operation, arrays, variant)
         if shape not in model.tiles:
-            self._prepare(model, shape, plan, len(arrays["x0"]))
+            self._prepare(model, shape, plans, len(arrays["x0"]))
 
     def warm(self, digest: str) -> None:
         """Load a version and compile what most callers ask for, and what was asked for.
@@ -145,10 +147,10 @@ class Engine:
         # The own grid, its end alone, and as many times off the grid.
         for times in (own, own[-1:], own * _OFF_GRID):
             given = probe | {"times": times}
-            plan, _, shape = _shaped(model, "rollout", given, USUAL)
-            self._compile(model, shape, plan)
+            plans, _, shape = _shaped(model, "rollout", given, USUAL)
+            self._compile(model, shape, plans)
         for shape in self._remembered.shapes(model.architecture):
-            self._compile(model, shape, jax.device_put(example_plan(model.grid, shape)))
+            self._compile(model, shape, on_devices(example_plan(model.grid, shape)))
 
     def idle(self) -> bool:
         """Try one more tile of one shape; whether there was one to try."""
@@ -173,15 +175,15 @@ class Engine:
             "resident_bytes": self._resident.size_bytes,
         }
 
-    def _prepare(self, model: Model, shape: Shape, plan: Plan, rows: int) -> None:
+    def _prepare(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
         """Compile a shape that a batch of so many rows waits for."""
         before = self.counters.compilations
-        self._compile(model, shape, plan, rows)
+        self._compile(model, shape, plans, rows)
         self.counters.compilations_on_request += self.counters.compilations - before
         self._remembered.add(model.architecture, shape)
 
     def _compile(
-        self, model: Model, shape: Shape, plan: Plan, rows: int | None = None
+        self, model: Model, shape: Shape, plans: Plans, rows: int | None = None
     ) -> None:
         """Make a shape ready in one tile, and leave its others to ``idle``."""
         if shape in model.tiles:
@@ -193,40 +195,40 @@ class Engine:
         model.form(shape.variant)
         self._resident.evict()
         for tile in first:
-            given = model.random_rows(shape, tile)
+            given = model.random_rows(shape, tile * len(plans))
             try:
-                self._in_tiles(model, shape, plan, given, (tile,))
+                self._in_tiles(model, shape, plans, given, (tile,))
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if not _is_out_of_memory(error):
                     raise
                 # The batch itself finds the tile that fits.
-        model.untried += [(shape, plan, tile) for tile in tiles if tile not in first]
+        model.untried += [(shape, plans, tile) for tile in tiles if tile not in first]
         model.tiles[shape] = tuple(sorted(first))
 
-    def _try(self, model: Model, shape: Shape, plan: Plan, tile: int) -> None:
+    def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""
         tiles = model.tiles[shape]
         # Where memory ended, the tiles that fit are known.
         if tile in tiles or not (shape.variant.throughput or tile < tiles[-1]):
             return
-        rows = model.random_rows(shape)
-        found = self._in_tiles(model, shape, plan, rows, (tile,))
+        rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
+        found = self._in_tiles(model, shape, plans, rows, (tile,))
         if not shape.variant.throughput:
-            whole = self._in_tiles(model, shape, plan, rows, tiles[-1:])
+            whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
             if not same_bits(whole, found):
                 return
         model.tiles[shape] = tuple(sorted({*model.tiles[shape], tile}))
 
     def _computed(
-        self, model: Model, shape: Shape, plan: Plan, by_row: Arrays
+        self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
     ) -> Arrays:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
         while True:
             tiles = model.tiles[shape]
             try:
-                return self._in_tiles(model, shape, plan, by_row, tiles)
+                return self._in_tiles(model, shape, plans, by_row, tiles)
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if not _is_out_of_memory(error):
                     raise
                 cause = str(error)
             largest = tiles[-1]
@@ -249,7 +251,7 @@ class Engine:
         self,
         model: Model,
         shape: Shape,
-        plan: Plan,
+        plans: Plans,
         by_row: Arrays,
         tiles: tuple[int, ...],
     ) -> Arrays:
@@ -263,12 +265,16 @@ class Engine:
                 {name: np.asarray(each)[:count] for name, each in part.items()}
             )
 
+        # Devices take turns; plans and weights lie on each of them.
+        devices = itertools.cycle(range(len(plans)))
         for start, stop, tile in pieces(len(by_row["x0"]), tiles):
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
-            waiting.append((stop - start, self._tile(model, shape, plan, given, tile)))
-            if len(waiting) > _IN_FLIGHT:
+            device = next(devices)
+            part = self._tile(model, shape, plans[device], given, tile, device)
+            waiting.append((stop - start, part))
+            if len(waiting) > _IN_FLIGHT * len(plans):
                 fetch()
         while waiting:
             fetch()
@@ -279,15 +285,21 @@ class Engine:
         }
 
     def _tile(
-        self, model: Model, shape: Shape, plan: Plan, given: Arrays, tile: int
+        self,
+        model: Model,
+        shape: Shape,
+        plan: Plan,
+        given: Arrays,
+        tile: int,
+        device: int,
     ) -> dict[str, Any]:
         form = model.form(shape.variant)
         function = form.functions[shape.operation]
-        if (shape, tile) in model.compiled:
-            return function(form.arrays, plan, given)
+        if (shape, tile, device) in model.compiled:
+            return function(form.arrays[device], plan, given)
         began = time.perf_counter()
-        result = function(form.arrays, plan, given)
-        model.compiled.add((shape, tile))
+        result = function(form.arrays[device], plan, given)
+        model.compiled.add((shape, tile, device))
         self.counters.compilations += 1
         self.counters.compile_seconds += time.perf_counter() - began
         return result
@@ -300,7 +312,23 @@ class Engine:
                 surrogate = artifact.load(path, digest=digest)
             except ArtifactError as error:
                 raise Damaged(f"artifact {digest} cannot be served: {error}") from error
-        return Model.of(digest, surrogate)
+        try:
+            return Model.of(digest, surrogate)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # The limit on resident models was too high for this device.
+        self._resident.clear()
+        gc.collect()
+        try:
+            return Model.of(digest, surrogate)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise Unavailable(
+                f"the device has too little memory for the model {digest[:12]}",
+                code="out_of_memory",
+            ) from error
 
 
 def configure_jax(settings: Settings) -> None:
@@ -313,10 +341,14 @@ def configure_jax(settings: Settings) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _shaped(
     model: Model, operation: str, arrays: Arrays, variant: Variant
-) -> tuple[Plan, Arrays, Shape]:
+) -> tuple[Plans, Arrays, Shape]:
     """The plan of a batch, its arrays by row, padded, and what is compiled for them."""
-    plan = model.plan(arrays["times"], arrays.get("control_times"))
-    by_row = padded_rows(arrays, operation, plan.outputs)
-    return plan, by_row, Shape.of(operation, plan, by_row, variant)
+    plans = model.plans(arrays["times"], arrays.get("control_times"))
+    by_row = padded_rows(arrays, operation, plans[0].outputs)
+    return plans, by_row, Shape.of(operation, plans[0], by_row, variant)

@@ -26,23 +26,30 @@ from spnode_core.spec import GridStepsSpec
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.timegrid import Plan, TimeGrid
 
+Plans = tuple[Plan, ...]
+"""A plan on each device."""
 # Plans that a model keeps on the device, by the times that they are for.
 _KEPT_PLANS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What computes: compiled functions and the arrays that they take."""
+    """What computes: compiled functions and the arrays that they take, by device."""
 
     functions: dict[str, Callable[..., Any]]
-    arrays: Any
+    arrays: tuple[Any, ...]
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
         """Put a surrogate on the device."""
         arrays, static = eqx.partition(surrogate, eqx.is_array)
         functions = {name: make(static) for name, make in OPERATIONS.items()}
-        return cls(functions, jax.device_put(arrays))
+        return cls(functions, on_devices(arrays))
+
+
+def on_devices(tree: Any) -> tuple[Any, ...]:
+    """A tree of arrays on each device of this process."""
+    return tuple(jax.device_put(tree, device) for device in jax.local_devices())
 
 
 @dataclass
@@ -55,10 +62,11 @@ class Model:
     """By whether networks are in float64; that one is made when it is asked for."""
     tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
     """Shapes that are ready, and the tiles to compute them in."""
-    compiled: set[tuple[Shape, int]] = field(default_factory=set)
-    untried: list[tuple[Shape, Plan, int]] = field(default_factory=list)
+    compiled: set[tuple[Shape, int, int]] = field(default_factory=set)
+    """Shape, tile and device."""
+    untried: list[tuple[Shape, Plans, int]] = field(default_factory=list)
     """Other tiles of these shapes, to be tried when there is time."""
-    _plans: OrderedDict[bytes, Plan] = field(default_factory=OrderedDict)
+    _plans: OrderedDict[bytes, Plans] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -103,8 +111,8 @@ class Model:
             self.forms[variant.double] = Form.of(double)
         return self.forms[variant.double]
 
-    def plan(self, times: np.ndarray, control_times: np.ndarray | None) -> Plan:
-        """The padded plan for some times, on the device; the last few are kept."""
+    def plans(self, times: np.ndarray, control_times: np.ndarray | None) -> Plans:
+        """The padded plan for some times, by device; the last few are kept."""
         key = times.tobytes()
         if control_times is not None:
             key += b"|" + control_times.tobytes()
@@ -113,12 +121,12 @@ class Model:
                 self._plans.move_to_end(key)
                 return self._plans[key]
         plan = padded_plan(self.grid, self.grid.plan(times, control_times))
-        plan = jax.device_put(plan)
+        plans = on_devices(plan)
         with self._lock:
-            self._plans[key] = plan
+            self._plans[key] = plans
             if len(self._plans) > _KEPT_PLANS:
                 self._plans.popitem(last=False)
-        return plan
+        return plans
 
     def own_times(self) -> np.ndarray:
         """The times of its own grid; of an endless one the first 32."""

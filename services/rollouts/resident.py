@@ -59,6 +59,13 @@ class Resident(Generic[T]):
         self._pinned = digests
         self.evict()
 
+    def clear(self) -> None:
+        """Let all models go that are not pinned."""
+        with self._lock:
+            for digest in self._models.keys() - self._pinned:
+                del self._models[digest]
+                self.evictions += 1
+
     def evict(self) -> None:
         """Let models go until the others fit, also after one of them has grown."""
         with self._lock:

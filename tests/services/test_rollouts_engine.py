@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ from services.errors import NotFound, Unavailable
 from services.rollouts.canonical import Variant
 from services.rollouts.engine import Engine
 from services.rollouts.executor import NotReady
+from services.rollouts.loaded import Form
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, bucket
@@ -144,6 +149,67 @@ def test_out_of_memory_smaller_tiles_are_tried_and_then_it_is_said(stored, fits)
     engine.run("rollout", digests["float64"], given)
 
 
+def test_where_a_model_does_not_fit_others_leave_and_then_it_is_said(
+    stored, monkeypatch
+):
+    settings, blobs, digests = stored
+    engine = Engine(settings, blobs)
+    engine.prepare("rollout", digests["float64"], arrays("rollout", 1))
+    put, fits = Form.of, [False, True]
+
+    def limited(surrogate):
+        if not fits.pop(0):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return put(surrogate)
+
+    monkeypatch.setattr(Form, "of", limited)
+    engine.run("rollout", digests["mixed"], arrays("rollout", 1))
+    assert engine.resident.digests == [digests["mixed"]]
+    fits += [False, False]
+    with pytest.raises(Unavailable, match="too little memory") as refused:
+        engine.run("rollout", digests["float64"], arrays("rollout", 1))
+    assert refused.value.code == "out_of_memory"
+
+
+def test_all_devices_compute_and_give_the_same_bits(stored):
+    settings, _, digests = stored
+    script = f"""
+import hashlib, sys
+from pathlib import Path
+import jax
+from services.blobs import Blobs
+from services.rollouts.engine import Engine
+from services.settings import Settings
+from tests.services.test_rollouts_engine import arrays
+settings = Settings(data_folder=Path({str(settings.data_folder)!r}))
+engine = Engine(settings, Blobs(settings.store_url))
+digest = {digests["float64"]!r}
+for rows in (100, 3):
+    x = engine.run("rollout", digest, arrays("rollout", rows))["x"]
+    print(hashlib.sha256(x.tobytes()).hexdigest())
+    while engine.idle():
+        pass
+used = {{device for _, _, device in engine.resident.get(digest).compiled}}
+print(len(jax.local_devices()), len(used))
+"""
+
+    def printed(count):
+        flag = f"--xla_force_host_platform_device_count={count}"
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout.split()
+
+    one, two = printed(1), printed(2)
+    assert one[:2] == two[:2]
+    assert (one[2:], two[2:]) == (["1", "1"], ["2", "2"])
+
+
 def test_small_tiles_are_used_once_proven(engine, stored):
     digest = stored[2]["mixed"]
     engine.warm(digest)
@@ -230,7 +296,7 @@ def test_after_a_restart_nothing_that_was_asked_for_is_compiled_again(stored, tm
 def test_example_plans_compile_to_what_real_ones_take(engine, stored):
     model = engine.resident.get(stored[2]["mixed"])
     for times in (GRID[1:], TIMES, GRID[-1:], np.array([1e-9])):
-        plan = model.plan(times, None)
+        (plan, *_) = model.plans(times, None)
         given = {"x0": random_states(1), "times": times}
         shape = Shape.of("rollout", plan, {"x0": given["x0"]}, Variant())
         example = jax.device_put(example_plan(model.grid, shape))
