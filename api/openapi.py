@@ -18,7 +18,7 @@ with exact derivatives. Errors are problems (RFC 9457). Arrays travel as JSON or
 _NPZ_BODY = {
     "schema": {"type": "string", "format": "binary"},
     "description": "Arrays under the names of the JSON fields (tangents.x0 for one "
-    "inside another); outputs (JSON) and the other options are text.",
+    "inside another); outputs and sweep (JSON) and other options are text.",
 }
 
 

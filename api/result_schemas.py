@@ -1,6 +1,6 @@
 """What the routes of large results return."""
 
-from api.schemas import Out
+from api.schemas import Out, SweepOut
 
 
 class ChunkOut(Out):
@@ -17,23 +17,6 @@ class ChunkOut(Out):
     """Rows that left the finite range."""
     outside: int
     """Rows outside the training domain."""
-
-
-class AxisOut(Out):
-    """One quantity that was swept."""
-
-    field: str
-    """``parameters`` or ``x0``."""
-    name: str
-    values: list[float]
-
-
-class SweepOut(Out):
-    """The grid that the rows of an answer stand for, the last axis fastest."""
-
-    shape: list[int]
-    """Length of each axis: one for all axes that go side by side."""
-    axes: list[AxisOut]
 
 
 class ResultOut(Out):

@@ -256,6 +256,23 @@ Nested = list[float] | list[list[float] | None] | list[list[list[float]] | None]
 Many = Nested | list[Nested]
 
 
+class AxisOut(Out):
+    """One quantity that was swept."""
+
+    field: str
+    """``parameters`` or ``x0``."""
+    name: str
+    values: list[float]
+
+
+class SweepOut(Out):
+    """The grid that the rows of an answer stand for, the last axis fastest."""
+
+    shape: list[int]
+    """Length of each axis: one for all axes that go side by side."""
+    axes: list[AxisOut]
+
+
 class ComputedOut(Out):
     """What every answer of a rollout or derivative says; arrays are nested lists."""
 
@@ -267,6 +284,8 @@ class ComputedOut(Out):
     domain: DomainOut
     rows: list[dict[str, Any]] | None = None
     """Rows that left the finite range, where ``on_error`` is ``mask``."""
+    sweep: SweepOut | None = None
+    """What the rows stand for, where they are those of a sweep."""
 
 
 class RolloutOut(ComputedOut):

@@ -84,7 +84,8 @@ class Client(Derivatives):
                 ``{"start", "stop", "count", "spacing"}``.
             **options: ``parameters``, ``controls``, ``control_times``, ``outputs``,
                 ``on_error``, ``mode`` (``"throughput"``), ``precision``
-                (``"float64"``).
+                (``"float64"``), ``sweep`` (``rollout_record(...).grid()`` has its
+                axes).
 
         Warns:
             DomainWarning: A trajectory left the domain of the training data.

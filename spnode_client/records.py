@@ -1,5 +1,6 @@
 """What the service answers, as plain records; ``record`` keeps the whole answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -101,6 +102,34 @@ class Rollout:
     version: int
     digest: str
     warnings: tuple[str, ...] = ()
+    sweep: Record | None = None
+    """What the rows stand for, where they are those of a sweep: ``shape``, ``axes``."""
+
+    def grid(self) -> np.ndarray:
+        """``x`` in the shape of its sweep: ``(*axes, time, state)``.
+
+        Raises:
+            ValueError: The rows are no sweep's.
+        """
+        return in_grid(self.x, self.sweep)
+
+
+def in_grid(x: np.ndarray, sweep: Record | None) -> np.ndarray:
+    """Rows shaped into the grid of a sweep, its axes first.
+
+    Raises:
+        ValueError: The rows are no sweep's.
+    """
+    if sweep is None:
+        raise ValueError("these rows are no sweep's: there is no grid to shape them to")
+    return x.reshape(*sweep["shape"], *x.shape[1:])
+
+
+def listed(value: Any) -> Any:
+    """Arrays inside mappings as lists, for JSON."""
+    if isinstance(value, Mapping):
+        return {name: listed(each) for name, each in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class AbstractJob:

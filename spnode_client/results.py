@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spnode_client.operations import results
-from spnode_client.operations.results import Fetched, ResultChunk, in_grid
-from spnode_client.records import Record
+from spnode_client.operations.results import Fetched, ResultChunk
+from spnode_client.records import Record, in_grid
 
 if TYPE_CHECKING:
     from spnode_client.aio import AsyncClient

@@ -52,6 +52,8 @@ def answer(
         float(layout.times[-1]),
         listed=request.options.outputs.domain,
     )
+    if layout.grid is not None:
+        fields["sweep"] = layout.grid.describe()
     if masks:
         fields["rows"] = [
             {"row": row, "code": "rollout_failed", "time": time}

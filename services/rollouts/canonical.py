@@ -22,6 +22,7 @@ from services.rollouts.jacobian import Columns
 from services.rollouts.objective import objective_rows
 from services.rollouts.request import DIFFERENTIABLE, RANK, Arrays, Request
 from services.rollouts.served import Served
+from services.rollouts.sweep import Grid, unrolled
 from services.rollouts.times import control_times, output_times
 from services.rollouts.wire import JacobianOptions
 from spnode_core.errors import InvalidInput
@@ -100,6 +101,7 @@ class Layout:
         directions: Length of the leading axis of tangents or cotangents, None without
             one.
         columns: How a Jacobian is computed, where one is asked for.
+        grid: What the rows stand for, where they are those of a sweep.
     """
 
     batched: bool
@@ -109,6 +111,7 @@ class Layout:
     states: list[int] | None
     directions: int | None = None
     columns: Columns | None = None
+    grid: Grid | None = None
 
     @property
     def repeats(self) -> int:
@@ -128,6 +131,7 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
         InvalidInput: A shape, a name or a value that the version does not take.
     """
     signature = served.signature
+    request, grid = unrolled(request, signature, limits.rows)
     arrays = dict(request.arrays)
     times = output_times(request, limits.times)
     final = request.options.outputs.times == "final"
@@ -142,7 +146,7 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     columns = _columns(request, served, len(times), states, arrays)
     if columns is not None:
         columns.check(count, limits.output_values)
-    layout = Layout(batched, ranks, times, final, states, directions, columns)
+    layout = Layout(batched, ranks, times, final, states, directions, columns, grid)
     rows = {name: spread(arrays[name], RANK[name], count) for name in ranks}
     operation, rows = _completed(request, layout, signature, rows, count)
     shared = {"times": times[-1:] if final else times}

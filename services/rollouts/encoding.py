@@ -32,8 +32,8 @@ def to_json(fields: Fields, *, batched: bool, many: str | None = None) -> bytes:
 def to_npz(fields: Fields) -> bytes:
     """Encode an answer as npz: numbers as arrays, text as text.
 
-    ``warnings``, ``domain`` and ``rows`` are JSON; the gradient with respect to x0 is
-    ``vjp.x0``, and so on.
+    ``warnings``, ``domain``, ``rows`` and ``sweep`` are JSON; the gradient with respect
+    to x0 is ``vjp.x0``, and so on.
     """
     members: dict[str, np.ndarray | str | int] = {}
     for name, value in fields.items():

@@ -24,13 +24,14 @@ from services.rollouts.rows import (
     sent_members,
 )
 from services.rollouts.served import Served
-from services.rollouts.sweep import Sweep, grid_of
+from services.rollouts.sweep import grid_of
 from services.rollouts.wire import (
     MatrixOrTensor,
     Options,
     SpacedTimes,
     StateOrStates,
     SteppedTimes,
+    Sweep,
     Times,
     Vector,
 )
@@ -79,9 +80,6 @@ class RolloutJob(Options):
     dataset: str | None = None
     """Id of a dataset whose trajectories give the initial states, and the parameters
     where ``parameters`` does not."""
-    sweep: Sweep | None = None
-    """Axes of values whose grid gives the rows; ``x0`` and ``parameters`` are then one
-    vector each, for what is not swept."""
     parameters: StateOrStates | None = None
     """One vector for all rows, or one a row."""
     controls: MatrixOrTensor | None = None
@@ -120,7 +118,6 @@ class PlannedRollout(Options):
     kind: Literal["rollout"] = "rollout"
     times: SpacedTimes | SteppedTimes | None = None
     dataset: str | None = None
-    sweep: Sweep | None = None
     version: int
     """The number that ``model`` stood for when the job was submitted."""
     digest: str
@@ -198,6 +195,8 @@ def request_of(
         raise InvalidInput("times", found="nothing", expected="the times of the output")
     if times is not None and "times" in arrays:
         raise InvalidInput("times", found="two forms of them", expected="one")
+    # The rows of a sweep are made a chunk at a time.
+    options = options.model_copy(update={"sweep": None})
     return Request("rollout", options, arrays, times)
 
 

@@ -42,9 +42,9 @@ RANK = {"x0": 1, "parameters": 1, "controls": 2}
 _TANGENTS = tuple(f"tangents.{name}" for name in DIFFERENTIABLE)
 _OBJECTIVE = ("observations", "target", "weights", "final_weights")
 _KIND = "objective.kind"
-# Members of an npz request that are text, not numbers; two of them hold JSON.
-_TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", _KIND)
-_JSON = ("outputs", "inputs")
+# Members of an npz request that are text, not numbers; some of them hold JSON.
+_TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", "sweep", _KIND)
+_JSON = ("outputs", "inputs", "sweep")
 # Arrays that an operation takes beside those of every rollout.
 _MORE: dict[Operation, tuple[str, ...]] = {
     "rollout": (),
@@ -123,7 +123,8 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
     """Read an ``application/x-npz`` body.
 
     Numbers are arrays under the names of the JSON fields (``tangents.x0`` for a field
-    inside another); ``outputs`` (JSON) and the other options are text.
+    inside another); ``outputs`` and ``sweep`` (JSON) and the other
+    options are text.
 
     Raises:
         InvalidInput: The container is damaged, pickled, too large, or incomplete.

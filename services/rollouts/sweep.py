@@ -9,44 +9,17 @@ Rows are made from their numbers, a piece at a time, so a grid takes no memory.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag
 
-from services.rollouts.request import Arrays
-from services.rollouts.wire import Number, Vector, Wire
+from services.rollouts.request import Arrays, Request
+from services.rollouts.wire import SpacedValues, Sweep
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
 
 _NOUNS = {"parameters": "parameters", "x0": "states"}
-
-
-class SpacedValues(Wire):
-    """``count`` values from ``start`` to ``stop``, both included."""
-
-    start: Number
-    stop: Number
-    count: Annotated[int, Field(strict=True, ge=1)]
-    spacing: Literal["linear", "log"] = "linear"
-
-
-Values = Annotated[
-    Annotated[Vector, Tag("list")] | Annotated[SpacedValues, Tag("spaced")],
-    Discriminator(lambda value: "list" if isinstance(value, list) else "spaced"),
-]
-
-
-class Sweep(Wire):
-    """Values to be gone through, by the names of parameters and of initial states."""
-
-    parameters: Annotated[dict[str, Values], Field(default_factory=dict)]
-    """Values of a parameter; other parameters stay as the request has them."""
-    x0: Annotated[dict[str, Values], Field(default_factory=dict)]
-    """Initial values of a state; other states stay as the request has them."""
-    combine: Literal["product", "zip"] = "product"
-    """``product``: every combination; ``zip``: the axes side by side."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +80,22 @@ class Grid:
                 for axis in self.axes
             ],
         }
+
+
+def unrolled(
+    request: Request, signature: Signature, most: int
+) -> tuple[Request, Grid | None]:
+    """A request with the rows of its sweep, and the grid; as it is without one.
+
+    Raises:
+        InvalidInput: As ``grid_of``.
+    """
+    sweep = request.options.sweep
+    if sweep is None:
+        return request, None
+    grid = grid_of(sweep, request.arrays, signature, most)
+    rows = grid.rows(0, grid.count)
+    return replace(request, arrays=request.arrays | rows), grid
 
 
 def grid_of(sweep: Sweep, arrays: Arrays, signature: Signature, most: int) -> Grid:

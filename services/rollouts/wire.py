@@ -109,6 +109,33 @@ class Outputs(Wire):
     """Whether to list what lies outside the training domain, row by row."""
 
 
+class SpacedValues(Wire):
+    """``count`` values from ``start`` to ``stop``, both included."""
+
+    start: Number
+    stop: Number
+    count: Annotated[int, Field(strict=True, ge=1)]
+    spacing: Literal["linear", "log"] = "linear"
+
+
+Values = Annotated[
+    Annotated[Vector, Tag("list")] | Annotated[SpacedValues, Tag("spaced")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "spaced"),
+]
+
+
+class Sweep(Wire):
+    """Values to be gone through, by the names of parameters and of initial states."""
+
+    parameters: Annotated[dict[str, Values], Field(default_factory=dict)]
+    """Values of a parameter; other parameters stay as the request has them."""
+    x0: Annotated[dict[str, Values], Field(default_factory=dict)]
+    """Initial values of a state; other states stay as the request has them."""
+    combine: Literal["product", "zip"] = "product"
+    """``product``: every combination, the last axis fastest; ``zip``: the axes side by
+    side."""
+
+
 class Options(Wire):
     """What a request says beside its arrays."""
 
@@ -125,6 +152,9 @@ class Options(Wire):
     precision: Literal["model", "float64"] = "model"
     """``model``: networks compute in the dtype that they were trained in; ``float64``:
     everything does, which is what derivatives exact to 1e-10 need."""
+    sweep: Sweep | None = None
+    """Axes of values whose grid gives the rows; ``x0`` and ``parameters`` are then one
+    vector each, for what is not swept."""
 
 
 class RolloutRequest(Options):

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -240,15 +240,3 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def _as_binary(member: IO[bytes]) -> Any:
     # The type that numpy asks for has methods that a header's writer never calls.
     return member
-
-
-def in_grid(x: np.ndarray, sweep: Record | None) -> np.ndarray:
-    """Rows shaped into the grid of a sweep, its axes first.
-
-    Raises:
-        ValueError: The rows are no grid.
-    """
-    if sweep is None:
-        raise ValueError("these rows are no sweep's: there is no grid to shape them to")
-    shape: Sequence[int] = sweep["shape"]
-    return x.reshape(*shape, *x.shape[1:])

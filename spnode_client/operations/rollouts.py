@@ -11,7 +11,10 @@ import numpy as np
 from spnode_client.arrays import NPZ, pack, states_batch, unpack
 from spnode_client.calls import Call, Operation, Reply, json_call, perform
 from spnode_client.errors import DomainWarning
-from spnode_client.records import Record, Rollout
+from spnode_client.records import Record, Rollout, listed
+
+# Members of an answer that hold JSON.
+_JSON = ("warnings", "domain", "rows", "sweep")
 
 
 def rollout(body: Record, retries: int) -> Operation[Rollout]:
@@ -28,6 +31,7 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
         version=int(answer["version"]),
         digest=str(answer["digest"]),
         warnings=told,
+        sweep=answer.get("sweep"),
     )
 
 
@@ -57,6 +61,8 @@ def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
             value = {part: _floats(given) for part, given in value.items()}
         elif name == "inputs" and value is not None:
             value = list(value)
+        elif name == "sweep" and value is not None:
+            value = listed(value)
         elif name == "objective" and value is not None:
             value = _objective(value)
         if value is not None:
@@ -124,5 +130,5 @@ def _answer(reply: Reply) -> Record:
 def _value(name: str, member: np.ndarray) -> Any:
     if member.dtype.kind == "U" and member.shape == ():
         text = str(member)
-        return json.loads(text) if name in ("warnings", "domain", "rows") else text
+        return json.loads(text) if name in _JSON else text
     return float(member) if name == "value" else member

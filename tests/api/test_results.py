@@ -190,6 +190,44 @@ def test_a_row_that_leaves_the_finite_range_fails_the_job_or_is_named(client):
     assert not second["inside"][700 - 512]
 
 
+def test_a_sweep_is_one_request_or_one_job(client):
+    body = {
+        "model": "forced",
+        "x0": X0,
+        "times": TIMES,
+        "controls": [[0.5, -0.5]],
+        "sweep": {
+            "parameters": {
+                "p0": {"start": 0.5, "stop": 2.0, "count": 30, "spacing": "log"}
+            },
+            "x0": {"a": {"start": 0.1, "stop": 0.9, "count": 20}},
+        },
+    }
+    answer = client.post("/v1/rollout", json=body).json()
+    x = np.array(answer["x"])
+    assert x.shape == (600, 4, 3)
+    assert answer["sweep"]["shape"] == [30, 20]
+    first, second = answer["sweep"]["axes"]
+    assert (first["field"], first["name"]) == ("parameters", "p0")
+    plain = {**body, "x0": [second["values"][3], *X0[1:]]}
+    plain |= {"parameters": [first["values"][7]]}
+    del plain["sweep"]
+    alone = client.post("/v1/rollout", json=plain).json()["x"]
+    np.testing.assert_array_equal(x.reshape(30, 20, 4, 3)[7, 3], alone)
+
+    job = ended(client, client.post("/v1/jobs", json={"kind": "rollout", **body}))
+    index = client.get(f"/v1/jobs/{job['id']}/result").json()
+    assert index["sweep"] == answer["sweep"]
+    assert len(index["chunks"]) == 2
+    np.testing.assert_array_equal(whole(client, job), x)
+
+    wrong = {**body, "sweep": {"x0": {"q": [1.0]}}}
+    checked(client.post("/v1/rollout", json=wrong), 422, "invalid", "/sweep/x0/q")
+    wrong = {**body, "kind": "rollout", "sweep": {"x0": {"a": {"start": 0}}}}
+    response = client.post("/v1/jobs", json=wrong)
+    checked(response, 422, "invalid", "/sweep/x0/a/stop")
+
+
 def rollout(**fields):
     body = {"kind": "rollout", "model": "small", "x0": X0, "times": TIMES, **fields}
     return {name: value for name, value in body.items() if value is not None}

@@ -299,3 +299,51 @@ def test_progress_counts_rows():
     assert rows_done(progress) == "512 of 1024 rows, 100 rows/s"
     assert rows_done({"iteration": 3}) == ""
     assert done_of({"iteration": 3, "iterations": 9}) == (3, 9)
+
+
+def test_a_sweep_travels_as_json_and_its_answer_has_axes(server):
+    sweep = {"shape": [2, 5], "axes": []}
+    answer = {
+        "x": X,
+        "times": TIMES,
+        "model": "small",
+        "version": 1,
+        "digest": "d",
+        "sweep": json.dumps(sweep),
+    }
+    npz = {"content-type": "application/x-npz"}
+    server.answers.append(Answer(body=pack(answer), headers=npz))
+    asked = {"x0": {"a": np.linspace(0, 1, 5)}, "parameters": {"k": [1.0, 2.0]}}
+    with Client(server.url) as client:
+        record = client.rollout_record("small", [0, 0, 0], TIMES, sweep=asked)
+    sent = json.loads(str(unpack(server.asked[0].body)["sweep"]))
+    assert sent == {"x0": {"a": [0, 0.25, 0.5, 0.75, 1]}, "parameters": {"k": [1, 2]}}
+    np.testing.assert_array_equal(record.grid(), X.reshape(2, 5, 2, 3))
+
+
+def test_rows_of_a_sweep_are_shaped_into_its_grid(server):
+    found = index(sweep={"shape": [5, 2], "axes": []})
+    server.answers += [Answer(body=JOB), Answer(body=json.dumps(found).encode())]
+    with Client(server.url, retries=1) as client:
+        result = client.jobs.get("job_1").result()
+        serve(server, 0, 1, 2)
+        np.testing.assert_array_equal(result.grid(), X.reshape(5, 2, 2, 3))
+
+
+def test_the_command_line_queues_a_sweep(server, command):
+    signature = {"states": ["a", "b", "c"], "parameters": ["k1"]}
+    version = {"model": "small", "number": 1, "signature": signature}
+    server.answers += [Answer(body=json.dumps(version).encode()), Answer(202, JOB)]
+    words = ("jobs", "rollout", "small", "--times", "1,2", "--x0", "0,0,0")
+    done = command(*words, "--sweep", "k1=log:1:100:3", "--sweep", "a=0,1", "--final")
+    assert done.exit_code == 0, done.output
+    assert "job_1" in done.output
+    request = json.loads(str(unpack(server.asked[1].body)["request"]))
+    assert request["sweep"]["parameters"]["k1"] == pytest.approx([1, 10, 100])
+    assert request["sweep"]["x0"] == {"a": [0, 1]}
+    assert request["outputs"] == {"times": "final"}
+    server.answers.append(Answer(body=json.dumps(version).encode()))
+    wrong = command(*words, "--sweep", "q=1")
+    assert "expected NAME=VALUES of k1, a, b, c" in str(wrong.exception)
+    missing = command("jobs", "rollout", "small", "--times", "1")
+    assert "--x0 gives the rows" in str(missing.exception)
