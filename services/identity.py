@@ -12,6 +12,7 @@ from pathlib import Path
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 _RANDOM_BITS = 80
 
 
@@ -24,7 +25,9 @@ def new_id(prefix: str, *, now: float | None = None) -> str:
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
     value = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-    return f"{prefix}_{encode(value, 26)}"
+    # By pairs of characters: every request has an id.
+    places = range(10 * 12, -1, -10)
+    return f"{prefix}_{''.join([_PAIRS[value >> place & 1023] for place in places])}"
 
 
 def encode(value: int, length: int) -> str:

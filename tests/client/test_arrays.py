@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,6 +18,38 @@ def test_float64_arrays_cross_the_wire_bit_for_bit():
     values = np.random.default_rng(0).normal(size=(7, 5)) * 10.0 ** np.arange(5)
     values[0, 0], values[0, 1] = np.nextafter(1, 2), 5e-324
     assert unpack(pack({"x": values}))["x"].tobytes() == values.tobytes()
+
+
+ARRAYS = {
+    "x": np.arange(6.0).reshape(2, 3),
+    "turned": np.arange(6.0).reshape(2, 3).T,
+    "none": np.zeros((0, 3)),
+    "scalar": np.array(2.5),
+    "count": np.array([1, 2], np.int32),
+    "text": np.array("a text"),
+}
+
+
+def test_numpy_reads_what_is_packed_and_packs_what_is_read():
+    with np.load(io.BytesIO(pack(ARRAYS)), allow_pickle=False) as archive:
+        loaded = {name: archive[name] for name in archive.files}
+    bodies = [pack(ARRAYS), pack({"x": ARRAYS["x"]})]
+    for save in (np.savez, np.savez_compressed):
+        buffer = io.BytesIO()
+        save(buffer, **ARRAYS)
+        bodies.append(buffer.getvalue())
+    for found in (loaded, *map(unpack, bodies)):
+        for name, array in found.items():
+            assert array.dtype == ARRAYS[name].dtype
+            np.testing.assert_array_equal(array, ARRAYS[name])
+            assert array.flags.writeable
+
+
+def test_damage_of_the_numbers_is_found():
+    body = bytearray(pack({"x": np.arange(6.0)}))
+    body[body.index(np.arange(6.0).tobytes()) + 9] ^= 1
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        unpack(bytes(body))
 
 
 def test_pickled_members_are_refused():
