@@ -52,11 +52,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 max_body_bytes=chosen.max_body_bytes,
                 max_upload_bytes=chosen.max_upload_bytes,
             ),
+            Middleware(rollouts.Shortcut),
         ],
         # Other exceptions reach ContextMiddleware, which treats them alike.
         exception_handlers={HTTPException: handle, RequestValidationError: handle},
     )
-    # The hot path stands first in the table: 30 routes before it cost 50 us.
     app.router.routes[:0] = rollouts.routes
     for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)

@@ -1,7 +1,7 @@
 """POST /v1/rollout, its derivatives and /v1/objective: the hot path.
 
-Starlette routes whose endpoint is an ASGI callable, first in the table: what FastAPI
-does for every request costs more than a small rollout. The same models feed OpenAPI.
+ASGI callables that are found before FastAPI's own layers, since what these do for every
+request costs more than a small rollout. The same models feed OpenAPI.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import Gateway
 from api.middleware import refuse_type
@@ -207,10 +207,30 @@ _SUMMARIES: dict[Operation, str] = {
     "objective": "Value and gradient of an objective of the rollout",
 }
 
+_ENDPOINTS = {path: RolloutEndpoint(operation) for path, operation in _PATHS.items()}
 routes = [
-    Route(path, RolloutEndpoint(operation), methods=["POST"])
-    for path, operation in _PATHS.items()
+    Route(path, endpoint, methods=["POST"]) for path, endpoint in _ENDPOINTS.items()
 ]
+"""The same for what the shortcut leaves: other methods, and addresses with a prefix."""
+
+
+class Shortcut:
+    """The innermost middleware: rollouts go from here to their endpoints.
+
+    Whatever an endpoint raises reaches ``ContextMiddleware``, as it would from inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a rollout; pass on all else."""
+        app = self.app
+        if scope["type"] == "http" and scope["method"] == "POST":
+            app = _ENDPOINTS.get(scope["path"], app)
+        await app(scope, receive, send)
+
+
 DESCRIBED = [
     (path, operation, _SUMMARIES[operation], REQUESTS[operation], _ANSWERS[operation])
     for path, operation in _PATHS.items()

@@ -59,6 +59,8 @@ def exact():
                 publish(database, blobs, name, surrogate(name), certificate={})
         with (
             serving(deployment.settings) as url,
-            Client(url, deployment.key, retries=0) as client,
+            Client(url, deployment.key, retries=0, timeout_s=600) as client,
         ):
+            # A compilation may take long where the machine is busy.
+            client.transport.http.headers["request-timeout"] = "600"
             yield client
