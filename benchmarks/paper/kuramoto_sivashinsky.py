@@ -165,8 +165,9 @@ other trajectories of the truth, beside the distance between two halves of these
 
 Latent 7 and 8: networks on 20 principal directions, trained on single samples alone.
 Slopes, and three times the data's samples beside the data, come from the operators that
-were inferred for these directions from the same data. Windows of 8 samples after that
-(2,000 iterations of Adam) changed neither number.
+were inferred for these directions from the same data. With the data's samples alone
+latent 7 comes to a Hellinger distance of 0.040 (seed 0), and windows of 8 samples after
+that (2,000 iterations of Adam) left it there.
 """
 
 
