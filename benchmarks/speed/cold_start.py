@@ -83,7 +83,7 @@ def _first_answer_s(deployment: Deployment) -> float:
     began = time.perf_counter()
     server = deployment.gateway(is_ready=lambda url: _answers(deployment, url))
     took = time.perf_counter() - began
-    deployment.running.stop(server.process)
+    deployment.running.stop(server)
     return took
 
 

@@ -92,7 +92,8 @@ class Computing:
             self.engine.run, operation, self.model.digest, arrays, variant
         )
         call()
-        while self.engine.idle():
+        # Small tiles are tried when the engine is idle, each a compilation.
+        while not self.options.quick and self.engine.idle():
             pass
         return call
 

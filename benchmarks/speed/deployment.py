@@ -33,7 +33,9 @@ from services.registry import Registry
 from services.settings import PREFIX, Settings
 
 MODEL = "robertson"
-READY_WITHIN_S = 180.0
+READY_WITHIN_S = 600.0
+# A gateway without requests takes less than a hundredth of a core.
+_QUIET_S, _QUIET_SHARE = 1.0, 0.03
 # The kernel ends it when we end.
 _WITH_US = ("-P", "-m", "deploy.process")
 
@@ -43,12 +45,12 @@ class Server:
     """A process that answers on a port.
 
     Args:
-        port: On 127.0.0.1.
-        process: It; children count with it.
+        port: On 127.0.0.1; 0 where it listens on none.
+        process: It, or None for this one; children count with it.
     """
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
 
     def cpu_s(self) -> float:
         """CPU time of it and of its children until now."""
@@ -59,12 +61,23 @@ class Server:
                 total += times.user + times.system
         return total
 
+    def wait_until_quiet(self) -> None:
+        """Wait until it does nothing more: small tiles are tried when it is idle."""
+        end = time.monotonic() + READY_WITHIN_S
+        used = self.cpu_s()
+        while time.monotonic() < end:
+            time.sleep(_QUIET_S)
+            before, used = used, self.cpu_s()
+            if used - before < _QUIET_SHARE * _QUIET_S:
+                return
+        raise PeerError(f"it still computes after {READY_WITHIN_S:g} s without work")
+
     def rss_mb(self) -> float:
         """Resident memory of it and of its children, in 10^6 bytes."""
         return sum(each.memory_info().rss for each in self._processes()) / 1e6
 
     def _processes(self) -> list[psutil.Process]:
-        own = psutil.Process(self.process.pid)
+        own = psutil.Process(self.process.pid if self.process else None)
         return [own, *own.children(recursive=True)]
 
 
@@ -115,10 +128,11 @@ class Running:
                 raise PeerError(f"{name}: {what}: {text}")
             time.sleep(0.01)
 
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
+    def stop(self, server: Server) -> None:
         """End one of them."""
-        self._started.remove(process)
-        _end(process)
+        assert server.process is not None
+        self._started.remove(server.process)
+        _end(server.process)
 
     def __enter__(self) -> Self:
         return self
@@ -178,11 +192,11 @@ class Deployment:
         self.running.wait(name, process, lambda: asked(url))
         return Server(port, process)
 
-    def worker(self, name: str = "rollouts") -> subprocess.Popen[bytes]:
+    def worker(self, name: str = "rollouts") -> Server:
         """Start a rollout worker; gateways wait for it."""
         command = [sys.executable, "-P", "-m", "worker", "--rollouts"]
         environment = self.settings.environment() | {PREFIX + "EXECUTOR": "queue"}
-        return self.running.start(name, command, environment)
+        return Server(0, self.running.start(name, command, environment))
 
     def no_op(self) -> Server:
         """Start the raw ASGI application that does nothing, under the same server."""
@@ -216,6 +230,11 @@ def deployed(model: Model) -> Iterator[Deployment]:
             finally:
                 database.close()
             yield Deployment(settings, key, running)
+
+
+def this_process() -> Server:
+    """The process that measures."""
+    return Server(0, None)
 
 
 def json_body() -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.paper.rows import Numbers
 from benchmarks.speed.computing import computing
+from benchmarks.speed.deployment import READY_WITHIN_S, this_process
 from benchmarks.speed.figures import Figure, Options, Tell, number
 from benchmarks.speed.robertson import times, unseen
 from benchmarks.speed.turns import spread
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 # Seven trajectories of 51 times of 3 states in float64: 8.6 kB.
 ROWS = 7
 _ALONE = 60
-_DEADLINE_S = 120.0
 
 
 def figures(options: Options, serving: Serving) -> list[Figure]:
@@ -115,7 +115,7 @@ async def _rate(serving: Serving, executor: AbstractExecutor) -> float:
 @asynccontextmanager
 async def _executors(serving: Serving) -> AsyncIterator[dict[str, AbstractExecutor]]:
     """Both executors, warm, with one rollout worker."""
-    serving.worker  # noqa: B018  (starts it)
+    worker = serving.worker
     settings = serving.deployment.settings.model_copy(update={"executor": "queue"})
     blobs = Blobs(settings.store_url)
     executors: dict[str, AbstractExecutor] = {
@@ -127,9 +127,8 @@ async def _executors(serving: Serving) -> AsyncIterator[dict[str, AbstractExecut
             await executor.start()
             for _ in range(2 * _ALONE):
                 await executor.run(_batch(serving))
-            # Small tiles are tried when nothing else is to be done.
-            await asyncio.sleep(2.0)
-            await executor.run(_batch(serving))
+        await asyncio.to_thread(worker.wait_until_quiet)
+        await asyncio.to_thread(this_process().wait_until_quiet)
         yield executors
     finally:
         for executor in executors.values():
@@ -145,4 +144,4 @@ async def _timed(serving: Serving, executor: AbstractExecutor) -> float:
 def _batch(serving: Serving) -> Batch:
     digest = computing(serving.options).model.digest
     arrays = {"x0": unseen(ROWS), "times": times()}
-    return Batch("rollout", digest, arrays, time.time() + _DEADLINE_S)
+    return Batch("rollout", digest, arrays, time.time() + READY_WITHIN_S)

@@ -15,7 +15,7 @@ import numpy as np
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-_DRAIN_S = 30.0
+_DRAIN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,18 @@ def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def drive(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
+def drive(
+    port: int, request: bytes, *, connections: int, seconds: float, each: int = 1
+) -> Load:
     """Send the request on so many connections, each again when its answer is there.
 
-    It ends with the first answer after the time that makes them as many as connections.
+    Args:
+        port: On 127.0.0.1.
+        request: As bytes.
+        connections: How many.
+        seconds: For how long at least.
+        each: Answers for each connection, on average, at least: the first ones after
+            a pause find the server idle and are in small batches.
 
     Raises:
         ConnectionError: The server closed a connection.
@@ -71,7 +79,7 @@ def drive(port: int, request: bytes, *, connections: int, seconds: float) -> Loa
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sockets[one.fileno()] = one
                 epoll.register(one, select.EPOLLIN)
-            return _driven(epoll, sockets, request, seconds)
+            return _driven(epoll, sockets, request, seconds, each * connections)
         finally:
             for one in sockets.values():
                 one.close()
@@ -82,6 +90,7 @@ def _driven(
     sockets: dict[int, socket.socket],
     request: bytes,
     seconds: float,
+    least: int,
 ) -> Load:
     parts: dict[int, bytes] = {}
     latencies: list[float] = []
@@ -112,7 +121,7 @@ def _driven(
                 continue
             latencies.append(now - began_at)
             failures += data[9:12] != b"200"
-            if now > end and len(latencies) >= len(sockets):
+            if now > end and len(latencies) >= least:
                 ended = now
                 epoll.unregister(number)
                 continue

@@ -158,7 +158,7 @@ def _measure(serving: Serving, other: Other, tell: Tell) -> Numbers:
         memory = f"{server.rss_mb():.0f}"
         ours = f"{serving.gateway.rss_mb():.0f}"
     finally:
-        serving.deployment.running.stop(server.process)
+        serving.deployment.running.stop(server)
     numbers = compared(found["ours"], found["theirs"])
     numbers["notes"].append(f"Resident memory {ours} against {memory} MB.")
     return numbers

@@ -21,7 +21,7 @@ from benchmarks.speed.computing import (
     computing,
     stored_copies,
 )
-from benchmarks.speed.deployment import deployed
+from benchmarks.speed.deployment import READY_WITHIN_S, deployed
 from benchmarks.speed.figures import Figure, Group, Options, Tell, number
 from benchmarks.speed.robertson import SURROGATE, TRAINING, times, unseen
 from benchmarks.speed.turns import Took, in_words, measured, spread
@@ -210,7 +210,7 @@ async def _rate(options: Options, workers: int) -> float:
         digest = ours.model.digest
 
         async def run() -> None:
-            deadline = time.time() + 120
+            deadline = time.time() + READY_WITHIN_S
             await executor.run(Batch("rollout", digest, arrays, deadline, THROUGHPUT))
 
         await executor.start()

@@ -27,13 +27,15 @@ from spnode_core import Surrogate
 from spnode_core.rollout import rollout
 
 BATCH = 100
+# The loosest, which is no less accurate here, is held against the bar.
+_TOLERANCES = {1.0: 100.0, 1e-3: None}
 
 ABOUT = f"""
 Value and gradient, by all trainable arrays, of the mean squared error of {BATCH}
 trajectories of {STEPS} steps, in normalised states: the same model, the same loss, the
 same data. Ours steps by ETD1 on the model's own times; diffrax integrates
-z' = A z + f(z) by Kvaerno5 with `RecursiveCheckpointAdjoint`, relative and absolute
-tolerance 1: tighter ones take longer. Times are CPU times of all threads.
+z' = A z + f(z) by Kvaerno5 with `RecursiveCheckpointAdjoint`, at the loosest tolerance
+(relative and absolute) and at a usual one. Times are CPU times of all threads.
 """
 
 
@@ -48,16 +50,17 @@ def figures(options: Options, stack: ExitStack) -> list[Figure]:
         )
     ]
     if options.peers:
-        found.append(
+        found += [
             Figure(
-                f"gradient step, batch {BATCH}, faster than Kvaerno5",
+                f"gradient step, batch {BATCH}, faster than Kvaerno5 at {tolerance:g}",
                 "diffrax Kvaerno5, RecursiveCheckpointAdjoint",
-                partial(_against_diffrax, options),
-                at_least=100.0,
-                settings={"batch": BATCH},
+                partial(_against_diffrax, options, tolerance),
+                at_least=bar,
+                settings={"batch": BATCH, "tolerance": tolerance},
                 cost=10.0,
             )
-        )
+            for tolerance, bar in _TOLERANCES.items()
+        ]
     return found
 
 
@@ -90,14 +93,16 @@ def _against_loss(options: Options, tell: Tell) -> Numbers:
     }
 
 
-def _against_diffrax(options: Options, tell: Tell) -> Numbers:
+def _against_diffrax(options: Options, tolerance: float, tell: Tell) -> Numbers:
     surrogate, x0, true, plan = _ours(options)
     step = step_of(lambda model, x: rollout(model, x, plan), surrogate, x0, true)
     loss = step()
     ours = computing(options)
     with ours.program("solvers") as program:
         path = str(ours.model.path)
-        ready = program.call("prepare_training", path=path, rows=BATCH)
+        ready = program.call(
+            "prepare_training", path=path, rows=BATCH, tolerance=tolerance
+        )
         taken = in_turns(
             {"ours": repeated(step), "theirs": program.contestant("training")},
             min(5, ours.rounds),
@@ -110,7 +115,7 @@ def _against_diffrax(options: Options, tell: Tell) -> Numbers:
         "theirs": f"{in_words(median(taken['theirs']))}, loss {ready['loss']:.1e}",
         "losses": {"ours": loss, "theirs": ready["loss"]},
         "notes": [
-            f"diffrax {release}, tolerance {ready['tolerance']:g}; by the clock the "
+            f"diffrax {release}, tolerance {tolerance:g}; by the clock the "
             f"median is {by_clock:.3g}x. Root mean square of the normalised error: "
             f"{np.sqrt(loss):.1e} against {np.sqrt(ready['loss']):.1e}."
         ],

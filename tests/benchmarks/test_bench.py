@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from benchmarks.peers import environment
 from benchmarks.peers.environment import PeerError
 from benchmarks.peers.process import Program
-from benchmarks.speed import command
+from benchmarks.speed import command, deployment
 from benchmarks.speed.command import Request, bench
-from benchmarks.speed.deployment import Running
+from benchmarks.speed.deployment import Running, Server
 from benchmarks.speed.figures import Figure, Group, Options, number
 from benchmarks.speed.gradient import mean_squared_error, step_of
 from benchmarks.speed.load import Load
+from benchmarks.speed.scale import _swept
 from benchmarks.speed.serving import checked
 from benchmarks.speed.turns import Took, compared, in_turns, ratios, repeated, spread
 from deploy import cli
@@ -180,7 +181,7 @@ def test_quick_rollout_gives_every_kind_of_figure(quick):
 def test_quick_serving_answers_every_request_and_compares_windows(quick):
     content, out = quick("serving")
     rows = {row["name"]: row["numbers"] for row in content["rows"]}
-    assert len(rows) == 4
+    assert len(rows) == 3
     alone = rows.pop("one row alone: median latency beyond no-op and model")
     # Less than nothing only by noise, and no second.
     assert -1000 < alone["value"]["median"] < 1000
@@ -254,3 +255,24 @@ def test_gradient_of_the_measured_step_is_that_of_its_loss():
         float(mean_squared_error(surrogate, roll(surrogate, x0), true))
     )
     assert loss > 0
+
+
+def test_a_sweep_tells_what_a_unit_costs_over_the_cheapest():
+    points = [(1, Took(9.0, 2.0)), (10, Took(9.0, 5.0)), (100, Took(9.0, 50.0))]
+    told = _swept(Options(), "rows", lambda options: (points, "Why."), print)
+    costs = [row[-1] for row in told["table"]["rows"]]
+    assert costs == pytest.approx([4.0, 1.0, 1.0])
+    assert told["notes"] == ["Why."]
+
+
+def test_a_process_that_computes_is_not_quiet(tmp_path, monkeypatch):
+    monkeypatch.setattr(deployment, "READY_WITHIN_S", 2.0)
+    with Running(tmp_path) as running:
+        busy = running.start("busy", [sys.executable, "-c", "while True: pass"], {})
+        with pytest.raises(PeerError, match="still computes"):
+            Server(0, busy).wait_until_quiet()
+        code = "import time; time.sleep(600)"
+        still = running.start("still", [sys.executable, "-c", code], {})
+        monkeypatch.setattr(deployment, "READY_WITHIN_S", 60.0)
+        Server(0, still).wait_until_quiet()
+        assert Server(0, still).rss_mb() > 1

@@ -82,6 +82,12 @@ def test_answers_that_are_no_success_are_told(serve):
     assert load.failures == load.answers > 0
 
 
+def test_a_window_lasts_until_there_are_enough_answers(serve):
+    server = serve(ANSWERS["length"])
+    load = drive(server.port, REQUEST, connections=2, seconds=0.0, each=50)
+    assert load.answers == 100
+
+
 def test_a_connection_that_is_closed_is_an_error(serve):
     server = serve(ANSWERS["length"], 5)
     with pytest.raises(ConnectionError, match="closed"):
