@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 NPZ = "application/x-npz"
+FILE = "application/octet-stream"
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENTRY = struct.Struct("<4s6H3L5H2L")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spnode_core.systems import generate
     from spnode_core.timegrid import TimeGrid
     from spnode_core.training.fit import Progress, Run, Stopped, fit
+    from spnode_core.xarrays import from_xarray, to_xarray
 
 _HOMES = {
     "ArtifactError": "errors",
@@ -53,6 +54,7 @@ _HOMES = {
     "check_arrays": "dataset",
     "evaluate": "metrics",
     "fit": "training.fit",
+    "from_xarray": "xarrays",
     "generate": "systems",
     "load": "artifact",
     "load_dataset": "dataset",
@@ -61,6 +63,7 @@ _HOMES = {
     "save": "artifact",
     "save_dataset": "dataset",
     "summarise": "dataset",
+    "to_xarray": "xarrays",
 }
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "check_arrays",
     "evaluate",
     "fit",
+    "from_xarray",
     "generate",
     "load",
     "load_dataset",
@@ -90,6 +94,7 @@ __all__ = [
     "save",
     "save_dataset",
     "summarise",
+    "to_xarray",
 ]
 
 

@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from spnode_core.dataset_checks import KEYS, checked
+from spnode_core.dataset_checks import checked
 from spnode_core.errors import InvalidInput
-from spnode_core.npz import read_npz, write_npz
+from spnode_core.formats.reading import read_arrays
+from spnode_core.npz import write_npz
 from spnode_core.spec import SplitSpec
 
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
@@ -180,16 +181,18 @@ def check_arrays(arrays: Mapping[str, Any]) -> Dataset:
 def load_dataset(
     path: str | Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES
 ) -> Dataset:
-    """Read and check an npz file; its arrays are those of ``check_arrays``.
+    """Read and check a file; its arrays are those of ``check_arrays``.
 
     Args:
-        path: The file. It need not come from a trusted place.
+        path: npz, HDF5, netCDF, Zarr (a zip or a folder), MATLAB, Parquet or CSV, told
+            by its content and laid out as ``docs/datasets.md`` says. It need not come
+            from a trusted place.
         limit_bytes: Most bytes that its arrays may take in memory.
 
     Raises:
         InvalidInput: The file or an array in it cannot be used, and why.
     """
-    return check_arrays(read_npz(Path(path), allowed=KEYS, limit_bytes=limit_bytes))
+    return check_arrays(read_arrays(Path(path), limit_bytes))
 
 
 def save_dataset(dataset: Dataset, path: str | Path) -> None:

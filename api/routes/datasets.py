@@ -18,7 +18,20 @@ from services.training.request import DatasetRequest, stored
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 _JSON = "application/json"
-_FILES = frozenset({"application/x-npz", "application/octet-stream", "application/zip"})
+_NPZ = "application/x-npz"
+# The content says what a file is; its type only that it is one.
+_FILES = frozenset(
+    {
+        _NPZ,
+        "application/octet-stream",
+        "application/zip",
+        "application/x-hdf5",
+        "application/x-netcdf",
+        "application/x-matlab-data",
+        "application/vnd.apache.parquet",
+        "text/csv",
+    }
+)
 _MADE = TypeAdapter(DatasetRequest)
 
 
@@ -32,7 +45,10 @@ _MADE = TypeAdapter(DatasetRequest)
         "requestBody": {
             "required": True,
             "content": {
-                "application/x-npz": {"schema": {"type": "string", "format": "binary"}},
+                **{
+                    kind: {"schema": {"type": "string", "format": "binary"}}
+                    for kind in sorted(_FILES)
+                },
                 _JSON: {
                     "schema": {"$ref": "#/components/schemas/DatasetRequest"},
                     "example": {"system": "robertson", "trajectories": 100, "seed": 0},
@@ -50,11 +66,14 @@ async def upload(
         str | None, Query(min_length=1, max_length=200, description="A label.")
     ] = None,
 ) -> Any:
-    """An npz file as the body: ``states (trajectory, time, state)`` and ``times``.
+    """A file as the body: npz, HDF5, netCDF, Zarr (zip), MATLAB, Parquet or CSV.
 
-    ``curl --data-binary @file.npz -H 'Content-Type: application/x-npz'``. Optional
-    arrays: names, units, time_unit, parameters, parameter_names, controls,
-    control_names, mask, lengths. JSON asks a job to make a dataset of a system.
+    ``curl --data-binary @file.nc -H 'Content-Type: application/octet-stream'``: the
+    content says which it is. Arrays by name: ``states (trajectory, time, state)`` and
+    ``times``; optionally names, units, time_unit, parameters, parameter_names,
+    controls, control_names, mask, lengths. Tables have a row for every sample, in
+    columns trajectory, time and the states. JSON asks a job to make a dataset of a
+    system.
     """
     kind = content_type(request)
     if kind == _JSON:
@@ -67,7 +86,7 @@ async def upload(
             idempotency_key(request),
         )
     if kind and kind not in _FILES:
-        refuse_type(kind, f"application/x-npz or {_JSON}")
+        refuse_type(kind, f"{_JSON}, or a file: {', '.join(sorted(_FILES))}")
     record = await _stored(request, gateway, owner, name)
     response.headers["location"] = f"/v1/datasets/{record.id}"
     return record

@@ -15,7 +15,12 @@ DatasetId = Annotated[str, typer.Argument(help="Id of the dataset, ds_….")]
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(help="An .npz file.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="npz, HDF5, netCDF, Zarr (zip), MATLAB, Parquet or CSV.", exists=True
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="A name; the file's own by default.")
     ] = None,

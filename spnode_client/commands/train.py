@@ -25,7 +25,10 @@ _TERM = re.compile(r"\s*([+-]?)\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*)?([^+
 
 def train(
     data: Annotated[
-        str, typer.Argument(help="An .npz file, or the id of a dataset (ds_…).")
+        str,
+        typer.Argument(
+            help="Trajectories (npz, netCDF, CSV, …), or the id of a dataset (ds_…)."
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="Name of the model; the file's name by default.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from spnode_client.arrays import NPZ
+from spnode_client.arrays import FILE, NPZ
 from spnode_client.calls import Call, Operation, once, perform
 from spnode_client.records import Dataset
 
@@ -14,9 +14,8 @@ def upload(path: str | Path, name: str | None, retries: int) -> Operation[Datase
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     query = {"name": name or path.stem}
-    call = Call(
-        "POST", "/v1/datasets", query, {"content-type": NPZ}, path, timeout_s=600
-    )
+    headers = {"content-type": NPZ if path.suffix == ".npz" else FILE}
+    call = Call("POST", "/v1/datasets", query, headers, path, timeout_s=600)
     reply = yield from perform(once(call), retries)
     return Dataset.of(reply.json())
 

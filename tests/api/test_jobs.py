@@ -181,6 +181,28 @@ def test_a_dataset_is_uploaded_looked_at_downloaded_and_deleted(client):
     checked(client.get(path), 404, "not_found")
 
 
+def test_a_table_is_the_dataset_that_its_npz_file_is(client):
+    arrays = trajectories(count=3)
+    states, times = (
+        arrays["states"],
+        np.broadcast_to(arrays["times"], arrays["states"].shape[:2]),
+    )
+    rows = [
+        ",".join(map(repr, [i, times[i, k].item(), *states[i, k].tolist()]))
+        for i, k in np.ndindex(*times.shape)
+    ]
+    table = "\n".join(["trajectory,time,x1,x2", *rows])
+    headers = {"content-type": "text/csv"}
+    first = client.post("/v1/datasets", content=npz(**arrays), headers=NPZ).json()
+    second = client.post("/v1/datasets", content=table, headers=headers).json()
+    assert second["digest"] == first["digest"]
+    lines = table.splitlines()
+    lines[4] = "0,99.0,cold,1.0"
+    response = client.post("/v1/datasets", content="\n".join(lines), headers=headers)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/row/4/column/x1"
+
+
 def test_a_dataset_that_a_job_needs_is_kept(client):
     content = npz(**trajectories(count=20))
     dataset = client.post("/v1/datasets", content=content, headers=NPZ).json()["id"]

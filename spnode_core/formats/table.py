@@ -1,0 +1,179 @@
+"""Tables in long form, CSV or Parquet: a row for every sample of every trajectory.
+
+::
+
+    trajectory, time [s], y1 [mol/L], y2 [mol/L], parameter:k1, control:u
+    0,          0,        1.0,        0.0,        0.04,         0.5
+
+Every other column is a state; an empty cell is a missing sample.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spnode_core.errors import InvalidInput
+from spnode_core.formats.reading import check_size
+
+_HEADER = re.compile(r"^\s*(?:(parameter|control):)?\s*(.*?)\s*(?:\[([^\]]*)\])?\s*$")
+_NEEDED = "columns `trajectory` and `time`, and one for each state"
+Columns = dict[str, np.ndarray]
+
+
+def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
+    """The arrays of a dataset.
+
+    Raises:
+        InvalidInput: The table is damaged, or a cell is wrong: which row and column.
+    """
+    try:
+        if kind == "Parquet":
+            metadata = pq.read_metadata(path)
+            check_size(8 * metadata.num_rows * metadata.num_columns, limit_bytes)
+            frame = pq.read_table(path, use_threads=False).to_pandas()
+        else:
+            # The shortest number takes two bytes here, and eight in memory.
+            check_size(4 * path.stat().st_size, limit_bytes)
+            frame = pd.read_csv(
+                path,
+                sep=_separator(path),
+                comment="#",
+                skipinitialspace=True,
+                encoding="utf-8-sig",
+                low_memory=False,
+            )
+    except (pd.errors.ParserError, pa.ArrowException, ValueError, OSError) as error:
+        raise InvalidInput(
+            "file", found=f"a damaged {kind} table: {error}", expected="a whole table"
+        ) from error
+    return _arrays({str(name): frame[name].to_numpy() for name in frame.columns})
+
+
+def _separator(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        header = next((line for line in file if not line.startswith("#")), "")
+    return max(",;\t", key=header.count)
+
+
+def _arrays(columns: Columns) -> Mapping[str, Any]:
+    time_unit, states, units, others = "", {}, [], {"parameter": {}, "control": {}}
+    trajectory = times = None
+    for header, column in columns.items():
+        match = _HEADER.match(header)
+        role, name, unit = match.groups() if match else (None, header, None)
+        if role is not None:
+            others[role][name] = _numbers(header, column)
+        elif name.lower() == "trajectory":
+            trajectory = column
+        elif name.lower() == "time":
+            times, time_unit = _numbers(header, column), unit or ""
+        else:
+            states[name] = _numbers(header, column)
+            units.append(unit or "")
+    if trajectory is None or times is None or not states:
+        raise InvalidInput(
+            "file", found=f"columns {', '.join(columns)[:200]}", expected=_NEEDED
+        )
+    places = _Places(trajectory, times)
+    values = places.by_trajectory(states)
+    found: dict[str, Any] = {
+        "states": values,
+        "times": places.times(),
+        "names": np.array(list(states)),
+        "time_unit": time_unit,
+    }
+    if any(units):
+        found["units"] = np.array(units)
+    if np.isnan(values).any():
+        found["mask"] = ~np.isnan(values)
+    if others["parameter"]:
+        found["parameter_names"] = np.array(list(others["parameter"]))
+        found["parameters"] = places.constants(others["parameter"])
+    if others["control"]:
+        found["control_names"] = np.array(list(others["control"]))
+        found["controls"] = places.by_trajectory(others["control"])
+    return found
+
+
+class _Places:
+    """Where each row of the table belongs: its trajectory and its place there."""
+
+    def __init__(self, trajectory: np.ndarray, times: np.ndarray) -> None:
+        codes, self.labels = pd.factorize(trajectory)
+        if (codes < 0).any():
+            raise _wrong("trajectory", int((codes < 0).argmax()), "nothing", "a label")
+        self.order = np.argsort(codes, kind="stable")
+        self.codes = codes[self.order]
+        self.counts = np.bincount(codes, minlength=len(self.labels))
+        starts = np.cumsum(self.counts) - self.counts
+        self.index = np.arange(len(codes)) - starts[self.codes]
+        self._times = times[self.order]
+        bad = np.isnan(self._times)
+        if bad.any():
+            raise _wrong("time", int(self.order[bad.argmax()]), "nothing", "a time")
+        before = (np.diff(self._times) <= 0) & (np.diff(self.codes) == 0)
+        if before.any():
+            place = int(before.argmax()) + 1
+            raise _wrong(
+                "time",
+                int(self.order[place]),
+                f"{self._times[place]} after {self._times[place - 1]}",
+                "times that increase within a trajectory",
+            )
+
+    def times(self) -> np.ndarray:
+        """``(trajectory, time)``, going on behind the end of the shorter ones."""
+        padded = self._spread(self._times)
+        last = padded[np.arange(len(self.counts)), self.counts - 1]
+        return np.where(np.isnan(padded), last[:, None], padded)
+
+    def by_trajectory(self, columns: Columns) -> np.ndarray:
+        """``(trajectory, time, column)``, NaN where there is no row."""
+        return np.stack(
+            [self._spread(column[self.order]) for column in columns.values()], axis=2
+        )
+
+    def constants(self, columns: Columns) -> np.ndarray:
+        """``(trajectory, column)``, of columns that keep one value along each."""
+        values = self.by_trajectory(columns)
+        within = np.arange(values.shape[1]) < self.counts[:, None]
+        differs = within[:, :, None] & ~(values == values[:, :1])
+        if differs.any():
+            row, place, column = np.argwhere(differs)[0]
+            in_order = int(np.cumsum(self.counts)[row] - self.counts[row] + place)
+            raise _wrong(
+                f"parameter:{list(columns)[column]}",
+                int(self.order[in_order]),
+                f"{values[row, place, column]} after {values[row, 0, column]}",
+                "one value along a trajectory; call what changes `control:`",
+            )
+        return values[:, 0]
+
+    def _spread(self, column: np.ndarray) -> np.ndarray:
+        spread = np.full((len(self.counts), self.counts.max()), np.nan)
+        spread[self.codes, self.index] = column
+        return spread
+
+
+def _numbers(header: str, column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind in "fiu":
+        return column.astype(np.float64)
+    series = pd.Series(column)
+    numbers = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
+    bad = np.isnan(numbers) & ~np.asarray(pd.isna(series))
+    if bad.any():
+        row = int(bad.argmax())
+        raise _wrong(header.strip(), row, repr(column[row]), "a number")
+    return numbers
+
+
+def _wrong(column: str, row: int, found: str, expected: str) -> InvalidInput:
+    """The error that names a cell; rows count from 1 below the header."""
+    place = f"row {row + 1}, column {column}"
+    return InvalidInput(place, found=found, expected=expected)

@@ -1,0 +1,283 @@
+import json
+import shutil
+import tempfile
+import zipfile
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import xarray as xr
+
+from spnode_core.dataset import check_arrays, load_dataset, save_dataset
+from spnode_core.errors import InvalidInput
+from spnode_core.formats.reading import kind_of
+from spnode_core.xarrays import from_xarray, to_xarray
+
+TRAJECTORIES, SAMPLES = 5, 7
+
+
+def arrays(*, ragged=False, missing=False, more=True):
+    draws = np.random.default_rng(3)
+    found = {
+        "states": draws.normal(size=(TRAJECTORIES, SAMPLES, 2)),
+        "times": np.geomspace(1e-3, 10.0, SAMPLES),
+        "names": np.array(["y1", "y2"]),
+        "units": np.array(["mol/L", "K"]),
+        "time_unit": "s",
+    }
+    if more:
+        found |= {
+            "parameters": draws.uniform(size=(TRAJECTORIES, 1)),
+            "parameter_names": np.array(["k1"]),
+            "controls": draws.normal(size=(TRAJECTORIES, SAMPLES, 1)),
+            "control_names": np.array(["v"]),
+        }
+    if ragged:
+        found["times"] = np.sort(draws.uniform(size=(TRAJECTORIES, SAMPLES)))
+        found["lengths"] = np.array([7, 3, 5, 2, 7])
+    if missing:
+        found["mask"] = np.ones(found["states"].shape, bool)
+        found["mask"][1, 2, 0] = found["mask"][2, 1] = False
+    return found
+
+
+def write_hdf5(path, given):
+    with h5py.File(path, "w") as file:
+        for name, value in given.items():
+            array = np.asarray(value)
+            is_text = array.dtype.kind == "U"
+            file[name] = array.astype(h5py.string_dtype()) if is_text else array
+
+
+def write_matlab5(path, given):
+    cells = {
+        name: np.array(list(value), dtype=object)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U"
+        else value
+        for name, value in given.items()
+    }
+    scipy.io.savemat(path, cells)
+
+
+def write_matlab7(path, given):
+    """As MATLAB writes it: a block of its own first, and axes in the reverse order."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in given.items():
+            array = np.asarray(value)
+            if array.dtype.kind != "U":
+                kind = {"b": "logical", "i": "int64"}.get(array.dtype.kind, "double")
+                stored = array.astype(np.uint8) if kind == "logical" else array
+                node = file.create_dataset(name, data=np.atleast_2d(stored).T)
+            elif array.shape == ():
+                kind = "char"
+                node = file.create_dataset(name, data=_letters(str(array)))
+            else:
+                kind = "cell"
+                parts = []
+                for index, text in enumerate(array.tolist()):
+                    part = file.create_dataset(
+                        f"#refs#/{name}{index}", data=_letters(text)
+                    )
+                    part.attrs["MATLAB_class"] = np.bytes_("char")
+                    parts.append([part.ref])
+                node = file.create_dataset(name, data=parts, dtype=h5py.ref_dtype)
+            node.attrs["MATLAB_class"] = np.bytes_(kind)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124))
+
+
+def _letters(text):
+    return np.array([[ord(letter)] for letter in text], np.uint16)
+
+
+def frame(given):
+    dataset = check_arrays(given)
+    rows = []
+    for trajectory in range(dataset.trajectories):
+        for k in np.flatnonzero(dataset.present[trajectory]):
+            row = {"trajectory": f"run {trajectory}"}
+            row["time [s]"] = dataset.times[trajectory, k]
+            values = dataset.states[trajectory, k]
+            row |= {"y1 [mol/L]": values[0], "y2 [K]": values[1]}
+            if dataset.parameter_names:
+                row["parameter:k1"] = dataset.parameters[trajectory, 0]
+                row["control:v"] = dataset.controls[trajectory, k, 0]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_zarr(path, given, inside="."):
+    with tempfile.TemporaryDirectory() as folder:
+        to_xarray(check_arrays(given)).to_zarr(f"{folder}/one.zarr", consolidated=False)
+        root = folder if inside else f"{folder}/one.zarr"
+        shutil.make_archive(str(path), "zip", root)
+    path.with_name(f"{path.name}.zip").rename(path)
+
+
+def write_netcdf(engine):
+    def write(path, given):
+        to_xarray(check_arrays(given)).to_netcdf(path, engine=engine)
+
+    return write
+
+
+WRITERS = {
+    "HDF5": write_hdf5,
+    "MATLAB 5": write_matlab5,
+    "MATLAB 7.3": write_matlab7,
+    "netCDF 3": write_netcdf("scipy"),
+    "netCDF 4": write_netcdf("h5netcdf"),
+    "Zarr": lambda path, given: write_zarr(path, given, inside=""),
+    "Zarr in a folder": write_zarr,
+    "CSV": lambda path, given: frame(given).to_csv(path, index=False),
+    "CSV with semicolons": lambda path, given: path.write_text(
+        "# made by hand\n" + frame(given).to_csv(index=False, sep=";")
+    ),
+    "Parquet": lambda path, given: frame(given).to_parquet(path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"more": False}, {"ragged": True}, {"missing": True}],
+    ids=["whole", "states alone", "ragged", "missing samples"],
+)
+def test_every_format_has_the_digest_of_the_npz_file(tmp_path, name, options):
+    given = arrays(**options)
+    save_dataset(check_arrays(given), tmp_path / "dataset.npz")
+    expected = load_dataset(tmp_path / "dataset.npz")
+    path = tmp_path / "upload"
+    if "missing" in options and name.startswith(("CSV", "Parquet")):
+        # A row without any state is no sample.
+        given["mask"][2, 1, 1] = True
+        expected = check_arrays(given)
+    WRITERS[name](path, given)
+    kind = name.removesuffix(" with semicolons").removesuffix(" in a folder")
+    assert kind_of(path) == kind.replace("netCDF 4", "HDF5")
+    found = load_dataset(path)
+    assert found.digest == expected.digest
+
+
+def test_a_folder_of_zarr_is_read_too(tmp_path):
+    given = arrays()
+    to_xarray(check_arrays(given)).to_zarr(tmp_path / "store", consolidated=False)
+    assert load_dataset(tmp_path / "store").digest == check_arrays(given).digest
+
+
+def test_labelled_variables_go_out_and_come_back():
+    given = arrays(ragged=True) | {
+        "conserved": np.array([[1.0, 2.0]]),
+        "conserved_names": np.array(["mass"]),
+    }
+    given["states"] = np.abs(given["states"])
+    given["positive"] = np.array(True)
+    dataset = check_arrays(given)
+    assert from_xarray(to_xarray(dataset)).digest == dataset.digest
+
+
+def test_fields_and_labelled_axes_become_states_in_order():
+    values = np.random.default_rng(0).normal(size=(3, 4, 2, 5))
+    content = xr.Dataset(
+        {
+            "u": (("x", "time", "trajectory"), values[..., 0, :].T),
+            "y": (("trajectory", "time", "species"), values[..., :2, 0]),
+        },
+        {"time": np.arange(4.0), "species": ["a", "b"], "x": np.linspace(0, 1, 5)},
+    )
+    dataset = from_xarray(content)
+    assert dataset.names == ("u0", "u1", "u2", "u3", "u4", "a", "b")
+    np.testing.assert_array_equal(dataset.states[..., :5], values[..., 0, :])
+    np.testing.assert_array_equal(dataset.states[..., 5:], values[..., :2, 0])
+
+
+def test_zarr_without_an_order_has_that_of_its_names(tmp_path):
+    shape = (("trajectory", "time"), np.ones((2, 3)))
+    content = xr.Dataset(
+        dict.fromkeys(("y10", "y2", "a"), shape), {"time": np.arange(3.0)}
+    )
+    content.to_zarr(tmp_path / "store", consolidated=False)
+    assert load_dataset(tmp_path / "store").names == ("a", "y2", "y10")
+    content.to_netcdf(tmp_path / "ordered.nc", engine="h5netcdf")
+    assert load_dataset(tmp_path / "ordered.nc").names == ("y10", "y2", "a")
+
+
+def csv(text):
+    return lambda path: path.write_text(text)
+
+
+def zarr_of_objects(path):
+    about = {"dtype": "|O", "filters": [{"id": "pickle"}], "zarr_format": 2}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(".zgroup", '{"zarr_format": 2}')
+        archive.writestr("states/.zarray", json.dumps(about))
+
+
+def linking_out(path):
+    with h5py.File(path, "w") as file:
+        file["times"] = np.arange(3.0)
+        file["states"] = h5py.ExternalLink("/etc/passwd", "/states")
+
+
+def stored_outside(path):
+    with h5py.File(path, "w") as file:
+        file["times"] = np.arange(3.0)
+        file.create_dataset(
+            "states", (2, 3, 1), "f8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+        )
+
+
+def cut_short(path):
+    write_hdf5(path, arrays())
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+REFUSED = {
+    "no trajectory": (csv("time,y1\n0,1\n1,2\n"), "columns time, y1"),
+    "text in a cell": (
+        csv("trajectory,time,y1\n0,0,1\n0,1,two\n1,0,1\n1,1,2\n"),
+        "row 2, column y1: found 'two'",
+    ),
+    "time goes back": (
+        csv("trajectory,time,y1\n0,0,1\n0,2,1\n0,1,2\n1,0,1\n1,1,2\n"),
+        "row 3, column time: found 1.0 after 2.0",
+    ),
+    "no time": (csv("trajectory,time,y1\n0,0,1\n0,,1\n"), "row 2, column time"),
+    "a parameter that changes": (
+        csv("trajectory,time,y1,parameter:k\n0,0,1,3\n0,1,1,4\n1,0,1,3\n1,1,1,3\n"),
+        "row 2, column parameter:k: found 4.0 after 3.0",
+    ),
+    "a torn table": (csv("trajectory,time,y1\n0,0,1\n0,1,2,3,4\n"), "damaged CSV"),
+    "objects in Zarr": (zarr_of_objects, "nothing is unpickled"),
+    "a link out": (linking_out, "a link out of the file"),
+    "an array outside": (stored_outside, "an array in another file"),
+    "a cut file": (cut_short, "damaged HDF5"),
+    "an image": (
+        lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff"),
+        "begins with",
+    ),
+    "axes of other names": (
+        lambda path: xr.Dataset({"u": (("run", "t"), np.ones((2, 3)))}).to_netcdf(
+            path, engine="h5netcdf"
+        ),
+        "axes run, t",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, name):
+    write, message = REFUSED[name]
+    write(tmp_path / "upload")
+    with pytest.raises(InvalidInput) as refused:
+        load_dataset(tmp_path / "upload")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_sizes_are_checked_before_memory_is_taken(tmp_path, name):
+    WRITERS[name](tmp_path / "upload", arrays())
+    with pytest.raises(InvalidInput, match="at most 100 bytes"):
+        load_dataset(tmp_path / "upload", limit_bytes=100)
