@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spnode_client.labelled import labelled
 from spnode_client.operations import results
 from spnode_client.operations.results import Fetched, ResultChunk
 from spnode_client.records import Record, in_grid
@@ -95,6 +96,10 @@ class RolloutResult(AbstractResult):
         """All rows in the shape of the sweep: ``(*axes, time, state)``."""
         return in_grid(self.array(), self.sweep)
 
+    def to_xarray(self) -> Any:
+        """All rows as an ``xarray.DataArray``, a sweep's in its grid; needs xarray."""
+        return labelled(self.array(), self.times, self.states, self.sweep)
+
     def save(self, path: str | Path) -> Path:
         """Write the whole result to an npz file, a chunk at a time."""
         return self._client.run(self._fetched.save(Path(path)))
@@ -128,6 +133,10 @@ class AsyncRolloutResult(AbstractResult):
     async def grid(self) -> np.ndarray:
         """All rows in the shape of the sweep: ``(*axes, time, state)``."""
         return in_grid(await self.array(), self.sweep)
+
+    async def to_xarray(self) -> Any:
+        """All rows as an ``xarray.DataArray``, as ``RolloutResult.to_xarray``."""
+        return labelled(await self.array(), self.times, self.states, self.sweep)
 
     async def save(self, path: str | Path) -> Path:
         """Write the whole result to an npz file, a chunk at a time."""

@@ -13,6 +13,7 @@ from spnode_client import AsyncClient, Client, ClientError, Conflict
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.connection import Connection
+from spnode_client.labelled import labelled
 from spnode_client.progress_line import rows_done
 from spnode_client.terminal import done_of
 from tests.client.conftest import Answer
@@ -328,6 +329,23 @@ def test_rows_of_a_sweep_are_shaped_into_its_grid(server):
         result = client.jobs.get("job_1").result()
         serve(server, 0, 1, 2)
         np.testing.assert_array_equal(result.grid(), X.reshape(5, 2, 2, 3))
+
+
+def test_axes_have_names_where_xarray_is_installed():
+    pytest.importorskip("xarray")
+    axes = [
+        {"field": "parameters", "name": "k", "values": [1.0, 2.0]},
+        {"field": "x0", "name": "a", "values": [0.0, 0.1, 0.2, 0.3, 0.4]},
+    ]
+    grid = labelled(X, TIMES, ("a", "b", "c"), {"shape": [2, 5], "axes": axes})
+    assert grid.dims == ("k", "a", "time", "state")
+    found = grid.sel(k=2.0, a=0.3, time=2.0, state="b")
+    assert float(found) == X.reshape(2, 5, 2, 3)[1, 3, 1, 1]
+    axes = [{**axis, "values": list(range(10))} for axis in axes]
+    rows = labelled(X[:, 0], TIMES, None, {"shape": [10], "axes": axes})
+    assert rows.dims == ("row", "state")
+    assert rows.coords["k"].dims == ("row",)
+    assert labelled(X, TIMES, None, None).dims == ("row", "time", "state")
 
 
 def test_the_command_line_queues_a_sweep(server, command):
