@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     """Bytes of their inputs and of the answers expected, likewise."""
     resident_bytes: PositiveInt = 2048 * MIB
     """Memory for loaded and compiled models; the least recently used leaves first."""
+    resident_programs: PositiveInt = 400
+    """Compiled programs of all models, likewise; each takes some 100 memory mappings,
+    of which Linux gives a process 65,530."""
     pinned_models: str = ""
     """Models, as in requests, commas between, that are loaded and never leave."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4

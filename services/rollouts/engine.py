@@ -71,7 +71,9 @@ class Engine:
     def __init__(self, settings: Settings, blobs: Blobs) -> None:
         configure_jax(settings)
         self._blobs = blobs
-        self._resident = Resident(self._load, settings.resident_bytes)
+        self._resident = Resident(
+            self._load, settings.resident_bytes, settings.resident_programs
+        )
         self._remembered = Remembered(settings.data_folder / "shapes")
         self.counters = Counters()
 
@@ -173,6 +175,7 @@ class Engine:
             "models_evicted": self._resident.evictions,
             "models_resident": len(self._resident.digests),
             "resident_bytes": self._resident.size_bytes,
+            "resident_programs": self._resident.programs,
         }
 
     def _prepare(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
@@ -207,9 +210,10 @@ class Engine:
 
     def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""
-        tiles = model.tiles[shape]
-        # Where memory ended, the tiles that fit are known.
-        if tile in tiles or not (shape.variant.throughput or tile < tiles[-1]):
+        tiles = model.tiles.get(shape, ())
+        # Where memory ended the tiles that fit are known, and shapes may be let go of.
+        is_asked = shape.variant.throughput or tile < max(tiles, default=0)
+        if not tiles or tile in tiles or not is_asked:
             return
         rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
         found = self._in_tiles(model, shape, plans, rows, (tile,))
@@ -217,14 +221,17 @@ class Engine:
             whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
             if not same_bits(whole, found):
                 return
-        model.tiles[shape] = tuple(sorted({*model.tiles[shape], tile}))
+        model.tiles[shape] = tuple(sorted({*tiles, tile}))
+        self._resident.evict()
 
     def _computed(
         self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
     ) -> Arrays:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
+        allowed = tiles_of(shape.operation, throughput=shape.variant.throughput)
         while True:
-            tiles = model.tiles[shape]
+            # They may have been let go of since they were looked up.
+            tiles = model.tiles.get(shape, allowed[-1:])
             try:
                 return self._in_tiles(model, shape, plans, by_row, tiles)
             except jax.errors.JaxRuntimeError as error:
@@ -232,7 +239,6 @@ class Engine:
                     raise
                 cause = str(error)
             largest = tiles[-1]
-            allowed = tiles_of(shape.operation, throughput=shape.variant.throughput)
             # Those that are proven keep the bits; one that is not is better than none.
             smaller = tiles[:-1] or tuple(t for t in allowed if t < largest)[-1:]
             if not smaller:

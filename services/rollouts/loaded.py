@@ -4,6 +4,7 @@ A model is used by two threads: one computes, the other prepares what that one n
 shape is ready once ``tiles`` has it, which happens last.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -38,13 +39,17 @@ class Form:
 
     functions: dict[str, Callable[..., Any]]
     arrays: tuple[Any, ...]
+    static: Any
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
         """Put a surrogate on the device."""
         arrays, static = eqx.partition(surrogate, eqx.is_array)
-        functions = {name: make(static) for name, make in OPERATIONS.items()}
-        return cls(functions, on_devices(arrays))
+        return cls(_functions(static), on_devices(arrays), static)
+
+
+def _functions(static: Any) -> dict[str, Callable[..., Any]]:
+    return {name: make(static) for name, make in OPERATIONS.items()}
 
 
 def on_devices(tree: Any) -> tuple[Any, ...]:
@@ -83,6 +88,22 @@ class Model:
         """Bytes of its arrays, in all the forms that were made."""
         leaves = jax.tree.leaves([form.arrays for form in {*self.forms.values()}])
         return sum(leaf.nbytes for leaf in leaves)
+
+    @property
+    def programs(self) -> int:
+        """Compiled programs that it has."""
+        return len(self.compiled)
+
+    def forget(self) -> None:
+        """Let all programs go: what is asked for again is compiled again."""
+        self.tiles.clear()
+        self.untried.clear()
+        self.compiled.clear()
+        renewed = {
+            form: dataclasses.replace(form, functions=_functions(form.static))
+            for form in {*self.forms.values()}
+        }
+        self.forms = {double: renewed[form] for double, form in self.forms.items()}
 
     @functools.cached_property
     def grid(self) -> TimeGrid:
