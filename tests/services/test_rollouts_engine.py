@@ -178,7 +178,7 @@ def test_programs_are_let_go_of_before_a_process_has_too_many(stored):
     engine.prepare("rollout", digests["mixed"], arrays("rollout", 1))
     given = [arrays("rollout", 2, TIMES[:count]) for count in (4, 5, 7, 9)]
     first = [engine.run("rollout", digests["float64"], each)["x"] for each in given]
-    before = mappings()
+    before, again = mappings(), []
     for _ in range(3):
         again = [engine.run("rollout", digests["float64"], each)["x"] for each in given]
         while engine.idle():
