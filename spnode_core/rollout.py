@@ -256,11 +256,7 @@ def _advanced(
         (each, jnp.asarray(plan.output_step)),
     )
     # One axis, as in decoding.
-    z = jax.vmap(
-        lambda p, z, own, step, control: _step(
-            surrogate, p, z, joined(same, own), step, control
-        )
-    )(
+    z = jax.vmap(partial(_remainder, surrogate, same))(
         jnp.repeat(p, times, axis=0),
         z.reshape(rows * times, columns),
         each,
@@ -280,16 +276,21 @@ def _to_outputs(
 ) -> Float[Array, "time latent"]:
     """One more step of one row to each output time."""
     same, each = separated(remainders)
+    step = partial(_remainder, surrogate, same, p)
+    return jax.vmap(step)(z, each, jnp.asarray(plan.output_step), controls)
 
-    def advance(
-        z: Float[Array, " latent"],
-        each: Propagators,
-        step: Float[Array, ""],
-        control: Float[Array, " control"],
-    ) -> Float[Array, " latent"]:
-        return _step(surrogate, p, z, joined(same, each), step, control)
 
-    return jax.vmap(advance)(z, each, jnp.asarray(plan.output_step), controls)
+def _remainder(
+    surrogate: "Surrogate",
+    same: Propagators,
+    p: Float[Array, " parameter"],
+    z: Float[Array, " latent"],
+    each: Propagators,
+    step: Float[Array, ""],
+    control: Float[Array, " control"],
+) -> Float[Array, " latent"]:
+    """The step from the grid to one output time."""
+    return _step(surrogate, p, z, joined(same, each), step, control)
 
 
 def _steps(

@@ -5,7 +5,7 @@ fit a model is the business of ``services/rollouts/canonical.py``. OpenAPI is ma
 the same models.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -157,24 +157,25 @@ class Options(Wire):
     vector each, for what is not swept."""
 
 
+def _example(fields: dict[str, Any]) -> ConfigDict:
+    """Shows a request in the description of the API."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class RolloutRequest(Options):
     """A rollout of one initial state, or of many at once."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [[1.0, 0.0, 0.0], [0.9, 0.0, 0.1]],
-                    "times": {
-                        "start": 1e-5,
-                        "stop": 1e5,
-                        "count": 50,
-                        "spacing": "log",
-                    },
-                    "outputs": {"times": "all"},
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [[1.0, 0.0, 0.0], [0.9, 0.0, 0.1]],
+            "times": {
+                "start": 1e-5,
+                "stop": 1e5,
+                "count": 50,
+                "spacing": "log",
+            },
+            "outputs": {"times": "all"},
         }
     )
 
@@ -202,16 +203,12 @@ class Tangents(Wire):
 class JvpRequest(RolloutRequest):
     """A rollout and its directional derivative (forward mode)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [1.0, 0.0, 0.0],
-                    "times": [1.0, 10.0],
-                    "tangents": {"x0": [1.0, 0.0, -1.0]},
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [1.0, 0.0, 0.0],
+            "times": [1.0, 10.0],
+            "tangents": {"x0": [1.0, 0.0, -1.0]},
         }
     )
 
@@ -221,17 +218,13 @@ class JvpRequest(RolloutRequest):
 class VjpRequest(RolloutRequest):
     """A rollout and the gradient of ``sum(cotangents * x)`` (reverse mode)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [1.0, 0.0, 0.0],
-                    "times": [1.0, 10.0],
-                    "outputs": {"times": "final"},
-                    "cotangents": [0.0, 0.0, 1.0],
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [1.0, 0.0, 0.0],
+            "times": [1.0, 10.0],
+            "outputs": {"times": "final"},
+            "cotangents": [0.0, 0.0, 1.0],
         }
     )
 
@@ -243,18 +236,14 @@ class VjpRequest(RolloutRequest):
 class HvpRequest(VjpRequest):
     """The gradient of ``sum(cotangents * x)`` and products of its Hessian."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [1.0, 0.0, 0.0],
-                    "times": [1.0, 10.0],
-                    "outputs": {"times": "final"},
-                    "cotangents": [0.0, 0.0, 1.0],
-                    "tangents": {"x0": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]},
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [1.0, 0.0, 0.0],
+            "times": [1.0, 10.0],
+            "outputs": {"times": "final"},
+            "cotangents": [0.0, 0.0, 1.0],
+            "tangents": {"x0": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]},
         }
     )
 
@@ -273,17 +262,13 @@ class JacobianOptions(Options):
 class JacobianRequest(RolloutRequest, JacobianOptions):
     """A rollout and its derivative by each number of its inputs."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [1.0, 0.0, 0.0],
-                    "times": [1.0, 10.0],
-                    "outputs": {"times": "final"},
-                    "inputs": ["x0"],
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [1.0, 0.0, 0.0],
+            "times": [1.0, 10.0],
+            "outputs": {"times": "final"},
+            "inputs": ["x0"],
         }
     )
 
@@ -314,20 +299,16 @@ class Quadratic(Wire):
 class ObjectiveRequest(RolloutRequest):
     """The value of an objective of the rollout, and its gradient."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "robertson",
-                    "x0": [1.0, 0.0, 0.0],
-                    "times": [1.0, 10.0],
-                    "objective": {
-                        "kind": "misfit",
-                        "observations": [[0.96, 3e-5, 0.04], [0.84, None, 0.16]],
-                        "weights": [1.0, 1e9, 1.0],
-                    },
-                }
-            ]
+    model_config = _example(
+        {
+            "model": "robertson",
+            "x0": [1.0, 0.0, 0.0],
+            "times": [1.0, 10.0],
+            "objective": {
+                "kind": "misfit",
+                "observations": [[0.96, 3e-5, 0.04], [0.84, None, 0.16]],
+                "weights": [1.0, 1e9, 1.0],
+            },
         }
     )
 

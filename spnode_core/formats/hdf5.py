@@ -29,9 +29,9 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
                     for name, node in file.items()
                     if name != "#refs#"
                 }
-            if "states" in file and "times" in file and not _is_netcdf(file):
-                return {name: _array(name, node) for name, node in file.items()}
             is_netcdf = _is_netcdf(file)
+            if "states" in file and "times" in file and not is_netcdf:
+                return {name: _array(name, node) for name, node in file.items()}
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InvalidInput(
             "file", found=f"damaged HDF5: {error}", expected="a whole file"
@@ -66,7 +66,9 @@ def _nodes(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if not isinstance(link, h5py.HardLink):
             raise InvalidInput(
                 place,
-                found="a link" + (" out of the file" if _is_external(link) else ""),
+                found="a link out of the file"
+                if isinstance(link, h5py.ExternalLink)
+                else "a link",
                 expected="an array",
             )
         node = group[name]
@@ -74,10 +76,6 @@ def _nodes(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
         # MATLAB keeps the parts of cells in a group that has no others.
         if isinstance(node, h5py.Group) and prefix.count("/") < 4:
             yield from _nodes(node, f"{place}/")
-
-
-def _is_external(link: object) -> bool:
-    return isinstance(link, h5py.ExternalLink)
 
 
 def _is_netcdf(file: h5py.File) -> bool:

@@ -69,9 +69,7 @@ def as_python(name: str, value: Any) -> Any:
 
 def _items(name: str, value: Any) -> list[Any]:
     array = np.asarray(value)
-    if array.dtype.kind == "O":
-        return list(array.ravel())
-    if array.dtype.kind == "U":
+    if array.dtype.kind in "OU":
         return list(array.ravel())
     raise InvalidInput(
         name, found=f"an array of {array.dtype}", expected="a cell array of texts"

@@ -141,4 +141,4 @@ def _is_table(head: bytes) -> bool:
             return False
         text = head[: error.start].decode("utf-8-sig")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return bool(lines) and lines[0].isprintable() | ("\t" in lines[0])
+    return bool(lines) and (lines[0].isprintable() or "\t" in lines[0])
