@@ -1,6 +1,9 @@
 """Rollout jobs through a real worker: more rows than an answer holds, in chunks."""
 
+import contextlib
 import io
+import signal
+import threading
 import time
 
 import jax
@@ -21,6 +24,7 @@ TIMES = [0.1, 1.0, 10.0, 100.0]
 # 4 times and 3 states: 96 bytes a row, so 640 rows fit, and 512 are whole tiles.
 CHUNK_BYTES = 80 * 1024
 MANY = 40_000
+RUN_S, STOP_S = 0.01, 0.1
 
 
 class Rollouts:
@@ -60,10 +64,32 @@ class Rollouts:
                 yield {name: archive[name] for name in archive.files}
 
     def reached(self, job, rows):
-        """The job when so many rows are kept."""
-        return self.stack.wait(
-            job.id, lambda now: (now.progress or {}).get("rows", 0) >= rows, 250
-        )
+        """Wait until so many rows are kept."""
+
+        def is_reached(_):
+            return sum(chunk.rows for chunk in self.results.chunks(job.id)) >= rows
+
+        return self.stack.wait(job.id, is_reached, 250)
+
+    @contextlib.contextmanager
+    def slowed(self):
+        """The worker runs a part of the time only: its job does not end meanwhile."""
+        (worker,) = self.stack.workers
+        ended = threading.Event()
+
+        def stop_and_go():
+            while not ended.wait(RUN_S):
+                worker.send_signal(signal.SIGSTOP)
+                ended.wait(STOP_S)
+                worker.send_signal(signal.SIGCONT)
+
+        thread = threading.Thread(target=stop_and_go)
+        thread.start()
+        try:
+            yield worker
+        finally:
+            ended.set()
+            thread.join()
 
     def files(self, job):
         """When each file of a chunk was written."""
@@ -115,10 +141,11 @@ def test_a_result_many_times_larger_takes_no_more_memory(rollouts) -> None:
 
 def test_a_cancelled_job_goes_on_with_the_chunks_that_are_whole(rollouts) -> None:
     x0 = random_states(MANY, seed=1)
-    job = rollouts.submit(x0)
-    rollouts.reached(job, 2000)
-    asked = time.time()
-    rollouts.stack.jobs.cancel(job.id)
+    with rollouts.slowed():
+        job = rollouts.submit(x0)
+        rollouts.reached(job, 2000)
+        asked = time.time()
+        rollouts.stack.jobs.cancel(job.id)
     cancelled = rollouts.stack.end(job.id, 60)
     assert cancelled.state == "cancelled"
     assert cancelled.finished_at.timestamp() - asked < 10
@@ -146,11 +173,11 @@ def test_a_cancelled_job_goes_on_with_the_chunks_that_are_whole(rollouts) -> Non
 
 def test_a_killed_worker_loses_no_chunk_and_makes_none_twice(rollouts) -> None:
     x0 = random_states(MANY, seed=2)
-    job = rollouts.submit(x0)
-    rollouts.reached(job, 2000)
-    (worker,) = rollouts.stack.workers
-    worker.kill()
-    worker.wait()
+    with rollouts.slowed() as worker:
+        job = rollouts.submit(x0)
+        rollouts.reached(job, 2000)
+        worker.kill()
+        worker.wait()
     before = rollouts.files(job)
     kept = rollouts.results.chunks(job.id)
     assert rollouts.stack.jobs.get(job.id).state == "running"
