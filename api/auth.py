@@ -8,15 +8,14 @@ import base64
 import binascii
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from api.dependencies import Gateway
 from services.errors import Forbidden, Unauthorised
-from services.keys import SCOPES, Key
+from services.keys import SCOPES
 
 OPEN = re.compile(r"^/(health/(live|ready)|docs|openapi\.json)$")
 """What needs no key."""
@@ -60,47 +59,46 @@ def needed_scope(method: str, path: str) -> str:
     return "read"
 
 
-class AuthMiddleware:
-    """Refuses what has no key or lacks the scope, before the body is read."""
+async def admitted(
+    gateway: Gateway, scope: Scope, headers: Mapping[str, str], wanted: str
+) -> Caller:
+    """Who sent a request.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Args:
+        gateway: The services, which know the keys.
+        scope: The request.
+        headers: Its headers.
+        wanted: The scope that it needs.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is allowed."""
-        if scope["type"] == "http" and not OPEN.match(scope["path"]):
-            gateway: Gateway = scope["app"].state.gateway
-            caller = await self._caller(gateway, scope)
-            wanted = needed_scope(scope["method"], scope["path"])
-            if not caller.allows(wanted):
-                raise Forbidden(
-                    f"this key has the scopes {', '.join(caller.scopes)} and lacks "
-                    f"{wanted!r}"
-                )
-            scope["state"]["caller"] = caller
-        await self.app(scope, receive, send)
-
-    async def _caller(self, gateway: Gateway, scope: Scope) -> Caller:
-        headers = Headers(scope=scope)
-        secret = secret_in(headers)
-        if secret is None:
-            if gateway.settings.loopback_open and _is_loopback(scope, headers):
-                return LOOPBACK
-            raise Unauthorised(
-                "no API key: send it as `Authorization: Bearer <key>`, as `X-API-Key`, "
-                "or as the password of Basic"
-            )
-        key = await self._verified(gateway, secret)
-        if key is None:
-            raise Unauthorised("this API key is unknown or revoked")
-        return Caller(f"key:{key.id}", key.scopes)
-
-    async def _verified(self, gateway: Gateway, secret: str) -> Key | None:
-        known = gateway.keys.cached(secret)
-        return known or await gateway.sql(gateway.keys.verify, secret)
+    Raises:
+        Unauthorised: There is no key, or none that is known.
+        Forbidden: Its key lacks the scope.
+    """
+    caller = await _caller(gateway, scope, headers)
+    if not caller.allows(wanted):
+        raise Forbidden(
+            f"this key has the scopes {', '.join(caller.scopes)} and lacks {wanted!r}"
+        )
+    return caller
 
 
-def secret_in(headers: Headers) -> str | None:
+async def _caller(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) -> Caller:
+    secret = secret_in(headers)
+    if secret is None:
+        if gateway.settings.loopback_open and _is_loopback(scope, headers):
+            return LOOPBACK
+        raise Unauthorised(
+            "no API key: send it as `Authorization: Bearer <key>`, as `X-API-Key`, "
+            "or as the password of Basic"
+        )
+    known = gateway.keys.cached(secret)
+    key = known or await gateway.sql(gateway.keys.verify, secret)
+    if key is None:
+        raise Unauthorised("this API key is unknown or revoked")
+    return Caller(f"key:{key.id}", key.scopes)
+
+
+def secret_in(headers: Mapping[str, str]) -> str | None:
     """The key that a request carries, or None.
 
     Raises:
@@ -129,7 +127,7 @@ def _password(value: str) -> str:
     return password or user
 
 
-def _is_loopback(scope: dict[str, Any] | Scope, headers: Headers) -> bool:
+def _is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
     client = scope.get("client")
     # The Host check keeps a web page elsewhere from reaching us by DNS rebinding.
     host = re.sub(r":\d+$", "", headers.get("host", "").lower())

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Query, Request
 
+from api.disconnects import Disconnects
 from api.events import EventHub
 from services.blobs import Blobs
 from services.database.engine import Database
@@ -75,6 +76,7 @@ class Gateway:
             output_values=settings.max_output_values,
         )
         self.events = EventHub(self.jobs, self.sql)
+        self.disconnects = Disconnects()
         self.warmed = False
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")

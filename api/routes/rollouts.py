@@ -4,18 +4,17 @@ ASGI callables that are found before FastAPI's own layers, since what these do f
 request costs more than a small rollout. The same models feed OpenAPI.
 """
 
-import asyncio
 import time
+from collections.abc import Mapping
 
 from pydantic import BaseModel
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Gateway
-from api.middleware import refuse_type
+from api.middleware import media_type, refuse_type
 from api.schemas import (
     HvpOut,
     JacobianOut,
@@ -44,8 +43,6 @@ JSON = "application/json"
 LARGE_BYTES = 64_000
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0
-# Most calls are over before it is worth asking whether the caller is still there.
-_WATCH_AFTER_S = 0.1
 # Characters that a number takes in JSON, about.
 _BYTES_PER_NUMBER = 20
 
@@ -59,14 +56,15 @@ class RolloutEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
-        headers = Headers(scope=scope)
+        headers: Mapping[str, str] = scope["state"]["headers"]
         deadline = time.time() + _timeout(headers)
         as_npz = _wants_npz(headers)
         body = await _body(receive)
         request = await self._request(gateway, headers, body)
         served = await gateway.served(request.options.model)
         work, layout = canonical(request, served, gateway.limits)
-        results = await _run(gateway, work, deadline, receive)
+        running = gateway.batcher.run(work, deadline=deadline)
+        results = await gateway.disconnects.watched(running, receive)
         large = sum(array.size for array in results.values()) * _BYTES_PER_NUMBER
         arguments = (request, served, work, layout, results, as_npz)
         if large > LARGE_BYTES:
@@ -76,9 +74,9 @@ class RolloutEndpoint:
         await _send(send, content, NPZ if as_npz else JSON)
 
     async def _request(
-        self, gateway: Gateway, headers: Headers, body: bytes
+        self, gateway: Gateway, headers: Mapping[str, str], body: bytes
     ) -> Request:
-        kind = headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        kind = media_type(headers) or JSON
         if kind == NPZ:
             limit = gateway.settings.max_body_bytes
             if len(body) > LARGE_BYTES:
@@ -89,35 +87,6 @@ class RolloutEndpoint:
         if len(body) > LARGE_BYTES:
             return await gateway.parsed(from_json, self.operation, body)
         return from_json(self.operation, body)
-
-
-async def _run(
-    gateway: Gateway, work: Work, deadline: float, receive: Receive
-) -> Arrays:
-    """Run the work, and give it up when the caller goes away."""
-    loop = asyncio.get_running_loop()
-    running = loop.create_task(gateway.batcher.run(work, deadline=deadline))
-    watching: list[asyncio.Task[None]] = []
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        running.cancel()
-
-    later = loop.call_later(
-        _WATCH_AFTER_S, lambda: watching.append(loop.create_task(watch()))
-    )
-    try:
-        return await running
-    except asyncio.CancelledError:
-        if watching and watching[0].done():
-            raise ClientDisconnect from None
-        running.cancel()
-        raise
-    finally:
-        later.cancel()
-        for task in watching:
-            task.cancel()
 
 
 def _encoded(
@@ -155,7 +124,7 @@ async def _send(send: Send, content: bytes, content_type: str) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def _timeout(headers: Headers) -> float:
+def _timeout(headers: Mapping[str, str]) -> float:
     given = headers.get("request-timeout")
     if given is None:
         return DEFAULT_TIMEOUT_S
@@ -172,7 +141,7 @@ def _timeout(headers: Headers) -> float:
     return seconds
 
 
-def _wants_npz(headers: Headers) -> bool:
+def _wants_npz(headers: Mapping[str, str]) -> bool:
     accept = headers.get("accept", "").lower()
     if NPZ in accept:
         return True
@@ -207,29 +176,12 @@ _SUMMARIES: dict[Operation, str] = {
     "objective": "Value and gradient of an objective of the rollout",
 }
 
-_ENDPOINTS = {path: RolloutEndpoint(operation) for path, operation in _PATHS.items()}
+ENDPOINTS = {path: RolloutEndpoint(operation) for path, operation in _PATHS.items()}
+"""By path, each a POST."""
 routes = [
-    Route(path, endpoint, methods=["POST"]) for path, endpoint in _ENDPOINTS.items()
+    Route(path, endpoint, methods=["POST"]) for path, endpoint in ENDPOINTS.items()
 ]
-"""The same for what the shortcut leaves: other methods, and addresses with a prefix."""
-
-
-class Shortcut:
-    """The innermost middleware: rollouts go from here to their endpoints.
-
-    Whatever an endpoint raises reaches ``ContextMiddleware``, as it would from inside.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a rollout; pass on all else."""
-        app = self.app
-        if scope["type"] == "http" and scope["method"] == "POST":
-            app = _ENDPOINTS.get(scope["path"], app)
-        await app(scope, receive, send)
-
+"""The same within FastAPI: for other methods, and for addresses with a prefix."""
 
 DESCRIBED = [
     (path, operation, _SUMMARIES[operation], REQUESTS[operation], _ANSWERS[operation])

@@ -72,6 +72,8 @@ def _results(
         fields["x"] = _shaped(results["x"], layout, layout.states)
     if "z" in results:
         fields["z"] = _shaped(results["z"], layout, None)
+    if operation == "rollout":
+        return fields
     if operation == "jvp":
         fields["jvp"] = _by_direction(
             results["tangents"],

@@ -25,6 +25,7 @@ import numpy as np
 from services.errors import DeadlinePassed, Overloaded, ServiceError
 from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.canonical import Work
+from services.rollouts.deadlines import Deadlines
 from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.request import Arrays
 
@@ -45,9 +46,11 @@ class Counters:
     longest_wait_seconds: float = 0.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Request:
     work: Work
+    key: tuple
+    """Requests with the same one share batches."""
     deadline: float
     future: asyncio.Future[Arrays]
     size_bytes: int
@@ -59,11 +62,10 @@ class _Request:
     results: Arrays = field(default_factory=dict)
     since: float | None = field(default_factory=time.monotonic)
     """When it came; None once its first rows are in a batch."""
-    alone: bool = False
 
-    @property
-    def key(self) -> tuple:
-        return (self.work.key, id(self)) if self.alone else self.work.key
+    def separate(self) -> None:
+        """It runs on its own from now on."""
+        self.key = (self.work.key, id(self))
 
     @property
     def waiting(self) -> int:
@@ -95,6 +97,10 @@ class _Part:
     def rows(self) -> int:
         return self.stop - self.start
 
+    @property
+    def size_bytes(self) -> float:
+        return self.request.size_bytes * self.rows / self.request.work.count
+
 
 class Batcher:
     """Gathers the rows of many requests into batches for one executor.
@@ -121,6 +127,7 @@ class Batcher:
         # In the order of their turns: the first of a group has waited longest.
         self._queues: dict[tuple, dict[_Request, None]] = {}
         self._turns = itertools.count()
+        self._deadlines = Deadlines()
         self._running: dict[asyncio.Task[None], list[_Part]] = {}
         # Groups that wait for a model or a program; the rows of others run meanwhile.
         self._preparing: dict[asyncio.Task[None], tuple] = {}
@@ -145,6 +152,7 @@ class Batcher:
         self.counters.requests += 1
         request = _Request(
             work,
+            work.key,
             deadline,
             asyncio.get_running_loop().create_future(),
             size,
@@ -155,15 +163,16 @@ class Batcher:
         try:
             self._enqueue(request)
             self._dispatch()
-            async with asyncio.timeout(max(0.0, deadline - time.time())):
-                return await request.future
-        except TimeoutError:
+            self._deadlines.add(request.future, deadline)
+            return await request.future
+        except DeadlinePassed:
             self.counters.expired += 1
-            raise DeadlinePassed("the deadline passed before the rollout ran") from None
+            raise
         except asyncio.CancelledError:
             self.counters.cancelled += 1
             raise
         finally:
+            self._deadlines.remove(request.future)
             self._leave(request)
 
     async def close(self) -> None:
@@ -277,36 +286,23 @@ class Batcher:
     async def _run(self, key: tuple, parts: list[_Part]) -> None:
         self.counters.batches += 1
         self.counters.rows += sum(part.rows for part in parts)
+        delivered: list[_Part] = []
         try:
             results = await self.executor.run(
                 _gather(parts), lambda: self._set_aside(key)
             )
             start = 0
             for part in parts:
-                self._deliver(part, results, start)
+                if not part.request.future.done():
+                    _deliver(part, results, start)
+                    delivered.append(part)
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
             self._failed(parts, error)
-
-    def _deliver(self, part: _Part, results: Arrays, start: int) -> None:
-        request = part.request
-        if request.future.done():
-            return
-        rows = {
-            name: array[start : start + part.rows] for name, array in results.items()
-        }
-        count = request.work.count
-        request.missing -= part.rows
-        self.admission.computed(part.rows, request.size_bytes * part.rows / count)
-        if part.rows == count:
-            request.future.set_result(rows)
-            return
-        for name, array in rows.items():
-            if name not in request.results:
-                request.results[name] = np.empty((count, *array.shape[1:]), array.dtype)
-            request.results[name][part.start : part.stop] = array
-        if not request.missing:
-            request.future.set_result(request.results)
+        self.admission.computed(
+            sum(part.rows for part in delivered),
+            sum(part.size_bytes for part in delivered),
+        )
 
     def _failed(self, parts: list[_Part], error: Exception) -> None:
         """Give each request its own try: one must not fail its neighbours."""
@@ -323,8 +319,25 @@ class Batcher:
                 continue
             mine = [part for part in parts if part.request is request]
             request.todo.extendleft((part.start, part.stop) for part in mine)
-            request.alone = True
+            request.separate()
             self._enqueue(request)
+
+
+def _deliver(part: _Part, results: Arrays, start: int) -> None:
+    """Give a request its rows of a batch's results, from ``start`` on."""
+    request = part.request
+    rows = {name: array[start : start + part.rows] for name, array in results.items()}
+    count = request.work.count
+    request.missing -= part.rows
+    if part.rows == count:
+        request.future.set_result(rows)
+        return
+    for name, array in rows.items():
+        if name not in request.results:
+            request.results[name] = np.empty((count, *array.shape[1:]), array.dtype)
+        request.results[name][part.start : part.stop] = array
+    if not request.missing:
+        request.future.set_result(request.results)
 
 
 def _shares(asking: list[_Request], rows: int) -> list[tuple[_Request, int]]:

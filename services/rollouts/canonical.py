@@ -6,7 +6,6 @@ That is the simplest rule that is right: callers that ask for the model's own ti
 for one set of times, are gathered; others run on their own. No JAX here.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +75,7 @@ class Work:
     count: int
     variant: Variant = USUAL
 
-    @functools.cached_property
+    @property
     def key(self) -> tuple:
         """What must be equal for rows of two requests to run in one batch."""
         return (

@@ -27,6 +27,11 @@ def domain_fields(served: Served, rows: Arrays, last: float, *, listed: bool) ->
     beyond = {name: outside for name, outside in beyond.items() if outside.any()}
     end = served.signature.domain.end
     is_late = last > end * (1 + 1e-9)
+    if not beyond and not is_late:
+        found: Fields = {"inside": [True] * count}
+        if listed:
+            found["outside"] = []
+        return {"warnings": [], "domain": found}
     inside = np.ones(count, bool)
     outliers: list[Fields] = []
     for name, outside in beyond.items():

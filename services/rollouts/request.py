@@ -27,7 +27,6 @@ from services.rollouts.wire import (
     RolloutRequest,
     SpacedTimes,
     SteppedTimes,
-    Tangents,
     VjpRequest,
 )
 from spnode_core.errors import InvalidInput
@@ -104,10 +103,9 @@ def from_json(operation: Operation, body: bytes) -> Request:
         add_array(arrays, "times", wire.times)
     else:
         times = wire.times
-    tangents: Tangents | None = getattr(wire, "tangents", None)
-    if tangents is not None:
+    if isinstance(wire, JvpRequest | HvpRequest):
         for name in DIFFERENTIABLE:
-            add_array(arrays, f"tangents.{name}", getattr(tangents, name))
+            add_array(arrays, f"tangents.{name}", getattr(wire.tangents, name))
     if isinstance(wire, VjpRequest):
         add_array(arrays, "cotangents", wire.cotangents)
     kind = None
