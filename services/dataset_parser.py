@@ -34,7 +34,8 @@ def main() -> None:
 
 def _parse(source: Path, target: Path, limit_bytes: int) -> dict[str, Any]:
     # Imported under the limits, which are what makes this process expendable.
-    from spnode_core.dataset import load_dataset, save_dataset, summarise
+    from spnode_core.data_report import summarise
+    from spnode_core.dataset import load_dataset, save_dataset
 
     dataset = load_dataset(source, limit_bytes=limit_bytes)
     save_dataset(dataset, target)

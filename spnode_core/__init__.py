@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spnode_core.artifact import load, read_card, read_spec, save
+    from spnode_core.data_report import summarise
     from spnode_core.dataset import (
         Dataset,
         check_arrays,
         load_dataset,
         save_dataset,
-        summarise,
     )
     from spnode_core.errors import (
         ArtifactError,
@@ -62,7 +62,7 @@ _HOMES = {
     "read_spec": "artifact_file",
     "save": "artifact",
     "save_dataset": "dataset",
-    "summarise": "dataset",
+    "summarise": "data_report",
     "to_xarray": "xarrays",
 }
 

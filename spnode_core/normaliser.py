@@ -14,12 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from spnode_core.data_report import choose_kind
 from spnode_core.spec import ScalingKind
 
-# A positive column over more decades than this is scaled by its logarithm.
-_DECADES_FOR_LOG = 4.0
-# A signed column whose peak exceeds its median modulus by this is scaled by asinh.
-_PEAK_FOR_ASINH = 1e3
 # A column that moves by less than this part of its size moves by rounding only.
 _STILL = 1e-12
 
@@ -82,24 +79,6 @@ class Scaling(eqx.Module):
 
     def _is(self, kind: ScalingKind) -> NDArray[np.bool_]:
         return np.array([k == kind for k in self.kinds])
-
-
-def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
-    """``log`` for positive numbers over many decades, ``asinh`` for rare large ones.
-
-    Args:
-        column: Values of one column, NaN where missing.
-    """
-    values = column[np.isfinite(column)]
-    if values.size == 0:
-        return "linear"
-    low, high = values.min(), values.max()
-    if low > 0 and np.log10(high / low) > _DECADES_FOR_LOG:
-        return "log"
-    median = np.median(np.abs(values))
-    if low < 0 and median > 0 and max(high, -low) > _PEAK_FOR_ASINH * median:
-        return "asinh"
-    return "linear"
 
 
 def fit_scaling(

@@ -14,7 +14,8 @@ from typing import Any
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.training.request import DatasetRequest, TrainingRequest
 from spnode_core.artifact import save
-from spnode_core.dataset import Dataset, load_dataset, save_dataset, summarise
+from spnode_core.data_report import summarise
+from spnode_core.dataset import Dataset, load_dataset, save_dataset
 from spnode_core.errors import InvalidInput
 from spnode_core.systems import generate
 from spnode_core.training.fit import Progress, Run, fit, resolve_request

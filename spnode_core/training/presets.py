@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from spnode_core.data_report import choose_kind
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import choose_kind
 from spnode_core.spec import (
     DataStepsSpec,
     FixedSpec,

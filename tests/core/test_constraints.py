@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from spnode_core.constraints import HEADROOM, Positive, create_constraint
+from spnode_core.data_report import choose_kind
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import choose_kind, fit_scaling
+from spnode_core.normaliser import fit_scaling
 from spnode_core.spec import SurrogateSpec
 
 NAMES = ("a", "b", "c", "d")

@@ -10,11 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 
+from spnode_core.data_report import summarise
 from spnode_core.dataset import (
     check_arrays,
     load_dataset,
     save_dataset,
-    summarise,
 )
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import SplitSpec

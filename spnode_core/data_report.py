@@ -1,0 +1,219 @@
+"""What a dataset looks like, in numbers fit for JSON, before anybody trains on it.
+
+Nothing here imports JAX: files are described as they arrive.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spnode_core.dataset import Dataset
+from spnode_core.spec import ScalingKind
+
+# A positive column over more decades than this is scaled by its logarithm.
+_DECADES_FOR_LOG = 4.0
+# A signed column whose peak exceeds its median modulus by this is scaled by asinh.
+_PEAK_FOR_ASINH = 1e3
+# Fields are smooth, so that many combinations of their points hardly change.
+_MOST_STATES_FOR_SUMS = 20
+# What a sum may change by, relative to what its terms change by.
+_KEPT = 1e-6
+# Coefficients this near to a whole number are that number.
+_WHOLE = 1e-4
+_LISTED_DUPLICATES = 20
+
+
+def summarise(dataset: Dataset) -> dict[str, Any]:
+    """Describe a dataset in numbers fit for JSON.
+
+    Returns:
+        Counts, range of times, and for each state its range, the decades its sizes
+        span, whether it stays positive, how many samples are missing, its fastest time
+        scale (its range over its steepest slope) and the normalisation that suits it.
+        ``stiffness`` is the longest time over the fastest time scale of all states:
+        how many of these a run lasts, as far as the samples resolve them.
+        ``duplicates`` are trajectories equal to an earlier one, ``sums_found`` linear
+        sums of states that no trajectory changes beside those that the dataset names.
+    """
+    present = dataset.present
+    steps = np.diff(dataset.elapsed, axis=1)
+    shortest, end = float(steps[steps > 0].min()), dataset.longest
+    sums = conserved_sums(dataset)
+    in_sums = {name for each in [*dataset.conserved.values(), *sums] for name in each}
+    states = {
+        name: _summarise_state(dataset, i, in_sums)
+        for i, name in enumerate(dataset.names)
+    }
+    scales = [each["time_scale"] for each in states.values() if each["time_scale"]]
+    return {
+        "digest": dataset.digest,
+        "trajectories": dataset.trajectories,
+        "samples": int(present.sum()),
+        "samples_per_trajectory": [
+            int(present.sum(axis=1).min()),
+            int(present.sum(axis=1).max()),
+        ],
+        "missing": int((~dataset.mask[present]).sum()),
+        "duplicates": duplicates(dataset)[:_LISTED_DUPLICATES],
+        "same_times": bool((dataset.elapsed == dataset.elapsed[0]).all()),
+        "times": {
+            "unit": dataset.time_unit,
+            "start": float(dataset.times.min()),
+            "shortest_step": shortest,
+            "longest": end,
+            "decades": float(np.log10(end / shortest)),
+        },
+        "stiffness": end / min(scales) if scales else None,
+        "states": states,
+        "parameters": _ranges(dataset.parameters, dataset.parameter_names),
+        "controls": _ranges(dataset.controls, dataset.control_names),
+        "conserved": dataset.conserved,
+        "sums_found": sums,
+        "positive": dataset.positive,
+    }
+
+
+def duplicates(dataset: Dataset) -> list[list[int]]:
+    """Pairs ``[earlier, later]`` of trajectories that are the same, bit by bit."""
+    first: dict[bytes, int] = {}
+    found = []
+    for row in range(dataset.trajectories):
+        digest = hashlib.sha256()
+        for array in (
+            dataset.states[row],
+            dataset.mask[row],
+            dataset.elapsed[row],
+            dataset.parameters[row],
+            dataset.controls[row],
+        ):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        earlier = first.setdefault(digest.digest(), row)
+        if earlier != row:
+            found.append([earlier, row])
+    return found
+
+
+def conserved_sums(dataset: Dataset) -> list[dict[str, float]]:
+    """Independent sums ``c . x`` that no trajectory changes, by name of state.
+
+    The null space of the changes since the first sample, each state in units of its
+    largest change, in reduced row-echelon form. States that never move are left out,
+    and sums that the dataset names already. With more states than
+    a few nothing is looked for: smooth fields have many that hardly change.
+
+    Returns:
+        Coefficients of each sum, whole numbers where it has such.
+    """
+    whole = dataset.mask.all(axis=2)
+    changes = (dataset.states - dataset.states[:, :1])[whole]
+    spread = np.abs(changes).max(axis=0)
+    moving = np.flatnonzero(spread > 0)
+    count = len(moving)
+    if not 2 <= count <= _MOST_STATES_FOR_SUMS or len(changes) < 2 * count:
+        return []
+    scaled = changes[:, moving] / spread[moving]
+    _, sizes, directions = np.linalg.svd(scaled, full_matrices=False)
+    null = directions[sizes <= _KEPT * sizes[0]]
+    found = []
+    for each in _echelon(null / spread[moving], spread[moving]):
+        row = _rounded(each)
+        terms = np.abs(row) * spread[moving]
+        if np.abs(changes[:, moving] @ row).max() <= _KEPT * terms.max():
+            found.append(row)
+    found.sort(key=lambda row: int(np.flatnonzero(row)[0]))
+    names = [dataset.names[index] for index in moving]
+    given = [
+        np.array([sums.get(name, 0.0) for name in names])
+        for sums in dataset.conserved.values()
+    ]
+    return [
+        {n: float(c) for n, c in zip(names, row, strict=True) if c}
+        for row in found
+        if not _spans(given, row)
+    ]
+
+
+def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
+    """``log`` for positive numbers over many decades, ``asinh`` for rare large ones.
+
+    Args:
+        column: Values of one column, NaN where missing.
+    """
+    values = column[np.isfinite(column)]
+    if values.size == 0:
+        return "linear"
+    low, high = values.min(), values.max()
+    if low > 0 and np.log10(high / low) > _DECADES_FOR_LOG:
+        return "log"
+    median = np.median(np.abs(values))
+    if low < 0 and median > 0 and max(high, -low) > _PEAK_FOR_ASINH * median:
+        return "asinh"
+    return "linear"
+
+
+def _summarise_state(dataset: Dataset, index: int, in_sums: set[str]) -> dict[str, Any]:
+    x = dataset.states[:, :, index]
+    values = x[dataset.mask[:, :, index]]
+    sizes = np.abs(values[values != 0])
+    steps = np.diff(dataset.times, axis=1)
+    both = dataset.mask[:, 1:, index] & dataset.mask[:, :-1, index] & (steps > 0)
+    slopes = np.abs(np.diff(x, axis=1)[both] / steps[both])
+    extent = float(values.max() - values.min())
+    steepest = float(slopes.max()) if slopes.size else 0.0
+    return {
+        "unit": dataset.units[index] if dataset.units else "",
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+        "decades": float(np.log10(sizes.max() / sizes.min())) if sizes.size else 0.0,
+        "positive": bool((values > 0).all()),
+        "missing": int(dataset.present.sum() - values.size),
+        "time_scale": extent / steepest if steepest > 0 else None,
+        # What enters a sum is added up in physical units: its logarithm is no help.
+        "normalisation": "linear"
+        if dataset.names[index] in in_sums
+        else choose_kind(values),
+    }
+
+
+def _ranges(values: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    columns = values.reshape(-1, len(names)) if names else values
+    return {
+        name: {"minimum": float(column.min()), "maximum": float(column.max())}
+        for name, column in zip(names, columns.T, strict=False)
+    }
+
+
+def _echelon(rows: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Reduced row-echelon form of independent rows, by the pivots that weigh most."""
+    rows = rows.copy()
+    left = list(range(rows.shape[1]))
+    for place in range(len(rows)):
+        pivot = max(left, key=lambda column: abs(rows[place, column]) * spread[column])
+        left.remove(pivot)
+        rows[place] /= rows[place, pivot]
+        for other in range(len(rows)):
+            if other != place:
+                rows[other] -= rows[other, pivot] * rows[place]
+    # Rounding leaves traces of what is not in a sum.
+    return np.where(np.abs(rows) < _WHOLE, 0.0, rows)
+
+
+def _rounded(row: np.ndarray) -> np.ndarray:
+    """The same sum in whole numbers where that is possible, else from 1 on."""
+    first, *_ = given = row[row != 0]
+    scaled = row / np.abs(given).min() * np.sign(first)
+    whole = np.round(scaled)
+    if (np.abs(scaled - whole) <= _WHOLE * np.maximum(np.abs(whole), 1)).all():
+        return whole
+    return row / first
+
+
+def _spans(given: list[np.ndarray], row: np.ndarray) -> bool:
+    """Whether a sum is a combination of given ones."""
+    if not given:
+        return False
+    basis = np.array(given).T
+    solution, *_ = np.linalg.lstsq(basis, row, rcond=None)
+    return bool(np.allclose(basis @ solution, row, atol=_WHOLE))
