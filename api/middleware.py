@@ -4,7 +4,9 @@ Pure ASGI throughout: one BaseHTTPMiddleware would cost more than all the rest.
 """
 
 import functools
+import random
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -29,6 +31,14 @@ _ROLLOUTS = re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$")
 # two bytes are enough for one.
 _MAX_DOCUMENT_BYTES = 2**21
 _UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
+
+
+# The system gives random bits too, but lets go of the interpreter within a request.
+_random = random.Random(secrets.randbits(128))
+
+
+def _request_id() -> str:
+    return new_id("req", random_bits=_random.getrandbits)
 
 
 class BodyTooLarge(HTTPException):
@@ -68,7 +78,7 @@ class Entrance:
             return
         headers = first_headers(scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.match(given) else new_id("req")
+        request_id = given if _REQUEST_ID.match(given) else _request_id()
         added = [(b"x-request-id", request_id.encode("latin-1"))]
         if "traceparent" in headers:
             added.append((b"traceparent", headers["traceparent"].encode("latin-1")))

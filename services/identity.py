@@ -8,6 +8,7 @@ import hashlib
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -16,15 +17,21 @@ _PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 _RANDOM_BITS = 80
 
 
-def new_id(prefix: str, *, now: float | None = None) -> str:
+def new_id(
+    prefix: str,
+    *,
+    now: float | None = None,
+    random_bits: Callable[[int], int] = secrets.randbits,
+) -> str:
     """Return a new id.
 
     Args:
         prefix: What it names: ``"job"`` gives ``job_01j…``.
         now: Seconds since 1970; the clock where left out.
+        random_bits: Gives so many random bits.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
-    value = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    value = milliseconds << _RANDOM_BITS | random_bits(_RANDOM_BITS)
     # By pairs of characters: every request has an id.
     places = range(10 * 12, -1, -10)
     return f"{prefix}_{''.join([_PAIRS[value >> place & 1023] for place in places])}"
