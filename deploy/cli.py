@@ -1,6 +1,5 @@
 """``./spnode``: the client's commands and those that need the source tree."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from spnode_client.cli import make_app, run
 from spnode_client.connection import connection
 from spnode_client.terminal import Json, emit, err, out, print_table
 
-# Each takes some gigabytes.
-_MOST_TEST_PROCESSES = 4
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -179,14 +176,9 @@ def bench(
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
-    All tests are run by several processes, some of them by one.
-
     Example: ./spnode test tests/core -k etd
     """
     arguments = list(context.args)
-    if not arguments or arguments == ["--all"]:
-        arguments += ["-n", str(min(os.cpu_count() or 1, _MOST_TEST_PROCESSES))]
-        arguments += ["--dist", "loadgroup", "--no-loadscope-reorder"]
     if "--all" in arguments:
         arguments.remove("--all")
     elif not any(argument.startswith("-m") for argument in arguments):
