@@ -8,6 +8,8 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import celery
@@ -77,17 +79,20 @@ class Batches:
     def _prepare_all(self) -> None:
         next_look = 0.0
         to_warm: set[str] = set()
+        steps: deque[Callable[[], None]] = deque()
         while True:
             if not self._context.stopping.is_set() and time.monotonic() >= next_look:
                 to_warm = self._wanted()
                 next_look = time.monotonic() + _WARM_EVERY_S
-            # A batch that waits goes first, then whole versions, then single tiles.
-            busy = bool(to_warm) or self._idle()
+            # A batch that waits goes first, then versions, step by step, then tiles.
+            busy = bool(steps or to_warm) or self._idle()
             try:
                 message = self._to_prepare.get(timeout=0 if busy else 1.0)
             except queue.Empty:
-                if to_warm:
-                    self._warm_one(to_warm.pop())
+                if steps:
+                    self._do(steps.popleft())
+                elif to_warm:
+                    steps.extend(self._warming(to_warm.pop()))
                 continue
             if message is None:
                 return
@@ -116,12 +121,21 @@ class Batches:
             return False
         return self._engine.idle()
 
-    def _warm_one(self, digest: str) -> None:
+    def _warming(self, digest: str) -> list[Callable[[], None]]:
+        """Load a version; what makes it ready, step by step."""
         self._warm.add(digest)
         try:
-            self._loaded().warm(digest)
+            steps = self._loaded().warming(digest)
         except (ServiceError, SpnodeError) as error:
             log.error("artifact %s cannot be served: %s", digest, error)
+            return []
+        return steps
+
+    def _do(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # the boundary of the thread: one bad model stops no other
+            log.exception("a version cannot be made ready")
 
 
 def register(app: celery.Celery, context: Context) -> Batches:

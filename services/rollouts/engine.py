@@ -12,12 +12,14 @@ ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
 ``loaded``, ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
+import functools
 import gc
 import itertools
 import logging
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,16 +145,32 @@ class Engine:
 
         Their smaller tiles are left to ``idle``.
         """
+        for step in self.warming(digest):
+            step()
+
+    def warming(self, digest: str) -> list[Callable[[], None]]:
+        """The same in steps, of which a request need not wait for all."""
         model = self._resident.get(digest)
         probe = model.probe()
         own = probe["times"]
-        # The own grid, its end alone, and as many times off the grid.
-        for times in (own, own[-1:], own * _OFF_GRID):
+
+        def usual(times: np.ndarray) -> None:
             given = probe | {"times": times}
             plans, _, shape = _shaped(model, "rollout", given, USUAL)
             self._compile(model, shape, plans)
-        for shape in self._remembered.shapes(model.architecture):
+
+        def asked(shape: Shape) -> None:
             self._compile(model, shape, on_devices(example_plan(model.grid, shape)))
+
+        # The own grid, its end alone, and as many times off the grid.
+        grids = (own, own[-1:], own * _OFF_GRID)
+        return [
+            *(functools.partial(usual, times) for times in grids),
+            *(
+                functools.partial(asked, shape)
+                for shape in self._remembered.shapes(model.architecture)
+            ),
+        ]
 
     def idle(self) -> bool:
         """Try one more tile of one shape; whether there was one to try."""

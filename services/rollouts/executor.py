@@ -6,6 +6,7 @@ engine by name, so that nothing of the gateway imports JAX.
 
 import abc
 import asyncio
+import contextlib
 import importlib
 import logging
 import queue
@@ -21,6 +22,8 @@ from services.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_IDLE_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class AbstractEngine(Protocol):
 
     def warm(self, digest: str) -> None:
         """Load a version and compile its usual shapes."""
+        ...
+
+    def warming(self, digest: str) -> list[Callable[[], None]]:
+        """Load a version; what compiles its usual shapes, step by step."""
         ...
 
     def idle(self) -> bool:
@@ -143,6 +150,7 @@ class InlineExecutor(AbstractExecutor):
         self._engine: AbstractEngine | None = None
         self._computing = _Thread("rollouts")
         self._preparing = _Thread("prepare", self._idle)
+        self._warming = 0
 
     @property
     def engine(self) -> AbstractEngine:
@@ -172,8 +180,17 @@ class InlineExecutor(AbstractExecutor):
         return await self._computing.call(lambda: engine.run(*asked))
 
     async def warm(self, digest: str) -> None:
-        """Load and compile beside the batches that run."""
-        await self._preparing.call(lambda: self.engine.warm(digest))
+        """Load and compile beside the batches that run, one step at a time.
+
+        So a request waits for one step at most before what it needs is compiled.
+        """
+        self._warming += 1
+        try:
+            steps = await self._preparing.call(lambda: self.engine.warming(digest))
+            for step in steps:
+                await self._preparing.call(step)
+        finally:
+            self._warming -= 1
 
     async def pin(self, digests: frozenset[str]) -> None:
         """Keep versions loaded."""
@@ -190,7 +207,9 @@ class InlineExecutor(AbstractExecutor):
 
     def _idle(self) -> bool:
         """Prepare a bit more, unless a batch waits for the processor."""
-        return not self._computing.waits and self.engine.idle()
+        if self._warming or self._computing.waits:
+            return False
+        return self.engine.idle()
 
 
 class _Thread:
@@ -201,10 +220,10 @@ class _Thread:
 
     Args:
         name: Of the thread.
-        idle: Called while nothing waits, until it returns False.
+        idle: Called while nothing waits, until it returns False; then now and again.
     """
 
-    def __init__(self, name: str, idle: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, name: str, idle: Callable[[], bool] | None = None) -> None:
         self._idle = idle
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -247,11 +266,17 @@ class _Thread:
 
     def _next(self) -> "_Call | None":
         """The next call; what can be done meanwhile is done while none waits."""
-        while self._calls.empty() and self._has_idled():
-            pass
-        return self._calls.get()
+        if self._idle is None:
+            return self._calls.get()
+        while True:
+            while self._calls.empty() and self._has_idled():
+                pass
+            # What could not be done now may be possible later.
+            with contextlib.suppress(queue.Empty):
+                return self._calls.get(timeout=_IDLE_AGAIN_S)
 
     def _has_idled(self) -> bool:
+        assert self._idle is not None
         try:
             return self._idle()
         except Exception:  # the boundary of the thread
