@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spnode_core.dataset import Dataset
 from spnode_core.spec import ScalingKind
+from spnode_core.units import unit_problems
 
 # A positive column over more decades than this is scaled by its logarithm.
 _DECADES_FOR_LOG = 4.0
@@ -35,7 +36,8 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         ``stiffness`` is the longest time over the fastest time scale of all states:
         how many of these a run lasts, as far as the samples resolve them.
         ``duplicates`` are trajectories equal to an earlier one, ``sums_found`` linear
-        sums of states that no trajectory changes beside those that the dataset names.
+        sums of states that no trajectory changes beside those that the dataset names,
+        ``unit_problems`` what is odd about the units, in words.
     """
     present = dataset.present
     steps = np.diff(dataset.elapsed, axis=1)
@@ -65,6 +67,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
             "longest": end,
             "decades": float(np.log10(end / shortest)),
         },
+        "unit_problems": unit_problems(dataset),
         "stiffness": end / min(scales) if scales else None,
         "states": states,
         "parameters": _ranges(dataset.parameters, dataset.parameter_names),
