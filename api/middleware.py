@@ -195,7 +195,7 @@ def _check_address(scope: Scope) -> None:
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """The type of a body, without its parameters."""
+    """The type of a body, without its parameters; empty where none is given."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -13,8 +13,8 @@ from fastapi import Request, Response
 from starlette.types import Message
 
 from api.bodies import JsonRoute
-from api.middleware import is_json, refuse_type
-from api.uploads import content_type, received
+from api.middleware import is_json, media_type, refuse_type
+from api.uploads import received
 from services.rollouts.rows import TEXT, sent_members
 from spnode_core.errors import InvalidInput
 
@@ -36,7 +36,7 @@ class ArraysRoute(JsonRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            kind = content_type(request)
+            kind = media_type(request.headers)
             if kind != NPZ:
                 if kind and not is_json(kind):
                     refuse_type(kind, f"application/json or {NPZ}")

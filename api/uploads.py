@@ -22,8 +22,3 @@ async def received(request: Request, settings: Settings) -> AsyncIterator[Path]:
             async for chunk in request.stream():
                 await asyncio.to_thread(file.write, chunk)
         yield path
-
-
-def content_type(request: Request) -> str:
-    """The type of a body, without its parameters; empty where none is given."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -9,9 +9,9 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from api.dependencies import Gateway, GatewayDep, OwnerDep
-from api.middleware import refuse_type
+from api.middleware import media_type, refuse_type
 from api.schemas import VersionOut
-from api.uploads import content_type, received
+from api.uploads import received
 from services.blobs import Damaged
 from services.errors import Invalid
 from services.rollouts.canonical import Work
@@ -52,7 +52,7 @@ async def upload(
     card: the gates of ``champion`` count only what this service has evaluated, so such
     a version needs ``override`` to become champion.
     """
-    kind = content_type(request)
+    kind = media_type(request.headers)
     if kind not in _FILES:
         refuse_type(kind, "application/zip")
     check_name(name, field="name")

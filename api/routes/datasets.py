@@ -10,10 +10,10 @@ from starlette.responses import StreamingResponse
 from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
-from api.middleware import refuse_type
+from api.middleware import media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import DatasetOut, JobOut, Page
-from api.uploads import content_type, received
+from api.uploads import received
 from services.training.request import DatasetRequest, stored
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
@@ -75,7 +75,7 @@ async def upload(
     columns trajectory, time and the states. JSON asks a job to make a dataset of a
     system.
     """
-    kind = content_type(request)
+    kind = media_type(request.headers)
     if kind == _JSON:
         made = _MADE.validate_python(await request.json())
         return await accepted(

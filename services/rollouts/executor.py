@@ -73,10 +73,6 @@ class AbstractEngine(Protocol):
         """Load and compile what a batch waits for."""
         ...
 
-    def warm(self, digest: str) -> None:
-        """Load a version and compile its usual shapes."""
-        ...
-
     def warming(self, digest: str) -> list[Callable[[], None]]:
         """Load a version; what compiles its usual shapes, step by step."""
         ...
