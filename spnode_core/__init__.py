@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spnode_core.artifact import load, read_card, read_spec, save
+    from spnode_core.calibration.calibrate import calibrate
+    from spnode_core.calibration.result import Calibration, Estimate
     from spnode_core.data_report import summarise
     from spnode_core.dataset import (
         Dataset,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     )
     from spnode_core.errors import (
         ArtifactError,
+        CalibrationError,
         InvalidInput,
         SpnodeError,
         TrainingError,
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from spnode_core.metrics import evaluate
     from spnode_core.spec import (
         ArtifactSpec,
+        PriorSpec,
         Signature,
         SplitSpec,
         SurrogateSpec,
         TrainingSpec,
+        UnknownSpec,
+        UnknownsSpec,
     )
     from spnode_core.surrogate import Surrogate
     from spnode_core.systems import generate
@@ -38,8 +44,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArtifactError": "errors",
     "ArtifactSpec": "spec",
+    "Calibration": "calibration.result",
+    "CalibrationError": "errors",
     "Dataset": "dataset",
+    "Estimate": "calibration.result",
     "InvalidInput": "errors",
+    "PriorSpec": "spec",
     "Progress": "training.progress",
     "Run": "training.fit",
     "Signature": "spec",
@@ -51,6 +61,9 @@ _HOMES = {
     "TimeGrid": "timegrid",
     "TrainingError": "errors",
     "TrainingSpec": "spec",
+    "UnknownSpec": "spec",
+    "UnknownsSpec": "spec",
+    "calibrate": "calibration.calibrate",
     "check_arrays": "dataset",
     "evaluate": "metrics",
     "fit": "training.fit",
@@ -69,8 +82,12 @@ _HOMES = {
 __all__ = [
     "ArtifactError",
     "ArtifactSpec",
+    "Calibration",
+    "CalibrationError",
     "Dataset",
+    "Estimate",
     "InvalidInput",
+    "PriorSpec",
     "Progress",
     "Run",
     "Signature",
@@ -82,6 +99,9 @@ __all__ = [
     "TimeGrid",
     "TrainingError",
     "TrainingSpec",
+    "UnknownSpec",
+    "UnknownsSpec",
+    "calibrate",
     "check_arrays",
     "evaluate",
     "fit",

@@ -5,7 +5,8 @@
     SpnodeError
     ├── InvalidInput (also ValueError)   an argument, a dataset, a spec
     ├── ArtifactError                    a file that is not what it claims to be
-    └── TrainingError                    a run that cannot give a surrogate
+    ├── TrainingError                    a run that cannot give a surrogate
+    └── CalibrationError                 a search that cannot give an estimate
 """
 
 
@@ -39,6 +40,10 @@ class ArtifactError(SpnodeError):
 
 class TrainingError(SpnodeError):
     """A training run cannot give a usable surrogate; the message says why."""
+
+
+class CalibrationError(SpnodeError):
+    """No search from any start gives an estimate; the message says why."""
 
 
 def _invalid_input(field: str, found: str, expected: str) -> InvalidInput:

@@ -9,6 +9,7 @@ preset". Nothing here imports JAX.
 from spnode_core.spec.base import (
     Spec,
 )
+from spnode_core.spec.calibration import PriorSpec, UnknownSpec, UnknownsSpec
 from spnode_core.spec.certified import certified_surrogate
 from spnode_core.spec.linear import (
     DenseSpec,
@@ -82,6 +83,7 @@ __all__ = [
     "PODSpec",
     "Preset",
     "PretrainingSpec",
+    "PriorSpec",
     "QuadraticSpec",
     "RatesSpec",
     "RelaxationSpec",
@@ -97,5 +99,7 @@ __all__ = [
     "SymbolSpec",
     "TrainingSpec",
     "UniformStepsSpec",
+    "UnknownSpec",
+    "UnknownsSpec",
     "certified_surrogate",
 ]

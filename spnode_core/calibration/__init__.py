@@ -1,0 +1,1 @@
+"""Parameters, initial states and controls from observations."""
