@@ -14,6 +14,7 @@ from fastapi import Depends, Query, Request
 from api.disconnects import Disconnects
 from api.events import EventHub
 from services.blobs import Blobs
+from services.calibration.submit import Calibrations
 from services.database.engine import Database
 from services.datasets import Datasets
 from services.errors import ServiceError
@@ -62,6 +63,7 @@ class Gateway:
             settings, self.datasets, self.jobs, self.results
         )
         self.registry = Registry(self.database, self.blobs)
+        self.calibrations = Calibrations(settings, self.registry, self.jobs)
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(

@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from services.calibration.request import CalibrationJob
 from services.rollouts.job_request import RolloutJob
 from services.training.request import DatasetRequest, TrainingRequest
 
-JobKind = Literal["training", "dataset", "rollout"]
+JobKind = Literal["training", "dataset", "rollout", "calibration"]
 JobRequest = Annotated[
-    TrainingRequest | DatasetRequest | RolloutJob, Field(discriminator="kind")
+    TrainingRequest | DatasetRequest | RolloutJob | CalibrationJob,
+    Field(discriminator="kind"),
 ]

@@ -62,7 +62,7 @@ class Jobs:
         """Queue a job, once per idempotency key and owner.
 
         Args:
-            kind: ``"training"``, ``"dataset"`` or ``"rollout"``.
+            kind: ``"training"``, ``"dataset"``, ``"rollout"`` or ``"calibration"``.
             request: The validated request as JSON; its ``dataset`` must exist.
             owner: Whose job it is.
             idempotency_key: The caller's name for this submission.

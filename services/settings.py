@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """Most rows that are gathered into one batch."""
     max_job_rows: PositiveInt = 100_000_000
     """Most initial conditions in one rollout job."""
+    max_observations: PositiveInt = 10_000
+    """Most observations in one calibration job: times x observed states."""
     max_result_bytes: PositiveInt = 64 * 1024 * MIB
     """Largest result of a rollout job, all its chunks together."""
     result_chunk_bytes: PositiveInt = 32 * MIB

@@ -125,6 +125,8 @@ def _work(
     try:
         if request["kind"] == "rollout":
             outcome = _roll_out(request, folder, channel)
+        elif request["kind"] == "calibration":
+            outcome = _calibrate(request, folder, channel)
         else:
             outcome = _train(request, job_id, folder, checkpoint_seconds, channel)
     except Stopped as stopped:
@@ -176,6 +178,20 @@ def _roll_out(
         get_settings(),
         report=channel.send,
         wait_for_room=channel.wait_for_room,
+        should_stop=channel.stop_reason,
+    )
+
+
+def _calibrate(
+    request: dict[str, Any], folder: Path, channel: Channel
+) -> dict[str, Any]:
+    from services.calibration.request import PlannedCalibration
+    from services.calibration.run import run_calibration
+
+    return run_calibration(
+        PlannedCalibration.model_validate(request),
+        folder,
+        report=channel.send,
         should_stop=channel.stop_reason,
     )
 

@@ -34,13 +34,24 @@ def fetch_rollout(
         Damaged: One of them is damaged.
     """
     request, id = claim.job.request, claim.job.id
-    artifact = folder / STORE / ARTIFACTS / request["digest"]
-    artifact.parent.mkdir(parents=True)
-    context.blobs.download(f"{ARTIFACTS}/{request['digest']}", artifact)
+    fetch_artifact(context, claim, folder)
     if request.get("inputs") is not None:
         context.results.download_inputs(id, request["inputs"], folder / INPUTS)
     done = _whole_chunks(context, claim, check)
     (folder / DONE).write_text(json.dumps(done))
+
+
+def fetch_artifact(context: Context, claim: Claim, folder: Path) -> None:
+    """Bring the version that a job runs into its folder.
+
+    Raises:
+        NotFound: It has been deleted.
+        Damaged: It is damaged.
+    """
+    digest = claim.job.request["digest"]
+    artifact = folder / STORE / ARTIFACTS / digest
+    artifact.parent.mkdir(parents=True)
+    context.blobs.download(f"{ARTIFACTS}/{digest}", artifact)
 
 
 def _whole_chunks(

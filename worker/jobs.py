@@ -19,7 +19,7 @@ from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_d
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.leases import CancelRequested, Claim
 from services.versions import ARTIFACTS
-from worker.chunks import fetch_rollout, publish_result
+from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
@@ -118,6 +118,8 @@ def publish(
         _publish_version(context, claim, folder, outcome)
     elif claim.job.kind == "rollout":
         publish_result(context, claim, outcome)
+    elif claim.job.kind == "calibration":
+        _publish_estimates(context, claim, outcome)
     else:
         _publish_dataset(context, claim, folder, outcome)
 
@@ -151,6 +153,14 @@ def _publish_version(
         context.registry.drop_artifact(digest)
         raise
     log.info("job %s: published %s/%d", job.id, name, number)
+
+
+def _publish_estimates(context: Context, claim: Claim, outcome: dict[str, Any]) -> None:
+    """The row holds all of it: a few numbers for each observation and unknown."""
+    count = len(outcome["estimates"])
+    with context.database.transaction() as connection:
+        context.leases.guard(connection, claim)
+        context.leases.succeed(connection, claim, outcome, f"{count} estimates")
 
 
 def _publish_dataset(
@@ -192,6 +202,8 @@ def _fetch(
         context.datasets.download(dataset, folder / DATASET)
     if claim.job.kind == "rollout":
         fetch_rollout(context, claim, folder, check)
+    if claim.job.kind == "calibration":
+        fetch_artifact(context, claim, folder)
     if claim.checkpoint is None:
         return
     key = f"{checkpoint_prefix(claim.job.id)}/{claim.checkpoint}"

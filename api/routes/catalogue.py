@@ -46,6 +46,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_output_values",
         "max_batch_rows",
         "max_job_rows",
+        "max_observations",
         "max_result_bytes",
         "result_chunk_bytes",
         "result_keep_seconds",

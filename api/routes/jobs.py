@@ -13,6 +13,7 @@ from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
+from services.calibration.request import CalibrationJob
 from services.errors import Invalid
 from services.job_request import JobKind, JobRequest
 from services.lifecycle import Job
@@ -47,7 +48,7 @@ async def submit(
         bool, Query(description="Check the request and queue nothing.")
     ] = False,
 ) -> Any:
-    """Training of a surrogate, the making of a dataset, or a large rollout.
+    """Training of a surrogate, making a dataset, a large rollout, a calibration.
 
     An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
     may come as npz.
@@ -60,6 +61,15 @@ async def submit(
         raise Invalid(
             "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
         )
+    if isinstance(body, CalibrationJob):
+        made, replayed = await gateway.sql(
+            gateway.calibrations.submit,
+            body,
+            owner=owner,
+            idempotency_key=key,
+            validate_only=validate_only,
+        )
+        return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
     await gateway.sql(check_request, body, gateway.datasets)
     kept = stored(body)
     if validate_only:

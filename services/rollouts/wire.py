@@ -54,6 +54,10 @@ UpToTensor = Annotated[
 ]
 Seen = Annotated[list[Number | None], Field(fail_fast=True)]
 SeenMatrix = Annotated[list[Seen], Field(fail_fast=True)]
+SeenOrMatrix = Annotated[
+    Annotated[Seen, Tag("1")] | Annotated[SeenMatrix, Tag("2")],
+    Discriminator(lambda value: "2" if _depth(value) >= "2" else "1"),
+]
 SeenTensor = Annotated[list[SeenMatrix], Field(fail_fast=True)]
 Observations = Annotated[
     Annotated[Seen, Tag("1")]

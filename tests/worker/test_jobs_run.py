@@ -5,9 +5,13 @@ import time
 import jax
 import numpy as np
 
+from services.calibration.request import CalibrationJob
+from services.calibration.submit import Calibrations
 from services.workers import Workers
 from spnode_core.artifact import load
 from spnode_core.dataset import check_arrays, save_dataset
+from tests.api.deployment import MODELS, publish
+from tests.core.models import random_states
 
 LONG = 10_000_000
 
@@ -87,6 +91,56 @@ def test_data_that_cannot_be_certified_fails_the_job_with_the_reason(running) ->
     assert ended.error["code"] == "invalid_input"
     assert "the data recurs" in ended.error["detail"]
     assert "turning" not in {model.name for model in running.registry.models().items}
+
+
+def test_a_calibration_job_finds_what_made_the_observations(running) -> None:
+    with jax.enable_x64():
+        surrogate = MODELS["forced"]()
+        publish(running.database, running.blobs, "forced", surrogate)
+        times, x0 = np.array([0.1, 1.0, 10.0, 100.0]), random_states(1)[0]
+        controls = {"controls": np.zeros((1, 2)), "control_times": np.zeros(1)}
+        x = np.asarray(surrogate.rollout(x0, times, parameters=[1.3], **controls))
+    noise = 1e-4
+    x = x + noise * np.random.default_rng(0).normal(size=x.shape)
+    asked = CalibrationJob.model_validate(
+        {
+            "model": "forced",
+            "times": times.tolist(),
+            "states": ["c"],
+            "observations": [[value] for value in x[:, 2].tolist()],
+            "noise": [noise],
+            "x0": x0.tolist(),
+            "controls": [[0.0, None]],
+            "control_times": [0.0],
+            "unknowns": {
+                "parameters": {"p0": {"lower": 0.1, "upper": 3.0}},
+                "controls": {"u1": {"lower": -1.0, "upper": 1.0}},
+            },
+        }
+    )
+    calibrations = Calibrations(running.settings, running.registry, running.jobs)
+    job, _ = calibrations.submit(asked, owner="me")
+    ended = running.end(job.id)
+    assert ended.state == "succeeded", ended.error
+    made = ended.result
+    assert [each["name"] for each in made["estimates"]] == ["p0", "u1"]
+    for each, true in zip(made["estimates"], (1.3, 0.0), strict=True):
+        low, high = each["simultaneous"]
+        assert low <= true <= high
+    assert made["domain"]["inside"] is True
+    # The training box is 0.5 to 2, the bounds are wider.
+    assert 0 < made["domain"]["starts_outside"] < 32
+    assert made["converged"] == made["starts"] == 32
+    assert made["states"] == ["c"]
+    assert np.shape(made["residuals"]) == (4, 1)
+    (warning,) = [each for each in made["warnings"] if "held-out" in each]
+    assert "model_error" in warning
+    stages = [
+        event.data["stage"]
+        for event in running.jobs.events(job.id)
+        if event.kind == "log"
+    ]
+    assert stages[:2] == ["load", "search"]
 
 
 def test_a_running_job_is_cancelled_within_two_seconds(running) -> None:

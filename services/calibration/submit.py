@@ -1,0 +1,64 @@
+"""Calibration jobs on their way to the queue."""
+
+import json
+from typing import Any
+
+from services.calibration.request import KIND, CalibrationJob, plan
+from services.identity import sha256
+from services.jobs import Jobs
+from services.lifecycle import Job
+from services.registry import Registry
+from services.settings import Settings
+
+
+class Calibrations:
+    """What gives a calibration job to the queue.
+
+    Args:
+        settings: Limits.
+        registry: Where the version is looked up.
+        jobs: The queue.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, jobs: Jobs) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.jobs = jobs
+
+    def submit(
+        self,
+        job: CalibrationJob,
+        *,
+        owner: str,
+        idempotency_key: str | None = None,
+        validate_only: bool = False,
+    ) -> tuple[Job | dict[str, Any], bool]:
+        """Check a job as a whole and queue it, once per idempotency key and owner.
+
+        Args:
+            job: What was asked.
+            owner: Whose job it is.
+            idempotency_key: The caller's name for this submission.
+            validate_only: Check, and queue nothing.
+
+        Returns:
+            The job (what its row would keep, with ``validate_only``), and whether it
+            was there already under that key.
+
+        Raises:
+            NotFound: There is no such model, version or alias.
+            Invalid: The key was used before for another request.
+            InvalidInput: What cannot be used, where, and what belongs there.
+        """
+        kept = plan(job, self.registry.resolve(job.model), self.settings)
+        if validate_only:
+            return kept, False
+        # An alias may have moved between two tries of one submission.
+        asked = job.model_dump(mode="json", exclude_unset=True)
+        return self.jobs.submit(
+            KIND,
+            kept,
+            owner=owner,
+            idempotency_key=idempotency_key,
+            request_hash=sha256(json.dumps(asked, sort_keys=True).encode()),
+        )
