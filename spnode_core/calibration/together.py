@@ -1,7 +1,7 @@
 """Several least-squares searches at once, whose evaluations are computed together.
 
 Each search is SciPy's and runs in a thread of its own; what all of them ask for next
-is one batch::
+is one batch, which the caller's thread computes::
 
     search 0 ── v0 ─▶ ┐                        ┌─▶ r0, J0
     search 1 ── v1 ─▶ ├ evaluate((v0, v1, …)) ─┼─▶ r1, J1
@@ -56,7 +56,7 @@ def search(
     """Search from every start within the unit box, all at once.
 
     Args:
-        evaluate: Computes one batch; called by one thread at a time.
+        evaluate: Computes one batch.
         starts: ``(start, unknown)``.
         most_evaluations: Of one search.
         on_round: Told after each batch how many searches have ended and the least sum
@@ -65,20 +65,32 @@ def search(
     Returns:
         What each search found; None where its start is not finite.
     """
-    gathered = _Gathered(evaluate, starts, on_round)
+    asked = _Asked(starts)
 
     def one(index: int) -> Optimum | None:
         try:
-            return _one(gathered, index, starts[index], most_evaluations)
+            return _one(asked, index, starts[index], most_evaluations)
         finally:
-            gathered.leave()
+            asked.leave()
 
+    best = np.inf
     with ThreadPoolExecutor(len(starts), thread_name_prefix="search") as pool:
-        return list(pool.map(one, range(len(starts))))
+        searches = [pool.submit(one, index) for index in range(len(starts))]
+        try:
+            while (points := asked.complete()) is not None:
+                residuals, jacobians = evaluate(points)
+                costs = np.sum(residuals**2, axis=1)
+                best = min(best, float(np.nanmin([*costs, np.inf])))
+                on_round(asked.ended, best)
+                asked.answer(residuals, jacobians)
+        except BaseException as error:
+            asked.fail(error)
+            raise
+        return [each.result() for each in searches]
 
 
 def _one(
-    gathered: "_Gathered", index: int, start: Floats, most_evaluations: int
+    asked: "_Asked", index: int, start: Floats, most_evaluations: int
 ) -> Optimum | None:
     known: dict[bytes, tuple[Floats, Floats]] = {}
 
@@ -86,7 +98,7 @@ def _one(
         key = v.tobytes()
         if key not in known:
             known.clear()
-            known[key] = gathered.ask(index, v)
+            known[key] = asked.ask(index, v)
         return known[key]
 
     if not np.isfinite(both(start)[0]).all():
@@ -108,56 +120,69 @@ def _one(
     )
 
 
-class _Gathered:
-    """Collects what the searches ask for until all that still run have asked."""
+class _Asked:
+    """What the searches ask for, and what they are answered.
 
-    def __init__(
-        self,
-        evaluate: Evaluate,
-        starts: Floats,
-        on_round: Callable[[int, float], None],
-    ) -> None:
-        self._evaluate = evaluate
-        self._on_round = on_round
+    Args:
+        starts: Of all searches.
+    """
+
+    def __init__(self, starts: Floats) -> None:
         # A search that has ended keeps its row, so that shapes and rows stay.
         self._points = starts.copy()
         self._running = len(starts)
-        self._best = np.inf
-        self._asked: set[int] = set()
+        self._waiting: set[int] = set()
         self._answers: dict[int, tuple[Floats, Floats]] = {}
         self._error: BaseException | None = None
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._complete = threading.Condition(lock)
+        self._answered = threading.Condition(lock)
+
+    @property
+    def ended(self) -> int:
+        """How many searches have ended."""
+        return len(self._points) - self._running
 
     def ask(self, index: int, v: Floats) -> tuple[Floats, Floats]:
-        """Residuals and Jacobian at a point, when all others have asked too."""
-        with self._changed:
+        """Residuals and Jacobian at a point, for a search."""
+        with self._answered:
             self._points[index] = v
-            self._asked.add(index)
-            self._compute_if_complete()
-            self._changed.wait_for(lambda: index in self._answers or self._error)
+            self._waiting.add(index)
+            self._tell()
+            self._answered.wait_for(lambda: index in self._answers or self._error)
             if self._error is not None:
                 raise self._error
             return self._answers.pop(index)
 
     def leave(self) -> None:
-        """The search has ended: nobody is to wait for it."""
-        with self._changed:
+        """A search has ended: nobody is to wait for it."""
+        with self._complete:
             self._running -= 1
-            self._compute_if_complete()
+            self._tell()
 
-    def _compute_if_complete(self) -> None:
-        if self._error is not None or not self._asked:
-            return
-        if len(self._asked) < self._running:
-            return
-        try:
-            residuals, jacobians = self._evaluate(self._points)
-            for i in self._asked:
-                self._answers[i] = residuals[i], jacobians[i]
-            costs = np.sum(residuals**2, axis=1)
-            self._best = min(self._best, float(np.nanmin([*costs, np.inf])))
-            self._on_round(len(self._points) - self._running, self._best)
-        except BaseException as error:
+    def complete(self) -> Floats | None:
+        """The points, when all searches that run have asked; None when none runs."""
+        with self._complete:
+            self._complete.wait_for(self._is_complete)
+            return self._points.copy() if self._running else None
+
+    def answer(self, residuals: Floats, jacobians: Floats) -> None:
+        """Answer all that wait."""
+        with self._answered:
+            for index in self._waiting:
+                self._answers[index] = residuals[index], jacobians[index]
+            self._waiting.clear()
+            self._answered.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End all searches."""
+        with self._answered:
             self._error = error
-        self._asked.clear()
-        self._changed.notify_all()
+            self._answered.notify_all()
+
+    def _is_complete(self) -> bool:
+        return len(self._waiting) == self._running
+
+    def _tell(self) -> None:
+        if self._is_complete():
+            self._complete.notify_all()
