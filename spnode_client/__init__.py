@@ -11,6 +11,7 @@
 """
 
 from spnode_client.aio import AsyncClient, AsyncJob
+from spnode_client.calibrations import Calibration, Estimate
 from spnode_client.client import Client
 from spnode_client.errors import (
     ClientError,
@@ -34,11 +35,13 @@ __all__ = [
     "AsyncClient",
     "AsyncJob",
     "AsyncRolloutResult",
+    "Calibration",
     "Client",
     "ClientError",
     "Conflict",
     "Dataset",
     "DomainWarning",
+    "Estimate",
     "Event",
     "Forbidden",
     "InvalidRequest",

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from spnode_client.calibrations import Calibration, calibration_request
 from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
 from spnode_client.derivatives import AsyncDerivatives
@@ -75,6 +76,19 @@ class AsyncClient(AsyncDerivatives):
         """Queue the training of a new version; options as ``Client.train``."""
         return await self.submit(jobs.training_request(dataset, model, options))
 
+    async def calibrate(
+        self,
+        model: str,
+        times: Any,
+        observations: Any,
+        unknowns: Record,
+        **options: Any,
+    ) -> "AsyncJob":
+        """Queue the search for parameters and the like, as ``Client.calibrate``."""
+        return await self.submit(
+            calibration_request(model, times, observations, unknowns, options)
+        )
+
     async def submit(self, request: Record) -> "AsyncJob":
         """Queue a job."""
         return AsyncJob(self, await self.run(jobs.submit(request, self.retries)))
@@ -123,7 +137,7 @@ class AsyncJob(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | AsyncRolloutResult | Record:
+    ) -> ModelVersion | Dataset | AsyncRolloutResult | Calibration | Record:
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
@@ -131,7 +145,9 @@ class AsyncJob(AbstractJob):
         )
         return await self.result()
 
-    async def result(self) -> ModelVersion | Dataset | AsyncRolloutResult | Record:
+    async def result(
+        self,
+    ) -> ModelVersion | Dataset | AsyncRolloutResult | Calibration | Record:
         """What a succeeded job made, as ``Job.result``."""
         made = await self._client.run(jobs.result(self.record, self._client.retries))
         if self.record.get("kind") == "rollout":

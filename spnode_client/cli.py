@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from spnode_client.commands import datasets, jobs, keys, models
+from spnode_client.commands.calibrate import calibrate
 from spnode_client.commands.rollout import rollout
 from spnode_client.commands.rollout_jobs import queue_rollout
 from spnode_client.commands.train import train
@@ -31,6 +32,7 @@ def make_app() -> typer.Typer:
     app.callback()(choose_service)
     app.command()(train)
     app.command()(rollout)
+    app.command()(calibrate)
     jobs.app.command("rollout")(queue_rollout)
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(models.app, name="models")

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from spnode_client.calibrations import calibration_request
 from spnode_client.calls import Operation, T
 from spnode_client.derivatives import Derivatives
 from spnode_client.jobs import Job, Jobs, Resource
@@ -73,6 +74,33 @@ class Client(Derivatives):
             The job; ``wait()`` gives the version.
         """
         return self.jobs.submit(jobs.training_request(dataset, model, options))
+
+    def calibrate(
+        self,
+        model: str,
+        times: Any,
+        observations: Any,
+        unknowns: Record,
+        **options: Any,
+    ) -> Job:
+        """Queue the search for parameters, initial states or controls.
+
+        Args:
+            model: ``name``, ``name@alias`` or ``name/3``.
+            times: Increasing times of the observations, ``(time,)``.
+            observations: ``(time, state)``; None or NaN where there is none.
+            unknowns: ``{"parameters": {"k1": {"lower": …, "upper": …}}, "x0": …}``,
+                with ``start``, ``prior`` and ``scale`` where wanted.
+            **options: ``states`` (names of the columns), ``noise``, ``model_error``,
+                ``x0``, ``parameters``, ``controls``, ``control_times``, ``starts``,
+                ``seed``, ``coverage``.
+
+        Returns:
+            The job; ``wait()`` gives a ``Calibration``.
+        """
+        return self.jobs.submit(
+            calibration_request(model, times, observations, unknowns, options)
+        )
 
     def rollout(self, model: str, x0: Any, times: Any, **options: Any) -> np.ndarray:
         """Trajectories from each initial condition, ``([batch,] time, state)``.

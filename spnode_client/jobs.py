@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from spnode_client.calibrations import Calibration
 from spnode_client.calls import Lost, Operation, retry_delay
 from spnode_client.errors import Unreachable
 from spnode_client.operations import jobs, results
@@ -47,7 +48,7 @@ class Job(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | RolloutResult | Record:
+    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Record:
         """Wait for the end; give the version, the dataset or the result.
 
         Args:
@@ -66,7 +67,9 @@ class Job(AbstractJob):
         )
         return self.result()
 
-    def result(self) -> ModelVersion | Dataset | RolloutResult | Record:
+    def result(
+        self,
+    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Record:
         """What a succeeded job made.
 
         Raises:

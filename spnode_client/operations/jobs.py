@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from spnode_client.calibrations import Calibration
 from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
 from spnode_client.errors import JobFailed
 from spnode_client.operations import datasets, models, results
@@ -93,7 +94,7 @@ def events_call(job_id: str, last_id: str | None) -> Call:
 
 
 def result(record: Record, retries: int) -> Operation[Any]:
-    """What a job made: a version, a dataset, an index of rows, or the plain result."""
+    """What a job made: a version, a dataset, an index of rows, estimates."""
     made = record.get("result") or {}
     if record.get("kind") == "training":
         reference = f"{made['model']}/{made['version']}"
@@ -102,4 +103,6 @@ def result(record: Record, retries: int) -> Operation[Any]:
         return (yield from datasets.get(made["dataset"], retries))
     if record.get("kind") == "rollout":
         return (yield from results.index(record["id"], retries))
+    if record.get("kind") == "calibration":
+        return Calibration.of(made)
     return made

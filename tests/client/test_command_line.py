@@ -208,6 +208,7 @@ def test_every_command_has_an_example_in_its_help():
     commands = [
         ("train",),
         ("rollout",),
+        ("calibrate",),
         ("export",),
         *(("jobs", name) for name in ("list", "show", "follow", "cancel", "retry")),
         *(("models", name) for name in ("list", "show", "card", "alias", "delete")),

@@ -163,14 +163,15 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(shell, model, file):
     assert "cancelled" in shell.run("jobs", "follow", job, code=1).stderr
 
 
-def test_scipy_minimises_a_misfit_with_exact_gradients(shell, model):
+@pytest.mark.parametrize("example", ["optimise.py", "optimise_jax.py"])
+def test_a_loop_of_ones_own_minimises_a_misfit(shell, model, example):
     with shell.client() as client:
         environment = {
             "SPNODE_URL": client.url,
             "SPNODE_KEY": (shell.data / "key").read_text().strip(),
         }
     done = subprocess.run(
-        [sys.executable, ROOT / "docs/examples/optimise.py", model],
+        [sys.executable, ROOT / "docs/examples" / example, model],
         env={**shell.environment, **environment},
         capture_output=True,
         text=True,
@@ -178,6 +179,36 @@ def test_scipy_minimises_a_misfit_with_exact_gradients(shell, model):
     )
     assert done.returncode == 0, done.stderr
     assert "misfit" in done.stdout
+
+
+def test_a_table_of_observations_tells_where_it_began(shell, model, tmp_path):
+    truth, times = np.array([0.96, 5e-7, 0.04]), np.geomspace(0.01, 1e4, 6)
+    with shell.client() as client:
+        x = client.rollout(model, truth, times, precision="float64")
+    lines = ["time,state,value,sigma"]
+    for time, (y1, y2, _) in zip(times.tolist(), x.tolist(), strict=True):
+        lines += [f"{time!r},y1,{y1!r},1e-3", f"{time!r},y2,{y2!r},1e-7"]
+    seen = tmp_path / "seen.csv"
+    seen.write_text("\n".join(lines))
+    given = ("calibrate", model, seen, "--x0", "0,5e-7,0")
+    given += ("--unknown", "y1=0.9:1", "--unknown", "y3=0:0.1", "--starts", 8)
+    found = shell.json(*given)
+    y1, y3 = found["estimates"]
+    assert y1["value"] == pytest.approx(0.96, abs=1e-4)
+    assert y3["value"] == pytest.approx(0.04, abs=1e-4)
+    # The rms error of the quick model on trajectories that it has not seen.
+    version = shell.json("models", "show", model)
+    assert set(found["model_error"]) == {"y1", "y2"}
+    assert all(error > 0 for error in found["model_error"].values()), version
+    told = shell.run(*given)
+    assert "x0.y3" in told.stdout
+    assert "8 searches" in told.stdout
+    with shell.client() as client:
+        (job, *_) = client.jobs.list(kind="calibration")
+        again = job.result()
+    assert again["y1"].value == y1["value"]
+    assert again.residuals.shape == (6, 2)
+    assert shell.run(*given, "--prior", "y2=0:1", code=2).stderr
 
 
 def test_status_says_what_runs(shell, model):
