@@ -13,7 +13,8 @@ Every number here is made by `./spnode reproduce all`, which writes this page to
 example has a page with settings, tables and a figure, and a JSON file with every
 number, the commit, the command, the seeds, the time and the kind of machine.
 The service's demo has a page of its own: [demo.md](demo.md). How fast it is:
-[speed](speed/README.md), by `./spnode bench`.
+[speed](speed/README.md), by `./spnode bench`. How honest the intervals of calibrations
+are: [calibration](calibration.md), by `python -m benchmarks.calibration`.
 """
 
 
