@@ -83,6 +83,16 @@ def statements(certificate: dict[str, Any]) -> list[str]:
     return found
 
 
+def held_out(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Errors on trajectories that were held out: for test, or else for validation."""
+    return evaluation.get("test") or evaluation.get("validation") or evaluation
+
+
+def cautions(evaluation: dict[str, Any]) -> list[str]:
+    """What speaks against a version on held-out trajectories, a sentence each."""
+    return [f"WARNING: {each}" for each in held_out(evaluation).get("warnings") or ()]
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a job: its kind and what it carries."""

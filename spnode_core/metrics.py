@@ -1,9 +1,11 @@
 """How far a surrogate is from a dataset, state by state, and from itself at half steps.
 
 Errors are scaled by the largest modulus of each state over the training data, so that
-``scaled_mse`` adds up states of any unit.
+``scaled_mse`` adds up states of any unit; and *normalised* by how much each state
+varies, so that they can be compared with those of trivial models (``deviations``).
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,28 +14,53 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from spnode_core.baselines import Baselines, normalised
 from spnode_core.dataset import Dataset
+from spnode_core.deviations import Deviations, spread
+from spnode_core.normaliser import Scaling
+from spnode_core.restarts import restarts
 from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
 from spnode_core.surrogate import Surrogate
-from spnode_core.timegrid import TimeGrid
+from spnode_core.timegrid import Plan, TimeGrid
+from spnode_core.verdict import warnings_of
 
 _ROWS_AT_ONCE = 64
+# Numbers in the matrices of rows that have output times of their own, about.
+_MOST_MATRIX_VALUES = 20_000_000
 Values = NDArray[np.float64]
 
 
-def evaluate(surrogate: Surrogate, dataset: Dataset) -> dict[str, Any]:
+def evaluate(
+    surrogate: Surrogate,
+    dataset: Dataset,
+    training: Dataset | None = None,
+    *,
+    seed: int | None = None,
+) -> dict[str, Any]:
     """Compare rollouts from the first sample of each trajectory with all of it.
 
     Args:
         surrogate: The model.
         dataset: Trajectories with the states, parameters and controls of the model.
+        training: What the surrogate learned from, for the comparison with trivial
+            models and for warnings; they say something only where ``dataset`` was held
+            out. None leaves them out.
+        seed: Source of later samples to start rollouts from, which costs one more
+            compilation. None leaves them out.
 
     Returns:
         ``scaled_mse`` (mean over trajectories, times and states of the squared scaled
         error), the same for each state with its RMSE in physical units, relative L2
         error and largest scaled error, ``refined_scaled_mse`` (with every step halved)
         and ``refinement_error``, the largest scaled change that halving makes.
+
+        ``normalised_rmse``, in all, by state, ``over_time`` and ``over_trajectories``:
+        the error over the standard deviation of the state in the dataset, in the
+        logarithm where the state was learned so. ``baselines`` are the same errors of
+        trivial models, ``mid_trajectory`` those of rollouts from later samples, beside
+        those of rollouts from the start at the same samples; ``warnings`` are
+        sentences.
     """
     grid = surrogate.grid
     coarse = predict(surrogate, dataset, grid)
@@ -44,16 +71,97 @@ def evaluate(surrogate: Surrogate, dataset: Dataset) -> dict[str, Any]:
     refined = np.where(mask, fine - dataset.states, 0.0)
     change = np.where(mask, np.abs(fine - coarse), 0.0) / scale
     count = int(mask.sum())
-    return {
+    compared = _Compared.of(surrogate, dataset)
+    found = compared.with_states(normalised(surrogate.normaliser.states, coarse))
+    by_state = found.by_state
+    metrics: dict[str, Any] = {
         "scaled_mse": float(np.sum((error / scale) ** 2) / count),
         "refined_scaled_mse": float(np.sum((refined / scale) ** 2) / count),
         "refinement_error": float(change.max()),
+        "normalised_rmse": found.overall,
         "states": {
-            name: _state_metrics(error[:, :, i], dataset, i, float(scale[i]))
+            name: {
+                **_state_metrics(error[:, :, i], dataset, i, float(scale[i])),
+                "normalised_rmse": by_state[name],
+            }
             for i, name in enumerate(dataset.names)
         },
+        "worst_state": found.worst_state,
+        "over_time": found.over_time(grid.bins(surrogate.signature.domain.end)),
+        "over_trajectories": found.over_trajectories(),
         "trajectories": dataset.trajectories,
         "samples": count,
+    }
+    if seed is not None:
+        metrics["mid_trajectory"] = _from_later_samples(compared, found, seed)
+    if training is not None:
+        trivial = Baselines(surrogate.normaliser, grid, training).predict(dataset)
+        metrics["baselines"] = {
+            name: _brief(compared.with_states(states))
+            for name, states in trivial.items()
+        }
+        metrics["warnings"] = warnings_of(metrics)
+    return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """A dataset that predictions are compared with, in normalised states."""
+
+    surrogate: Surrogate
+    dataset: Dataset
+    states: Values
+    spread: Values
+
+    @classmethod
+    def of(cls, surrogate: Surrogate, dataset: Dataset) -> "_Compared":
+        states = _whole(surrogate.normaliser.states, dataset)
+        return cls(surrogate, dataset, states, spread(states, dataset.mask))
+
+    def with_states(self, predicted: Values) -> Deviations:
+        """Deviations of normalised states from those of the dataset."""
+        return self._deviations(self.dataset, predicted - self.states)
+
+    def with_rests(self, rests: Dataset) -> Deviations:
+        """Deviations of rollouts from the first samples of pieces of the dataset."""
+        predicted = predict(self.surrogate, rests, self.surrogate.grid)
+        scaling = self.surrogate.normaliser.states
+        errors = normalised(scaling, predicted) - _whole(scaling, rests)
+        return self._deviations(rests, errors)
+
+    def _deviations(self, dataset: Dataset, errors: Values) -> Deviations:
+        errors = np.where(dataset.mask, errors / self.spread, 0.0)
+        return Deviations(dataset.names, errors, dataset.mask, dataset.elapsed)
+
+
+def _whole(scaling: Scaling, dataset: Dataset) -> Values:
+    """Normalised states, with the first sample where one is missing."""
+    first = dataset.states[:, :1]
+    return normalised(scaling, np.where(dataset.mask, dataset.states, first))
+
+
+def _brief(found: Deviations) -> dict[str, Any]:
+    return {"normalised_rmse": found.overall, "states": found.by_state}
+
+
+def _from_later_samples(
+    compared: _Compared, usual: Deviations, seed: int
+) -> dict[str, Any] | None:
+    """Errors of rollouts from later samples, and those from the start, side by side."""
+    pieces = restarts(compared.dataset, seed)
+    if pieces is None:
+        return None
+    found = compared.with_rests(pieces.dataset)
+    # What is measured is what comes after the sample that a rollout starts from.
+    later = found.mask & (found.elapsed > 0)[..., None]
+    found = dataclasses.replace(found, mask=later)
+    at = pieces.rows[:, None], pieces.samples
+    same = dataclasses.replace(found, errors=usual.errors[at])
+    return {
+        **_brief(found),
+        "from_start": same.overall,
+        "trajectories": len(pieces.rows),
+        "samples": int(later.sum()),
     }
 
 
@@ -74,13 +182,21 @@ def predict(surrogate: Surrogate, dataset: Dataset, grid: TimeGrid) -> Values:
     """
     problem = problem_on(dataset, surrogate, (grid,))
     total = dataset.trajectories
-    rows = min(total, _ROWS_AT_ONCE)
+    rows = min(total, _rows_at_once(surrogate, problem.plans[0]))
     parts = []
     for start in range(0, total, rows):
         # The last part repeats rows, so that every part has one shape.
         index = np.minimum(np.arange(start, start + rows), total - 1)
         parts.append(np.asarray(_rollout(surrogate, problem.rows(jnp.asarray(index)))))
     return np.concatenate(parts)[:total]
+
+
+def _rows_at_once(surrogate: Surrogate, plan: Plan) -> int:
+    """Rows of one call; fewer where each has matrices for output times of its own."""
+    if plan.on_grid or plan.output_index.ndim == 1:
+        return _ROWS_AT_ONCE
+    per_row = plan.outputs * surrogate.signature.latent**2
+    return max(1, min(_ROWS_AT_ONCE, _MOST_MATRIX_VALUES // per_row))
 
 
 @eqx.filter_jit

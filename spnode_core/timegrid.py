@@ -166,6 +166,19 @@ class TimeGrid:
             more = last + width * np.arange(1, count + 1)
         return np.concatenate([self.times, np.asarray(more, np.float64)])
 
+    def bins(self, end: float, most: int = 10) -> Times:
+        """Edges of bins of time from 0 to ``end``, spaced as the grid is.
+
+        Args:
+            end: Upper edge of the last bin.
+            most: Number of bins, fewer where the grid has not as many steps.
+        """
+        grid = self.extended(end)
+        count = min(most, len(grid) - 1)
+        if not self.is_logarithmic:
+            return np.linspace(0.0, end, count + 1)
+        return np.append(0.0, np.geomspace(min(grid[1], end), end, count + 1)[1:])
+
     def plan(self, times: ArrayLike, control_times: ArrayLike | None = None) -> Plan:
         """The steps and remainders that give the states at ``times``.
 

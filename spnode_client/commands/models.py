@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.connection import connection
-from spnode_client.records import claims
-from spnode_client.terminal import Json, emit, out, print_json, print_table
+from spnode_client.records import cautions, claims
+from spnode_client.terminal import Json, emit, err, out, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, show, card, alias, delete.")
 Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
@@ -29,12 +29,16 @@ def list_models(
 
 @app.command()
 def show(reference: Reference, as_json: Json = False) -> None:
-    """Show one version: signature, evaluation, certificate.
+    """Show one version: signature, evaluation, certificate; warnings at the end.
 
     Example: spnode models show robertson@champion
     """
-    del as_json  # the record is JSON in both cases
-    print_json(connection.client().models.version(reference))
+    version = connection.client().models.version(reference)
+    print_json(version)
+    if as_json:
+        return
+    for caution in cautions(version.record.get("evaluation") or {}):
+        err.print(caution, markup=False)
 
 
 @app.command()

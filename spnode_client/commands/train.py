@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.connection import connection
-from spnode_client.records import Dataset, ModelVersion, statements
+from spnode_client.records import (
+    Dataset,
+    ModelVersion,
+    cautions,
+    held_out,
+    statements,
+)
 from spnode_client.terminal import (
     Json,
     UsageError,
@@ -20,6 +26,11 @@ from spnode_client.terminal import (
     print_table,
 )
 
+_ERRORS = {
+    "relative_l2": "relative error (L2)",
+    "rmse": "rms error",
+    "normalised_rmse": "rms error / spread",
+}
 _TERM = re.compile(r"\s*([+-]?)\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*)?([^+\-*]+)")
 
 
@@ -158,20 +169,22 @@ def _model_name(data: str) -> str:
 def _describe(version: ModelVersion) -> None:
     out.print(f"[bold]{version}[/]  {version.digest[:12]}")
     evaluation = version.record.get("evaluation") or {}
-    held_out = evaluation.get("test") or evaluation.get("validation") or evaluation
-    states = held_out.get("states") or {}
+    found = held_out(evaluation)
+    states = found.get("states") or {}
     if states:
         print_table(
-            ("state", "relative error (L2)", "rms error"),
+            ("state", *_ERRORS.values()),
             [
-                (name, _number(row.get("relative_l2")), _number(row.get("rmse")))
+                (name, *(_number(row[each]) if each in row else "" for each in _ERRORS))
                 for name, row in states.items()
             ],
         )
-    if isinstance(error := held_out.get("scaled_mse"), float):
+    if isinstance(error := found.get("scaled_mse"), float):
         out.print(f"held-out scaled mean squared error {error:.2e}")
     for statement in statements(version.record.get("certificate") or {}):
         out.print(statement, markup=False)
+    for caution in cautions(evaluation):
+        out.print(caution, markup=False)
 
 
 def _other_champion(model: Mapping[str, Any], version: ModelVersion) -> str:

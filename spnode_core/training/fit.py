@@ -177,11 +177,13 @@ def _report(
 ) -> dict[str, Any]:
     parts, reporter = execution.parts, execution.reporter
     reporter.report(Progress("evaluate", message="evaluating"))
-    metrics = {
-        "train": _metrics(surrogate, execution.some(parts.train)),
-        "validation": _metrics(surrogate, parts.validation),
-        "test": _metrics(surrogate, parts.test),
+    # Rollouts from later samples are compiled anew: on one part they are enough.
+    seeds = {"test" if parts.test.trajectories else "validation": execution.seed}
+    metrics = {"train": _metrics(surrogate, execution.some(parts.train))} | {
+        name: _metrics(surrogate, part, parts.train, seeds.get(name))
+        for name, part in (("validation", parts.validation), ("test", parts.test))
     }
+    held_out = metrics["test"] or metrics["validation"] or {}
     return {
         "outcome": record.outcome,
         "choices": choices,
@@ -193,6 +195,7 @@ def _report(
         },
         "inference": execution.inference,
         "metrics": metrics,
+        "warnings": held_out.get("warnings", []),
         "certificate": _certificate(surrogate, parts, metrics, execution.identity),
         "seconds": reporter.seconds,
         "versions": _versions(),
@@ -220,10 +223,15 @@ def _certificate(
     return certificate
 
 
-def _metrics(surrogate: Surrogate, part: Dataset) -> dict[str, Any] | None:
+def _metrics(
+    surrogate: Surrogate,
+    part: Dataset,
+    training: Dataset | None = None,
+    seed: int | None = None,
+) -> dict[str, Any] | None:
     if not part.trajectories:
         return None
-    found = evaluate(surrogate, part)
+    found = evaluate(surrogate, part, training, seed=seed)
     if not math.isfinite(found["scaled_mse"] + found["refined_scaled_mse"]):
         raise TrainingError(
             "rollouts over whole trajectories leave the finite range, though they fit "

@@ -95,6 +95,13 @@ def test_a_version_whose_errors_overflowed_is_described(capsys):
     assert "not finite" in capsys.readouterr().out
 
 
+def test_a_version_that_nothing_speaks_for_is_described_with_warnings(capsys):
+    beaten = "no better than constant on y1: 2 against 1"
+    record = {"evaluation": {"test": {"states": {"y1": {}}, "warnings": [beaten]}}}
+    _describe(ModelVersion("m", 1, "d" * 64, record))
+    assert capsys.readouterr().out.splitlines()[-1] == f"WARNING: {beaten}"
+
+
 def test_a_certificate_is_read_with_what_holds_first():
     found = {
         "spectral_abscissa": {"holds": False, "statement": "It grows.", "value": 0.25},

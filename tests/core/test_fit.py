@@ -114,6 +114,26 @@ def test_report_is_plain_json_and_says_what_was_done(plain_run):
     assert SurrogateSpec.model_validate(report["surrogate"])
 
 
+def test_report_compares_with_trivial_models_on_what_was_held_out(plain_run):
+    metrics = plain_run.report["metrics"]
+    linear = metrics["test"]["baselines"]["linear_dmd"]
+    # The logarithm of a state that decays alone is linear in time.
+    assert linear["states"]["x1"] < 1e-9
+    warned = plain_run.report["warnings"]
+    assert warned == metrics["test"]["warnings"]
+    assert [w for w in warned if w.startswith("no better than linear dmd on x1")]
+    assert metrics["validation"]["baselines"].keys() == {
+        "constant",
+        "linear_dmd",
+        "nearest_trajectory",
+    }
+    assert "baselines" not in metrics["train"]
+    restarted = metrics["test"]["mid_trajectory"]
+    assert restarted["trajectories"] == 2
+    # Briefly trained: errors are large from anywhere.
+    assert 0.01 < restarted["normalised_rmse"] < 10
+
+
 def test_learning_rate_falls_along_a_cosine(plain_run):
     rates = [h["learning_rate"] for h in plain_run.history if h["stage"] == "optimise"]
     first = TrainingSpec().learning_rate

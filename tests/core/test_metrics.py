@@ -46,6 +46,8 @@ def test_metrics_follow_their_definitions(case):
     assert second["max_abs_scaled"] == pytest.approx(
         np.abs(error[:, 1]).max() / scale[1]
     )
+    assert second["normalised_rmse"] == pytest.approx(second["rmse"] / truth.std())
+    assert metrics["worst_state"]["name"] in ("x1", "x2")
     assert metrics["refinement_error"] > 0
     assert metrics["refined_scaled_mse"] != metrics["scaled_mse"]
     json.dumps(metrics, allow_nan=False)

@@ -1,0 +1,76 @@
+"""What an evaluation comes to, in plain words: where not to rely on a surrogate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Errors below this are rounding: nobody need beat them.
+_NEGLIGIBLE = 1e-6
+# Rollouts from later samples may err by so much more than those from the starts.
+_MOST_AT_RESTART = 2.0
+_NAMED_STATES = 3
+
+
+def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
+    """Plain warnings, a sentence each; none where nothing speaks against the surrogate.
+
+    Args:
+        metrics: What ``evaluate`` measured of held-out trajectories.
+    """
+    return [
+        *_beaten(metrics),
+        *_worse_from_later_samples(metrics),
+        *_step_dependent(metrics),
+    ]
+
+
+def _beaten(metrics: Mapping[str, Any]) -> list[str]:
+    """States on which a trivial baseline does as well."""
+    baselines = metrics.get("baselines")
+    if not baselines:
+        return []
+    found = []
+    for name, row in metrics["states"].items():
+        error = row.get("normalised_rmse")
+        if error is None or error <= _NEGLIGIBLE:
+            continue
+        best = min(baselines, key=lambda each: baselines[each]["states"][name])
+        least = baselines[best]["states"][name]
+        # Also where the error is not a number.
+        if not error < least:
+            found.append((error - least, best, name, error, least))
+    found.sort(key=lambda each: -each[0])
+    said = [
+        f"no better than {best.replace('_', ' ')} on {name}: {_short(error)} against "
+        f"{_short(least)}"
+        for _, best, name, error, least in found[:_NAMED_STATES]
+    ]
+    more = len(found) - len(said)
+    return [*said, f"nor on {more} other states"] if more else said
+
+
+def _worse_from_later_samples(metrics: Mapping[str, Any]) -> list[str]:
+    restarted = metrics.get("mid_trajectory")
+    if not restarted:
+        return []
+    error, usual = restarted["normalised_rmse"], restarted["from_start"]
+    if error <= max(_MOST_AT_RESTART * usual, _NEGLIGIBLE):
+        return []
+    return [
+        "rollouts that start in the middle of a trajectory are worse than those from "
+        f"its start: {_short(error)} against {_short(usual)} at the same samples"
+    ]
+
+
+def _step_dependent(metrics: Mapping[str, Any]) -> list[str]:
+    change = metrics["refinement_error"]
+    error = max(row["max_abs_scaled"] for row in metrics["states"].values())
+    if change <= max(error, _NEGLIGIBLE):
+        return []
+    return [
+        f"halving every step changes a state by {_short(change)} of its largest value, "
+        f"more than the largest error, {_short(error)}: the model depends on its steps"
+    ]
+
+
+def _short(number: float) -> str:
+    return f"{number:.2g}"
