@@ -296,6 +296,13 @@ class RolloutOut(ComputedOut):
     where only the final one was asked for."""
     z: Nested = None
     """The latent trajectory, where ``outputs.latent`` asked for it."""
+    lower: Nested = None
+    """Lower ends of prediction intervals of the shape of ``x``, where ``intervals``
+    asked for them."""
+    upper: Nested = None
+    """Their upper ends."""
+    coverage: float | None = None
+    """Part of the truth that they hold, for rows drawn as the training data were."""
 
 
 class JvpOut(RolloutOut):

@@ -113,7 +113,8 @@ class Client(Derivatives):
             **options: ``parameters``, ``controls``, ``control_times``, ``outputs``,
                 ``on_error``, ``mode`` (``"throughput"``), ``precision``
                 (``"float64"``), ``sweep`` (``rollout_record(...).grid()`` has its
-                axes).
+                axes), ``intervals`` (a coverage, 0.9: ``rollout_record(...)`` then has
+                ``lower`` and ``upper``).
 
         Warns:
             DomainWarning: A trajectory left the domain of the training data.

@@ -114,6 +114,11 @@ class Rollout:
     warnings: tuple[str, ...] = ()
     sweep: Record | None = None
     """What the rows stand for, where they are those of a sweep: ``shape``, ``axes``."""
+    lower: np.ndarray | None = None
+    """Lower ends of prediction intervals, of the shape of ``x``, where asked for."""
+    upper: np.ndarray | None = None
+    coverage: float | None = None
+    """Part of the truth that they hold."""
 
     def grid(self) -> np.ndarray:
         """``x`` in the shape of its sweep: ``(*axes, time, state)``.

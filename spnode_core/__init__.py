@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         SpnodeError,
         TrainingError,
     )
-    from spnode_core.metrics import evaluate
+    from spnode_core.intervals import interval_bounds
+    from spnode_core.metrics import evaluate, with_intervals
     from spnode_core.spec import (
         ArtifactSpec,
         PriorSpec,
@@ -69,6 +70,7 @@ _HOMES = {
     "fit": "training.fit",
     "from_xarray": "xarrays",
     "generate": "systems",
+    "interval_bounds": "intervals",
     "load": "artifact",
     "load_dataset": "dataset",
     "read_card": "artifact_file",
@@ -77,6 +79,7 @@ _HOMES = {
     "save_dataset": "dataset",
     "summarise": "data_report",
     "to_xarray": "xarrays",
+    "with_intervals": "metrics",
 }
 
 __all__ = [
@@ -107,6 +110,7 @@ __all__ = [
     "fit",
     "from_xarray",
     "generate",
+    "interval_bounds",
     "load",
     "load_dataset",
     "read_card",
@@ -115,6 +119,7 @@ __all__ = [
     "save_dataset",
     "summarise",
     "to_xarray",
+    "with_intervals",
 ]
 
 

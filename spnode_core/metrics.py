@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from spnode_core.baselines import Baselines, normalised
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
+from spnode_core.intervals import calibrated, measured_coverage
 from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
+from spnode_core.spec import IntervalsSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
 from spnode_core.verdict import warnings_of
@@ -60,7 +62,8 @@ def evaluate(
         logarithm where the state was learned so. ``baselines`` are the same errors of
         trivial models, ``mid_trajectory`` those of rollouts from later samples, beside
         those of rollouts from the start at the same samples; ``warnings`` are
-        sentences.
+        sentences. ``intervals`` is the measured coverage of prediction intervals, where
+        the surrogate has them: of those that came from other trajectories.
     """
     grid = surrogate.grid
     coarse = predict(surrogate, dataset, grid)
@@ -92,6 +95,10 @@ def evaluate(
         "trajectories": dataset.trajectories,
         "samples": count,
     }
+    if (intervals := surrogate.signature.intervals) is not None:
+        metrics["intervals"] = measured_coverage(
+            intervals, coarse, dataset.states, mask, dataset.elapsed
+        )
     if seed is not None:
         metrics["mid_trajectory"] = _from_later_samples(compared, found, seed)
     if training is not None:
@@ -102,6 +109,35 @@ def evaluate(
         }
         metrics["warnings"] = warnings_of(metrics)
     return metrics
+
+
+def with_intervals(surrogate: Surrogate, dataset: Dataset) -> Surrogate:
+    """The surrogate with prediction intervals from trajectories it was not trained on.
+
+    Args:
+        surrogate: The model.
+        dataset: Trajectories that were held out; where they are too few for any
+            interval, or there are none, it is left without.
+    """
+    intervals = None
+    if dataset.trajectories:
+        scaling = surrogate.normaliser.states
+        intervals = calibrated(
+            predict(surrogate, dataset, surrogate.grid),
+            dataset.states,
+            dataset.mask,
+            dataset.elapsed,
+            edges=surrogate.grid.bins(surrogate.signature.domain.end),
+            kinds=scaling.kinds,
+            widths=np.asarray(scaling.width),
+            positive=surrogate.spec.positive,
+        )
+    return _with(surrogate, intervals)
+
+
+def _with(surrogate: Surrogate, intervals: IntervalsSpec | None) -> Surrogate:
+    signature = surrogate.signature.model_copy(update={"intervals": intervals})
+    return dataclasses.replace(surrogate, signature=signature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +216,8 @@ def predict(surrogate: Surrogate, dataset: Dataset, grid: TimeGrid) -> Values:
         dataset: Gives first samples, times, parameters and controls.
         grid: The steps to take, that of the model or a refinement.
     """
+    # Intervals change no rollout: one program computes both.
+    surrogate = _with(surrogate, None)
     problem = problem_on(dataset, surrogate, (grid,))
     total = dataset.trajectories
     rows = min(total, _rows_at_once(surrogate, problem.plans[0]))

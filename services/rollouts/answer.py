@@ -15,6 +15,7 @@ from services.rollouts.canonical import Layout, Work
 from services.rollouts.domain import domain_fields
 from services.rollouts.request import RANK, Arrays, Request
 from services.rollouts.served import Served
+from spnode_core.intervals import interval_bounds
 
 Fields = dict[str, Any]
 
@@ -52,6 +53,8 @@ def answer(
         float(layout.times[-1]),
         listed=request.options.outputs.domain,
     )
+    if layout.coverage is not None:
+        fields |= _intervals(served, layout, results["x"], times)
     if layout.grid is not None:
         fields["sweep"] = layout.grid.describe()
     if masks:
@@ -109,6 +112,21 @@ def _results(
             for name, array in many[operation].items()
         }
     return fields
+
+
+def _intervals(
+    served: Served, layout: Layout, x: np.ndarray, times: np.ndarray
+) -> Fields:
+    """Bounds of the prediction intervals, each of the shape of ``x``."""
+    intervals = served.signature.intervals
+    assert intervals is not None
+    assert layout.coverage is not None
+    lower, upper = interval_bounds(intervals, x, times, layout.coverage)
+    return {
+        "lower": _shaped(lower, layout, layout.states),
+        "upper": _shaped(upper, layout, layout.states),
+        "coverage": layout.coverage,
+    }
 
 
 def _group(results: Arrays, group: str) -> Arrays:

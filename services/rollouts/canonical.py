@@ -101,6 +101,7 @@ class Layout:
             one.
         columns: How a Jacobian is computed, where one is asked for.
         grid: What the rows stand for, where they are those of a sweep.
+        coverage: Of the prediction intervals that are asked for, if any are.
     """
 
     batched: bool
@@ -111,6 +112,7 @@ class Layout:
     directions: int | None = None
     columns: Columns | None = None
     grid: Grid | None = None
+    coverage: float | None = None
 
     @property
     def repeats(self) -> int:
@@ -139,13 +141,17 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     _check_shapes(arrays, signature, switches)
     batched, count = _count_rows(arrays)
     values = count * (1 if final else len(times)) * len(signature.states)
-    _check_limits(count, values, limits)
+    coverage = _coverage(request, signature)
+    # An answer with intervals has three numbers for each.
+    _check_limits(count, values if coverage is None else 3 * values, limits)
     states = _states(request, signature)
     directions = _directions(request, batched, final, values, limits)
     columns = _columns(request, served, len(times), states, arrays)
     if columns is not None:
         columns.check(count, limits.output_values)
-    layout = Layout(batched, ranks, times, final, states, directions, columns, grid)
+    layout = Layout(
+        batched, ranks, times, final, states, directions, columns, grid, coverage
+    )
     rows = {name: spread(arrays[name], RANK[name], count) for name in ranks}
     operation, rows = _completed(request, layout, signature, rows, count)
     shared = {"times": times[-1:] if final else times}
@@ -189,6 +195,29 @@ def _completed(
         )
         rows["cotangents"] = cotangents if operation == "vjp" else cotangents[:, 0]
     return operation, rows
+
+
+def _coverage(request: Request, signature: Signature) -> float | None:
+    """The coverage that is asked for, where the version can promise it."""
+    wanted, known = request.options.intervals, signature.intervals
+    if wanted is None:
+        return None
+    if request.operation != "rollout" or request.options.outputs.latent:
+        expected = "none: only the states of a rollout have intervals"
+    elif known is None:
+        expected = (
+            "none: this version has no intervals, since too few trajectories were held "
+            "out for validation, or since it is older than they are; train it again"
+        )
+    elif wanted not in known.coverages:
+        expected = (
+            f"one of {', '.join(map(str, known.coverages))}; from "
+            f"{known.trajectories} held-out trajectories no coverage above "
+            f"{known.largest:.3g} can be promised"
+        )
+    else:
+        return wanted
+    raise InvalidInput("intervals", found=repr(wanted), expected=expected)
 
 
 def _columns(

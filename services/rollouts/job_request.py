@@ -258,6 +258,13 @@ def _plan(
     work, layout = canonical(request_of(job, times, first), served, allowed)
     if dataset is None and job.sweep is None:
         _check_rest(rows, first)
+    if layout.coverage is not None:
+        raise InvalidInput(
+            "intervals",
+            found=repr(layout.coverage),
+            expected="none in a rollout job; spnode_core.interval_bounds gives them "
+            "from the signature and x",
+        )
     kept, computed = _row_bytes(work, layout, signature)
     if kept * count > limits.result_bytes:
         raise InvalidInput(

@@ -44,6 +44,8 @@ _KIND = "objective.kind"
 # Members of an npz request that are text, not numbers; some of them hold JSON.
 _TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", "sweep", _KIND)
 _JSON = ("outputs", "inputs", "sweep")
+# Options that are one number.
+_NUMBERS = ("intervals",)
 # Arrays that an operation takes beside those of every rollout.
 _MORE: dict[Operation, tuple[str, ...]] = {
     "rollout": (),
@@ -128,13 +130,15 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
         InvalidInput: The container is damaged, pickled, too large, or incomplete.
         pydantic.ValidationError: A text member has a wrong value.
     """
-    allowed = (*_TEXTS, "times", *ARRAYS, *_MORE[operation])
+    allowed = (*_TEXTS, *_NUMBERS, "times", *ARRAYS, *_MORE[operation])
     members = read_archive(body, allowed=allowed, limit_bytes=limit_bytes)
+    numbers = {
+        name: _number(name, members.pop(name)) for name in _NUMBERS if name in members
+    }
     texts = {name: _text(name, members.pop(name)) for name in _TEXTS if name in members}
     kind = _kind(texts.pop(_KIND, None)) if operation == "objective" else None
-    fields = texts | {
-        name: _parsed(name, texts[name]) for name in _JSON if name in texts
-    }
+    fields = texts | numbers
+    fields |= {name: _parsed(name, texts[name]) for name in _JSON if name in texts}
     adapter = _JACOBIAN_OPTIONS if operation == "jacobian" else _OPTIONS
     options = adapter.validate_python(fields)
     for name in ("x0", "times", *(n for n in _MORE[operation] if n == "cotangents")):
@@ -193,6 +197,14 @@ def _text(name: str, member: np.ndarray) -> str:
         )
     value = member.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _number(name: str, member: np.ndarray) -> float:
+    if member.shape != ():
+        raise InvalidInput(
+            name, found=f"an array of shape {member.shape}", expected="one number"
+        )
+    return _floats(name, member).item()
 
 
 def _parsed(name: str, text: str) -> Any:

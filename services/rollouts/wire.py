@@ -156,6 +156,9 @@ class Options(Wire):
     precision: Literal["model", "float64"] = "model"
     """``model``: networks compute in the dtype that they were trained in; ``float64``:
     everything does, which is what derivatives exact to 1e-10 need."""
+    intervals: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    """Of a rollout only: coverage of prediction intervals ``lower`` to ``upper`` around
+    ``x``, 0.5, 0.8, 0.9 or 0.95, where the version has them."""
     sweep: Sweep | None = None
     """Axes of values whose grid gives the rows; ``x0`` and ``parameters`` are then one
     vector each, for what is not swept."""

@@ -50,6 +50,10 @@ def rollout(
         Literal["model", "float64"],
         typer.Option(help="float64: the model's networks in float64 too."),
     ] = "model",
+    intervals: Annotated[
+        float | None,
+        typer.Option(help="Coverage of prediction intervals: 0.5, 0.8, 0.9, 0.95."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
@@ -63,6 +67,8 @@ def rollout(
     client = connection.client()
     names = client.models.version(model).record["signature"]["states"]
     options: dict[str, Any] = {"mode": mode, "precision": precision}
+    if intervals is not None:
+        options["intervals"] = intervals
     if parameters is not None:
         options["parameters"] = parse_rows(parameters, "--parameters")
     if controls is not None:
@@ -136,8 +142,14 @@ def write_rollout(answer: Rollout, names: list[str], path: Path) -> None:
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()
-        states = answer.x[None] if answer.x.ndim == 2 else answer.x
-        np.savez(buffer, states=states, times=answer.times, names=np.array(names))
+        found = {"states": answer.x, "lower": answer.lower, "upper": answer.upper}
+        arrays: dict[str, Any] = {
+            name: each[None] if each.ndim == 2 else each
+            for name, each in found.items()
+            if each is not None
+        }
+        arrays |= {"times": answer.times, "names": np.array(names)}
+        np.savez(buffer, **arrays)
         content = buffer.getvalue()
     elif path.suffix == ".csv":
         content = _csv(answer, names).encode()
@@ -152,8 +164,12 @@ def _csv(answer: Rollout, names: list[str]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     batched = answer.x.ndim == 3
-    writer.writerow([*(["trajectory"] if batched else []), "time", *names])
-    for row, trajectory in enumerate(answer.x if batched else answer.x[None]):
+    columns, x = list(names), answer.x
+    if answer.lower is not None and answer.upper is not None:
+        columns += [f"{name}_{end}" for end in ("lower", "upper") for name in names]
+        x = np.concatenate([x, answer.lower, answer.upper], axis=-1)
+    writer.writerow([*(["trajectory"] if batched else []), "time", *columns])
+    for row, trajectory in enumerate(x if batched else x[None]):
         for time, state in zip(answer.times, trajectory, strict=True):
             lead = [row] if batched else []
             writer.writerow([*lead, repr(float(time)), *map(repr, state.tolist())])

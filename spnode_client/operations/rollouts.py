@@ -32,6 +32,9 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
         digest=str(answer["digest"]),
         warnings=told,
         sweep=answer.get("sweep"),
+        lower=answer.get("lower"),
+        upper=answer.get("upper"),
+        coverage=answer.get("coverage"),
     )
 
 
@@ -131,4 +134,4 @@ def _value(name: str, member: np.ndarray) -> Any:
     if member.dtype.kind == "U" and member.shape == ():
         text = str(member)
         return json.loads(text) if name in _JSON else text
-    return float(member) if name == "value" else member
+    return float(member) if name in ("value", "coverage") else member

@@ -11,6 +11,7 @@ from spnode_core.spec.base import (
 )
 from spnode_core.spec.calibration import PriorSpec, UnknownSpec, UnknownsSpec
 from spnode_core.spec.certified import certified_surrogate
+from spnode_core.spec.intervals import IntervalsSpec
 from spnode_core.spec.linear import (
     DenseSpec,
     DissipativeSpec,
@@ -73,6 +74,7 @@ __all__ = [
     "GridStepsSpec",
     "HurwitzSpec",
     "Integrator",
+    "IntervalsSpec",
     "LinearSpec",
     "LipschitzSpec",
     "MLPSpec",

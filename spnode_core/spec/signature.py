@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from spnode_core.spec.base import Spec
+from spnode_core.spec.intervals import IntervalsSpec
 from spnode_core.spec.surrogate import SurrogateSpec
 
 SCHEMA_VERSION = 1
@@ -38,6 +39,8 @@ class Signature(Spec):
     controls: tuple[str, ...] = ()
     latent: PositiveInt
     domain: DomainSpec
+    intervals: IntervalsSpec | None = None
+    """Prediction intervals, where trajectories were held out for validation."""
 
     @model_validator(mode="after")
     def _domain_fits(self) -> Self:
@@ -48,6 +51,8 @@ class Signature(Spec):
             _check_box(kind, *bounds, count=len(getattr(self, kind)))
         if self.units and len(self.units) != len(self.states):
             raise ValueError("units has another length than states")
+        if self.intervals and len(self.intervals.kinds) != len(self.states):
+            raise ValueError("intervals has another length than states")
         return self
 
 

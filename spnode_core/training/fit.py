@@ -20,7 +20,7 @@ import jax
 from spnode_core.certificates import contracts
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput, TrainingError
-from spnode_core.metrics import evaluate
+from spnode_core.metrics import evaluate, with_intervals
 from spnode_core.spec import (
     Preset,
     SplitSpec,
@@ -136,6 +136,7 @@ def fit(
         checkpoint_s=checkpoint_seconds,
     )
     trained, record = execution.run()
+    trained = with_intervals(trained, parts.validation)
     report = _report(execution, trained, record, choices)
     return Run(trained, record.history, report)
 

@@ -22,6 +22,7 @@ from services.keys import SCOPES, Keys
 from services.registry import Registry
 from services.settings import Settings
 from spnode_core import artifact
+from spnode_core.spec import IntervalsSpec
 from tests.core.models import MASS, small_surrogate
 
 jax.config.update("jax_enable_x64", True)
@@ -134,12 +135,29 @@ def deployed(models=(), **settings):
 
 LINEAR = dict.fromkeys(("a", "b", "c", "p0", "u0", "u1"), "linear")
 MODELS = {
-    "small": lambda: small_surrogate(conserved=MASS, normalisation=LINEAR),
+    "small": lambda: unsure(small_surrogate(conserved=MASS, normalisation=LINEAR)),
     "mixed": lambda: small_surrogate(seed=1, precision="mixed", normalisation=LINEAR),
     "forced": lambda: small_surrogate(
         parameters=1, controls=2, seed=2, normalisation=LINEAR
     ),
 }
+
+
+def unsure(surrogate):
+    """The surrogate with intervals of half-width 0.1, whatever its errors are."""
+    signature = surrogate.signature.model_copy(
+        update={
+            "intervals": IntervalsSpec(
+                coverages=(0.9,),
+                trajectories=9,
+                edges=(0.0, 1e3),
+                kinds=("linear",) * 3,
+                widths=(1.0,) * 3,
+                radii=((((0.1,) * 3),),),
+            )
+        }
+    )
+    return replace(surrogate, signature=signature)
 
 
 def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE):

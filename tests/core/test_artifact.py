@@ -86,6 +86,14 @@ def test_loaded_surrogate_gives_the_same_rollout_bit_for_bit(surrogate, saved):
     assert jax.tree.structure(loaded) == jax.tree.structure(surrogate)
 
 
+def test_artifacts_from_before_there_were_intervals_are_read(saved):
+    path, _ = saved
+    spec = json.loads(members_of(path)[artifact_file.SPEC])
+    assert spec["signature"].pop("intervals") is None
+    older = forge(path, {artifact_file.SPEC: json.dumps(spec).encode()})
+    assert artifact.load(older, verify=False).signature.intervals is None
+
+
 def test_equal_surrogates_are_equal_files(surrogate, saved, tmp_path):
     path, digest = saved
     again = tmp_path / "b.spnode"

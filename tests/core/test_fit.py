@@ -128,6 +128,9 @@ def test_report_compares_with_trivial_models_on_what_was_held_out(plain_run):
         "nearest_trajectory",
     }
     assert "baselines" not in metrics["train"]
+    # Two trajectories for validation promise two thirds at most.
+    assert plain_run.surrogate.signature.intervals.coverages == (0.5,)
+    assert metrics["test"]["intervals"]["largest_coverage"] == pytest.approx(2 / 3)
     restarted = metrics["test"]["mid_trajectory"]
     assert restarted["trajectories"] == 2
     # Briefly trained: errors are large from anywhere.

@@ -13,7 +13,7 @@ from services.rollouts.frames import pack, unpack
 from services.rollouts.request import from_json, from_npz
 from services.rollouts.served import Served
 from spnode_core.errors import InvalidInput
-from spnode_core.spec import DomainSpec, Signature, SurrogateSpec
+from spnode_core.spec import DomainSpec, IntervalsSpec, Signature, SurrogateSpec
 
 LIMITS = Limits(rows=8, times=50, output_values=600)
 PLAIN = Served(
@@ -56,6 +56,19 @@ FORCED = Served(
 )
 
 
+INTERVALS = IntervalsSpec(
+    coverages=(0.5, 0.9),
+    trajectories=12,
+    edges=(0.0, 1.0, 10.0),
+    kinds=("linear", "log"),
+    widths=(1.0, 1e-3),
+    radii=(((0.1, 0.2), (0.3, 0.4)), ((1.0, 2.0), (3.0, 4.0))),
+)
+UNSURE = dataclasses.replace(
+    PLAIN, signature=PLAIN.signature.model_copy(update={"intervals": INTERVALS})
+)
+
+
 def fitted(operation="rollout", served=PLAIN, **fields):
     body = {"model": "m", "x0": [0.5, 1.0], "times": [1.0, 2.0], **fields}
     request = from_json(operation, json.dumps(body).encode())
@@ -77,6 +90,49 @@ def test_json_and_npz_give_the_same_work():
     assert from_binary.key == from_text.key
     np.testing.assert_array_equal(from_binary.rows["x0"], x0)
     np.testing.assert_array_equal(from_text.rows["x0"], x0)
+
+
+def test_intervals_have_the_shape_of_x_and_follow_the_scalings():
+    asked = {"states": ["b"]}
+    fields = {"x0": [[0.5, 1.0], [0.2, 2.0]], "intervals": 0.9, "outputs": asked}
+    request, work, layout = fitted(served=UNSURE, **fields)
+    x = np.array([[[0.5, 1.0], [0.4, 2.0]], [[0.2, 2.0], [0.1, 3.0]]])
+    found = answer(request, UNSURE, work, layout, {"x": x})
+    # Times 1 and 2 lie in the first bin and in the second.
+    factor = np.exp([2.0, 4.0])[:, None]
+    np.testing.assert_allclose(found["lower"], x[..., 1:] / factor)
+    np.testing.assert_allclose(found["upper"], x[..., 1:] * factor)
+    assert found["coverage"] == 0.9
+    without, *rest = fitted(served=UNSURE)
+    assert "lower" not in answer(without, UNSURE, *rest, {"x": x[:1]})
+    member = npz(model="m", x0=[0.5, 1.0], times=[1.0, 2.0], intervals=0.9)
+    _, final = canonical(from_npz("rollout", member, 10**6), UNSURE, LIMITS)
+    assert final.coverage == 0.9
+
+
+@pytest.mark.parametrize(
+    ("operation", "served", "fields", "said"),
+    [
+        ("rollout", PLAIN, {"intervals": 0.9}, "this version has no intervals"),
+        ("rollout", UNSURE, {"intervals": 0.95}, "0.5, 0.9; from 12 held-out"),
+        (
+            "rollout",
+            UNSURE,
+            {"intervals": 0.9, "outputs": {"latent": True}},
+            "only the states of a rollout",
+        ),
+        (
+            "vjp",
+            UNSURE,
+            {"intervals": 0.9, "cotangents": [[1.0, 0.0], [0.0, 0.0]]},
+            "only the states of a rollout",
+        ),
+    ],
+)
+def test_intervals_that_nobody_can_promise_are_refused(operation, served, fields, said):
+    with pytest.raises(InvalidInput, match=said) as refused:
+        fitted(operation, served, **fields)
+    assert refused.value.field == "intervals"
 
 
 @pytest.mark.parametrize(
