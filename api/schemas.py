@@ -250,6 +250,9 @@ class DomainOut(Out):
     inside: list[bool]
     outside: list[dict[str, Any]] | None = None
     """What lies outside, where ``outputs.domain`` asked for it."""
+    distance: list[float] | None = None
+    """Of each row from the training samples in latent space, over the most that is
+    usual: above 1 a row is outside. Where it was asked for, and the version knows."""
 
 
 Nested = list[float] | list[list[float] | None] | list[list[list[float]] | None] | None

@@ -22,7 +22,6 @@ from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
-from spnode_core.spec import IntervalsSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
 from spnode_core.verdict import warnings_of
@@ -132,12 +131,15 @@ def with_intervals(surrogate: Surrogate, dataset: Dataset) -> Surrogate:
             widths=np.asarray(scaling.width),
             positive=surrogate.spec.positive,
         )
-    return _with(surrogate, intervals)
-
-
-def _with(surrogate: Surrogate, intervals: IntervalsSpec | None) -> Surrogate:
     signature = surrogate.signature.model_copy(update={"intervals": intervals})
     return dataclasses.replace(surrogate, signature=signature)
+
+
+def _bare(surrogate: Surrogate) -> Surrogate:
+    signature = surrogate.signature
+    domain = signature.domain.model_copy(update={"neighbours": 0})
+    signature = signature.model_copy(update={"intervals": None, "domain": domain})
+    return dataclasses.replace(surrogate, signature=signature, neighbours=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,8 +218,8 @@ def predict(surrogate: Surrogate, dataset: Dataset, grid: TimeGrid) -> Values:
         dataset: Gives first samples, times, parameters and controls.
         grid: The steps to take, that of the model or a refinement.
     """
-    # Intervals change no rollout: one program computes both.
-    surrogate = _with(surrogate, None)
+    # What is kept for intervals and domain changes no rollout: one program for all.
+    surrogate = _bare(surrogate)
     problem = problem_on(dataset, surrogate, (grid,))
     total = dataset.trajectories
     rows = min(total, _rows_at_once(surrogate, problem.plans[0]))

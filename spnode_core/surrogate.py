@@ -20,6 +20,7 @@ from spnode_core.dynamics import Dynamics
 from spnode_core.errors import InvalidInput
 from spnode_core.inputs import batched_inputs
 from spnode_core.linear.initialise import create_linear
+from spnode_core.neighbours import Neighbours
 from spnode_core.networks import Network
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
@@ -45,6 +46,7 @@ class Surrogate(eqx.Module):
         normaliser: Scalings; never trained.
         autoencoder: Encoder and decoder.
         dynamics: The latent dynamics.
+        neighbours: Some training samples, encoded; never trained.
 
     Source:
         Paper, (2).
@@ -56,6 +58,7 @@ class Surrogate(eqx.Module):
     normaliser: Normaliser
     autoencoder: AbstractAutoencoder
     dynamics: Dynamics
+    neighbours: Neighbours | None = None
 
     @classmethod
     def create(
@@ -105,7 +108,11 @@ class Surrogate(eqx.Module):
                 key=dynamics_key,
             ),
         )
-        return cls(spec, signature, constraint, normaliser, autoencoder, dynamics)
+        kept = signature.domain.neighbours
+        neighbours = Neighbours.skeleton(kept, latent) if kept else None
+        return cls(
+            spec, signature, constraint, normaliser, autoencoder, dynamics, neighbours
+        )
 
     @property
     def grid(self) -> TimeGrid:
@@ -132,6 +139,18 @@ class Surrogate(eqx.Module):
             self.normaliser.parameters.normalise(parameters),
         ]
         return self.autoencoder.encode(jnp.concatenate(features))
+
+    def distance(
+        self, x: Float[Array, " state"], parameters: Float[Array, " parameter"]
+    ) -> Float[Array, ""]:
+        """How far a state is from all training samples, above 1 if farther than usual.
+
+        Raises:
+            ValueError: The surrogate keeps no training samples.
+        """
+        if self.neighbours is None:
+            raise ValueError("the surrogate keeps no training samples")
+        return self.neighbours.distance(self.encode(x, parameters))
 
     def decode(
         self,
@@ -274,6 +293,9 @@ def trainable(surrogate: Surrogate) -> Surrogate:
     flags = jax.tree.map(eqx.is_inexact_array, surrogate)
     fixed = jax.tree.map(lambda _: False, surrogate.normaliser)
     flags = eqx.tree_at(lambda s: s.normaliser, flags, fixed)
+    if surrogate.neighbours is not None:
+        none = jax.tree.map(lambda _: False, surrogate.neighbours)
+        flags = eqx.tree_at(lambda s: s.neighbours, flags, none)
     if not isinstance(surrogate.autoencoder, PODAutoencoder):
         return flags
     still = Directions(False, False, False)  # type: ignore[arg-type]

@@ -29,6 +29,10 @@ def answer(
         RolloutFailed: A row is not finite, and the request does not mask; or none is
             left for a sum over rows.
     """
+    results = dict(results)
+    distance = results.pop("distance", None)
+    if distance is not None:
+        distance = distance[:: layout.repeats]
     if layout.columns is not None:
         results = layout.columns.assembled(results)
     times = work.shared["times"]
@@ -51,6 +55,7 @@ def answer(
         served,
         inputs,
         float(layout.times[-1]),
+        distance=distance,
         listed=request.options.outputs.domain,
     )
     if layout.coverage is not None:

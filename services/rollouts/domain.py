@@ -12,13 +12,22 @@ _LISTED = 1000
 Fields = dict[str, Any]
 
 
-def domain_fields(served: Served, rows: Arrays, last: float, *, listed: bool) -> Fields:
+def domain_fields(
+    served: Served,
+    rows: Arrays,
+    last: float,
+    *,
+    distance: np.ndarray | None = None,
+    listed: bool,
+) -> Fields:
     """``warnings`` and ``domain`` of an answer.
 
     Args:
         served: The version, which knows its training domain.
         rows: The inputs of each row.
         last: The last output time.
+        distance: Of each row from the training samples, where 1 is the most that is
+            usual; None where the version keeps none.
         listed: Whether to list what lies outside.
     """
     count = len(rows["x0"])
@@ -27,10 +36,11 @@ def domain_fields(served: Served, rows: Arrays, last: float, *, listed: bool) ->
     beyond = {name: outside for name, outside in beyond.items() if outside.any()}
     end = served.signature.domain.end
     is_late = last > end * (1 + 1e-9)
-    if not beyond and not is_late:
+    far = np.zeros(count, bool) if distance is None else distance > 1
+    if not beyond and not is_late and not far.any():
         found: Fields = {"inside": [True] * count}
         if listed:
-            found["outside"] = []
+            found |= {"outside": [], **_distances(distance)}
         return {"warnings": [], "domain": found}
     inside = np.ones(count, bool)
     outliers: list[Fields] = []
@@ -40,6 +50,15 @@ def domain_fields(served: Served, rows: Arrays, last: float, *, listed: bool) ->
         inside &= ~np.any(by_row, axis=-1)
         outliers += _outliers(name, box, values[name], by_row)
     warnings = _warnings(inside, outliers) if outliers else []
+    if distance is not None and far.any():
+        inside &= ~far
+        warnings.append(_far(distance))
+        outliers += [
+            {"row": row, "field": "latent", "name": "distance", "value": value}
+            | {"lower": 0.0, "upper": 1.0}
+            for row, value in enumerate(distance.tolist())
+            if value > 1
+        ][:_LISTED]
     if is_late:
         inside[:] = False
         warnings.append(
@@ -48,7 +67,7 @@ def domain_fields(served: Served, rows: Arrays, last: float, *, listed: bool) ->
         outliers.append({"field": "times", "value": last, "lower": 0.0, "upper": end})
     domain: Fields = {"inside": inside.tolist()}
     if listed:
-        domain["outside"] = outliers[:_LISTED]
+        domain |= {"outside": outliers[:_LISTED], **_distances(distance)}
     return {"warnings": warnings, "domain": domain}
 
 
@@ -80,6 +99,20 @@ def _outliers(
             }
         )
     return found
+
+
+def _distances(distance: np.ndarray | None) -> Fields:
+    return {} if distance is None else {"distance": distance.tolist()}
+
+
+def _far(distance: np.ndarray) -> str:
+    """Words for rows in the box, or not, that no training sample is near to."""
+    count, first = int((distance > 1).sum()), int(np.argmax(distance > 1))
+    rows = f"{count} of {len(distance)} rows lie" if len(distance) > 1 else "it lies"
+    return (
+        f"{rows} far from every training sample in latent space, first row {first}, at "
+        f"{distance[first]:.3g} times the distance that is usual at most; see domain"
+    )
 
 
 def _warnings(inside: np.ndarray, outliers: list[Fields]) -> list[str]:

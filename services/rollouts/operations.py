@@ -10,7 +10,8 @@
                                                        reverse
     objective  sum(q * (x - y)^2) and its gradient     one pass, one way back
 
-Each is made once for a surrogate's static parts; its leaves are arguments, so that
+Where the surrogate keeps training samples, all of them give ``distance`` too. Each is
+made once for a surrogate's static parts; its leaves are arguments, so that
 versions of one architecture differ in data alone. Directions and cotangents have an
 axis ``k`` behind that of the rows.
 """
@@ -120,12 +121,25 @@ def _objective(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     return {"value": values, **_named("gradients", gradients)}
 
 
+def _with_distance(
+    operation: Callable[..., Values], static: Any, arrays: Any, plan: Plan, given: Any
+) -> Values:
+    """The results, and how far each row starts from the training samples."""
+    results = operation(static, arrays, plan, given)
+    surrogate = eqx.combine(arrays, static)
+    if surrogate.neighbours is None:
+        return results
+    x0 = given["x0"]
+    parameters = given.get("parameters", jnp.zeros((len(x0), 0)))
+    return results | {"distance": jax.vmap(surrogate.distance)(x0, parameters)}
+
+
 def _named(group: str, arrays: Values) -> Values:
     return {f"{group}.{name}": array for name, array in arrays.items()}
 
 
 def _compiled(operation: Callable[..., Values]) -> Callable[[Any], Operation]:
-    return lambda static: jax.jit(functools.partial(operation, static))
+    return lambda static: jax.jit(functools.partial(_with_distance, operation, static))
 
 
 OPERATIONS: dict[str, Callable[[Any], Operation]] = {

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from spnode_core.spec import Signature, SurrogateSpec
 _LOG = logging.getLogger(__name__)
 # A state on the edge of the training box may leave it by rounding alone.
 _EDGE = 1e-9
+# What is drawn as the training data were may leave their box a little: of N values from
+# a uniform distribution, the next one lies beyond by 1 / (N + 1) on each side.
+_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,26 @@ class Served:
     @functools.cached_property
     def boxes(self) -> dict[str, "Box"]:
         """The training domain of ``x0``, ``parameters``, ``controls``, ``sums``."""
-        domain = self.signature.domain
+        domain, kinds = self.signature.domain, self.spec.normalisation
         found = {
-            "x0": Box.of(self.signature.states, domain.lower, domain.upper),
+            "x0": Box.of(self.signature.states, domain.lower, domain.upper, kinds),
             "parameters": Box.of(
                 self.signature.parameters,
                 domain.parameters_lower,
                 domain.parameters_upper,
+                kinds,
             ),
             "controls": Box.of(
-                self.signature.controls, domain.controls_lower, domain.controls_upper
+                self.signature.controls,
+                domain.controls_lower,
+                domain.controls_upper,
+                kinds,
             ),
             "sums": Box.of(
                 tuple(self.spec.conserved),
                 domain.conserved_lower,
                 domain.conserved_upper,
+                {},
             ),
         }
         return {name: box for name, box in found.items() if box is not None}
@@ -73,25 +82,42 @@ class Box:
     names: tuple[str, ...]
     lower: np.ndarray
     upper: np.ndarray
+    is_log: np.ndarray
+    """Whether a quantity was learned in its logarithm, so that its margin is too."""
 
     @classmethod
     def of(
-        cls, names: tuple[str, ...], lower: tuple[float, ...], upper: tuple[float, ...]
+        cls,
+        names: tuple[str, ...],
+        lower: tuple[float, ...],
+        upper: tuple[float, ...],
+        kinds: Mapping[str, str],
     ) -> "Box | None":
         """The box, or None where the version states no bounds for these names."""
         if not names or len(lower) != len(names) or len(upper) != len(names):
             return None
-        return cls(names, np.array(lower), np.array(upper))
+        is_log = np.array([kinds.get(name) == "log" for name in names])
+        return cls(names, np.array(lower), np.array(upper), is_log)
 
     def outside(self, values: np.ndarray) -> np.ndarray:
-        """Which values, ``(…, name)``, lie beyond the bounds by more than rounding."""
+        """Which values, ``(…, name)``, lie beyond the bounds by more than a margin."""
         below, above = self._edges
         return (values < below) | (values > above)
 
     @functools.cached_property
     def _edges(self) -> tuple[np.ndarray, np.ndarray]:
-        slack = _EDGE * np.maximum(np.abs(self.lower), np.abs(self.upper))
-        return self.lower - slack, self.upper + slack
+        lower, upper = self.lower, self.upper
+        slack = _EDGE * np.maximum(np.abs(lower), np.abs(upper))
+        margin = slack + _MARGIN * (upper - lower)
+        below, above = lower - margin, upper + margin
+        # What never had the other sign is not expected to have it.
+        below = np.where(lower >= 0, np.maximum(below, -slack), below)
+        above = np.where(upper <= 0, np.minimum(above, slack), above)
+        is_log = self.is_log & (lower > 0)
+        low, high = (np.where(is_log, end, 1.0) for end in (lower, upper))
+        factor = np.maximum((high / low) ** _MARGIN, 1 + _EDGE)
+        below = np.where(is_log, low / factor, below)
+        return below, np.where(is_log, high * factor, above)
 
 
 def pinned(registry: Registry, references: str) -> frozenset[str]:

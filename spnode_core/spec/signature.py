@@ -1,8 +1,8 @@
 """What a trained surrogate accepts, and the whole of ``spec.json``."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spnode_core.spec.base import Spec
 from spnode_core.spec.intervals import IntervalsSpec
@@ -26,6 +26,8 @@ class DomainSpec(Spec):
     conserved_upper: tuple[float, ...] = ()
     end: PositiveFloat
     """Longest time of the training data, measured from a trajectory's start."""
+    neighbours: Annotated[int, Field(ge=0, le=65_536)] = 0
+    """How many encoded training samples are kept, to know what is far from them."""
 
 
 class Signature(Spec):

@@ -32,6 +32,7 @@ from spnode_core.surrogate import Surrogate, require_x64
 from spnode_core.training.certified import check_settling
 from spnode_core.training.data_certificates import data_certificates
 from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.neighbours import with_neighbours
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import (
     Progress,
@@ -137,6 +138,7 @@ def fit(
     )
     trained, record = execution.run()
     trained = with_intervals(trained, parts.validation)
+    trained = with_neighbours(trained, parts.train, seed)
     report = _report(execution, trained, record, choices)
     return Run(trained, record.history, report)
 

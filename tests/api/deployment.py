@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import jax
+import jax.numpy as jnp
 import redis
 
 from services.blobs import Blobs
@@ -22,8 +23,9 @@ from services.keys import SCOPES, Keys
 from services.registry import Registry
 from services.settings import Settings
 from spnode_core import artifact
+from spnode_core.neighbours import Neighbours
 from spnode_core.spec import IntervalsSpec
-from tests.core.models import MASS, small_surrogate
+from tests.core.models import MASS, random_states, small_surrogate
 
 jax.config.update("jax_enable_x64", True)
 
@@ -133,6 +135,8 @@ def deployed(models=(), **settings):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Scale of the distances from training samples of "small": every state is near.
+NEAR = 1e-6
 LINEAR = dict.fromkeys(("a", "b", "c", "p0", "u0", "u1"), "linear")
 MODELS = {
     "small": lambda: unsure(small_surrogate(conserved=MASS, normalisation=LINEAR)),
@@ -144,9 +148,13 @@ MODELS = {
 
 
 def unsure(surrogate):
-    """The surrogate with intervals of half-width 0.1, whatever its errors are."""
+    """With intervals of half-width 0.1, and all of space near to a few states."""
+    encode = jax.vmap(lambda x: surrogate.encode(x, jnp.zeros(0)))
+    z = encode(jnp.asarray(random_states(7, seed=5)))
+    domain = surrogate.signature.domain.model_copy(update={"neighbours": 7})
     signature = surrogate.signature.model_copy(
         update={
+            "domain": domain,
             "intervals": IntervalsSpec(
                 coverages=(0.9,),
                 trajectories=9,
@@ -154,10 +162,11 @@ def unsure(surrogate):
                 kinds=("linear",) * 3,
                 widths=(1.0,) * 3,
                 radii=((((0.1,) * 3),),),
-            )
+            ),
         }
     )
-    return replace(surrogate, signature=signature)
+    kept = Neighbours.of(z, jnp.full(z.shape[1], NEAR))
+    return replace(surrogate, signature=signature, neighbours=kept)
 
 
 def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE):

@@ -1,5 +1,7 @@
-"""Prediction intervals over HTTP: JSON, npz, the client; and versions without them."""
+"""Intervals and distances over HTTP: JSON, npz, client; and versions without them."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,3 +32,15 @@ def test_a_version_without_intervals_says_why(deployment):
         pytest.raises(InvalidRequest, match="has no intervals"),
     ):
         caller.rollout_record("mixed", random_states(1), TIMES, intervals=0.9)
+
+
+def test_each_row_has_its_distance_from_the_training_samples(deployment, client):
+    x0 = random_states(5)
+    surrogate = deployment.surrogates["small"]
+    expected = jax.vmap(lambda x: surrogate.distance(x, jnp.zeros(0)))(x0)
+    body = {"model": "small", "x0": x0.tolist(), "times": TIMES}
+    body["outputs"] = {"domain": True}
+    for path in ("rollout", "rollout/jacobian"):
+        answer = client.post(f"/v1/{path}", json=body).json()
+        found = answer["domain"]["distance"]
+        np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-5)

@@ -1,5 +1,6 @@
 """Artifacts: what is saved is what is loaded, and nothing else is."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import zipfile
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load as load_tensors
@@ -17,6 +19,7 @@ from safetensors.numpy import save as save_tensors
 from spnode_core import artifact, artifact_file
 from spnode_core.dataset import check_arrays
 from spnode_core.errors import ArtifactError, InvalidInput
+from spnode_core.neighbours import Neighbours
 from spnode_core.spec import RelaxationSpec, ResidualSpec, SurrogateSpec
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.presets import resolve
@@ -92,6 +95,24 @@ def test_artifacts_from_before_there_were_intervals_are_read(saved):
     assert spec["signature"].pop("intervals") is None
     older = forge(path, {artifact_file.SPEC: json.dumps(spec).encode()})
     assert artifact.load(older, verify=False).signature.intervals is None
+
+
+def test_training_samples_that_are_kept_are_saved(surrogate, tmp_path):
+    points = np.random.default_rng(0).normal(size=(6, 4))
+    kept = Neighbours.of(jnp.asarray(points), jnp.full(4, 2.0))
+    domain = surrogate.signature.domain.model_copy(update={"neighbours": 6})
+    signature = surrogate.signature.model_copy(update={"domain": domain})
+    known = dataclasses.replace(surrogate, signature=signature, neighbours=kept)
+    artifact.save(known, tmp_path / "a.spnode")
+    loaded = artifact.load(tmp_path / "a.spnode", verify=False)
+    x, none = jnp.array([1.0, 0.7, 1.2]), jnp.zeros(0)
+    z = np.asarray(surrogate.encode(x, none))
+    nearest = np.linalg.norm(2 * (z - points), axis=1).min()
+    # The points are kept in float32.
+    assert float(loaded.distance(x, none)) == pytest.approx(nearest, rel=1e-5)
+    assert 1e6 < float(loaded.distance(1e300 * x, none)) < np.inf
+    with pytest.raises(ValueError, match="keeps no training samples"):
+        surrogate.distance(x, none)
 
 
 def test_equal_surrogates_are_equal_files(surrogate, saved, tmp_path):

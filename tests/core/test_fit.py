@@ -131,6 +131,10 @@ def test_report_compares_with_trivial_models_on_what_was_held_out(plain_run):
     # Two trajectories for validation promise two thirds at most.
     assert plain_run.surrogate.signature.intervals.coverages == (0.5,)
     assert metrics["test"]["intervals"]["largest_coverage"] == pytest.approx(2 / 3)
+    kept = plain_run.surrogate.neighbours
+    # All samples of 20 trajectories, of which a quarter of 512 starts were there.
+    assert kept.points.shape == (3, 20 * 7)
+    assert plain_run.surrogate.signature.domain.neighbours == 20 * 7
     restarted = metrics["test"]["mid_trajectory"]
     assert restarted["trajectories"] == 2
     # Briefly trained: errors are large from anywhere.

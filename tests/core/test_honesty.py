@@ -1,7 +1,11 @@
 """What a small trained model says of itself, against trajectories nobody has seen."""
 
+import jax
+import numpy as np
 import pytest
 
+from services.rollouts.domain import domain_fields
+from services.rollouts.served import Served
 from spnode_core import systems
 from spnode_core.metrics import evaluate, with_intervals
 from spnode_core.spec import (
@@ -12,6 +16,7 @@ from spnode_core.spec import (
     TrainingSpec,
 )
 from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.neighbours import with_neighbours
 from spnode_core.training.presets import resolve
 from spnode_core.training.progress import Reporter
 
@@ -50,3 +55,49 @@ def test_intervals_hold_nine_tenths_of_the_truth(parts, trained, unseen):
     # less over all of them.
     assert by_coverage[0.9] == pytest.approx(0.9, abs=0.04)
     assert by_coverage[0.5] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def flagged(parts, trained):
+    """Which starts a rollout's answer says to lie outside the training domain."""
+    surrogate = with_neighbours(trained, parts.train, seed=0)
+    served = Served("m", 1, "0" * 64, surrogate.signature, surrogate.spec)
+    distance = jax.jit(jax.vmap(surrogate.distance))
+
+    def flags(x0, *, box=True):
+        far = np.asarray(distance(x0, np.zeros((len(x0), 0))))
+        if not box:
+            return far > 1
+        found = domain_fields(served, {"x0": x0}, 1.0, distance=far, listed=False)
+        return ~np.array(found["domain"]["inside"])
+
+    return flags
+
+
+def test_starts_that_were_held_out_lie_inside(parts, flagged, unseen):
+    for starts in (unseen.states[:, 0], parts.validation.states[:, 0]):
+        assert flagged(starts).mean() <= 0.05
+    # So do later samples, from which rollouts may start as well.
+    assert flagged(unseen.states.reshape(-1, 3)).mean() <= 0.05
+
+
+def test_starts_from_outside_the_box_are_flagged(trained, flagged):
+    domain = trained.signature.domain
+    lower, upper = np.array(domain.lower), np.array(domain.upper)
+    draws = np.random.default_rng(0)
+    # Around the box, by half of its sides and by a tenth.
+    for beyond in (0.5, 0.1):
+        by = beyond * (upper - lower)
+        x0 = draws.uniform(lower - by, upper + by, (4096, 3))
+        x0 = x0[((x0 < lower) | (x0 > upper)).any(axis=1)]
+        assert flagged(x0).mean() >= 0.95
+        # And where the box is not asked, since the encoder sees them nowhere near.
+        assert flagged(x0, box=False).mean() >= 0.8
+
+
+def test_states_in_the_box_that_no_trajectory_comes_near_are_flagged(trained, flagged):
+    domain = trained.signature.domain
+    x0 = np.random.default_rng(0).uniform(domain.lower, domain.upper, (4096, 3))
+    # The sum is that of the data: nothing but the distance tells.
+    x0[:, 2] = 1.0 - x0[:, 0] - x0[:, 1]
+    assert flagged(x0, box=False).mean() >= 0.3

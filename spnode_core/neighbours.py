@@ -1,0 +1,46 @@
+r"""How far a latent state is from everything that a surrogate was trained on.
+
+.. math:: d(z) = \min_k \lVert S z - p_k \rVert
+
+``p_k`` are encoded training samples, and ``S``, a diagonal, scales each latent variable
+by its standard deviation over them and all of them so that 1 is the most that is usual.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_FARTHEST = 1e18
+
+
+class Neighbours(eqx.Module):
+    """Some encoded training samples, scaled.
+
+    Args:
+        points: ``S z`` of each, a column each, float32: 1 is to be told from 1.0001.
+        scale: The diagonal of ``S``.
+    """
+
+    points: Float[Array, "latent point"]
+    scale: Float[Array, " latent"]
+
+    @classmethod
+    def of(
+        cls, z: Float[Array, "point latent"], scale: Float[Array, " latent"]
+    ) -> "Neighbours":
+        """Keep some latent states."""
+        return cls((z * scale[None]).T.astype(jnp.float32), scale)
+
+    @classmethod
+    def skeleton(cls, points: int, latent: int) -> "Neighbours":
+        """Neighbours of the right shape, to be filled from an artifact."""
+        return cls(jnp.zeros((latent, points), jnp.float32), jnp.ones(latent))
+
+    def distance(self, z: Float[Array, " latent"]) -> Float[Array, ""]:
+        """Distance to the nearest; above 1 where it is farther than is usual."""
+        # Not |z|^2 - 2 z p + |p|^2: a product would round by the number of rows.
+        at = (z * self.scale).astype(jnp.float32)[:, None]
+        squares = jnp.sum((at - self.points) ** 2, axis=0)
+        distance = jnp.sqrt(jnp.min(squares)).astype(jnp.float64)
+        # What overflows is far, and a number.
+        return jnp.where(distance < _FARTHEST, distance, _FARTHEST)
