@@ -51,7 +51,9 @@ def restarts(dataset: Dataset, seed: int) -> Restarts | None:
         return None
     rows = np.sort(draws.permutation(rows)[:_MOST_TRAJECTORIES])
     if dataset.control_names:
-        start = int(draws.choice(np.flatnonzero(may[rows].any(axis=0))))
+        # Where few trajectories go on they would say little.
+        many = may[rows].sum(axis=0)
+        start = int(draws.choice(np.flatnonzero(many >= many.max() / 2)))
         rows = rows[may[rows, start]]
         samples = np.arange(start, present.shape[1])[None]
         samples = np.minimum(samples, last[rows, None])
