@@ -10,7 +10,7 @@ import pytest
 
 from tests.endtoend.conftest import Shell
 
-LONG = {"iterations": 600, "polish": "none", "batch": 20}
+LONG = {"iterations": 1500, "polish": "none", "batch": 20}
 PATIENCE_S = 200
 
 
