@@ -25,7 +25,8 @@ class Scaling(eqx.Module):
     """``v = (T(x) - offset) / scale``, column by column.
 
     Args:
-        kinds: ``linear``, ``log``, ``asinh`` or, left as it is, ``none``.
+        kinds: ``linear``, ``log``, ``asinh``, ``max`` (without an offset) or, left as
+            it is, ``none``.
         offset: In units of ``T(x)``.
         scale: Positive, in units of ``T(x)``.
         width: What ``log`` is cut off at from below and what ``asinh`` divides by.
@@ -111,6 +112,8 @@ def _fit_column(
     width = 1.0
     if kind == "none":
         return 0.0, 1.0, width
+    if kind == "max":
+        return 0.0, float(np.abs(values).max(initial=0.0)) or 1.0, width
     if kind == "log":
         values = values[values > 0]
         width = float(values.min(initial=np.inf)) if values.size else 1.0

@@ -123,7 +123,7 @@ def _weights(dataset: Dataset, surrogate: Surrogate, loss: str) -> NDArray[np.fl
         scaling = surrogate.normaliser.states
         largest = np.nanmax(np.abs(dataset.states), axis=(0, 1))
         size = np.abs(dataset.states) + _RELATIVE_FLOOR * largest + 1e-300
-        is_linear = np.array([k in ("linear", "none") for k in scaling.kinds])
+        is_linear = np.array([k in ("linear", "max", "none") for k in scaling.kinds])
         # What makes a normalised error relative; a difference of logarithms is already.
         relative = np.asarray(scaling.scale) / np.where(is_linear, size, 1.0)
         weights = np.where(dataset.mask, weights * relative**2, 0.0)

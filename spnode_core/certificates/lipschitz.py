@@ -28,6 +28,7 @@ from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.contracting import ContractingOperator
+from spnode_core.nonlinear.polynomial import PolynomialOperator, factors
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
 
 _EPS = float(np.finfo(np.float64).eps)
+_POLYNOMIAL = (BilinearOperator, PolynomialOperator, QuadraticOperator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ def slopes_of(
         transform: ``T`` of the norm ``|z|_P = |T z|_2``.
     """
     nonlinear = dynamics.nonlinear
-    if isinstance(nonlinear, BilinearOperator | QuadraticOperator):
+    if isinstance(nonlinear, _POLYNOMIAL):
         radius = float(np.linalg.norm(encoder_bound(surrogate)))
         return _polynomial(surrogate, transform, radius)
     network = getattr(nonlinear, "network", None)
@@ -202,6 +204,8 @@ def _polynomial(surrogate: "Surrogate", transform: Matrix, radius: float) -> Slo
     latent = surrogate.signature.latent
     nonlinear = surrogate.dynamics.nonlinear
     extent = others_extent(surrogate)
+    if isinstance(nonlinear, PolynomialOperator):
+        return _of_products(nonlinear, transform, radius, extent)
     jacobian, curvature = _coefficients(nonlinear, latent, len(extent))
     inverse = np.linalg.inv(transform)
     identity = np.eye(latent)
@@ -220,6 +224,26 @@ def _polynomial(surrogate: "Surrogate", transform: Matrix, radius: float) -> Slo
         slopes = [slopes[0] + added.euclid, slopes[1] + added.lyapunov]
     rounding = 1 + 1e-12 * condition(transform)
     return Slopes(slopes[0], slopes[1] * rounding, radius=radius)
+
+
+def _of_products(
+    nonlinear: PolynomialOperator, transform: Matrix, radius: float, extent: Matrix
+) -> Slopes:
+    """Bounds from the moduli of all coefficients, each factor at its largest."""
+    coefficients = np.abs(np.asarray(nonlinear.coefficients))
+    latent = len(coefficients)
+    sizes = np.concatenate([np.full(latent, radius), extent, [1.0]])
+    index = factors(len(sizes) - 1, nonlinear.degree)
+    entries = np.zeros((latent, latent))
+    for place in range(nonlinear.degree):
+        others = np.prod(np.delete(sizes[index], place, axis=1), axis=1)
+        for k in range(latent):
+            chosen = index[:, place] == k
+            entries[:, k] += coefficients[:, chosen] @ others[chosen]
+    inverse = np.abs(np.linalg.inv(transform))
+    rounding = 1 + 1e-12 * condition(transform)
+    lyapunov = spectral_norm(np.abs(transform) @ entries @ inverse)
+    return Slopes(spectral_norm(entries), lyapunov * rounding, radius=radius)
 
 
 def _wide_norm(matrix: Matrix) -> float:

@@ -10,12 +10,14 @@ from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.contracting import ContractingOperator
 from spnode_core.nonlinear.lipschitz import LipschitzOperator
 from spnode_core.nonlinear.mlp import MLPOperator, RelaxationOperator
+from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import (
     BilinearSpec,
     ContractingSpec,
     LipschitzSpec,
     NonlinearSpec,
+    PolynomialSpec,
     QuadraticSpec,
     RelaxationSpec,
 )
@@ -47,6 +49,8 @@ def create_nonlinear(
             dtype=dtype,
             key=key,
         )
+    if isinstance(spec, PolynomialSpec):
+        return PolynomialOperator(latent, others=others, degree=spec.degree)
     if isinstance(spec, QuadraticSpec):
         added_key, key = jax.random.split(key)
         added = None

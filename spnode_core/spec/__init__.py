@@ -29,6 +29,7 @@ from spnode_core.spec.nonlinear import (
     LipschitzSpec,
     MLPSpec,
     NonlinearSpec,
+    PolynomialSpec,
     QuadraticSpec,
     RelaxationSpec,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "NonlinearSpec",
     "OperatorInferenceSpec",
     "PODSpec",
+    "PolynomialSpec",
     "Preset",
     "PretrainingSpec",
     "PriorSpec",

@@ -29,6 +29,18 @@ class QuadraticSpec(Spec):
     initial_scale: PositiveFloat = 0.01
 
 
+class PolynomialSpec(Spec):
+    """``f`` a polynomial of latent variables, controls and parameters together.
+
+    For few variables, found by Gauss-Newton rounds (``training.initial``): mass action
+    and most textbook systems are of degree 2 or 3.
+    """
+
+    kind: Literal["polynomial"] = "polynomial"
+    degree: Annotated[int, Field(ge=1, le=4)] = 2
+    """Largest number of factors of a product."""
+
+
 class LipschitzSpec(Spec):
     """A tanh network whose Lipschitz constant is at most ``bound`` (paper, 7-8)."""
 
@@ -82,6 +94,7 @@ class RelaxationSpec(Spec):
 NonlinearSpec = Annotated[
     BilinearSpec
     | QuadraticSpec
+    | PolynomialSpec
     | LipschitzSpec
     | ContractingSpec
     | MLPSpec

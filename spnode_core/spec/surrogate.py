@@ -85,7 +85,7 @@ StepsSpec = Annotated[
     DataStepsSpec | GridStepsSpec | UniformStepsSpec, Field(discriminator="kind")
 ]
 Integrator = Literal["etd1", "etd2rk", "krogstad", "exprb32", "imex_ssp2"]
-ScalingKind = Literal["linear", "log", "asinh", "none"]
+ScalingKind = Literal["linear", "log", "asinh", "max", "none"]
 
 
 class SurrogateSpec(Spec):
@@ -106,8 +106,10 @@ class SurrogateSpec(Spec):
     positive: bool = False
     """Whether decoded states are positive and bounded by construction."""
     normalisation: dict[str, ScalingKind] = Field(default_factory=dict)
-    """How single states are scaled; those not named are decided from the data. With
-    ``none`` and no autoencoder ``A`` and ``f`` act on the states as they are given."""
+    """How single states are scaled; those not named are decided from the data: onto
+    [-1, 1] by ``linear``, or of their ``log`` or ``asinh``; by their largest modulus,
+    so that 0 stays 0, with ``max``. With ``none`` and no autoencoder ``A`` and ``f``
+    act on the states as they are given."""
     precision: Literal["mixed", "float64"] = "mixed"
     """``mixed``: float32 networks; A, phi and the latent state are float64 always."""
 

@@ -14,11 +14,13 @@ from spnode_core.dataset import Dataset
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.matrix import DenseOperator
 from spnode_core.linear.modal import ModalOperator
+from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import OperatorInferenceSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.defect_correction import correct, is_possible
 from spnode_core.training.operator_inference import Operators, Snapshots, infer
+from spnode_core.training.polynomial_fit import fit_polynomial
 
 Values = NDArray[np.float64]
 Report = Callable[[str], None]
@@ -48,6 +50,11 @@ def infer_operators(
         The surrogate, and what the residuals were: JSON.
     """
     snapshots = encoded_snapshots(surrogate, dataset, surrogate.encode)
+    nonlinear = surrogate.dynamics.nonlinear
+    if isinstance(nonlinear, PolynomialOperator):
+        fitted = fit_polynomial(snapshots, nonlinear.degree, seed, report)
+        found = {"residuals": [fitted.residual], "substeps": fitted.substeps}
+        return with_polynomial(surrogate, fitted.coefficients), found
     operators, residuals = infer_corrected(snapshots, spec, seed, report)
     return with_operators(surrogate, operators), residuals
 
@@ -129,6 +136,20 @@ def with_operators(surrogate: Surrogate, operators: Operators) -> Surrogate:
     fitted = nonlinear.with_coefficients(operators.products, rest)
     return eqx.tree_at(
         lambda s: (s.dynamics.linear, s.dynamics.nonlinear), surrogate, (linear, fitted)
+    )
+
+
+def with_polynomial(surrogate: Surrogate, coefficients: Values) -> Surrogate:
+    """The surrogate with a fitted polynomial split into A and f, as above."""
+    dynamics = surrogate.dynamics
+    latent = len(coefficients)
+    linear = _fitted_linear(dynamics.linear, coefficients[:, 1 : latent + 1])
+    rest = coefficients.copy()
+    rest[:, 1 : latent + 1] -= np.asarray(linear.matrix())
+    return eqx.tree_at(
+        lambda s: (s.dynamics.linear, s.dynamics.nonlinear.coefficients),
+        surrogate,
+        (linear, jnp.asarray(rest)),
     )
 
 

@@ -27,7 +27,7 @@ def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
 
 def _check_inferable(spec: SurrogateSpec) -> None:
     nonlinear = spec.nonlinear
-    is_full = (
+    is_full = nonlinear.kind == "polynomial" or (
         nonlinear.kind == "quadratic"
         and nonlinear.affine
         and not nonlinear.energy_preserving
@@ -36,8 +36,8 @@ def _check_inferable(spec: SurrogateSpec) -> None:
         raise InvalidInput(
             "training.initial",
             found=f"operator inference of a {nonlinear.kind!r} operator",
-            expected="surrogate.nonlinear of kind 'quadratic', affine and not "
-            "energy_preserving",
+            expected="surrogate.nonlinear of kind 'polynomial', or 'quadratic', affine "
+            "and not energy_preserving",
         )
     if spec.linear.kind == "modal" and spec.linear.oscillating:
         raise InvalidInput(

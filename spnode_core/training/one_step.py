@@ -1,0 +1,217 @@
+"""What a polynomial makes of single samples: the ends of intervals, and their slopes.
+
+An interval starts at a sample and ends at the next; the residual there is the one-step
+error. Intervals go through compiled code in chunks of one size.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from spnode_core.integrators.rodas import rational_flow, rodas_step
+from spnode_core.nonlinear.polynomial import terms
+from spnode_core.training.operator_inference import Snapshots
+
+Values = NDArray[np.float64]
+
+CHUNK = 1000
+# Residuals above this many standard deviations count linearly.
+_ROBUST = 0.1
+_FARTHEST = 10.0
+
+
+class Pairs(NamedTuple):
+    """Intervals between neighbouring samples."""
+
+    start: Values
+    """``(pair, latent)``."""
+    end: Values
+    """``(pair, latent)``."""
+    others: Values
+    """Held controls and parameters, ``(pair, other)``."""
+    width: Values
+    """``(pair,)``, time."""
+
+    def take(self, index: NDArray[np.int64]) -> "Pairs":
+        """Some of them."""
+        return Pairs(*(each[index] for each in self))
+
+
+def interval_pairs(snapshots: list[Snapshots]) -> Pairs:
+    """All intervals, the shortest first."""
+    pairs = Pairs(
+        np.concatenate([each.z[:-1] for each in snapshots]),
+        np.concatenate([each.z[1:] for each in snapshots]),
+        np.concatenate([each.others[:-1] for each in snapshots]),
+        np.concatenate([np.diff(each.times) for each in snapshots]),
+    )
+    return pairs.take(np.argsort(pairs.width, kind="stable"))
+
+
+class Normal(NamedTuple):
+    """Normal equations of a round."""
+
+    gram: Values
+    right: Values
+    loss: float
+    residual: float
+    good: float
+
+
+def equations(
+    coefficients: Values, pairs: Pairs, degree: int, substeps: int, spread: Values
+) -> Normal:
+    """Normal equations of the residuals at the ends of intervals, whole chunks.
+
+    Args:
+        coefficients: ``(latent, term)``, 1/time.
+        pairs: Intervals.
+        degree: Of the polynomial.
+        substeps: Steps of the integrator in an interval.
+        spread: What residuals are measured in, ``(latent,)``.
+    """
+    gram: Values | float = 0.0
+    right: Values | float = 0.0
+    ends, good = [], []
+    for first in range(0, len(pairs.width), CHUNK):
+        part = pairs.take(np.arange(first, first + CHUNK))
+        found = _chunk_equations(
+            jnp.asarray(coefficients),
+            *map(jnp.asarray, part),
+            spread=jnp.asarray(spread),
+            degree=degree,
+            substeps=substeps,
+        )
+        gram, right = gram + np.asarray(found[0]), right + np.asarray(found[1])
+        ends.append(np.asarray(found[2]))
+        good.append(np.asarray(found[3]))
+    end, is_good = np.concatenate(ends), np.concatenate(good)
+    errors = ((pairs.end - end) / spread)[is_good]
+    residual = float(np.sqrt(np.mean(errors**2))) if is_good.any() else np.inf
+    loss = robust_loss(pairs.end - end, end, spread)
+    return Normal(
+        np.asarray(gram), np.asarray(right), loss, residual, float(is_good.mean())
+    )
+
+
+def is_near(ends: Values) -> NDArray[np.bool_]:
+    """Which intervals the model does not leave the range of the data in."""
+    with np.errstate(invalid="ignore"):
+        inside = (np.abs(ends) < _FARTHEST).all(axis=1)
+    return np.asarray(np.isfinite(ends).all(axis=1) & inside)
+
+
+def robust_loss(errors: Values, ends: Values, spread: Values) -> float:
+    """Mean robust loss; what leaves the data's range costs as much as anything may."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = is_near(ends)
+        size = np.sum((errors / spread) ** 2, axis=1)
+        robust = 2 * _ROBUST**2 * (np.sqrt(1 + size / _ROBUST**2) - 1)
+    return float(np.mean(np.where(near, robust, 20 * _ROBUST)))
+
+
+def ends_of(coefficients: Values, pairs: Pairs, degree: int, substeps: int) -> Values:
+    """Where the model is at the end of each interval."""
+    parts = []
+    for first in range(0, len(pairs.width), CHUNK):
+        part = pairs.take(np.arange(first, first + CHUNK))
+        ends = _chunk_ends(
+            jnp.asarray(coefficients),
+            *map(jnp.asarray, (part.start, part.others, part.width)),
+            degree=degree,
+            substeps=substeps,
+        )
+        parts.append(np.asarray(ends))
+    return np.concatenate(parts)
+
+
+@eqx.filter_jit
+def _chunk_ends(
+    coefficients: Float[Array, "latent term"],
+    start: Float[Array, "pair latent"],
+    others: Float[Array, "pair other"],
+    width: Float[Array, " pair"],
+    degree: int,
+    substeps: int,
+) -> Float[Array, "pair latent"]:
+    def end(
+        z: Float[Array, " latent"], held: Float[Array, " other"], h: Float[Array, ""]
+    ) -> Float[Array, " latent"]:
+        model = _Model(coefficients, held, degree, h / substeps)
+        return jax.lax.fori_loop(0, substeps, lambda _, v: model.step(v), z)
+
+    return jax.vmap(end)(start, others, width)
+
+
+@eqx.filter_jit
+def _chunk_equations(
+    coefficients: Float[Array, "latent term"],
+    start: Float[Array, "pair latent"],
+    end: Float[Array, "pair latent"],
+    others: Float[Array, "pair other"],
+    width: Float[Array, " pair"],
+    spread: Float[Array, " latent"],
+    degree: int,
+    substeps: int,
+) -> tuple[Array, Array, Array, Array]:
+    """Gram matrix, right-hand side, ends, and which of them are near the data."""
+    latent, count = coefficients.shape
+
+    def along(
+        z: Float[Array, " latent"], held: Float[Array, " other"], h: Float[Array, ""]
+    ) -> tuple[Array, Array]:
+        model = _Model(coefficients, held, degree, h / substeps)
+        sensitivity = jnp.zeros((latent, latent, count))
+
+        def body(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            v, s = state
+            after = model.step(v)
+            return after, model.sensitivity((v + after) / 2, s)
+
+        return jax.lax.fori_loop(0, substeps, body, (z, sensitivity))
+
+    ends, sensitivity = jax.vmap(along)(start, others, width)
+    slopes = sensitivity.reshape(-1, latent, latent * count) / spread[None, :, None]
+    errors = (end - ends) / spread[None, :]
+    near = jnp.isfinite(ends).all(axis=1) & (jnp.abs(ends) < _FARTHEST).all(axis=1)
+    near &= jnp.isfinite(slopes).all(axis=(1, 2))
+    size = jnp.sum(errors**2, axis=1)
+    weight = jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
+    errors = jnp.where(near[:, None], errors, 0.0)
+    slopes = jnp.where(near[:, None, None], slopes, 0.0)
+    rows = slopes.reshape(-1, latent * count)
+    weighted = (slopes * weight[:, None, None]).reshape(-1, latent * count)
+    return weighted.T @ rows, weighted.T @ errors.ravel(), ends, near
+
+
+class _Model(NamedTuple):
+    """Steps of the polynomial between two samples."""
+
+    coefficients: Float[Array, "latent term"]
+    others: Float[Array, " other"]
+    degree: int
+    width: Float[Array, ""]
+    """Of one step, time."""
+
+    def products(self, z: Float[Array, " latent"]) -> Float[Array, " term"]:
+        return terms(jnp.concatenate([z, self.others]), self.degree)
+
+    def derivative(self, z: Float[Array, " latent"]) -> Float[Array, " latent"]:
+        return self.coefficients @ self.products(z)
+
+    def step(self, z: Float[Array, " latent"]) -> Float[Array, " latent"]:
+        return rodas_step(self.derivative, self.width, z)
+
+    def sensitivity(
+        self, z: Float[Array, " latent"], before: Float[Array, "latent latent term"]
+    ) -> Float[Array, "latent latent term"]:
+        """Of the state by the coefficients, after a step whose middle is ``z``."""
+        flow, mean = rational_flow(self.width * jax.jacfwd(self.derivative)(z))
+        carried = before + jnp.einsum("ij,jkt->ikt", flow, before)
+        added = jnp.einsum("ij,t->ijt", mean, self.products(z))
+        return carried + self.width * added
