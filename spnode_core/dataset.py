@@ -21,6 +21,7 @@ from spnode_core.npz import write_npz
 from spnode_core.spec import SplitSpec
 
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
+_LATEST_START = 0.6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,6 +133,39 @@ class Dataset:
             for key in ("states", "times", "mask", "controls")
         }
         return dataclasses.replace(self, **along, parameters=self.parameters[row])
+
+    def joined(self, other: Self) -> Self:
+        """Its trajectories, then those of a dataset with the same names and lengths."""
+        rows = {
+            key: np.concatenate([getattr(self, key), getattr(other, key)])
+            for key in ("states", "times", "mask", "parameters", "controls")
+        }
+        return dataclasses.replace(self, **rows)
+
+    def from_later_samples(self, seed: int) -> Self:
+        """Each trajectory from one of its later complete samples on, as a start.
+
+        Args:
+            seed: Source of the choice; at least two fifths of a trajectory are left.
+        """
+        rng = np.random.default_rng([seed, 26])
+        complete = np.asarray(self.mask.all(axis=2))
+        length = self.times.shape[1]
+        first = np.zeros(self.trajectories, np.int64)
+        for row in range(self.trajectories):
+            at = np.flatnonzero(complete[row])
+            first[row] = at[rng.integers(0, int(_LATEST_START * len(at)) + 1)]
+        later = first[:, None] + np.arange(length)
+        index, inside = np.minimum(later, length - 1), later < length
+        rows = np.arange(self.trajectories)[:, None]
+        mask = self.mask[rows, index] & inside[:, :, None]
+        return dataclasses.replace(
+            self,
+            states=np.where(mask, self.states[rows, index], np.nan),
+            times=self.times[rows, index],
+            mask=mask,
+            controls=self.controls[rows, index],
+        )
 
     def split(self, split: SplitSpec, seed: int) -> tuple[Self, Self, Self]:
         """Divide the trajectories at random into training, validation and test.

@@ -18,7 +18,8 @@ from spnode_core.data_report import summarise
 from spnode_core.dataset import Dataset, load_dataset, save_dataset
 from spnode_core.errors import InvalidInput
 from spnode_core.systems import generate
-from spnode_core.training.fit import Progress, Run, fit, resolve_request
+from spnode_core.training.fit import Progress, Run, fit
+from spnode_core.training.presets import Choices
 
 Report = Callable[[dict[str, Any]], None]
 """Takes ``{"type": "progress" | "metrics" | "log", …}``."""
@@ -53,7 +54,6 @@ def run_training(
         TrainingError: No usable surrogate came out.
     """
     dataset = load_dataset(folder / DATASET)
-    _report_choices(request, dataset, report)
     training = functools.partial(
         fit,
         dataset,
@@ -64,6 +64,7 @@ def run_training(
         seed=request.seed,
         certified=request.certified,
         on_progress=lambda progress: report(_as_message(progress)),
+        on_choices=lambda choices: _report_choices(choices, request.preset, report),
         should_stop=should_stop,
         checkpoint=folder / CHECKPOINT,
         checkpoint_seconds=checkpoint_seconds,
@@ -130,16 +131,8 @@ def _card(
     }
 
 
-def _report_choices(request: TrainingRequest, dataset: Dataset, report: Report) -> None:
-    train = dataset.split(request.split, request.seed)[0]
-    _, _, choices = resolve_request(
-        train,
-        request.surrogate,
-        request.training,
-        request.preset,
-        certified=request.certified,
-    )
-    message = f"preset {request.preset} chose {len(choices)} settings from the data"
+def _report_choices(choices: Choices, preset: str, report: Report) -> None:
+    message = f"preset {preset} chose {len(choices)} settings from the data"
     data = {"choices": finite(choices)}
     report({"type": "log", "level": "info", "message": message, "data": data})
 

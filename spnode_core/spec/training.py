@@ -95,6 +95,9 @@ class TrainingSpec(Spec):
     """Samples ahead that a training rollout covers, from random starts along the
     trajectories: ``(8,)`` is windows of 8, ``(1, 2, 4, 8)`` a curriculum with equal
     parts of the iterations. Empty: whole trajectories from their starts."""
+    later_starts: Annotated[int, Field(ge=0, le=10)] = 0
+    """So many times each trajectory is added from a random later sample on, where
+    whole trajectories are trained on: rollouts then begin anywhere along them."""
     noise: NonNegativeFloat = 0.0
     """Standard deviation of noise on the initial states, in normalised units."""
     clip: PositiveFloat | None = None

@@ -68,6 +68,7 @@ class Execution:
         identity: What a checkpoint must agree with; JSON.
         path: The checkpoint, if any.
         checkpoint_s: Seconds between two checkpoints, at least.
+        share: Operators are inferred within this part of the run's wall time.
     """
 
     parts: Parts
@@ -78,6 +79,7 @@ class Execution:
     identity: dict[str, Any]
     path: Path | None
     checkpoint_s: float
+    share: float = 1.0
     inference: dict[str, Any] | None = None
     """Residuals of operator inference, where there was one."""
     _manifolds: tuple[Manifold, Manifold] | None = None
@@ -219,6 +221,11 @@ class Execution:
             width = (ahead + 1) * len(dataset.names)
             limit = min(_MOST_WINDOWS, max(64, _MOST_WINDOW_VALUES // width))
             dataset = dataset.windows(ahead, limit, self.seed)
+        else:
+            first = dataset
+            for number in range(self.training.later_starts):
+                later = first.from_later_samples(self.seed + number)
+                dataset = dataset.joined(later)
         if most:
             dataset = self.some(dataset)
         spec = self.training
@@ -267,6 +274,8 @@ class Execution:
         self.reporter.report(Progress(stage, message=message))
 
     def _tell_inference(self, message: str) -> None:
+        if self.reporter.used > self.share:
+            raise TrainingError("it takes too much of max_seconds")
         self._tell("infer", message)
 
     def _save(self, state: State, best: Any, record: Record) -> None:

@@ -29,7 +29,9 @@ from spnode_core.spec import (
     certified_surrogate,
 )
 from spnode_core.surrogate import Surrogate, require_x64
+from spnode_core.training.candidates import Candidate, candidates, fallback
 from spnode_core.training.certified import check_settling
+from spnode_core.training.contest import Contest
 from spnode_core.training.data_certificates import data_certificates
 from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.neighbours import with_neighbours
@@ -42,6 +44,9 @@ from spnode_core.training.progress import (
 )
 from spnode_core.training.stage_checks import check_stages
 from spnode_core.training.stages import Record
+
+# The part of the wall time that each candidate before the last may take.
+_SHARE = 0.15
 
 __all__ = ["Progress", "Run", "Stopped", "fit"]
 
@@ -71,6 +76,7 @@ def fit(
     seed: int = 0,
     certified: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_choices: Callable[[Choices], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 10.0,
@@ -90,6 +96,8 @@ def fit(
             refuse descriptions and data that exclude it.
         on_progress: Called a few times a second at most; on a terminal a line of
             progress is shown by default.
+        on_choices: Called with what was decided from the data, and why, before each
+            way to fit it that is tried.
         should_stop: Asked about once a second; a reason ends the run.
         checkpoint: A file. The run writes it now and then and when it is stopped,
             and goes on from it, bit for bit, where it exists.
@@ -112,35 +120,78 @@ def fit(
         )
     split = split or SplitSpec()
     parts = Parts(*dataset.split(split, seed))
-    spec, train, choices = resolve_request(
-        parts.train, surrogate, training, preset, certified=certified
+    tried = plan(parts.train, surrogate, training, preset, certified=certified)
+    reporter = Reporter(
+        on_progress or progress_line(),
+        should_stop,
+        training.max_seconds if training else None,
     )
-    check_stages(spec, train)
-    reporter = Reporter(on_progress or progress_line(), should_stop, train.max_seconds)
     message = f"{parts.train.trajectories} trajectories"
     reporter.report(Progress("data", message=message))
-    execution = Execution(
-        parts,
-        spec,
-        train,
-        seed,
-        reporter,
-        identity={
-            "dataset": dataset.digest,
-            "surrogate": spec.model_dump(mode="json"),
-            "training": train.model_dump(mode="json"),
-            "split": split.model_dump(mode="json"),
-            "seed": seed,
-            **({"certified": True} if certified else {}),
-        },
-        path=Path(checkpoint) if checkpoint is not None else None,
-        checkpoint_s=checkpoint_seconds,
-    )
-    trained, record = execution.run()
-    trained = with_intervals(trained, parts.validation)
+    contest = Contest(parts, seed, reporter)
+    for number, candidate in enumerate(tried):
+        check_stages(candidate.spec, candidate.training)
+        if on_choices is not None:
+            on_choices(candidate.choices)
+        is_last = number + 1 == len(tried)
+        execution = Execution(
+            parts,
+            candidate.spec,
+            candidate.training,
+            seed,
+            reporter,
+            identity={
+                "dataset": dataset.digest,
+                "surrogate": candidate.spec.model_dump(mode="json"),
+                "training": candidate.training.model_dump(mode="json"),
+                "split": split.model_dump(mode="json"),
+                "seed": seed,
+                **({"certified": True} if certified else {}),
+            },
+            # The others take a minute each, and are run anew.
+            path=Path(checkpoint) if checkpoint is not None and is_last else None,
+            checkpoint_s=checkpoint_seconds,
+            share=1.0 if is_last else _SHARE * (number + 1),
+        )
+        if contest.enter(candidate, execution, is_last=is_last):
+            break
+    winner = contest.winner
+    trained = with_intervals(winner.surrogate, parts.validation)
     trained = with_neighbours(trained, parts.train, seed)
-    report = _report(execution, trained, record, choices)
-    return Run(trained, record.history, report)
+    report = _report(winner.execution, trained, winner.record, winner.choices)
+    return Run(trained, winner.record.history, report)
+
+
+def plan(
+    dataset: Dataset,
+    surrogate: SurrogateSpec | None,
+    training: TrainingSpec | None,
+    preset: Preset,
+    *,
+    certified: bool,
+) -> list[Candidate]:
+    """What is fitted to the data, one after another until one is good.
+
+    Args:
+        dataset: The data to learn from.
+        surrogate: What the caller fixed of the surrogate.
+        training: What the caller fixed of the training.
+        preset: How the rest is decided; ``auto`` may try several ways.
+        certified: Whether all rollouts must come together by construction.
+
+    Raises:
+        InvalidInput: The caller's fields do not fit the data, or exclude what
+            ``certified`` asks for, or the data does.
+    """
+    resolved = resolve_request(
+        dataset, surrogate, training, preset, certified=certified
+    )
+    tried = []
+    if preset == "auto" and not certified:
+        tried = candidates(dataset, surrogate, training)
+    if not tried:
+        return [Candidate(f"preset {preset}", *resolved)]
+    return [*tried, fallback(dataset, surrogate, training)]
 
 
 def resolve_request(

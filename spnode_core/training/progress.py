@@ -97,6 +97,11 @@ class Reporter:
         return self.earlier_s + time.monotonic() - self._started
 
     @property
+    def used(self) -> float:
+        """Part of its wall time that the run has taken; 0 where there is no limit."""
+        return self.seconds / self._max_seconds if self._max_seconds else 0.0
+
+    @property
     def is_out_of_time(self) -> bool:
         """Whether the run has taken all of its wall time."""
         return self._max_seconds is not None and self.seconds >= self._max_seconds

@@ -1,0 +1,191 @@
+"""The candidates that ``auto`` tries on a dataset, in order, and how it judges them.
+
+A polynomial operator comes first: where the system is one, Gauss-Newton rounds find it
+to many digits in a minute, and its errors on single steps collapse. Otherwise, or where
+the rollouts of it err, the relaxation form is trained on whole trajectories.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from spnode_core.dataset import Dataset
+from spnode_core.metrics import evaluate
+from spnode_core.nonlinear.polynomial import term_count
+from spnode_core.spec import (
+    GridStepsSpec,
+    NoAutoencoderSpec,
+    OperatorInferenceSpec,
+    PolynomialSpec,
+    ScalingKind,
+    SurrogateSpec,
+    TrainingSpec,
+    UniformStepsSpec,
+)
+from spnode_core.surrogate import Surrogate
+from spnode_core.timegrid import TimeGrid
+from spnode_core.training.polynomial_fit import MOST_COEFFICIENTS
+from spnode_core.training.presets import SMALL, Choices, resolve
+from spnode_core.training.step_grids import refined_steps, step_grid
+
+GOOD = 2e-3
+"""A candidate whose held-out error is below this needs no other beside it."""
+DEGREES = (2, 3)
+_LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
+_RIDGES = (1e-8, 1e-6)
+_CORRECTIONS = 6
+# What a caller may fix and still leave the choice of the method open.
+_OPEN_SURROGATE = {"steps"}
+_OPEN_TRAINING = {"max_seconds"}
+# Steps of a grid that ten thousand iterations are affordable on, and the fewest.
+_AFFORDABLE_STEPS, _FEWEST_ITERATIONS = 60, 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way to fit the data.
+
+    Args:
+        name: In words.
+        spec: Description of the surrogate without an open field.
+        training: Description of the training without an open field.
+        choices: What was decided from the data, and why.
+    """
+
+    name: str
+    spec: SurrogateSpec
+    training: TrainingSpec
+    choices: Choices
+
+
+def candidates(
+    dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
+) -> list[Candidate]:
+    """What to try before the relaxation form, the most promising first.
+
+    Args:
+        dataset: The data to learn from.
+        surrogate: What the caller fixed of the surrogate.
+        training: What the caller fixed of the training.
+
+    Returns:
+        Nothing where the caller fixed the method, or where conserved sums or positivity
+        are to hold by construction, as they do in a decoder.
+    """
+    spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
+    is_open = (
+        spec.model_fields_set <= _OPEN_SURROGATE
+        and train.model_fields_set <= _OPEN_TRAINING
+    )
+    if not is_open or dataset.conserved or dataset.positive:
+        return []
+    if len(dataset.names) > SMALL:
+        return [_smooth(dataset, spec, train, ridge) for ridge in _RIDGES]
+    inputs = (
+        len(dataset.names) + len(dataset.parameter_names) + len(dataset.control_names)
+    )
+    return [
+        _polynomial(dataset, spec, train, degree)
+        for degree in DEGREES
+        if len(dataset.names) * term_count(inputs, degree) <= MOST_COEFFICIENTS
+    ]
+
+
+def fallback(
+    dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
+) -> Candidate:
+    """The relaxation form, trained from later samples too, where candidates failed."""
+    train = training or TrainingSpec()
+    spec, train, choices = resolve(dataset, surrogate, train, "auto")
+    assert isinstance(spec.steps, GridStepsSpec | UniformStepsSpec)
+    steps = len(TimeGrid.from_spec(spec.steps).extended(dataset.longest)) - 1
+    share = min(1.0, _AFFORDABLE_STEPS / steps)
+    iterations = max(int(share * train.iterations), _FEWEST_ITERATIONS)
+    chosen = {"iterations": iterations, "later_starts": 1}
+    why = {
+        "iterations": f"{steps} steps to the end of the data",
+        "later_starts": "rollouts may begin anywhere along a trajectory",
+    }
+    said = [
+        {"what": f"training.{name}", "value": value, "why": why[name]}
+        for name, value in chosen.items()
+    ]
+    train = TrainingSpec(**{**_given(train), **chosen})
+    return Candidate("the relaxation form", spec, train, [*choices, *said])
+
+
+def _polynomial(
+    dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, degree: int
+) -> Candidate:
+    names = (*dataset.names, *dataset.parameter_names, *dataset.control_names)
+    scaled: dict[str, ScalingKind] = dict.fromkeys(names, "max")
+    fixed = {
+        **_given(spec),
+        "autoencoder": NoAutoencoderSpec(),
+        "nonlinear": PolynomialSpec(degree=degree),
+        "integrator": "exprb32",
+        "normalisation": scaled,
+        "steps": _fine_steps(dataset, spec),
+    }
+    training = {
+        **_given(train),
+        "initial": OperatorInferenceSpec(),
+        "iterations": 0,
+        "refine": 1,
+        "loss": "uniform",
+    }
+    name = f"a polynomial of degree {degree}"
+    return _resolved(dataset, name, SurrogateSpec(**fixed), TrainingSpec(**training))
+
+
+def _smooth(
+    dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, ridge: float
+) -> Candidate:
+    inference = OperatorInferenceSpec(ridge=ridge, corrections=_CORRECTIONS)
+    training = TrainingSpec(**{**_given(train), "initial": inference})
+    resolved, training, choices = resolve(dataset, spec, training, "smooth")
+    name = f"quadratic operators of principal directions, ridge {ridge:g}"
+    return Candidate(name, resolved, training, choices)
+
+
+def _resolved(
+    dataset: Dataset, name: str, spec: SurrogateSpec, training: TrainingSpec
+) -> Candidate:
+    resolved, train, choices = resolve(dataset, spec, training, "auto")
+    why = "tried first: a system that is one is found to many digits"
+    first = {"what": "surrogate.nonlinear", "value": name, "why": why}
+    return Candidate(name, resolved, train, [first, *choices])
+
+
+def _given(spec: SurrogateSpec | TrainingSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in spec.model_fields_set}
+
+
+def _fine_steps(
+    dataset: Dataset, spec: SurrogateSpec
+) -> GridStepsSpec | UniformStepsSpec:
+    """The data's own steps, divided: a polynomial's integrator has an error too."""
+    if isinstance(spec.steps, GridStepsSpec | UniformStepsSpec):
+        return spec.steps
+    steps, _ = step_grid(dataset)
+    is_uniform = isinstance(steps, UniformStepsSpec)
+    return refined_steps(steps, _UNIFORM_SUBSTEPS if is_uniform else _LOG_SUBSTEPS)
+
+
+def held_out_error(surrogate: Surrogate, dataset: Dataset, seed: int) -> float:
+    """The worst state's RMSE in units of its standard deviation, normalised.
+
+    Of rollouts from the starts and from later samples of each trajectory; infinite
+    where one of them leaves the finite range.
+
+    Args:
+        surrogate: What to judge.
+        dataset: Trajectories that it has not seen.
+        seed: Source of the later samples.
+    """
+    found = evaluate(surrogate, dataset, seed=seed)
+    errors = [found["worst_state"]["normalised_rmse"]]
+    if found["mid_trajectory"]:
+        errors += found["mid_trajectory"]["states"].values()
+    return float(max(errors)) if np.isfinite(errors).all() else np.inf

@@ -1,0 +1,89 @@
+"""Which of several candidates is kept: the first good one, or the best of them."""
+
+import dataclasses
+import math
+
+from spnode_core.errors import TrainingError
+from spnode_core.surrogate import Surrogate
+from spnode_core.training.candidates import GOOD, Candidate, held_out_error
+from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.presets import Choices
+from spnode_core.training.progress import Progress, Reporter
+from spnode_core.training.stages import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A candidate that was run to its end."""
+
+    execution: Execution
+    surrogate: Surrogate
+    record: Record
+    choices: Choices
+    error: float
+
+
+class Contest:
+    """The candidates run so far.
+
+    Args:
+        parts: Trajectories; those for validation judge.
+        seed: Source of the starts that they are judged from.
+        reporter: Progress, time and requests to stop.
+    """
+
+    def __init__(self, parts: Parts, seed: int, reporter: Reporter) -> None:
+        self._parts, self._seed, self._reporter = parts, seed, reporter
+        self._entries: list[Entry] = []
+        self._verdicts: Choices = []
+
+    def enter(
+        self, candidate: Candidate, execution: Execution, *, is_last: bool
+    ) -> bool:
+        """Run a candidate and judge it.
+
+        Returns:
+            Whether it is good enough to leave it at that.
+
+        Raises:
+            TrainingError: It was the last and none of them can be used.
+        """
+        is_only = is_last and not self._verdicts
+        try:
+            surrogate, record = execution.run()
+        except TrainingError as error:
+            if is_last and not self._entries:
+                raise
+            self._judge(candidate, f"not kept: {error}")
+            return False
+        if is_only:
+            self._entries.append(
+                Entry(execution, surrogate, record, candidate.choices, 0.0)
+            )
+            return True
+        self._tell(f"judging {candidate.name}")
+        held = self._parts.validation
+        held = held if held.trajectories else execution.some(self._parts.train)
+        error = held_out_error(surrogate, held, self._seed)
+        said = f"held-out error {error:.2g} of the spread, worst state"
+        self._judge(candidate, said)
+        if math.isfinite(error) or is_last:
+            self._entries.append(
+                Entry(execution, surrogate, record, candidate.choices, error)
+            )
+        return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
+
+    @property
+    def winner(self) -> Entry:
+        """The entry with the least error, its choices with the verdict on all."""
+        best = min(self._entries, key=lambda entry: entry.error)
+        return dataclasses.replace(best, choices=[*self._verdicts, *best.choices])
+
+    def _judge(self, candidate: Candidate, verdict: str) -> None:
+        self._verdicts.append(
+            {"what": "candidate", "value": candidate.name, "why": verdict}
+        )
+        self._tell(f"{candidate.name}: {verdict}")
+
+    def _tell(self, message: str) -> None:
+        self._reporter.report(Progress("evaluate", message=message))
