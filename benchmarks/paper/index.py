@@ -14,7 +14,8 @@ example has a page with settings, tables and a figure, and a JSON file with ever
 number, the commit, the command, the seeds, the time and the kind of machine.
 The service's demo has a page of its own: [demo.md](demo.md). How fast it is:
 [speed](speed/README.md), by `./spnode bench`. How honest the intervals of calibrations
-are: [calibration](calibration.md), by `python -m benchmarks.calibration`.
+are: [calibration](calibration.md), by `python -m benchmarks.calibration`. What `auto`
+makes of eight other systems: [systems](systems.md), by `python -m benchmarks.systems`.
 """
 
 
