@@ -74,10 +74,11 @@ class RolloutObjective:
     def batch(self, data: RolloutData, key: PRNGKeyArray) -> RolloutData:
         """Some of the trajectories and samples."""
         spec = self._spec
-        problem = _drawn(data.problem, data.problem.samples.x0, spec.batch, key)
+        problem = data.problem
         if data.refinements is not None:
             refined = data.refinements.draw(jax.random.fold_in(key, 3))
             problem = problem._replace(plans=(problem.plans[0], refined))
+        problem = _drawn(problem, problem.samples.x0, spec.batch, key)
         if spec.noise > 0:
             problem = self._noisy(problem, jax.random.fold_in(key, 2))
         manifold = data.manifold
