@@ -3,6 +3,7 @@
 from spnode_core.integrators.base import AbstractExponential, AbstractIntegrator
 from spnode_core.integrators.etd import ETD1, ETD2RK, Krogstad
 from spnode_core.integrators.imex import IMEXSSP2
+from spnode_core.integrators.rodas import RODAS4
 from spnode_core.integrators.rosenbrock import EXPRB32
 from spnode_core.spec import Integrator
 
@@ -25,6 +26,8 @@ def create_integrator(
     """
     if name == "exprb32":
         return EXPRB32()
+    if name == "rodas4":
+        return RODAS4()
     if name == "imex_ssp2":
         return IMEXSSP2()
     return _EXPONENTIAL[name](matrix_free=matrix_free)

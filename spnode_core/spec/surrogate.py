@@ -84,7 +84,7 @@ class UniformStepsSpec(Spec):
 StepsSpec = Annotated[
     DataStepsSpec | GridStepsSpec | UniformStepsSpec, Field(discriminator="kind")
 ]
-Integrator = Literal["etd1", "etd2rk", "krogstad", "exprb32", "imex_ssp2"]
+Integrator = Literal["etd1", "etd2rk", "krogstad", "exprb32", "rodas4", "imex_ssp2"]
 ScalingKind = Literal["linear", "log", "asinh", "max", "none"]
 
 
@@ -144,7 +144,7 @@ class SurrogateSpec(Spec):
                 )
         if self.positive and "none" in self.normalisation.values():
             raise ValueError("positive bounds states by their scales, so scale them")
-        needs_matrix = self.integrator in ("exprb32", "imex_ssp2")
+        needs_matrix = self.integrator in ("exprb32", "rodas4", "imex_ssp2")
         if self.propagators == "matrix_free" and needs_matrix:
             raise ValueError(
                 f"integrator {self.integrator!r} needs A as a matrix, which "

@@ -124,7 +124,7 @@ def _polynomial(
         **_given(spec),
         "autoencoder": NoAutoencoderSpec(),
         "nonlinear": PolynomialSpec(degree=degree),
-        "integrator": "exprb32",
+        "integrator": "rodas4",
         "normalisation": scaled,
         "steps": _fine_steps(dataset, spec),
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from spnode_core.errors import TrainingError
+from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.candidates import GOOD, Candidate, held_out_error
 from spnode_core.training.execution import Execution, Parts
@@ -51,8 +51,9 @@ class Contest:
         is_only = is_last and not self._verdicts
         try:
             surrogate, record = execution.run()
-        except TrainingError as error:
-            if is_last and not self._entries:
+        except (InvalidInput, TrainingError) as error:
+            # What a candidate before the last cannot use was not the caller's choice.
+            if is_last and (isinstance(error, InvalidInput) or not self._entries):
                 raise
             self._judge(candidate, f"not kept: {error}")
             return False

@@ -60,7 +60,7 @@ class PolynomialFit:
 
     Args:
         coefficients: ``(latent, term)``, 1/time.
-        substeps: Steps of EXPRB32 between two samples that it was fitted with.
+        substeps: Steps of RODAS4 between two samples that it was fitted with.
         residual: Root mean square of the one-step errors, in standard deviations.
     """
 
@@ -87,18 +87,25 @@ def fit_polynomial(
         TrainingError: The errors of single steps do not collapse: the system is no
             such polynomial, or its samples are too coarse for it.
     """
+    snapshots = [each for each in snapshots if len(each.times) > 1]
+    if not snapshots:
+        raise TrainingError("no two samples of a trajectory lie beside each other")
     pairs = interval_pairs(snapshots)
-    spread = _spread(snapshots)
-    fitting = _Fitting(degree, spread, seed, report)
+    fitting = _Fitting(degree, _spread(snapshots), seed, report)
     report(f"least squares for a polynomial of degree {degree}")
-    coefficients = regress(snapshots, degree)
     substeps = SUBSTEPS[0]
-    while True:
-        coefficients, residual = fitting.stages(coefficients, pairs, substeps)
-        error = fitting.integrator_error(coefficients, pairs, substeps)
-        if substeps == SUBSTEPS[-1] or error < _INTEGRATOR_ERROR:
-            return PolynomialFit(coefficients, substeps, residual)
-        substeps *= 2
+    try:
+        coefficients = regress(snapshots, degree)
+        while True:
+            coefficients, residual = fitting.stages(coefficients, pairs, substeps)
+            error = fitting.integrator_error(coefficients, pairs, substeps)
+            if substeps == SUBSTEPS[-1] or error < _INTEGRATOR_ERROR:
+                return PolynomialFit(coefficients, substeps, residual)
+            substeps *= 2
+    except np.linalg.LinAlgError as error:
+        raise TrainingError(
+            f"no polynomial of degree {degree}: its equations leave the finite range"
+        ) from error
 
 
 def regress(snapshots: list[Snapshots], degree: int) -> Values:

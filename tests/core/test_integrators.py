@@ -147,7 +147,7 @@ def test_observed_orders_where_f_is_stiff_too(name, lowest, highest):
     assert (slopes < highest).all(), slopes
 
 
-@pytest.mark.parametrize("name", ["imex_ssp2", "exprb32"])
+@pytest.mark.parametrize("name", ["imex_ssp2", "exprb32", "rodas4"])
 def test_nothing_moves_in_an_empty_step(name):
     operator, forcing, start, _ = coupled_problem()
     end = integrate(name, operator, forcing, start, 0.0, 1)

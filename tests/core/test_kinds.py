@@ -68,6 +68,7 @@ INTEGRATORS = {
         "etd2rk": "precomputed",
         "krogstad": "precomputed",
         "exprb32": "precomputed",
+        "rodas4": "precomputed",
         "imex_ssp2": "precomputed",
         "etd1 free": "matrix_free",
         "etd2rk free": "matrix_free",
@@ -191,7 +192,7 @@ def test_every_kind_is_trained(kinds):
     assert run.report["outcome"] == "all iterations done"
 
 
-@pytest.mark.parametrize("integrator", ["imex_ssp2", "exprb32"])
+@pytest.mark.parametrize("integrator", ["imex_ssp2", "exprb32", "rodas4"])
 def test_matrix_free_is_refused_where_a_matrix_is_needed(integrator):
     with pytest.raises(ValidationError, match="needs A as a matrix"):
         SurrogateSpec(

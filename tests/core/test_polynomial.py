@@ -201,3 +201,16 @@ def test_the_fitting_integrator_is_of_fourth_order_and_survives_stiffness(
     errors = [abs(end(count)[0] - exact) for count in (4, 8)]
     assert errors[1] <= max(errors[0] / 10, 1e-14)
     assert abs(end(8)[1] - exact**2) < max(3 * errors[1], 1e-5)
+
+
+def test_samples_that_stand_alone_give_no_polynomial() -> None:
+    alone = Snapshots(np.ones((1, 2)), np.zeros(1), np.zeros((1, 0)))
+    with pytest.raises(TrainingError, match="no two samples"):
+        fit_polynomial([alone], 2, seed=0)
+
+
+def test_numbers_beyond_the_finite_range_give_no_polynomial() -> None:
+    times = np.array([0.0, 1e-200, 2e-200, 3e-200])
+    jumps = Snapshots(np.array([[0.0], [1.0], [0.5], [1.0]]), times, np.zeros((4, 0)))
+    with pytest.raises(TrainingError, match="no polynomial of degree 2"):
+        fit_polynomial([jumps], 2, seed=0)
