@@ -17,6 +17,7 @@ from spnode_core.spec import (
     GridStepsSpec,
     NoAutoencoderSpec,
     OperatorInferenceSpec,
+    PODSpec,
     PolynomialSpec,
     ScalingKind,
     SurrogateSpec,
@@ -25,13 +26,15 @@ from spnode_core.spec import (
 )
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import TimeGrid
-from spnode_core.training.polynomial_fit import MOST_COEFFICIENTS
-from spnode_core.training.presets import SMALL, Choices, resolve
+from spnode_core.training.one_step import MOST_COEFFICIENTS
+from spnode_core.training.presets import SMALL, SMOOTH_SUBSTEPS, Choices, resolve
 from spnode_core.training.step_grids import refined_steps, step_grid
 
-GOOD = 2e-3
+GOOD = 4e-3
 """A candidate whose held-out error is below this needs no other beside it."""
 DEGREES = (2, 3)
+MOST_CUBIC = 20
+"""Principal directions whose products of three are tried: 1771 of them."""
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
 _CORRECTIONS = 6
@@ -81,7 +84,10 @@ def candidates(
     if not is_open or dataset.conserved or dataset.positive:
         return []
     if len(dataset.names) > SMALL:
-        return [_smooth(dataset, spec, train, ridge) for ridge in _RIDGES]
+        weak, strong = (_smooth(dataset, spec, train, ridge) for ridge in _RIDGES)
+        cubic = _cubic(dataset, spec, train)
+        few = cubic.spec.latent is not None and cubic.spec.latent <= MOST_CUBIC
+        return [weak, cubic, strong] if few else [weak, strong]
     inputs = (
         len(dataset.names) + len(dataset.parameter_names) + len(dataset.control_names)
     )
@@ -128,15 +134,8 @@ def _polynomial(
         "normalisation": scaled,
         "steps": _fine_steps(dataset, spec),
     }
-    training = {
-        **_given(train),
-        "initial": OperatorInferenceSpec(),
-        "iterations": 0,
-        "refine": 1,
-        "loss": "uniform",
-    }
     name = f"a polynomial of degree {degree}"
-    return _resolved(dataset, name, SurrogateSpec(**fixed), TrainingSpec(**training))
+    return _resolved(dataset, name, SurrogateSpec(**fixed), _inferred_only(train))
 
 
 def _smooth(
@@ -147,6 +146,29 @@ def _smooth(
     resolved, training, choices = resolve(dataset, spec, training, "smooth")
     name = f"quadratic operators of principal directions, ridge {ridge:g}"
     return Candidate(name, resolved, training, choices)
+
+
+def _cubic(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candidate:
+    fixed = {
+        **_given(spec),
+        "autoencoder": PODSpec(),
+        "nonlinear": PolynomialSpec(degree=3),
+        "integrator": "rodas4",
+        "steps": _fine_steps(dataset, spec, SMOOTH_SUBSTEPS),
+    }
+    name = "a polynomial of degree 3 of principal directions"
+    return _resolved(dataset, name, SurrogateSpec(**fixed), _inferred_only(train))
+
+
+def _inferred_only(train: TrainingSpec) -> TrainingSpec:
+    """Least squares and Gauss-Newton rounds, and no training after them."""
+    fixed = {
+        "initial": OperatorInferenceSpec(),
+        "iterations": 0,
+        "refine": 1,
+        "loss": "uniform",
+    }
+    return TrainingSpec(**{**_given(train), **fixed})
 
 
 def _resolved(
@@ -163,14 +185,15 @@ def _given(spec: SurrogateSpec | TrainingSpec) -> dict[str, Any]:
 
 
 def _fine_steps(
-    dataset: Dataset, spec: SurrogateSpec
+    dataset: Dataset, spec: SurrogateSpec, substeps: int | None = None
 ) -> GridStepsSpec | UniformStepsSpec:
     """The data's own steps, divided: a polynomial's integrator has an error too."""
     if isinstance(spec.steps, GridStepsSpec | UniformStepsSpec):
         return spec.steps
     steps, _ = step_grid(dataset)
     is_uniform = isinstance(steps, UniformStepsSpec)
-    return refined_steps(steps, _UNIFORM_SUBSTEPS if is_uniform else _LOG_SUBSTEPS)
+    usual = _UNIFORM_SUBSTEPS if is_uniform else _LOG_SUBSTEPS
+    return refined_steps(steps, substeps or usual)
 
 
 def held_out_error(surrogate: Surrogate, dataset: Dataset, seed: int) -> float:

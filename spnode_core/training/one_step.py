@@ -19,6 +19,8 @@ from spnode_core.training.operator_inference import Snapshots
 
 Values = NDArray[np.float64]
 
+MOST_COEFFICIENTS = 1500
+"""Normal equations of all coefficients at once have so many unknowns at most."""
 CHUNK = 1000
 # Residuals above this many standard deviations count linearly.
 _ROBUST = 0.1
@@ -54,7 +56,11 @@ def interval_pairs(snapshots: list[Snapshots]) -> Pairs:
 
 
 class Normal(NamedTuple):
-    """Normal equations of a round."""
+    """Normal equations of a round.
+
+    Of all coefficients at once, ``right`` being a vector; or, where they are too many,
+    of the products alone, ``right`` having a column for each latent variable.
+    """
 
     gram: Values
     right: Values
@@ -80,7 +86,8 @@ def equations(
     ends, good = [], []
     for first in range(0, len(pairs.width), CHUNK):
         part = pairs.take(np.arange(first, first + CHUNK))
-        found = _chunk_equations(
+        chunk = _chunk_slopes if is_decoupled(coefficients) else _chunk_equations
+        found = chunk(
             jnp.asarray(coefficients),
             *map(jnp.asarray, part),
             spread=jnp.asarray(spread),
@@ -97,6 +104,11 @@ def equations(
     return Normal(
         np.asarray(gram), np.asarray(right), loss, residual, float(is_good.mean())
     )
+
+
+def is_decoupled(coefficients: Values) -> bool:
+    """Whether there are too many coefficients for equations of all of them at once."""
+    return coefficients.size > MOST_COEFFICIENTS
 
 
 def is_near(ends: Values) -> NDArray[np.bool_]:
@@ -187,6 +199,54 @@ def _chunk_equations(
     rows = slopes.reshape(-1, latent * count)
     weighted = (slopes * weight[:, None, None]).reshape(-1, latent * count)
     return weighted.T @ rows, weighted.T @ errors.ravel(), ends, near
+
+
+@eqx.filter_jit
+def _chunk_slopes(
+    coefficients: Float[Array, "latent term"],
+    start: Float[Array, "pair latent"],
+    end: Float[Array, "pair latent"],
+    others: Float[Array, "pair other"],
+    width: Float[Array, " pair"],
+    spread: Float[Array, " latent"],
+    degree: int,
+    substeps: int,
+) -> tuple[Array, Array, Array, Array]:
+    r"""The same with residuals turned into slopes, one regression for all variables.
+
+    With ``J`` in the middle of an interval, :math:`\delta C \bar w^\alpha =
+    (\Delta \varphi_1(\Delta J))^{-1} r`, the products averaged along the path.
+    """
+    latent = coefficients.shape[0]
+
+    def along(
+        z: Float[Array, " latent"], held: Float[Array, " other"], h: Float[Array, ""]
+    ) -> tuple[Array, Array, Array]:
+        model = _Model(coefficients, held, degree, h / substeps)
+
+        def body(v: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+            after = model.step(v)
+            middle = (v + after) / 2
+            return after, (middle, model.products(middle))
+
+        last, (middles, products) = jax.lax.scan(body, z, length=substeps)
+        jacobian = jax.jacfwd(model.derivative)(middles.mean(axis=0))
+        response = h * rational_flow(h * jacobian)[1]
+        return last, products.mean(axis=0), response
+
+    ends, products, response = jax.vmap(along)(start, others, width)
+    errors = end - ends
+    near = jnp.isfinite(ends).all(axis=1) & (jnp.abs(ends) < _FARTHEST).all(axis=1)
+    near &= jnp.isfinite(response).all(axis=(1, 2))
+    identity = jnp.eye(latent)[None]
+    response = jnp.where(near[:, None, None], response, identity)
+    errors = jnp.where(near[:, None], errors, 0.0)
+    size = jnp.sum((errors / spread[None, :]) ** 2, axis=1)
+    weight = jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
+    slopes = jnp.linalg.solve(response, errors[..., None])[..., 0]
+    products = jnp.where(near[:, None], products, 0.0)
+    weighted = products * weight[:, None]
+    return weighted.T @ products, weighted.T @ slopes, ends, near
 
 
 class _Model(NamedTuple):

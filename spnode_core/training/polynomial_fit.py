@@ -34,8 +34,6 @@ from spnode_core.training.operator_inference import Snapshots
 
 Values = NDArray[np.float64]
 
-MOST_COEFFICIENTS = 1500
-"""Normal equations of all coefficients at once have so many unknowns at most."""
 MOST_PAIRS = 4000
 """Intervals of a round; more cost time and gain nothing."""
 SUBSTEPS = (4, 16)
@@ -262,12 +260,11 @@ class _Fitting:
         scale = np.sqrt(np.maximum(np.diag(normal.gram), 1e-300))
         values, vectors = np.linalg.eigh(normal.gram / scale[:, None] / scale)
         values = np.maximum(values, 0.0)
-        projected = vectors.T @ (normal.right / scale)
+        projected = (vectors.T @ (normal.right.T / scale).T).T
         for trial in range(_TRIALS):
             damped = values + damping * values[-1]
-            step = ((vectors @ (projected / damped)) / scale).reshape(
-                coefficients.shape
-            )
+            step = (vectors @ (projected / damped).T).T / scale
+            step = step.reshape(coefficients.shape)
             ends = ends_of(coefficients + step, pairs, self.degree, substeps)
             loss = robust_loss(pairs.end - ends, ends, self.spread)
             if loss < normal.loss:

@@ -22,8 +22,9 @@ from spnode_core.systems import Robertson
 from spnode_core.training.candidates import GOOD, candidates
 from spnode_core.training.fit import plan
 from spnode_core.training.initialise import create_surrogate
+from spnode_core.training.one_step import is_decoupled
 from spnode_core.training.operator_inference import Snapshots
-from spnode_core.training.polynomial_fit import fit_polynomial
+from spnode_core.training.polynomial_fit import fit_polynomial, regress
 from spnode_core.training.presets import resolve
 
 
@@ -140,10 +141,18 @@ def test_declared_sums_need_a_decoder_that_keeps_them() -> None:
 
 
 def test_fields_are_tried_by_their_principal_directions() -> None:
-    draw = np.random.default_rng(0).standard_normal((6, 9, 30))
-    dataset = check_arrays({"states": draw, "times": np.arange(9.0)})
+    draw = np.random.default_rng(0)
+    fields = draw.standard_normal((6, 9, 3)) @ draw.standard_normal((3, 30))
+    dataset = check_arrays({"states": fields, "times": np.arange(9.0)})
     tried = plan(dataset, None, None, "auto", certified=False)
-    assert [c.spec.autoencoder.kind for c in tried] == ["pod", "pod", "residual"]
+    kinds = [(c.spec.autoencoder.kind, c.spec.nonlinear.kind) for c in tried]
+    assert kinds == [
+        ("pod", "quadratic"),
+        ("pod", "polynomial"),
+        ("pod", "quadratic"),
+        ("residual", "relaxation"),
+    ]
+    assert tried[1].spec.latent == 3
     assert tried[-1].training.later_starts == 1
 
 
@@ -214,3 +223,31 @@ def test_numbers_beyond_the_finite_range_give_no_polynomial() -> None:
     jumps = Snapshots(np.array([[0.0], [1.0], [0.5], [1.0]]), times, np.zeros((4, 0)))
     with pytest.raises(TrainingError, match="no polynomial of degree 2"):
         fit_polynomial([jumps], 2, seed=0)
+
+
+def test_too_many_coefficients_are_found_by_slopes() -> None:
+    """Nine states of degree 3 are 1980 coefficients: one regression for all rows."""
+    size, degree = 9, 3
+    draw = np.random.default_rng(1)
+    matrix = -np.diag(np.linspace(0.5, 5.0, size)) + draw.normal(0, 0.3, (size, size))
+
+    def right(_: float, z: np.ndarray) -> np.ndarray:
+        return matrix @ z - 2.0 * z * np.roll(z, 1) ** 2
+
+    times = np.linspace(0.0, 1.0, 11)
+    snapshots = []
+    for _ in range(80):
+        found = solve_ivp(
+            right, (0, 1), draw.uniform(-1, 1, size), "LSODA", times, rtol=1e-9,
+            atol=1e-11,
+        )  # fmt: skip
+        snapshots.append(Snapshots(found.y.T, times, np.zeros((11, 0))))
+    first = regress(snapshots, degree)
+    assert is_decoupled(first)
+    fitted = fit_polynomial(snapshots, degree, seed=0)
+    index = factors(size, degree).tolist()
+    assert fitted.residual < 2e-3
+    for row in range(size):
+        before = (row - 1) % size
+        term = index.index(sorted([row, before, before]))
+        assert fitted.coefficients[row, term] == pytest.approx(-2.0, abs=0.2)
