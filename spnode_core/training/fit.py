@@ -19,6 +19,7 @@ import jax
 
 from spnode_core.certificates import contracts
 from spnode_core.dataset import Dataset
+from spnode_core.equations import equations_of
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import evaluate, with_intervals
 from spnode_core.spec import (
@@ -248,6 +249,7 @@ def _report(
             "test": parts.test.trajectories,
         },
         "inference": execution.inference,
+        "equations": equations_of(surrogate),
         "metrics": metrics,
         "warnings": held_out.get("warnings", []),
         "certificate": _certificate(surrogate, parts, metrics, execution.identity),

@@ -8,7 +8,8 @@ by Gauss-Newton rounds to what the model itself makes of each sample: with the e
    w^\alpha(\hat z(s))\, ds, \qquad \Phi' = F'(\hat z) \Phi.
 
 Long intervals of a stiff system amplify the smallest error of a rate, so the rounds
-begin with the shortest intervals and take in longer ones as the model allows.
+begin with the shortest intervals and take in longer ones as the model allows, and
+after each stage leave out the coefficients that its intervals do not tell from 0.
 """
 
 import dataclasses
@@ -48,6 +49,8 @@ _LOST = 0.3
 _COLLAPSED = 0.01
 _GAIN = 0.9
 _EXACT = 1e-14
+# Leaving coefficients out may cost so much of the loss.
+_SIGNIFICANT = 4.0
 _INTEGRATOR_ERROR = 1e-4
 _SINGULAR = 1e-13
 
@@ -175,7 +178,8 @@ class _Fitting:
             chosen = self._choose(pairs, limit)
             trial, residual, good = self._rounds(coefficients, chosen, substeps)
             if good > 1 - _NOT_GOOD and residual < _COLLAPSED:
-                coefficients, reached = trial, limit
+                reached = limit
+                coefficients = self._significant(trial, chosen, substeps)
                 if limit >= pairs.width[-1]:
                     return coefficients, residual
             elif good > 1 - _NOT_GOOD or not reached or self.left <= 0:
@@ -186,6 +190,24 @@ class _Fitting:
             else:
                 raise self._refusal(limit, residual)
             limit = min(reached * growth, float(pairs.width[-1]))
+
+    def _significant(self, coefficients: Values, pairs: Pairs, substeps: int) -> Values:
+        """The fewest coefficients that fit about as well, the others 0.
+
+        What short intervals do not tell from 0 is noise, and longer ones amplify it.
+        """
+        normal = equations(coefficients, pairs, self.degree, substeps, self.spread)
+        if normal.right.ndim > 1:
+            return coefficients
+        allowed = (_SIGNIFICANT - 1) * normal.loss * len(pairs.width)
+        for part in (1.0, 0.1, 0.01):
+            kept = without_noise(coefficients.ravel(), normal.gram, part * allowed)
+            trial = kept.reshape(coefficients.shape)
+            ends = ends_of(trial, pairs, self.degree, substeps)
+            loss = robust_loss(pairs.end - ends, ends, self.spread)
+            if loss < _SIGNIFICANT * normal.loss + _EXACT:
+                return trial
+        return coefficients
 
     def _refusal(self, limit: float, residual: float) -> TrainingError:
         return TrainingError(
@@ -271,3 +293,35 @@ class _Fitting:
                 return step, loss, damping / 10 if trial == 0 else damping
             damping *= 10
         return None, normal.loss, damping
+
+
+def without_noise(coefficients: Values, gram: Values, allowed: float) -> Values:
+    """Coefficients with the least telling ones 0, the others fitted again.
+
+    One after another that whose absence costs least is left out, by the quadratic model
+    of the loss, until all together would cost more than is allowed.
+
+    Args:
+        coefficients: Where the loss is least.
+        gram: Normal equations there.
+        allowed: What the sum of squared residuals may grow by.
+    """
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    values, vectors = np.linalg.eigh(gram / scale[:, None] / scale)
+    inverse = (vectors / np.maximum(values, _SINGULAR * values[-1])) @ vectors.T
+    kept = coefficients * scale
+    active = np.ones(len(kept), bool)
+    spent = 0.0
+    for _ in range(len(kept) - 1):
+        own = np.where(active, np.maximum(np.diag(inverse), 1e-300), 1.0)
+        cost = np.where(active, kept**2 / own, np.inf)
+        least = int(np.argmin(cost))
+        spent += cost[least]
+        if spent > allowed:
+            break
+        column = inverse[:, least] / own[least]
+        kept = kept - column * kept[least]
+        inverse = inverse - np.outer(column, inverse[least])
+        active[least] = False
+        kept[~active] = 0.0
+    return kept / scale

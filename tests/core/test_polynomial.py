@@ -1,5 +1,7 @@
 """The polynomial operator, and finding it from samples of stiff systems."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,11 @@ from spnode_core.training.fit import plan
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.one_step import is_decoupled
 from spnode_core.training.operator_inference import Snapshots
-from spnode_core.training.polynomial_fit import fit_polynomial, regress
+from spnode_core.training.polynomial_fit import (
+    fit_polynomial,
+    regress,
+    without_noise,
+)
 from spnode_core.training.presets import resolve
 
 
@@ -66,7 +72,9 @@ def test_robertson_is_found_to_many_digits_over_eight_decades() -> None:
         (1, index.index([1, 1])): -3e3,  # 3e7 y2^2 in the same units
     }
     for place, value in rates.items():
-        assert fitted.coefficients[place] == pytest.approx(value, rel=1e-2)
+        assert fitted.coefficients[place] == pytest.approx(value, rel=1e-5)
+    # What the data do not ask for is not there.
+    assert np.count_nonzero(fitted.coefficients) == 6
 
 
 def test_a_system_that_is_no_polynomial_is_refused_with_its_error() -> None:
@@ -119,6 +127,11 @@ def test_auto_keeps_the_polynomial_of_a_relaxation_oscillator_and_says_so() -> N
     assert run.report["metrics"]["test"]["mid_trajectory"]["normalised_rmse"] < GOOD
     assert len(told) == 2
     assert run.report["warnings"] == []
+    first, second = run.report["equations"]
+    assert re.fullmatch(
+        r"x' = (20|19\.99\d*) x - (20|19\.99\d*) y - 6\.66\d* x\^3", first
+    )
+    assert re.fullmatch(r"y' = 0\.2(5|4999\d*|500\d*) x", second)
 
 
 def test_what_the_caller_fixes_leaves_no_candidates() -> None:
@@ -251,3 +264,19 @@ def test_too_many_coefficients_are_found_by_slopes() -> None:
         before = (row - 1) % size
         term = index.index(sorted([row, before, before]))
         assert fitted.coefficients[row, term] == pytest.approx(-2.0, abs=0.2)
+
+
+def test_coefficients_that_cost_little_are_left_out_and_the_others_make_up() -> None:
+    draw = np.random.default_rng(0)
+    rows = draw.standard_normal((200, 4))
+    rows[:, 3] = rows[:, 2] + 1e-3 * draw.standard_normal(200)
+    right = rows @ [2.0, 0.0, 1.0, 0.0] + 1e-4 * draw.standard_normal(200)
+    gram = rows.T @ rows
+    best = np.linalg.solve(gram, rows.T @ right)
+    residual = np.sum((right - rows @ best) ** 2)
+    kept = without_noise(best, gram, 0.2 * residual)
+    assert np.flatnonzero(kept).tolist() == [0, 2]
+    np.testing.assert_allclose(kept[[0, 2]], [2.0, 1.0], atol=1e-4)
+    again = np.sum((right - rows @ kept) ** 2)
+    assert again <= 1.2 * residual
+    np.testing.assert_array_equal(without_noise(best, gram, 0.0), best)
