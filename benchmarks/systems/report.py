@@ -54,14 +54,18 @@ def _line(name: str, row: dict[str, Any]) -> str:
     errors = [row["errors"][kind]["error"] for kind in ("starts", "off_grid", "mid")]
     cells = [
         name,
-        f"{row['bar']:.1%}",
-        *(f"**{e:.2%}**" if e <= row["bar"] else f"{e:.2%}" for e in errors),
-        f"{min(row['baselines'].values()):.1%}",
+        _percent(row["bar"]),
+        *(f"**{_percent(e)}**" if e <= row["bar"] else _percent(e) for e in errors),
+        _percent(min(row["baselines"].values())),
         f"{row['method']}, latent {row['latent']}",
         f"{row['seconds']:.0f}",
         row["commit"],
     ]
     return "| " + " | ".join(cells) + " |\n"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g} %"
 
 
 def _verdicts(name: str, row: dict[str, Any]) -> str:
