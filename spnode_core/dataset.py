@@ -146,7 +146,8 @@ class Dataset:
         """Each trajectory from one of its later complete samples on, as a start.
 
         Args:
-            seed: Source of the choice; at least two fifths of a trajectory are left.
+            seed: Source of the choice; two fifths of the samples are left, or two. A
+                trajectory of fewer than three complete samples stays as it is.
         """
         rng = np.random.default_rng([seed, 26])
         complete = np.asarray(self.mask.all(axis=2))
@@ -154,7 +155,9 @@ class Dataset:
         first = np.zeros(self.trajectories, np.int64)
         for row in range(self.trajectories):
             at = np.flatnonzero(complete[row])
-            first[row] = at[rng.integers(0, int(_LATEST_START * len(at)) + 1)]
+            if len(at) > 2:
+                last = max(min(int(_LATEST_START * len(at)), len(at) - 2), 1)
+                first[row] = at[rng.integers(1, last + 1)]
         later = first[:, None] + np.arange(length)
         index, inside = np.minimum(later, length - 1), later < length
         rows = np.arange(self.trajectories)[:, None]

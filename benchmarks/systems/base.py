@@ -44,7 +44,6 @@ class System:
             the controls change: ``(x0, parameters, controls, changes, times)``.
         parameters: Names of the parameters.
         controls: Names of the controls.
-        period: Time of one turn, where there is one, for the error in timing.
     """
 
     name: str

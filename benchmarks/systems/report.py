@@ -12,10 +12,10 @@ _HEAD = """# Systems that no rule knows
 Eight stiff systems as plain `.npz` files, each trained by `fit(dataset)` with nothing
 else said than a limit of time. Errors are those of the worst state on 50 unseen
 trajectories, RMSE over the standard deviation of the state there (of the logarithm
-where `auto` learns the logarithm): from unseen starts at the sampling times, at times
-halfway between them, and from a random sample in the first three fifths of each
-trajectory (mid). The best of the trivial baselines (constant, linear DMD, nearest
-trajectory) stands beside them.
+where the kept surrogate learns the logarithm): from unseen starts at the sampling
+times, at times halfway between them, and from a random sample in the first three
+fifths of each trajectory (mid). The best of the trivial baselines (constant, linear
+DMD, nearest trajectory) stands beside them.
 
 | system | bar | starts | off grid | mid | best baseline | kept | s | commit |
 |---|---|---|---|---|---|---|---|---|

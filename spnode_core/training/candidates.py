@@ -8,11 +8,16 @@ the rollouts of it err, the relaxation form is trained on whole trajectories.
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spnode_core.dataset import Dataset
-from spnode_core.metrics import evaluate
+from spnode_core.deviations import spread
+from spnode_core.metrics import predict
 from spnode_core.nonlinear.polynomial import term_count
+from spnode_core.normaliser import Scaling
+from spnode_core.restarts import restarts
 from spnode_core.spec import (
     GridStepsSpec,
     NoAutoencoderSpec,
@@ -33,8 +38,8 @@ from spnode_core.training.step_grids import refined_steps, step_grid
 GOOD = 4e-3
 """A candidate whose held-out error is below this needs no other beside it."""
 DEGREES = (2, 3)
-MOST_CUBIC = 20
-"""Principal directions whose products of three are tried: 1771 of them."""
+MOST_TERMS = 1771
+"""Products of at most three of 20 principal directions; more are not tried."""
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
 _CORRECTIONS = 6
@@ -62,6 +67,18 @@ class Candidate:
     choices: Choices
 
 
+def is_open(
+    dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
+) -> bool:
+    """Whether the method is open: nothing of it fixed, and nothing declared to hold."""
+    spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
+    is_free = (
+        spec.model_fields_set <= _OPEN_SURROGATE
+        and train.model_fields_set <= _OPEN_TRAINING
+    )
+    return is_free and not dataset.conserved and not dataset.positive
+
+
 def candidates(
     dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
 ) -> list[Candidate]:
@@ -76,21 +93,17 @@ def candidates(
         Nothing where the caller fixed the method, or where conserved sums or positivity
         are to hold by construction, as they do in a decoder.
     """
-    spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
-    is_open = (
-        spec.model_fields_set <= _OPEN_SURROGATE
-        and train.model_fields_set <= _OPEN_TRAINING
-    )
-    if not is_open or dataset.conserved or dataset.positive:
+    if not is_open(dataset, surrogate, training):
         return []
+    spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
+    others = len(dataset.parameter_names) + len(dataset.control_names)
     if len(dataset.names) > SMALL:
         weak, strong = (_smooth(dataset, spec, train, ridge) for ridge in _RIDGES)
         cubic = _cubic(dataset, spec, train)
-        few = cubic.spec.latent is not None and cubic.spec.latent <= MOST_CUBIC
-        return [weak, cubic, strong] if few else [weak, strong]
-    inputs = (
-        len(dataset.names) + len(dataset.parameter_names) + len(dataset.control_names)
-    )
+        assert cubic.spec.latent is not None
+        is_small = term_count(cubic.spec.latent + others, 3) <= MOST_TERMS
+        return [weak, cubic, strong] if is_small else [weak, strong]
+    inputs = len(dataset.names) + others
     return [
         _polynomial(dataset, spec, train, degree)
         for degree in DEGREES
@@ -196,7 +209,18 @@ def _fine_steps(
     return refined_steps(steps, substeps or usual)
 
 
-def held_out_error(surrogate: Surrogate, dataset: Dataset, seed: int) -> float:
+def is_finite(surrogate: Surrogate, dataset: Dataset) -> bool:
+    """Whether all rollouts over a dataset stay finite, on half the steps too."""
+    if not dataset.trajectories:
+        return True
+    grids = (surrogate.grid, surrogate.grid.refined(2))
+    found = [predict(surrogate, dataset, grid)[dataset.present] for grid in grids]
+    return all(np.isfinite(each).all() for each in found)
+
+
+def held_out_error(
+    surrogate: Surrogate, dataset: Dataset, scaling: Scaling, seed: int
+) -> float:
     """The worst state's RMSE in units of its standard deviation, normalised.
 
     Of rollouts from the starts and from later samples of each trajectory; infinite
@@ -205,10 +229,23 @@ def held_out_error(surrogate: Surrogate, dataset: Dataset, seed: int) -> float:
     Args:
         surrogate: What to judge.
         dataset: Trajectories that it has not seen.
+        scaling: Of the states, the same for all that are judged.
         seed: Source of the later samples.
     """
-    found = evaluate(surrogate, dataset, seed=seed)
-    errors = [found["worst_state"]["normalised_rmse"]]
-    if found["mid_trajectory"]:
-        errors += found["mid_trajectory"]["states"].values()
+    later = restarts(dataset, seed)
+    asked = [dataset] if later is None else [dataset, later.dataset]
+    errors = [_worst_state(surrogate, each, scaling) for each in asked]
     return float(max(errors)) if np.isfinite(errors).all() else np.inf
+
+
+def _worst_state(surrogate: Surrogate, dataset: Dataset, scaling: Scaling) -> float:
+    normalise = jax.vmap(jax.vmap(scaling.normalise))
+    predicted = predict(surrogate, dataset, surrogate.grid)
+    filled = np.where(dataset.mask, dataset.states, dataset.states[:, :1])
+    truth = np.asarray(normalise(jnp.asarray(filled)))
+    error = np.asarray(normalise(jnp.asarray(predicted))) - truth
+    # What a rollout starts from is given.
+    mask = dataset.mask & (dataset.elapsed > 0)[..., None]
+    count = np.maximum(mask.sum(axis=(0, 1)), 1)
+    squares = np.sum(error**2, axis=(0, 1), where=mask) / count
+    return float(np.max(np.sqrt(squares) / spread(truth, mask)))

@@ -4,8 +4,14 @@ import dataclasses
 import math
 
 from spnode_core.errors import InvalidInput, TrainingError
+from spnode_core.normaliser import fit_scaling
 from spnode_core.surrogate import Surrogate
-from spnode_core.training.candidates import GOOD, Candidate, held_out_error
+from spnode_core.training.candidates import (
+    GOOD,
+    Candidate,
+    held_out_error,
+    is_finite,
+)
 from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.presets import Choices
 from spnode_core.training.progress import Progress, Reporter
@@ -36,6 +42,7 @@ class Contest:
         self._parts, self._seed, self._reporter = parts, seed, reporter
         self._entries: list[Entry] = []
         self._verdicts: Choices = []
+        self._scaling = fit_scaling(parts.train.states)
 
     def enter(
         self, candidate: Candidate, execution: Execution, *, is_last: bool
@@ -65,7 +72,12 @@ class Contest:
         self._tell(f"judging {candidate.name}")
         held = self._parts.validation
         held = held if held.trajectories else execution.some(self._parts.train)
-        error = held_out_error(surrogate, held, self._seed)
+        some = execution.some(self._parts.train)
+        parts = (some, self._parts.validation, self._parts.test)
+        if all(is_finite(surrogate, part) for part in parts):
+            error = held_out_error(surrogate, held, self._scaling, self._seed)
+        else:
+            error = math.inf
         said = f"held-out error {error:.2g} of the spread, worst state"
         self._judge(candidate, said)
         if math.isfinite(error) or is_last:

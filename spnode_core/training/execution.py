@@ -37,7 +37,7 @@ from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.manifold import Manifold, build_manifold
 from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
 from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
-from spnode_core.training.progress import Progress, Reporter
+from spnode_core.training.progress import Progress, Reporter, Stopped
 from spnode_core.training.stages import Drive, Record, Stage, StageName, State
 
 # Float64, line searches and a larger batch: one polish iteration over one of descent.
@@ -274,6 +274,8 @@ class Execution:
         self.reporter.report(Progress(stage, message=message))
 
     def _tell_inference(self, message: str) -> None:
+        if reason := self.reporter.stop_reason():
+            raise Stopped(reason)
         if self.reporter.used > self.share:
             raise TrainingError("it takes too much of max_seconds")
         self._tell("infer", message)
@@ -308,7 +310,9 @@ class Execution:
         if record.best_loss is None:
             record.best_loss = math.inf
         self.inference = content.get("inference")
-        self.reporter.earlier_s = float(content["seconds"])
+        # What came before the checkpoint, and has been done again, counts once.
+        again = self.reporter.seconds
+        self.reporter.earlier_s = max(float(content["seconds"]) - again, 0.0)
         return arrays, record
 
 

@@ -30,7 +30,12 @@ from spnode_core.spec import (
     certified_surrogate,
 )
 from spnode_core.surrogate import Surrogate, require_x64
-from spnode_core.training.candidates import Candidate, candidates, fallback
+from spnode_core.training.candidates import (
+    Candidate,
+    candidates,
+    fallback,
+    is_open,
+)
 from spnode_core.training.certified import check_settling
 from spnode_core.training.contest import Contest
 from spnode_core.training.data_certificates import data_certificates
@@ -187,11 +192,9 @@ def plan(
     resolved = resolve_request(
         dataset, surrogate, training, preset, certified=certified
     )
-    tried = []
-    if preset == "auto" and not certified:
-        tried = candidates(dataset, surrogate, training)
-    if not tried:
+    if preset != "auto" or certified or not is_open(dataset, surrogate, training):
         return [Candidate(f"preset {preset}", *resolved)]
+    tried = candidates(dataset, surrogate, training)
     return [*tried, fallback(dataset, surrogate, training)]
 
 

@@ -170,4 +170,6 @@ def _fitted_linear(linear: Any, matrix: Values) -> Any:
 def _decays(shift: float, matrix: Values) -> Values:
     """Decay rates below a shift of the diagonal, none of them growth, 1/time."""
     rates = shift - np.diag(matrix)
-    return np.maximum(rates, _SLOWEST * np.abs(rates).max())
+    # Where nothing decays by itself any small rate will do: f takes it back.
+    fastest = float(np.abs(rates).max()) or float(np.abs(matrix).max()) or 1.0
+    return np.maximum(rates, _SLOWEST * fastest)

@@ -24,6 +24,7 @@ MOST_COEFFICIENTS = 1500
 CHUNK = 1000
 # Residuals above this many standard deviations count linearly.
 _ROBUST = 0.1
+# An interval that ends this many standard deviations from its sample is lost.
 _FARTHEST = 10.0
 
 
@@ -100,7 +101,7 @@ def equations(
     end, is_good = np.concatenate(ends), np.concatenate(good)
     errors = ((pairs.end - end) / spread)[is_good]
     residual = float(np.sqrt(np.mean(errors**2))) if is_good.any() else np.inf
-    loss = robust_loss(pairs.end - end, end, spread)
+    loss = robust_loss((pairs.end - end) / spread)
     return Normal(
         np.asarray(gram), np.asarray(right), loss, residual, float(is_good.mean())
     )
@@ -111,18 +112,17 @@ def is_decoupled(coefficients: Values) -> bool:
     return coefficients.size > MOST_COEFFICIENTS
 
 
-def is_near(ends: Values) -> NDArray[np.bool_]:
-    """Which intervals the model does not leave the range of the data in."""
+def is_near(errors: Values) -> NDArray[np.bool_]:
+    """Which intervals end near the data, errors being in standard deviations."""
     with np.errstate(invalid="ignore"):
-        inside = (np.abs(ends) < _FARTHEST).all(axis=1)
-    return np.asarray(np.isfinite(ends).all(axis=1) & inside)
+        return np.asarray((np.abs(errors) < _FARTHEST).all(axis=1))
 
 
-def robust_loss(errors: Values, ends: Values, spread: Values) -> float:
-    """Mean robust loss; what leaves the data's range costs as much as anything may."""
+def robust_loss(errors: Values) -> float:
+    """Mean robust loss; what ends far from the data costs as much as anything may."""
     with np.errstate(invalid="ignore", over="ignore"):
-        near = is_near(ends)
-        size = np.sum((errors / spread) ** 2, axis=1)
+        near = is_near(errors)
+        size = np.sum(errors**2, axis=1)
         robust = 2 * _ROBUST**2 * (np.sqrt(1 + size / _ROBUST**2) - 1)
     return float(np.mean(np.where(near, robust, 20 * _ROBUST)))
 
@@ -190,7 +190,7 @@ def _chunk_equations(
     ends, sensitivity = jax.vmap(along)(start, others, width)
     slopes = sensitivity.reshape(-1, latent, latent * count) / spread[None, :, None]
     errors = (end - ends) / spread[None, :]
-    near = jnp.isfinite(ends).all(axis=1) & (jnp.abs(ends) < _FARTHEST).all(axis=1)
+    near = (jnp.abs(errors) < _FARTHEST).all(axis=1)
     near &= jnp.isfinite(slopes).all(axis=(1, 2))
     size = jnp.sum(errors**2, axis=1)
     weight = jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
@@ -236,7 +236,7 @@ def _chunk_slopes(
 
     ends, products, response = jax.vmap(along)(start, others, width)
     errors = end - ends
-    near = jnp.isfinite(ends).all(axis=1) & (jnp.abs(ends) < _FARTHEST).all(axis=1)
+    near = (jnp.abs(errors / spread[None, :]) < _FARTHEST).all(axis=1)
     near &= jnp.isfinite(response).all(axis=(1, 2))
     identity = jnp.eye(latent)[None]
     response = jnp.where(near[:, None, None], response, identity)

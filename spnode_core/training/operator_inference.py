@@ -86,6 +86,12 @@ def infer(snapshots: list[Snapshots], spec: OperatorInferenceSpec) -> Operators:
     Source:
         Peherstorfer & Willcox (2016), Comput. Methods Appl. Mech. Eng. 306, 196-215.
     """
+    if not snapshots:
+        raise InvalidInput(
+            "training.initial",
+            found="no two samples of a trajectory beside each other without a gap",
+            expected="some, for least squares on increments",
+        )
     latent, others = snapshots[0].z.shape[1], snapshots[0].others.shape[1]
     if latent > MOST_LATENT:
         raise InvalidInput(

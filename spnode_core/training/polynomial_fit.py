@@ -53,6 +53,7 @@ _EXACT = 1e-14
 _SIGNIFICANT = 4.0
 _INTEGRATOR_ERROR = 1e-4
 _SINGULAR = 1e-13
+_STILL = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,13 @@ class PolynomialFit:
 
     Args:
         coefficients: ``(latent, term)``, 1/time.
-        substeps: Steps of RODAS4 between two samples that it was fitted with.
         residual: Root mean square of the one-step errors, in standard deviations.
+        substeps: Steps of RODAS4 between two samples that it was fitted with.
     """
 
     coefficients: Values
-    substeps: int
     residual: float
+    substeps: int
 
 
 def fit_polynomial(
@@ -97,12 +98,15 @@ def fit_polynomial(
     substeps = SUBSTEPS[0]
     try:
         coefficients = regress(snapshots, degree)
-        while True:
-            coefficients, residual = fitting.stages(coefficients, pairs, substeps)
-            error = fitting.integrator_error(coefficients, pairs, substeps)
-            if substeps == SUBSTEPS[-1] or error < _INTEGRATOR_ERROR:
-                return PolynomialFit(coefficients, substeps, residual)
-            substeps *= 2
+        found = PolynomialFit(*fitting.stages(coefficients, pairs, substeps), substeps)
+        while found.substeps < SUBSTEPS[-1]:
+            error = fitting.integrator_error(found.coefficients, pairs, found.substeps)
+            if error < _INTEGRATOR_ERROR:
+                break
+            substeps = 2 * found.substeps
+            again = fitting.stages(found.coefficients, pairs, substeps)
+            found = PolynomialFit(*again, substeps)
+        return found
     except np.linalg.LinAlgError as error:
         raise TrainingError(
             f"no polynomial of degree {degree}: its equations leave the finite range"
@@ -150,8 +154,10 @@ def _integrals(values: Values, snapshots: Snapshots) -> Values:
 
 
 def _spread(snapshots: list[Snapshots]) -> Values:
-    deviation = np.concatenate([each.z for each in snapshots]).std(axis=0)
-    return np.where(deviation > 0, deviation, 1.0)
+    """Standard deviations; of what moves by rounding only, its size."""
+    z = np.concatenate([each.z for each in snapshots])
+    deviation, size = z.std(axis=0), np.abs(z).max(axis=0)
+    return np.where(deviation > _STILL * size, deviation, np.where(size > 0, size, 1.0))
 
 
 @dataclasses.dataclass
@@ -199,12 +205,13 @@ class _Fitting:
         normal = equations(coefficients, pairs, self.degree, substeps, self.spread)
         if normal.right.ndim > 1:
             return coefficients
+        self.report(f"degree {self.degree}, leaving out what the data do not tell")
         allowed = (_SIGNIFICANT - 1) * normal.loss * len(pairs.width)
         for part in (1.0, 0.1, 0.01):
             kept = without_noise(coefficients.ravel(), normal.gram, part * allowed)
             trial = kept.reshape(coefficients.shape)
             ends = ends_of(trial, pairs, self.degree, substeps)
-            loss = robust_loss(pairs.end - ends, ends, self.spread)
+            loss = robust_loss((pairs.end - ends) / self.spread)
             if loss < _SIGNIFICANT * normal.loss + _EXACT:
                 return trial
         return coefficients
@@ -265,9 +272,9 @@ class _Fitting:
             if loss > _GAIN * normal.loss or loss < _EXACT:
                 break
         ends = ends_of(coefficients, pairs, self.degree, substeps)
-        near = is_near(ends)
-        errors = ((pairs.end - ends) / self.spread)[near]
-        residual = float(np.sqrt(np.mean(errors**2))) if near.any() else np.inf
+        errors = (pairs.end - ends) / self.spread
+        near = is_near(errors)
+        residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
         return coefficients, residual, float(near.mean())
 
     def _step(
@@ -288,7 +295,7 @@ class _Fitting:
             step = (vectors @ (projected / damped).T).T / scale
             step = step.reshape(coefficients.shape)
             ends = ends_of(coefficients + step, pairs, self.degree, substeps)
-            loss = robust_loss(pairs.end - ends, ends, self.spread)
+            loss = robust_loss((pairs.end - ends) / self.spread)
             if loss < normal.loss:
                 return step, loss, damping / 10 if trial == 0 else damping
             damping *= 10

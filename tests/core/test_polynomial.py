@@ -13,6 +13,7 @@ from spnode_core import SurrogateSpec, TrainingSpec, check_arrays, fit
 from spnode_core.certificates.facts import facts_of
 from spnode_core.errors import TrainingError
 from spnode_core.integrators.rodas import rodas_step
+from spnode_core.linear.modal import ModalOperator
 from spnode_core.nonlinear.polynomial import (
     PolynomialOperator,
     factors,
@@ -23,6 +24,7 @@ from spnode_core.spec import NoAutoencoderSpec, PolynomialSpec
 from spnode_core.systems import Robertson
 from spnode_core.training.candidates import GOOD, candidates
 from spnode_core.training.fit import plan
+from spnode_core.training.initial_operators import _fitted_linear
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.one_step import is_decoupled
 from spnode_core.training.operator_inference import Snapshots
@@ -280,3 +282,23 @@ def test_coefficients_that_cost_little_are_left_out_and_the_others_make_up() -> 
     again = np.sum((right - rows @ kept) ** 2)
     assert again <= 1.2 * residual
     np.testing.assert_array_equal(without_noise(best, gram, 0.0), best)
+
+
+def test_what_does_not_decay_by_itself_has_a_finite_linear_part() -> None:
+    operator = ModalOperator(np.array([1.0, 2.0]))
+    for matrix in ([[0.0, 1.0], [-1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]):
+        fitted = _fitted_linear(operator, np.array(matrix))
+        assert np.isfinite(np.asarray(fitted.log_rates)).all()
+        assert (np.asarray(fitted.matrix()).diagonal() < 0).all()
+
+
+def test_a_species_that_moves_by_rounding_is_no_obstacle() -> None:
+    times = np.linspace(0.0, 2.0, 21)
+    inert = 1 + 1e-16 * np.random.default_rng(0).standard_normal(21)
+    snapshots = [
+        Snapshots(
+            np.stack([start * np.exp(-times), inert], axis=1), times, np.zeros((21, 0))
+        )
+        for start in (0.3, 0.6, 1.0)
+    ]
+    assert fit_polynomial(snapshots, 2, seed=0).residual < 1e-4
