@@ -132,13 +132,14 @@ def fit(
         should_stop,
         training.max_seconds if training else None,
     )
-    message = f"{parts.train.trajectories} trajectories"
-    reporter.report(Progress("data", message=message))
     contest = Contest(parts, seed, reporter)
     for number, candidate in enumerate(tried):
         check_stages(candidate.spec, candidate.training)
         if on_choices is not None:
             on_choices(candidate.choices)
+        if number == 0:
+            message = f"{parts.train.trajectories} trajectories"
+            reporter.report(Progress("data", message=message))
         is_last = number + 1 == len(tried)
         execution = Execution(
             parts,

@@ -239,7 +239,7 @@ def test_pretraining_lowers_its_loss_and_hands_over_to_rollouts(tmp_path):
         (
             relaxation(),
             quick(initial=OperatorInferenceSpec()),
-            r"training.initial.*'relaxation'.*kind 'quadratic'",
+            r"training.initial.*'relaxation'.*'polynomial', or 'quadratic'",
         ),
         (
             manifold_spec().model_copy(
