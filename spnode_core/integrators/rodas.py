@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from spnode_core.integrators.base import AbstractIntegrator, Forcing, Propagators
-from spnode_core.linear.action import DenseAction
-from spnode_core.linear.base import AbstractLinearOperator
+from spnode_core.integrators.base import Forcing, Propagators
+from spnode_core.integrators.rosenbrock import AbstractRosenbrock
 
 _GAMMA = 0.25
 _A = np.zeros((6, 5))
@@ -38,7 +37,7 @@ _WEIGHT = (1 - 1 / (6 * _POLE)) / (1 - np.conj(_POLE) / _POLE)
 Derivative = Callable[[Float[Array, " latent"]], Float[Array, " latent"]]
 
 
-class RODAS4(AbstractIntegrator):
+class RODAS4(AbstractRosenbrock):
     """RODAS4 for ``z' = A z + f(z)``, for ``f`` that is itself stiff.
 
     One LU decomposition of ``I / gamma - h (A + f'(z))`` and six solutions a step: for
@@ -49,17 +48,6 @@ class RODAS4(AbstractIntegrator):
     """
 
     order: ClassVar[int] = 4
-
-    def propagators(
-        self,
-        linear: AbstractLinearOperator,
-        step: Float[Array, ""],
-        parameters: Float[Array, " parameter"] | None,
-        *,
-        is_relaxation: bool = False,
-    ) -> Propagators:
-        """``A`` itself, whatever the length of the step."""
-        return (DenseAction(linear.matrix(parameters)),)
 
     def step(
         self,

@@ -1,4 +1,4 @@
-"""The exponential Rosenbrock method of order 3, which linearises at every step."""
+"""Methods that linearise at every step; the exponential one of order 3."""
 
 from typing import ClassVar
 
@@ -11,7 +11,22 @@ from spnode_core.linear.action import DenseAction
 from spnode_core.linear.base import AbstractLinearOperator
 
 
-class EXPRB32(AbstractIntegrator):
+class AbstractRosenbrock(AbstractIntegrator):
+    """A method that linearises at every step, so needs nothing of ``A`` but itself."""
+
+    def propagators(
+        self,
+        linear: AbstractLinearOperator,
+        step: Float[Array, ""],
+        parameters: Float[Array, " parameter"] | None,
+        *,
+        is_relaxation: bool = False,
+    ) -> Propagators:
+        """``A`` itself, whatever the length of the step."""
+        return (DenseAction(linear.matrix(parameters)),)
+
+
+class EXPRB32(AbstractRosenbrock):
     r"""Exponential Rosenbrock of order 3, for ``f`` that is itself stiff.
 
     With :math:`F(z) = A z + f(z)` and :math:`J = A + f'(z)`,
@@ -28,17 +43,6 @@ class EXPRB32(AbstractIntegrator):
     """
 
     order: ClassVar[int] = 3
-
-    def propagators(
-        self,
-        linear: AbstractLinearOperator,
-        step: Float[Array, ""],
-        parameters: Float[Array, " parameter"] | None,
-        *,
-        is_relaxation: bool = False,
-    ) -> Propagators:
-        """``A`` itself, whatever the length of the step."""
-        return (DenseAction(linear.matrix(parameters)),)
 
     def step(
         self,
