@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
 from spnode_core.integrators.rodas import rational_flow, rodas_step
@@ -190,10 +190,7 @@ def _chunk_equations(
     ends, sensitivity = jax.vmap(along)(start, others, width)
     slopes = sensitivity.reshape(-1, latent, latent * count) / spread[None, :, None]
     errors = (end - ends) / spread[None, :]
-    near = (jnp.abs(errors) < _FARTHEST).all(axis=1)
-    near &= jnp.isfinite(slopes).all(axis=(1, 2))
-    size = jnp.sum(errors**2, axis=1)
-    weight = jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
+    near, weight = _weighed(errors, jnp.isfinite(slopes).all(axis=(1, 2)))
     errors = jnp.where(near[:, None], errors, 0.0)
     slopes = jnp.where(near[:, None, None], slopes, 0.0)
     rows = slopes.reshape(-1, latent * count)
@@ -236,17 +233,24 @@ def _chunk_slopes(
 
     ends, products, response = jax.vmap(along)(start, others, width)
     errors = end - ends
-    near = (jnp.abs(errors / spread[None, :]) < _FARTHEST).all(axis=1)
-    near &= jnp.isfinite(response).all(axis=(1, 2))
+    usable = jnp.isfinite(response).all(axis=(1, 2))
+    near, weight = _weighed(errors / spread[None, :], usable)
     identity = jnp.eye(latent)[None]
     response = jnp.where(near[:, None, None], response, identity)
     errors = jnp.where(near[:, None], errors, 0.0)
-    size = jnp.sum((errors / spread[None, :]) ** 2, axis=1)
-    weight = jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
     slopes = jnp.linalg.solve(response, errors[..., None])[..., 0]
     products = jnp.where(near[:, None], products, 0.0)
     weighted = products * weight[:, None]
     return weighted.T @ products, weighted.T @ slopes, ends, near
+
+
+def _weighed(
+    errors: Float[Array, "pair latent"], usable: Bool[Array, " pair"]
+) -> tuple[Bool[Array, " pair"], Float[Array, " pair"]]:
+    """Which intervals end near the data, and their weights in a robust regression."""
+    near = (jnp.abs(errors) < _FARTHEST).all(axis=1) & usable
+    size = jnp.sum(errors**2, axis=1)
+    return near, jnp.where(near, (1 + size / _ROBUST**2) ** -0.5, 0.0)
 
 
 class _Model(NamedTuple):

@@ -210,8 +210,7 @@ class _Fitting:
         for part in (1.0, 0.1, 0.01):
             kept = without_noise(coefficients.ravel(), normal.gram, part * allowed)
             trial = kept.reshape(coefficients.shape)
-            ends = ends_of(trial, pairs, self.degree, substeps)
-            loss = robust_loss((pairs.end - ends) / self.spread)
+            loss = robust_loss(self._errors(trial, pairs, substeps))
             if loss < _SIGNIFICANT * normal.loss + _EXACT:
                 return trial
         return coefficients
@@ -233,6 +232,11 @@ class _Fitting:
         )
         change = (once - twice) / self.spread
         return float(np.sqrt(np.mean(np.max(change**2, axis=1))))
+
+    def _errors(self, coefficients: Values, pairs: Pairs, substeps: int) -> Values:
+        """Of the ends of intervals, in standard deviations."""
+        ends = ends_of(coefficients, pairs, self.degree, substeps)
+        return (pairs.end - ends) / self.spread
 
     def _choose(self, pairs: Pairs, limit: float) -> Pairs:
         """Intervals up to a length, whole chunks of them."""
@@ -271,8 +275,7 @@ class _Fitting:
             coefficients = coefficients + step
             if loss > _GAIN * normal.loss or loss < _EXACT:
                 break
-        ends = ends_of(coefficients, pairs, self.degree, substeps)
-        errors = (pairs.end - ends) / self.spread
+        errors = self._errors(coefficients, pairs, substeps)
         near = is_near(errors)
         residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
         return coefficients, residual, float(near.mean())
@@ -294,8 +297,7 @@ class _Fitting:
             damped = values + damping * values[-1]
             step = (vectors @ (projected / damped).T).T / scale
             step = step.reshape(coefficients.shape)
-            ends = ends_of(coefficients + step, pairs, self.degree, substeps)
-            loss = robust_loss((pairs.end - ends) / self.spread)
+            loss = robust_loss(self._errors(coefficients + step, pairs, substeps))
             if loss < normal.loss:
                 return step, loss, damping / 10 if trial == 0 else damping
             damping *= 10
