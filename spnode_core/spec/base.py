@@ -1,6 +1,6 @@
 """What all descriptions share: frozen, strict pydantic models."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,3 +17,11 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    def replaced(self, **fields: Any) -> Self:
+        """The description with some fields changed, validated anew.
+
+        What was left to its default stays so: only what was set counts as set.
+        """
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**kept, **fields})

@@ -1,7 +1,5 @@
 """Which surrogates can be made to contract by construction, and how."""
 
-from typing import Any
-
 from spnode_core.errors import InvalidInput
 from spnode_core.spec.linear import DissipativeSpec, HurwitzSpec, ModalSpec
 from spnode_core.spec.nonlinear import (
@@ -97,9 +95,8 @@ def _nonlinear(spec: SurrogateSpec, *, is_dense: bool) -> NonlinearSpec:
 
 
 def _with(spec: SurrogateSpec, nonlinear: NonlinearSpec) -> SurrogateSpec:
-    kept: dict[str, Any] = {n: getattr(spec, n) for n in spec.model_fields_set}
     try:
-        return SurrogateSpec(**{**kept, "nonlinear": nonlinear})
+        return spec.replaced(nonlinear=nonlinear)
     except ValueError as error:
         raise InvalidInput(
             "surrogate",

@@ -6,14 +6,12 @@ the rollouts of it err, the relaxation form is trained on whole trajectories.
 """
 
 import dataclasses
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from spnode_core.baselines import normalised
 from spnode_core.dataset import Dataset
-from spnode_core.deviations import spread
+from spnode_core.deviations import Deviations, spread
 from spnode_core.metrics import predict
 from spnode_core.nonlinear.polynomial import term_count
 from spnode_core.normaliser import Scaling
@@ -130,7 +128,7 @@ def fallback(
         {"what": f"training.{name}", "value": value, "why": why[name]}
         for name, value in chosen.items()
     ]
-    train = TrainingSpec(**{**_given(train), **chosen})
+    train = train.replaced(**chosen)
     return Candidate("the relaxation form", spec, train, [*choices, *said])
 
 
@@ -139,62 +137,48 @@ def _polynomial(
 ) -> Candidate:
     names = (*dataset.names, *dataset.parameter_names, *dataset.control_names)
     scaled: dict[str, ScalingKind] = dict.fromkeys(names, "max")
-    fixed = {
-        **_given(spec),
-        "autoencoder": NoAutoencoderSpec(),
-        "nonlinear": PolynomialSpec(degree=degree),
-        "integrator": "rodas4",
-        "normalisation": scaled,
-        "steps": _fine_steps(dataset, spec),
-    }
-    name = f"a polynomial of degree {degree}"
-    return _resolved(dataset, name, SurrogateSpec(**fixed), _inferred_only(train))
+    chosen = spec.replaced(
+        autoencoder=NoAutoencoderSpec(),
+        nonlinear=PolynomialSpec(degree=degree),
+        integrator="rodas4",
+        normalisation=scaled,
+        steps=_fine_steps(dataset, spec),
+    )
+    return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train)
 
 
 def _smooth(
     dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, ridge: float
 ) -> Candidate:
     inference = OperatorInferenceSpec(ridge=ridge, corrections=_CORRECTIONS)
-    training = TrainingSpec(**{**_given(train), "initial": inference})
+    training = train.replaced(initial=inference)
     resolved, training, choices = resolve(dataset, spec, training, "smooth")
     name = f"quadratic operators of principal directions, ridge {ridge:g}"
     return Candidate(name, resolved, training, choices)
 
 
 def _cubic(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candidate:
-    fixed = {
-        **_given(spec),
-        "autoencoder": PODSpec(),
-        "nonlinear": PolynomialSpec(degree=3),
-        "integrator": "rodas4",
-        "steps": _fine_steps(dataset, spec, SMOOTH_SUBSTEPS),
-    }
+    chosen = spec.replaced(
+        autoencoder=PODSpec(),
+        nonlinear=PolynomialSpec(degree=3),
+        integrator="rodas4",
+        steps=_fine_steps(dataset, spec, SMOOTH_SUBSTEPS),
+    )
     name = "a polynomial of degree 3 of principal directions"
-    return _resolved(dataset, name, SurrogateSpec(**fixed), _inferred_only(train))
-
-
-def _inferred_only(train: TrainingSpec) -> TrainingSpec:
-    """Least squares and Gauss-Newton rounds, and no training after them."""
-    fixed = {
-        "initial": OperatorInferenceSpec(),
-        "iterations": 0,
-        "refine": 1,
-        "loss": "uniform",
-    }
-    return TrainingSpec(**{**_given(train), **fixed})
+    return _resolved(dataset, name, chosen, train)
 
 
 def _resolved(
     dataset: Dataset, name: str, spec: SurrogateSpec, training: TrainingSpec
 ) -> Candidate:
+    """A polynomial: Gauss-Newton rounds, and no training after them."""
+    training = training.replaced(
+        initial=OperatorInferenceSpec(), iterations=0, refine=1, loss="uniform"
+    )
     resolved, train, choices = resolve(dataset, spec, training, "auto")
     why = "tried first: a system that is one is found to many digits"
     first = {"what": "surrogate.nonlinear", "value": name, "why": why}
     return Candidate(name, resolved, train, [first, *choices])
-
-
-def _given(spec: SurrogateSpec | TrainingSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in spec.model_fields_set}
 
 
 def _fine_steps(
@@ -239,13 +223,11 @@ def held_out_error(
 
 
 def _worst_state(surrogate: Surrogate, dataset: Dataset, scaling: Scaling) -> float:
-    normalise = jax.vmap(jax.vmap(scaling.normalise))
     predicted = predict(surrogate, dataset, surrogate.grid)
     filled = np.where(dataset.mask, dataset.states, dataset.states[:, :1])
-    truth = np.asarray(normalise(jnp.asarray(filled)))
-    error = np.asarray(normalise(jnp.asarray(predicted))) - truth
+    truth = normalised(scaling, filled)
     # What a rollout starts from is given.
     mask = dataset.mask & (dataset.elapsed > 0)[..., None]
-    count = np.maximum(mask.sum(axis=(0, 1)), 1)
-    squares = np.sum(error**2, axis=(0, 1), where=mask) / count
-    return float(np.max(np.sqrt(squares) / spread(truth, mask)))
+    errors = (normalised(scaling, predicted) - truth) / spread(truth, mask)
+    found = Deviations(dataset.names, errors, mask, dataset.elapsed)
+    return float(found.worst_state["normalised_rmse"])

@@ -112,12 +112,6 @@ def _chosen(choices: Choices, what: str, value: Any, why: str) -> None:
     choices.append({"what": what, "value": value, "why": why})
 
 
-def _with(spec: SurrogateSpec, **fields: Any) -> SurrogateSpec:
-    """The spec with some fields changed, validated anew."""
-    kept = {name: getattr(spec, name) for name in spec.model_fields_set}
-    return SurrogateSpec(**{**kept, **fields})
-
-
 def _paper(
     spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> tuple[SurrogateSpec, TrainingSpec]:
@@ -148,8 +142,7 @@ def _paper(
     new = {key: value for key, value in defaults.items() if key not in given}
     for key, value in new.items():
         _chosen(choices, f"training.{key}", value, why)
-    kept = {key: getattr(train, key) for key in given}
-    return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
+    return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
 
 
 def _smooth(
@@ -182,8 +175,7 @@ def _smooth(
     for key, value in new.items():
         shown = "operator inference" if key == "initial" else value
         _chosen(choices, f"training.{key}", shown, why)
-    kept = {key: getattr(train, key) for key in given}
-    return (_with(spec, **fields) if fields else spec), TrainingSpec(**{**kept, **new})
+    return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
 
 
 def _check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
@@ -218,7 +210,7 @@ def _conserved(
             dataset.conserved,
             "the dataset says so; the decoder keeps these sums exactly",
         )
-        return _with(spec, conserved=dataset.conserved)
+        return spec.replaced(conserved=dataset.conserved)
     return spec
 
 
@@ -237,7 +229,7 @@ def _steps(
         else f"{len(steps.times) - 1} steps to {steps.times[-1]:.6g}"
     )
     _chosen(choices, "surrogate.steps", value, why)
-    return _with(spec, steps=steps)
+    return spec.replaced(steps=steps)
 
 
 def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
@@ -249,12 +241,12 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
                 found=str(spec.latent),
                 expected=f"{size}, the number of states, as there is no autoencoder",
             )
-        return _with(spec, latent=size)
+        return spec.replaced(latent=size)
     if spec.latent is not None:
         return spec
     given = _size_of(spec.linear)
     if given is not None:
-        return _with(spec, latent=given)
+        return spec.replaced(latent=given)
     if size <= SMALL and spec.autoencoder.kind != "pod":
         latent = max(8, size + 4)
         why = f"{size} states; a few latent variables more than states train better"
@@ -265,7 +257,7 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
             f"the variance, at most {MOST_LATENT}"
         )
     _chosen(choices, "surrogate.latent", latent, why)
-    return _with(spec, latent=latent)
+    return spec.replaced(latent=latent)
 
 
 def _size_of(linear: LinearSpec) -> int | None:
@@ -304,7 +296,7 @@ def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
             "the states",
         )
     fixed = autoencoder.model_copy(update={"modes": modes})
-    return _with(spec, autoencoder=fixed)
+    return spec.replaced(autoencoder=fixed)
 
 
 def _significant(dataset: Dataset, least: int) -> int:
@@ -339,7 +331,7 @@ def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
         {"minimum": rates.minimum, "maximum": rates.maximum},
         "0.1 / (longest time) to 1 / (shortest step), log-spaced",
     )
-    return _with(spec, linear=linear.model_copy(update={"rates": rates}))
+    return spec.replaced(linear=linear.model_copy(update={"rates": rates}))
 
 
 def _normalisation(
@@ -374,7 +366,7 @@ def _normalisation(
         "log where positive values span decades, asinh where signed ones have rare "
         "peaks, linear otherwise and in conserved sums",
     )
-    return _with(spec, normalisation={**kinds, **spec.normalisation})
+    return spec.replaced(normalisation={**kinds, **spec.normalisation})
 
 
 def _training(
