@@ -81,8 +81,7 @@ def _where(rows: dict[str, Any]) -> str:
     seeds = sorted({row["seed"] for row in rows.values()})
     return (
         f"Made by `python -m benchmarks.systems`, seed {', '.join(map(str, seeds))}, "
-        f"on {'; '.join(sorted(kinds))}; bold where the bar is reached. Ignition needs "
-        "Cantera: `pip install cantera`."
+        f"on {'; '.join(sorted(kinds))}; bold where the bar is reached."
     )
 
 

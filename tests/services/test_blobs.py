@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 import shutil
@@ -88,12 +89,40 @@ def test_the_store_is_private(blobs: Blobs) -> None:
 
 @pytest.fixture
 def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
-    """A real S3 server."""
-    ports = []
-    for _ in range(8):
-        with socket.socket() as probe:
+    """A real S3 server; another set of ports where one was taken meanwhile."""
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        ports = _free_ports(8)
+        server = _start_weed(folder, ports)
+        try:
+            if not _bucket_was_made(server, ports[6]):
+                continue
+            monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{ports[6]}")
+            monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+            monkeypatch.setenv("AWS_REGION", "us-east-1")
+            yield "s3://spnode/prefix"
+            return
+        finally:
+            server.kill()  # it takes half a minute to go when it is asked to
+            server.wait(30)
+    logs = [each.read_text(errors="replace") for each in tmp_path.glob("*/weed.log")]
+    said = "\n".join(log[-2000:] for log in logs)
+    raise TimeoutError(f"the S3 server did not start three times:\n{said}")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different: held together, then let go."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _start_weed(folder: Path, ports: list[int]) -> subprocess.Popen:
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
     names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
     given = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
@@ -101,36 +130,27 @@ def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
     local += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports by default
     weed = shutil.which("weed", path=str(Path(sys.executable).parent))
     assert weed is not None
-    with (tmp_path / "weed.log").open("wb") as log:
-        server = subprocess.Popen(
-            [weed, "server", f"-dir={tmp_path}", *local, "-s3", *given],
+    with (folder / "weed.log").open("wb") as log:
+        return subprocess.Popen(
+            [weed, "server", f"-dir={folder}", *local, "-s3", *given],
             stdout=log,
             stderr=log,
         )
-    monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{ports[6]}")
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    try:
-        _make_bucket(ports[6])
-        yield "s3://spnode/prefix"
-    finally:
-        server.kill()  # it takes half a minute to go when it is asked to
-        server.wait(30)
 
 
-def _make_bucket(port: int) -> None:
+def _bucket_was_made(server: subprocess.Popen, port: int) -> bool:
+    """Whether the server took a bucket within a minute of its start."""
     import httpx
 
-    for _ in range(240):
+    end = time.monotonic() + 60.0
+    while time.monotonic() < end and server.poll() is None:
         try:
             if httpx.put(f"http://127.0.0.1:{port}/spnode").is_success:
-                return
+                return True
         except httpx.TransportError:
             pass
         time.sleep(0.25)
-    raise TimeoutError("the S3 server did not start within 60 s")
+    return False
 
 
 def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
