@@ -63,4 +63,8 @@ def terms(inputs: Float[Array, " input"], degree: int) -> Float[Array, " term"]:
     """The products in the order of ``factors``."""
     index = factors(inputs.shape[0], degree)
     with_one = jnp.append(inputs, 1.0)
-    return jnp.prod(with_one[index], axis=1)
+    # Not jnp.prod, whose gradient cannot be exported for any number of rows.
+    product = with_one[index[:, 0]]
+    for column in index.T[1:]:
+        product = product * with_one[column]
+    return product
