@@ -11,6 +11,7 @@ import typer
 
 from spnode_client.commands import datasets, jobs, keys, models
 from spnode_client.commands.calibrate import calibrate
+from spnode_client.commands.export import export
 from spnode_client.commands.rollout import rollout
 from spnode_client.commands.rollout_jobs import queue_rollout
 from spnode_client.commands.train import train
@@ -35,10 +36,11 @@ def make_app() -> typer.Typer:
     app.command()(calibrate)
     jobs.app.command("rollout")(queue_rollout)
     app.add_typer(jobs.app, name="jobs")
+    models.app.command()(export)
     app.add_typer(models.app, name="models")
     app.add_typer(datasets.app, name="datasets")
     app.add_typer(keys.app, name="keys")
-    app.command()(models.export)
+    app.command()(export)
     return app
 
 

@@ -1,5 +1,6 @@
 """The blocking client: what to ask for; how it is asked stands in ``operations``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -201,6 +202,35 @@ class Models(Resource):
         from spnode_client.local import load_version
 
         return load_version(self, reference)
+
+    def export(
+        self,
+        reference: str,
+        folder: str | Path,
+        times: Any = None,
+        *,
+        control_times: Any = None,
+        rows: Sequence[int] | None = None,
+    ) -> Record:
+        """Write the rollout to a folder for programs without this library.
+
+        Made in this process from the version's artifact, so it needs ``spnode[jax]``
+        and JAX in 64-bit mode.
+
+        Args:
+            reference: Which version.
+            folder: Where to; new or empty.
+            times: Output times, increasing; the model's own where none are given.
+            control_times: When controls switch, from 0.
+            rows: Numbers of rows to write modules for; 1 and 32 by default.
+
+        Returns:
+            The content of ``export.json``.
+        """
+        from spnode_client.local import export_version
+
+        options = {"times": times, "control_times": control_times, "rows": rows}
+        return export_version(self, reference, folder, **options)
 
     def set_alias(
         self, name: str, alias: str, number: int, if_match: str | None = None

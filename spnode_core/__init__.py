@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SpnodeError,
         TrainingError,
     )
+    from spnode_core.exports import export
     from spnode_core.intervals import interval_bounds
     from spnode_core.metrics import evaluate, with_intervals
     from spnode_core.spec import (
@@ -67,6 +68,7 @@ _HOMES = {
     "calibrate": "calibration.calibrate",
     "check_arrays": "dataset",
     "evaluate": "metrics",
+    "export": "exports",
     "fit": "training.fit",
     "from_xarray": "xarrays",
     "generate": "systems",
@@ -107,6 +109,7 @@ __all__ = [
     "calibrate",
     "check_arrays",
     "evaluate",
+    "export",
     "fit",
     "from_xarray",
     "generate",

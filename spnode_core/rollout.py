@@ -74,21 +74,57 @@ def rollout(
     Returns:
         States in physical units, float64.
     """
+    prepared = surrogate.prepared()
+    shared = shared_propagators(prepared, plan)
+    return prepared_rollout(
+        prepared, shared, x0, plan, parameters, controls, latent=latent
+    )
+
+
+def prepared_rollout(
+    surrogate: "Surrogate",
+    shared: Shared,
+    x0: Float[Array, "batch state"],
+    plan: Plan,
+    parameters: Float[Array, "batch parameter"] | None = None,
+    controls: Float[Array, "batch interval control"] | None = None,
+    *,
+    latent: bool = False,
+) -> Float[Array, "batch time column"]:
+    """The same, with what no trajectory changes worked out before.
+
+    Args:
+        surrogate: ``surrogate.prepared()``.
+        shared: ``shared_propagators`` of it and of the plan.
+        x0: As of :func:`rollout`, and so are the others.
+        plan: What is to be computed.
+        parameters: Parameters of each row.
+        controls: Control values of each row.
+        latent: Whether to return the latent states.
+    """
     batch = x0.shape[0]
     if parameters is None:
         parameters = jnp.zeros((batch, 0), jnp.float64)
     if controls is None:
         controls = jnp.zeros((batch, 1, 0), jnp.float64)
-    prepared = surrogate.prepared()
-    shared = _shared_propagators(prepared, plan)
     p = jax.vmap(surrogate.normaliser.parameters.normalise)(parameters)
     u = jax.vmap(jax.vmap(surrogate.normaliser.controls.normalise))(controls)
     z0 = jax.vmap(surrogate.encode)(x0, parameters)
-    one = partial(_trajectory, prepared, shared)
+    one = partial(_trajectory, surrogate, shared)
     z = jax.vmap(one, in_axes=(0, _plan_axes(plan), 0, 0))(z0, plan, p, u)
     if not plan.on_grid and shared[1] is not None:
-        z = _advanced(prepared, shared[1], z, plan, p, u[:, plan.output_control])
-    return z if latent else decoded(prepared, z, x0, parameters)
+        z = _advanced(surrogate, shared[1], z, plan, p, u[:, plan.output_control])
+    return z if latent else decoded(surrogate, z, x0, parameters)
+
+
+def shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
+    """Those of a plan's steps and remainders, where all rows have the same ones."""
+    if surrogate.dynamics.linear.depends_on_parameters:
+        return None, None
+    steps = _propagators(surrogate, jnp.asarray(plan.distinct), None)
+    if plan.on_grid or plan.output_index.ndim == 2:
+        return steps, None
+    return steps, _propagators(surrogate, jnp.asarray(plan.output_step), None)
 
 
 def decoded(
@@ -171,7 +207,7 @@ def restarted(
         controls: Control values of each row over the plan's control intervals.
     """
     prepared = surrogate.prepared()
-    steps, _ = _shared_propagators(prepared, plan)
+    steps, _ = shared_propagators(prepared, plan)
     kind, distinct = jnp.asarray(plan.step_kind), jnp.asarray(plan.distinct)
 
     def one(
@@ -194,16 +230,6 @@ def restarted(
         return jax.lax.scan(body, samples[0], inputs)[1]
 
     return jax.vmap(one)(samples, present, parameters, controls)
-
-
-def _shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
-    """Those of the steps and of the remainders, where all rows have the same."""
-    if surrogate.dynamics.linear.depends_on_parameters:
-        return None, None
-    steps = _propagators(surrogate, jnp.asarray(plan.distinct), None)
-    if plan.on_grid or plan.output_index.ndim == 2:
-        return steps, None
-    return steps, _propagators(surrogate, jnp.asarray(plan.output_step), None)
 
 
 def _plan_axes(plan: Plan) -> Any:

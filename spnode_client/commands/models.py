@@ -1,7 +1,5 @@
-"""``models``: the registry from the shell, and ``export``."""
+"""``models``: the registry from the shell."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -84,25 +82,6 @@ def delete(reference: Reference, as_json: Json = False) -> None:
     """
     connection.client().models.delete_version(reference)
     emit({"deleted": reference}, as_json, lambda: out.print(f"deleted {reference}"))
-
-
-def export(
-    reference: Reference,
-    output: Annotated[
-        Path | None, typer.Option("--output", "--out", "-o", help="Name of the file.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a version's artifact to a file that ``spnode_core.load`` reads.
-
-    Example: spnode export robertson@champion --output robertson.spnode
-    """
-    client = connection.client()
-    version = client.models.version(reference)
-    path = output or Path(f"{version.model}-{version.number}.spnode")
-    client.models.download(str(version), path)
-    made = {"path": os.fspath(path), "digest": version.digest}
-    emit(made, as_json, lambda: out.print(f"{path}  {version.digest}"))
 
 
 def in_words(found: dict[str, Any]) -> str:

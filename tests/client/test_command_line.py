@@ -216,6 +216,15 @@ def test_json_output_is_one_document(server):
     assert json.loads(done.stdout) == []
 
 
+def test_options_of_an_export_belong_together():
+    done = run("export", "mine", "--times", "1,2")
+    assert done.returncode == 2
+    assert "--times, --control-times and --rows are for --stablehlo" in done.stderr
+    done = run("export", "mine", "--stablehlo", "--rows", "some")
+    assert done.returncode == 2
+    assert "--rows: found 'some'" in done.stderr
+
+
 def test_every_command_has_an_example_in_its_help():
     commands = [
         ("train",),
@@ -223,7 +232,10 @@ def test_every_command_has_an_example_in_its_help():
         ("calibrate",),
         ("export",),
         *(("jobs", name) for name in ("list", "show", "follow", "cancel", "retry")),
-        *(("models", name) for name in ("list", "show", "card", "alias", "delete")),
+        *(
+            ("models", name)
+            for name in ("list", "show", "card", "alias", "delete", "export")
+        ),
         *(("datasets", name) for name in ("upload", "make", "list", "show", "delete")),
         *(("keys", name) for name in ("create", "list", "revoke")),
     ]
