@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from spnode_core.artifact import load, read_card, read_spec, save
     from spnode_core.calibration.calibrate import calibrate
     from spnode_core.calibration.result import Calibration, Estimate
+    from spnode_core.comparison import compare
     from spnode_core.data_report import summarise
     from spnode_core.dataset import (
         Dataset,
@@ -67,6 +68,7 @@ _HOMES = {
     "UnknownsSpec": "spec",
     "calibrate": "calibration.calibrate",
     "check_arrays": "dataset",
+    "compare": "comparison",
     "evaluate": "metrics",
     "export": "exports",
     "fit": "training.fit",
@@ -108,6 +110,7 @@ __all__ = [
     "UnknownsSpec",
     "calibrate",
     "check_arrays",
+    "compare",
     "evaluate",
     "export",
     "fit",

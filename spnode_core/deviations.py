@@ -82,11 +82,16 @@ class Deviations:
             )
         return found
 
-    def over_trajectories(self) -> dict[str, Any]:
-        """How errors differ between trajectories, so between initial conditions."""
-        each = np.array(
+    @property
+    def by_trajectory(self) -> Values:
+        """The same for each trajectory, ``(trajectory,)``."""
+        return np.array(
             [_rms(*pair) for pair in zip(self.errors, self.mask, strict=True)]
         )
+
+    def over_trajectories(self) -> dict[str, Any]:
+        """How errors differ between trajectories, so between initial conditions."""
+        each = self.by_trajectory
         worst = int(np.argmax(np.nan_to_num(each, nan=np.inf)))
         return {
             "median": float(np.median(each)),

@@ -60,6 +60,7 @@ from spnode_core.spec.training import (
     StopSpec,
     TrainingSpec,
 )
+from spnode_core.spec.warm_start import check_warm_start
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -106,4 +107,5 @@ __all__ = [
     "UnknownSpec",
     "UnknownsSpec",
     "certified_surrogate",
+    "check_warm_start",
 ]

@@ -69,6 +69,7 @@ class Execution:
         path: The checkpoint, if any.
         checkpoint_s: Seconds between two checkpoints, at least.
         share: Operators are inferred within this part of the run's wall time.
+        start: The surrogate that training goes on from; None makes a new one.
     """
 
     parts: Parts
@@ -80,6 +81,7 @@ class Execution:
     path: Path | None
     checkpoint_s: float
     share: float = 1.0
+    start: Surrogate | None = None
     inference: dict[str, Any] | None = None
     """Residuals of operator inference, where there was one."""
     _manifolds: tuple[Manifold, Manifold] | None = None
@@ -91,7 +93,9 @@ class Execution:
             Stopped: The caller asked for it; a checkpoint is written first.
             TrainingError: No usable surrogate came out.
         """
-        surrogate = create_surrogate(self.parts.train, self.spec, self.seed)
+        surrogate = self.start
+        if surrogate is None:
+            surrogate = create_surrogate(self.parts.train, self.spec, self.seed)
         loaded = self._load()
         plan = self._plan()
         if loaded:
@@ -116,7 +120,7 @@ class Execution:
                     "no parameters with a finite validation loss were found: lower "
                     "learning_rate, set clip, or use the relaxation form"
                 )
-        return surrogate, record
+        return self._no_worse(surrogate, record), record
 
     def some(self, dataset: Dataset) -> Dataset:
         """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
@@ -141,9 +145,30 @@ class Execution:
         if spec is None:
             return surrogate
         surrogate, self.inference = infer_operators(
-            surrogate, self.parts.train, spec, self.seed, self._tell_inference
+            surrogate,
+            self.parts.train,
+            spec,
+            self.seed,
+            self._tell_inference,
+            goes_on=self.start is not None,
         )
         return surrogate
+
+    def _no_worse(self, surrogate: Surrogate, record: Record) -> Surrogate:
+        """The surrogate, or the one training went on from where that is better.
+
+        Descent counts its start among the parameters it chooses from; a fit of a
+        polynomial and stages of other horizons do not.
+        """
+        counted = self.training.initial is None and len(self.training.horizon) < 2
+        if self.start is None or counted:
+            return surrogate
+        stage = self._stage(record.stage, record.part, self.start)
+        loss = stage.validate(stage.start().parameters)
+        if not loss <= record.best_loss:
+            return surrogate
+        record.outcome += "; the surrogate that training started from was kept"
+        return self.start
 
     def _stage(self, name: StageName, part: int, surrogate: Surrogate) -> Stage:
         spec = self.training

@@ -50,6 +50,12 @@ from spnode_core.training.progress import (
 )
 from spnode_core.training.stage_checks import check_stages
 from spnode_core.training.stages import Record
+from spnode_core.training.warm_start import (
+    continued,
+    outcome_of,
+    surrogate_digest,
+    warm_candidate,
+)
 
 # The part of the wall time that each candidate before the last may take.
 _SHARE = 0.15
@@ -81,6 +87,7 @@ def fit(
     split: SplitSpec | None = None,
     seed: int = 0,
     certified: bool = False,
+    warm_start: Surrogate | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_choices: Callable[[Choices], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
@@ -100,6 +107,9 @@ def fit(
             machines give equal bits.
         certified: Make it true by construction that all rollouts come together, and
             refuse descriptions and data that exclude it.
+        warm_start: A trained surrogate to go on from, with its description, scalings
+            and parameters; the domain becomes that of the data. The report compares
+            both on the same held-out trajectories.
         on_progress: Called a few times a second at most; on a terminal a line of
             progress is shown by default.
         on_choices: Called with what was decided from the data, and why, before each
@@ -124,9 +134,25 @@ def fit(
             found=type(dataset).__name__,
             expected="a Dataset, as load_dataset reads one from a file",
         )
+    if warm_start is not None and not isinstance(warm_start, Surrogate):
+        raise InvalidInput(
+            "warm_start",
+            found=type(warm_start).__name__,
+            expected="a Surrogate, as load reads one from an artifact",
+        )
     split = split or SplitSpec()
     parts = Parts(*dataset.split(split, seed))
-    tried = plan(parts.train, surrogate, training, preset, certified=certified)
+    tried = plan(
+        parts.train,
+        surrogate,
+        training,
+        preset,
+        certified=certified,
+        warm_start=warm_start,
+    )
+    start = None
+    if warm_start is not None:
+        start = continued(warm_start, parts.train, tried[0].spec)
     reporter = Reporter(
         on_progress or progress_line(),
         should_stop,
@@ -154,11 +180,13 @@ def fit(
                 "split": split.model_dump(mode="json"),
                 "seed": seed,
                 **({"certified": True} if certified else {}),
+                **({"warm_start": surrogate_digest(start)} if start else {}),
             },
             # The others take a minute each, and are run anew.
             path=Path(checkpoint) if checkpoint is not None and is_last else None,
             checkpoint_s=checkpoint_seconds,
             share=1.0 if is_last else _SHARE * (number + 1),
+            start=start,
         )
         if contest.enter(candidate, execution, is_last=is_last):
             break
@@ -176,6 +204,7 @@ def plan(
     preset: Preset,
     *,
     certified: bool,
+    warm_start: Surrogate | None = None,
 ) -> list[Candidate]:
     """What is fitted to the data, one after another until one is good.
 
@@ -185,11 +214,17 @@ def plan(
         training: What the caller fixed of the training.
         preset: How the rest is decided; ``auto`` may try several ways.
         certified: Whether all rollouts must come together by construction.
+        warm_start: A surrogate to go on from, which leaves nothing to try.
 
     Raises:
         InvalidInput: The caller's fields do not fit the data, or exclude what
             ``certified`` asks for, or the data does.
     """
+    if warm_start is not None:
+        known = warm_candidate(
+            warm_start, dataset, surrogate, training, preset, certified=certified
+        )
+        return [known]
     resolved = resolve_request(
         dataset, surrogate, training, preset, certified=certified
     )
@@ -243,10 +278,12 @@ def _report(
         for name, part in (("validation", parts.validation), ("test", parts.test))
     }
     held_out = metrics["test"] or metrics["validation"] or {}
+    warm = _warm_start(execution, surrogate, held_out)
     return {
         "outcome": record.outcome,
         "choices": choices,
         **execution.identity,
+        **warm,
         "split_sizes": {
             "train": parts.train.trajectories,
             "validation": parts.validation.trajectories,
@@ -261,6 +298,20 @@ def _report(
         "versions": _versions(),
         "platform": _platform(),
     }
+
+
+def _warm_start(
+    execution: Execution, surrogate: Surrogate, held_out: dict[str, Any]
+) -> dict[str, Any]:
+    """What came of a warm start; its warnings join those of the held-out part."""
+    start, parts = execution.start, execution.parts
+    if start is None:
+        return {}
+    judges = {"test": parts.test, "validation": parts.validation}
+    found, warnings = outcome_of(start, surrogate, judges, parts.train, execution.seed)
+    held_out["warnings"] = [*held_out.get("warnings", []), *warnings]
+    digest = execution.identity["warm_start"]
+    return {"warm_start": {"surrogate": digest, **found, "warnings": warnings}}
 
 
 def _certificate(

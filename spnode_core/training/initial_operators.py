@@ -36,6 +36,8 @@ def infer_operators(
     spec: OperatorInferenceSpec,
     seed: int,
     report: Report = lambda _: None,
+    *,
+    goes_on: bool = False,
 ) -> tuple[Surrogate, dict[str, Any]]:
     """The surrogate with inferred operators in place of its initial ones.
 
@@ -45,6 +47,7 @@ def infer_operators(
         spec: How to infer.
         seed: Source of the choice of samples for corrections.
         report: Is told what is being done.
+        goes_on: Whether a polynomial is fitted from its own coefficients on.
 
     Returns:
         The surrogate, and what the residuals were: JSON.
@@ -52,7 +55,8 @@ def infer_operators(
     snapshots = encoded_snapshots(surrogate, dataset, surrogate.encode)
     nonlinear = surrogate.dynamics.nonlinear
     if isinstance(nonlinear, PolynomialOperator):
-        fitted = fit_polynomial(snapshots, nonlinear.degree, seed, report)
+        first = polynomial_of(surrogate) if goes_on else None
+        fitted = fit_polynomial(snapshots, nonlinear.degree, seed, report, first=first)
         found = {"residuals": [fitted.residual], "substeps": fitted.substeps}
         return with_polynomial(surrogate, fitted.coefficients), found
     operators, residuals = infer_corrected(snapshots, spec, seed, report)
@@ -151,6 +155,15 @@ def with_polynomial(surrogate: Surrogate, coefficients: Values) -> Surrogate:
         surrogate,
         (linear, jnp.asarray(rest)),
     )
+
+
+def polynomial_of(surrogate: Surrogate) -> Values:
+    """The coefficients of A and a polynomial f together, ``(latent, term)``."""
+    linear, nonlinear = surrogate.dynamics.linear, surrogate.dynamics.nonlinear
+    assert isinstance(nonlinear, PolynomialOperator)
+    coefficients = np.array(nonlinear.coefficients)
+    coefficients[:, 1 : len(coefficients) + 1] += np.asarray(linear.matrix())
+    return coefficients
 
 
 def _fitted_linear(linear: Any, matrix: Values) -> Any:

@@ -76,6 +76,8 @@ def fit_polynomial(
     degree: int,
     seed: int,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    first: Values | None = None,
 ) -> PolynomialFit:
     """The polynomial whose steps from sample to sample err least.
 
@@ -84,6 +86,8 @@ def fit_polynomial(
         degree: Of the products of latent variables, controls and parameters.
         seed: Source of the choice among many intervals.
         report: Is told what is being done, and may raise to stop.
+        first: Coefficients that the rounds begin with, ``(latent, term)``; those of
+            least squares where None.
 
     Raises:
         TrainingError: The errors of single steps do not collapse: the system is no
@@ -94,10 +98,11 @@ def fit_polynomial(
         raise TrainingError("no two samples of a trajectory lie beside each other")
     pairs = interval_pairs(snapshots)
     fitting = _Fitting(degree, _spread(snapshots), seed, report)
-    report(f"least squares for a polynomial of degree {degree}")
+    if first is None:
+        report(f"least squares for a polynomial of degree {degree}")
     substeps = SUBSTEPS[0]
     try:
-        coefficients = regress(snapshots, degree)
+        coefficients = regress(snapshots, degree) if first is None else first
         found = PolynomialFit(*fitting.stages(coefficients, pairs, substeps), substeps)
         while found.substeps < SUBSTEPS[-1]:
             error = fitting.integrator_error(found.coefficients, pairs, found.substeps)

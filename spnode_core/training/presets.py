@@ -67,7 +67,7 @@ def resolve(
         InvalidInput: The caller's fields do not fit the data.
     """
     spec, train, choices = apply_preset(surrogate, training, preset)
-    _check_positive(spec, dataset)
+    check_positive(spec, dataset)
     spec = _conserved(spec, dataset, choices)
     substeps = SMOOTH_SUBSTEPS if preset == "smooth" else 1
     spec = _steps(spec, dataset, choices, substeps)
@@ -75,8 +75,7 @@ def resolve(
     spec = _modes(spec, dataset, choices)
     spec = _rates(spec, dataset, choices)
     spec = _normalisation(spec, dataset, choices)
-    train = _training(spec, train, choices)
-    return spec, train, choices
+    return spec, training_for(spec, train, choices), choices
 
 
 def apply_preset(
@@ -178,7 +177,8 @@ def _smooth(
     return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
 
 
-def _check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
+def check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
+    """Refuse data with negative states where a surrogate's are positive."""
     if not spec.positive:
         return
     lowest = np.nanmin(dataset.states, axis=(0, 1))
@@ -369,9 +369,10 @@ def _normalisation(
     return spec.replaced(normalisation={**kinds, **spec.normalisation})
 
 
-def _training(
+def training_for(
     spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> TrainingSpec:
+    """The training with what follows from the step grid; says so in ``choices``."""
     assert not isinstance(spec.steps, DataStepsSpec)
     is_logarithmic = TimeGrid.from_spec(spec.steps).is_logarithmic
     if not is_logarithmic and "loss" not in train.model_fields_set:
