@@ -18,6 +18,7 @@ from services.calibration.submit import Calibrations
 from services.database.engine import Database
 from services.datasets import Datasets
 from services.errors import ServiceError
+from services.evaluation.submit import Evaluations
 from services.jobs import Jobs
 from services.keys import Keys
 from services.queue import Queue
@@ -64,6 +65,7 @@ class Gateway:
         )
         self.registry = Registry(self.database, self.blobs)
         self.calibrations = Calibrations(settings, self.registry, self.jobs)
+        self.evaluations = Evaluations(self.registry, self.datasets, self.jobs)
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.calibration.request import CalibrationJob
+from services.evaluation.request import EvaluationJob
 from services.rollouts.job_request import RolloutJob
 from services.training.request import DatasetRequest, TrainingRequest
 
-JobKind = Literal["training", "dataset", "rollout", "calibration"]
+JobKind = Literal["training", "dataset", "rollout", "calibration", "evaluation"]
 JobRequest = Annotated[
-    TrainingRequest | DatasetRequest | RolloutJob | CalibrationJob,
+    TrainingRequest | DatasetRequest | RolloutJob | CalibrationJob | EvaluationJob,
     Field(discriminator="kind"),
 ]

@@ -62,7 +62,8 @@ class Jobs:
         """Queue a job, once per idempotency key and owner.
 
         Args:
-            kind: ``"training"``, ``"dataset"``, ``"rollout"`` or ``"calibration"``.
+            kind: ``"training"``, ``"dataset"``, ``"rollout"``, ``"calibration"`` or
+                ``"evaluation"``.
             request: The validated request as JSON; its ``dataset`` must exist.
             owner: Whose job it is.
             idempotency_key: The caller's name for this submission.
@@ -76,7 +77,7 @@ class Jobs:
             Invalid: The key was used for another request (code
                 ``idempotency_key_reused``), or the dataset does not exist.
         """
-        digest = request_hash or _digest(request)
+        digest = request_hash or request_digest(request)
         key = idempotency_key
         id = id or new_id("job", now=self.clock())
         try:
@@ -328,5 +329,6 @@ def _hold_dataset(connection: sa.Connection, id: str) -> None:
         )
 
 
-def _digest(request: dict[str, Any]) -> str:
+def request_digest(request: dict[str, Any]) -> str:
+    """What tells one request from another under the same idempotency key."""
     return sha256(json.dumps(request, sort_keys=True).encode())

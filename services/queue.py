@@ -29,6 +29,7 @@ QUEUE_OF_KIND = {
     "dataset": DATASETS_QUEUE,
     "rollout": ROLLOUT_JOBS_QUEUE,
     "calibration": ROLLOUT_JOBS_QUEUE,
+    "evaluation": ROLLOUT_JOBS_QUEUE,
 }
 
 # With Redis a task that is not acknowledged within this time runs twice.

@@ -13,6 +13,7 @@
 from spnode_client.aio import AsyncClient, AsyncJob
 from spnode_client.calibrations import Calibration, Estimate
 from spnode_client.client import Client
+from spnode_client.comparisons import Comparison
 from spnode_client.errors import (
     ClientError,
     Conflict,
@@ -38,6 +39,7 @@ __all__ = [
     "Calibration",
     "Client",
     "ClientError",
+    "Comparison",
     "Conflict",
     "Dataset",
     "DomainWarning",

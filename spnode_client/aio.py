@@ -9,6 +9,7 @@ import numpy as np
 from spnode_client.calibrations import Calibration, calibration_request
 from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
+from spnode_client.comparisons import Comparison, comparison_request
 from spnode_client.derivatives import AsyncDerivatives
 from spnode_client.operations import datasets, jobs, models, results, rollouts
 from spnode_client.progress_line import progress_line
@@ -89,6 +90,12 @@ class AsyncClient(AsyncDerivatives):
             calibration_request(model, times, observations, unknowns, options)
         )
 
+    async def compare(
+        self, *models: Any, dataset: Dataset | str, **options: Any
+    ) -> "AsyncJob":
+        """Queue a comparison of versions, as ``Client.models.compare``."""
+        return await self.submit(comparison_request(models, dataset, options))
+
     async def submit(self, request: Record) -> "AsyncJob":
         """Queue a job."""
         return AsyncJob(self, await self.run(jobs.submit(request, self.retries)))
@@ -122,6 +129,12 @@ class AsyncClient(AsyncDerivatives):
         return await self.run(rollouts.rollout(body, self.retries))
 
 
+AsyncMade = (
+    ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
+)
+"""What a job may make."""
+
+
 class AsyncJob(AbstractJob):
     """A job of the service.
 
@@ -137,7 +150,9 @@ class AsyncJob(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | AsyncRolloutResult | Calibration | Record:
+    ) -> (
+        ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
+    ):
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
@@ -147,7 +162,9 @@ class AsyncJob(AbstractJob):
 
     async def result(
         self,
-    ) -> ModelVersion | Dataset | AsyncRolloutResult | Calibration | Record:
+    ) -> (
+        ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
+    ):
         """What a succeeded job made, as ``Job.result``."""
         made = await self._client.run(jobs.result(self.record, self._client.retries))
         if self.record.get("kind") == "rollout":

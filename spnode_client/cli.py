@@ -11,6 +11,7 @@ import typer
 
 from spnode_client.commands import datasets, jobs, keys, models
 from spnode_client.commands.calibrate import calibrate
+from spnode_client.commands.compare import compare
 from spnode_client.commands.export import export
 from spnode_client.commands.rollout import rollout
 from spnode_client.commands.rollout_jobs import queue_rollout
@@ -36,6 +37,7 @@ def make_app() -> typer.Typer:
     app.command()(calibrate)
     jobs.app.command("rollout")(queue_rollout)
     app.add_typer(jobs.app, name="jobs")
+    models.app.command()(compare)
     models.app.command()(export)
     app.add_typer(models.app, name="models")
     app.add_typer(datasets.app, name="datasets")

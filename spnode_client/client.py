@@ -8,6 +8,7 @@ import numpy as np
 
 from spnode_client.calibrations import calibration_request
 from spnode_client.calls import Operation, T
+from spnode_client.comparisons import comparison_request
 from spnode_client.derivatives import Derivatives
 from spnode_client.jobs import Job, Jobs, Resource
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
@@ -69,7 +70,8 @@ class Client(Derivatives):
             dataset: A dataset or its id.
             model: Name of the model that gets the version.
             **options: Fields of the request: ``preset``, ``seed``, ``surrogate``,
-                ``training``, ``split``, ``certified``, ``alias``, ``tags``.
+                ``training``, ``split``, ``certified``, ``alias``, ``tags``, and
+                ``warm_start``, a version (or ``name@alias``) to go on from.
 
         Returns:
             The job; ``wait()`` gives the version.
@@ -189,6 +191,21 @@ class Models(Resource):
     def evaluation(self, reference: str) -> Record:
         """A version's held-out errors."""
         return self._run(models.part(reference, "evaluation", self._retries))
+
+    def compare(self, *models: Any, dataset: Dataset | str, **options: Any) -> Job:
+        """Queue a comparison of versions on the same held-out trajectories.
+
+        Args:
+            *models: Versions, or ``name``, ``name@alias``, ``name/3``; the first is the
+                reference that the others are held against.
+            dataset: A dataset or its id.
+            **options: ``part`` (``"all"``, or ``"test"``: what the last version that
+                was trained on the dataset held out), ``seed``.
+
+        Returns:
+            The job; ``wait()`` gives a ``Comparison``.
+        """
+        return self._client.jobs.submit(comparison_request(models, dataset, options))
 
     def download(self, reference: str, path: str | Path) -> Path:
         """Write a version's artifact to ``path``."""

@@ -8,6 +8,7 @@ import httpx
 
 from spnode_client.calibrations import Calibration
 from spnode_client.calls import Lost, Operation, retry_delay
+from spnode_client.comparisons import Comparison
 from spnode_client.errors import Unreachable
 from spnode_client.operations import jobs, results
 from spnode_client.progress_line import progress_line
@@ -48,7 +49,7 @@ class Job(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Record:
+    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Comparison | Record:
         """Wait for the end; give the version, the dataset or the result.
 
         Args:
@@ -69,7 +70,7 @@ class Job(AbstractJob):
 
     def result(
         self,
-    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Record:
+    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Comparison | Record:
         """What a succeeded job made.
 
         Raises:

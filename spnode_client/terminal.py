@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from spnode_client.calibrations import Calibration
+from spnode_client.comparisons import Comparison
 from spnode_client.connection import connection
 from spnode_client.errors import (
     ClientError,
@@ -62,7 +63,7 @@ def print_json(value: Any) -> None:
 
 def plain(value: Any) -> Any:
     """Records and arrays as JSON sees them."""
-    if isinstance(value, (Calibration, Dataset, ModelVersion)):
+    if isinstance(value, (Calibration, Comparison, Dataset, ModelVersion)):
         return value.record
     if isinstance(value, (Job, RolloutResult)):
         return value.record

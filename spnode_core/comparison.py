@@ -165,13 +165,13 @@ class _Measure:
             "over_trajectories": over_trajectories,
             "mid_trajectory": None,
         }
-        worst = [record["worst_state"]["normalised_rmse"]]
+        worst = [_worst(record)]
         if self.later is not None:
             pieces = self.later.dataset
             # What a rollout starts from is given.
             mask = pieces.mask & (pieces.elapsed > 0)[..., None]
             record["mid_trajectory"] = _brief(self._deviations(surrogate, pieces, mask))
-            worst.append(record["mid_trajectory"]["worst_state"]["normalised_rmse"])
+            worst.append(_worst(record["mid_trajectory"]))
         return _Judged({"error": max(worst), **record}, usual.by_trajectory)
 
     def trivial(
@@ -260,7 +260,7 @@ def _paired(
         "p_value": _sign_test(better, worse),
         "is_worse": is_worse,
     }
-    return {**found, "verdict": _verdict(name, found, new.error, reference.error)}
+    return {**found, "verdict": _verdict(name, found, new, reference)}
 
 
 def _median_ratio(ours: Values, theirs: Values, equal: NDArray[np.bool_]) -> float:
@@ -278,21 +278,34 @@ def _sign_test(better: int, worse: int) -> float:
     return float(binomtest(better, count).pvalue) if count else 1.0
 
 
-def _verdict(name: str, paired: dict[str, Any], error: float, reference: float) -> str:
+def _verdict(
+    name: str, paired: dict[str, Any], new: _Judged, reference: _Judged
+) -> str:
     better, ratio = paired["better"], paired["median_ratio"]
     total = better + paired["worse"] + paired["equal"]
     if paired["p_value"] >= SIGNIFICANT:
         word = "no clear difference: better"
-    elif paired["better"] > paired["worse"]:
+    elif better > paired["worse"]:
         word = "better"
     else:
         word = "worse: better"
+    both = [(new.record, reference.record, "from starts")]
+    if new.record["mid_trajectory"] is not None:
+        later = (each.record["mid_trajectory"] for each in (new, reference))
+        both.append((*later, "from later samples"))
+    errors = ", ".join(
+        f"{where} {_worst(ours):.2g} against {_worst(theirs):.2g}"
+        for ours, theirs, where in both
+    )
     return (
         f"{name} against {paired['reference']}: {word} on {better} of {total} "
         f"trajectories, median ratio of errors {ratio:.2g} (sign test "
-        f"p = {paired['p_value']:.2g}); error of the worst state {error:.2g} against "
-        f"{reference:.2g} of the spread"
+        f"p = {paired['p_value']:.2g}); error of the worst state {errors} of the spread"
     )
+
+
+def _worst(record: dict[str, Any]) -> float:
+    return record["worst_state"]["normalised_rmse"]
 
 
 def _plain(value: Any) -> Any:

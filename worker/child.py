@@ -127,6 +127,8 @@ def _work(
             outcome = _roll_out(request, folder, channel)
         elif request["kind"] == "calibration":
             outcome = _calibrate(request, folder, channel)
+        elif request["kind"] == "evaluation":
+            outcome = _evaluate(request, folder, channel)
         else:
             outcome = _train(request, job_id, folder, checkpoint_seconds, channel)
     except Stopped as stopped:
@@ -149,10 +151,11 @@ def _train(
     channel: Channel,
 ) -> dict[str, Any]:
     """Train, or make a dataset."""
-    from services.training.request import TrainingRequest, restored
+    from services.training.plan import planned
+    from services.training.request import TrainingRequest
     from services.training.run import run_dataset, run_training
 
-    asked = restored(request)
+    asked = planned(request)
     if not isinstance(asked, TrainingRequest):
         return run_dataset(asked, folder, report=channel.send)
     return run_training(
@@ -194,6 +197,16 @@ def _calibrate(
         report=channel.send,
         should_stop=channel.stop_reason,
     )
+
+
+def _evaluate(
+    request: dict[str, Any], folder: Path, channel: Channel
+) -> dict[str, Any]:
+    from services.evaluation.request import PlannedEvaluation
+    from services.evaluation.run import run_evaluation
+
+    planned = PlannedEvaluation.model_validate(request)
+    return run_evaluation(planned, folder, report=channel.send)
 
 
 def _code(error: Exception) -> str:

@@ -34,23 +34,22 @@ def fetch_rollout(
         Damaged: One of them is damaged.
     """
     request, id = claim.job.request, claim.job.id
-    fetch_artifact(context, claim, folder)
+    fetch_artifact(context, request["digest"], folder)
     if request.get("inputs") is not None:
         context.results.download_inputs(id, request["inputs"], folder / INPUTS)
     done = _whole_chunks(context, claim, check)
     (folder / DONE).write_text(json.dumps(done))
 
 
-def fetch_artifact(context: Context, claim: Claim, folder: Path) -> None:
-    """Bring the version that a job runs into its folder.
+def fetch_artifact(context: Context, digest: str, folder: Path) -> None:
+    """Bring a version that a job needs into its folder.
 
     Raises:
         NotFound: It has been deleted.
         Damaged: It is damaged.
     """
-    digest = claim.job.request["digest"]
     artifact = folder / STORE / ARTIFACTS / digest
-    artifact.parent.mkdir(parents=True)
+    artifact.parent.mkdir(parents=True, exist_ok=True)
     context.blobs.download(f"{ARTIFACTS}/{digest}", artifact)
 
 

@@ -119,7 +119,12 @@ def publish(
     elif claim.job.kind == "rollout":
         publish_result(context, claim, outcome)
     elif claim.job.kind == "calibration":
-        _publish_estimates(context, claim, outcome)
+        _publish_in_row(
+            context, claim, outcome, f"{len(outcome['estimates'])} estimates"
+        )
+    elif claim.job.kind == "evaluation":
+        compared = f"{len(outcome['surrogates'])} versions compared"
+        _publish_in_row(context, claim, outcome, compared)
     else:
         _publish_dataset(context, claim, folder, outcome)
 
@@ -155,12 +160,13 @@ def _publish_version(
     log.info("job %s: published %s/%d", job.id, name, number)
 
 
-def _publish_estimates(context: Context, claim: Claim, outcome: dict[str, Any]) -> None:
-    """The row holds all of it: a few numbers for each observation and unknown."""
-    count = len(outcome["estimates"])
+def _publish_in_row(
+    context: Context, claim: Claim, outcome: dict[str, Any], message: str
+) -> None:
+    """The row holds all of it: a few numbers for each observation, unknown, state."""
     with context.database.transaction() as connection:
         context.leases.guard(connection, claim)
-        context.leases.succeed(connection, claim, outcome, f"{count} estimates")
+        context.leases.succeed(connection, claim, outcome, message)
 
 
 def _publish_dataset(
@@ -197,13 +203,18 @@ def _fetch(
     context: Context, claim: Claim, folder: Path, check: Callable[[], None]
 ) -> None:
     """Bring the inputs, and the checkpoint of an earlier attempt, into the folder."""
-    dataset = claim.job.request.get("dataset")
+    request = claim.job.request
+    dataset = request.get("dataset")
     if dataset is not None:
         context.datasets.download(dataset, folder / DATASET)
     if claim.job.kind == "rollout":
         fetch_rollout(context, claim, folder, check)
     if claim.job.kind == "calibration":
-        fetch_artifact(context, claim, folder)
+        fetch_artifact(context, request["digest"], folder)
+    if request.get("parent") is not None:
+        fetch_artifact(context, request["parent"]["digest"], folder)
+    for version in request.get("versions", ()):
+        fetch_artifact(context, version["digest"], folder)
     if claim.checkpoint is None:
         return
     key = f"{checkpoint_prefix(claim.job.id)}/{claim.checkpoint}"

@@ -15,10 +15,13 @@ from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
 from services.calibration.request import CalibrationJob
 from services.errors import Invalid
+from services.evaluation.request import EvaluationJob
 from services.job_request import JobKind, JobRequest
+from services.jobs import request_digest
 from services.lifecycle import Job
 from services.rollouts.job_request import RolloutJob
-from services.training.request import check_request, stored
+from services.training.plan import plan
+from services.training.request import stored
 
 router = APIRouter(tags=["jobs"], route_class=ArraysRoute)
 MAX_WAIT_S = 60.0
@@ -48,7 +51,7 @@ async def submit(
         bool, Query(description="Check the request and queue nothing.")
     ] = False,
 ) -> Any:
-    """Training of a surrogate, making a dataset, a large rollout, a calibration.
+    """Training, making a dataset, a large rollout, a calibration, a comparison.
 
     An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
     may come as npz.
@@ -61,20 +64,24 @@ async def submit(
         raise Invalid(
             "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
         )
-    if isinstance(body, CalibrationJob):
-        made, replayed = await gateway.sql(
-            gateway.calibrations.submit,
-            body,
-            owner=owner,
-            idempotency_key=key,
-            validate_only=validate_only,
-        )
+    if isinstance(body, CalibrationJob | EvaluationJob):
+        options: dict[str, Any] = {
+            "owner": owner,
+            "idempotency_key": key,
+            "validate_only": validate_only,
+        }
+        if isinstance(body, CalibrationJob):
+            submitted = gateway.sql(gateway.calibrations.submit, body, **options)
+        else:
+            submitted = gateway.sql(gateway.evaluations.submit, body, **options)
+        made, replayed = await submitted
         return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
-    await gateway.sql(check_request, body, gateway.datasets)
-    kept = stored(body)
+    kept = await gateway.sql(plan, body, gateway.datasets, gateway.registry)
     if validate_only:
         return _valid(kept)
-    return await accepted(gateway, body.kind, kept, owner, key)
+    # An alias may have moved between two tries of one submission.
+    digest = request_digest(stored(body))
+    return await accepted(gateway, body.kind, kept, owner, key, digest)
 
 
 @router.get("/v1/jobs", summary="List jobs")
@@ -169,10 +176,16 @@ async def accepted(
     request: dict[str, Any],
     owner: str,
     key: str | None,
+    digest: str | None = None,
 ) -> Response:
     """Queue a job and say where it is."""
     job, replayed = await gateway.sql(
-        gateway.jobs.submit, kind, request, owner=owner, idempotency_key=key
+        gateway.jobs.submit,
+        kind,
+        request,
+        owner=owner,
+        idempotency_key=key,
+        request_hash=digest,
     )
     return _queued(job, replayed)
 

@@ -58,6 +58,12 @@ class TrainingRequest(_Request):
                     "alias": "challenger",
                     "tags": {"campaign": "autumn"},
                 },
+                {
+                    "kind": "training",
+                    "dataset": "ds_01k9x3w5c7b2m4n6p8q0r2s4t6",
+                    "model": "robertson",
+                    "warm_start": "robertson@champion",
+                },
             ]
         }
     )
@@ -80,6 +86,10 @@ class TrainingRequest(_Request):
     certified: bool = False
     """Make it true by construction that all rollouts come together; descriptions and
     data that exclude it are refused with the reason."""
+    warm_start: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """A version to go on from, ``name``, ``name@alias`` or ``name/3``: its description,
+    scalings and parameters are kept, and the card compares both on the same held-out
+    trajectories. Which version it is, is fixed when the job is submitted."""
     alias: ModelName | None = None
     """Alias to point at the version when it is there."""
     tags: Tags = {}

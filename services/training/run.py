@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.job_files import ARTIFACT, CHECKPOINT, DATASET
+from services.job_files import ARTIFACT, CHECKPOINT, DATASET, STORE
+from services.training.plan import PlannedTraining
 from services.training.request import DatasetRequest, TrainingRequest
-from spnode_core.artifact import save
+from services.versions import ARTIFACTS
+from spnode_core.artifact import load, save
 from spnode_core.data_report import summarise
 from spnode_core.dataset import Dataset, load_dataset, save_dataset
 from spnode_core.errors import InvalidInput
+from spnode_core.surrogate import Surrogate
 from spnode_core.systems import generate
 from spnode_core.training.fit import Progress, Run, fit
 from spnode_core.training.presets import Choices
@@ -38,7 +41,8 @@ def run_training(
 
     Args:
         request: What to train.
-        folder: Holds ``dataset.npz`` and, of an earlier attempt, ``checkpoint``.
+        folder: Holds ``dataset.npz``, the artifact of the parent where there is one
+            and, of an earlier attempt, ``checkpoint``.
         job_id: Named in the card.
         report: Told the choices of the preset, then the progress.
         should_stop: Asked about once a second; a reason ends the run.
@@ -63,6 +67,7 @@ def run_training(
         split=request.split,
         seed=request.seed,
         certified=request.certified,
+        warm_start=_parent(request, folder),
         on_progress=lambda progress: report(_as_message(progress)),
         on_choices=lambda choices: _report_choices(choices, request.preset, report),
         should_stop=should_stop,
@@ -116,10 +121,20 @@ def finite(value: Any) -> Any:
     return value
 
 
+def _parent(request: TrainingRequest, folder: Path) -> Surrogate | None:
+    if not isinstance(request, PlannedTraining):
+        return None
+    digest = request.parent.digest
+    return load(folder / STORE / ARTIFACTS / digest, digest=digest)
+
+
 def _card(
     request: TrainingRequest, job_id: str, dataset: Dataset, run: Run
 ) -> dict[str, Any]:
     """What people want to know of a version: where it comes from, how good it is."""
+    parent = {}
+    if isinstance(request, PlannedTraining):
+        parent = {"parent": request.parent.model_dump(mode="json")}
     return {
         **finite(run.report),
         "model": request.model,
@@ -128,6 +143,7 @@ def _card(
         "tags": request.tags,
         "preset": request.preset,
         "history": finite(run.history),
+        **parent,
     }
 
 

@@ -1,13 +1,22 @@
 """``datasets``: trajectories in the service's store."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spnode_client.connection import connection
 from spnode_client.records import Dataset
-from spnode_client.terminal import Json, emit, follow, out, print_json, print_table
+from spnode_client.terminal import (
+    Json,
+    UsageError,
+    emit,
+    err,
+    follow,
+    out,
+    print_json,
+    print_table,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: upload, make, list, show.")
 DatasetId = Annotated[str, typer.Argument(help="Id of the dataset, ds_….")]
@@ -100,3 +109,18 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
         ", ".join(names)[:40],
         record.get("created_at", ""),
     )
+
+
+def dataset_of(client: Any, data: str) -> Dataset | str:
+    """The id that is given, or the dataset of a file, uploaded first.
+
+    Raises:
+        UsageError: There is no such file, and it is no id.
+    """
+    if data.startswith("ds_") and not Path(data).exists():
+        return data
+    if not Path(data).is_file():
+        raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
+    dataset = client.datasets.upload(data)
+    err.print(f"[dim]dataset {dataset.id}[/]")
+    return dataset

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spnode_client.commands.compare import check_no_worse
 from spnode_client.connection import connection
 from spnode_client.records import cautions, claims
 from spnode_client.terminal import Json, emit, err, out, print_json, print_table
@@ -64,13 +65,26 @@ def alias(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     alias: Annotated[str, typer.Argument(help="The alias, e.g. champion.")],
     number: Annotated[int, typer.Argument(help="Number of the version.")],
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="A dataset (ds_…, or a file): move only where the version is no worse "
+            "on it than the one that the alias points at."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move it even where it is worse.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Point an alias at a version.
 
-    Example: spnode models alias robertson champion 3
+    Example: spnode models alias robertson champion 3 --compare held_out.npz
     """
-    found = connection.client().models.set_alias(name, alias, number)
+    client = connection.client()
+    if compare is not None and not force:
+        check_no_worse(client, name, alias, number, compare)
+    found = client.models.set_alias(name, alias, number)
     emit(found, as_json, lambda: out.print(f"{name}@{alias} is {name}/{number}"))
 
 

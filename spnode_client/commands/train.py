@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from spnode_client.commands.datasets import dataset_of
 from spnode_client.connection import connection
 from spnode_client.records import (
-    Dataset,
     ModelVersion,
     cautions,
     held_out,
@@ -56,6 +56,10 @@ def train(
     certified: Annotated[
         bool, typer.Option("--certified", help="All rollouts provably come together.")
     ] = False,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="A version to go on from: name, name@alias or name/3."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     alias: Annotated[
         str | None, typer.Option(help="Alias that the new version takes.")
@@ -78,10 +82,12 @@ def train(
     options = _options(preset, seed, alias, iterations, conserved, positive)
     if certified:
         options["certified"] = True
+    if warm_start is not None:
+        options["warm_start"] = warm_start
     for assignment in settings or ():
         _assign(options, assignment)
     client = connection.client()
-    dataset = _dataset(client, data)
+    dataset = dataset_of(client, data)
     job = client.train(dataset, model or _model_name(data), **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
@@ -89,6 +95,8 @@ def train(
     err.print(f"[dim]job {job.id}[/]")
     version = follow(job, quiet=as_json)
     emit(version, as_json, lambda: _describe(version))
+    if warm_start is not None:
+        _against_parent(client.models.card(str(version)))
     note = _other_champion(client.models.get(version.model), version)
     if note:
         err.print(note)
@@ -152,16 +160,6 @@ def _assign(options: dict[str, Any], assignment: str) -> None:
         options[last] = text
 
 
-def _dataset(client: Any, data: str) -> Dataset | str:
-    if data.startswith("ds_") and not Path(data).exists():
-        return data
-    if not Path(data).is_file():
-        raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
-    dataset = client.datasets.upload(data)
-    err.print(f"[dim]dataset {dataset.id}[/]")
-    return dataset
-
-
 def _model_name(data: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", Path(data).stem.lower()).strip("-") or "model"
 
@@ -185,6 +183,18 @@ def _describe(version: ModelVersion) -> None:
         out.print(statement, markup=False)
     for caution in cautions(evaluation):
         out.print(caution, markup=False)
+
+
+def _against_parent(card: Mapping[str, Any]) -> None:
+    """How a version does beside the one that it went on from, a sentence on stderr."""
+    parent, found = card["parent"], card["warm_start"]
+    name = f"{parent['model']}/{parent['version']}"
+    if found["comparison"] is None:
+        err.print(f"it went on from {name}; nothing was held out to compare them on")
+        return
+    paired = found["comparison"]["paired"]["fine_tuned"]
+    said = paired["verdict"].replace("reference", name)
+    err.print(f"on the {found['part']} trajectories, {said}", markup=False)
 
 
 def _other_champion(model: Mapping[str, Any], version: ModelVersion) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from spnode_client.calibrations import Calibration
 from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
+from spnode_client.comparisons import Comparison
 from spnode_client.errors import JobFailed
 from spnode_client.operations import datasets, models, results
 from spnode_client.records import ENDED, Record
@@ -82,6 +83,9 @@ def training_request(dataset: Any, model: str, options: Record) -> Record:
     """The body of a training job; options left at None are the service's choice."""
     dataset_id = dataset if isinstance(dataset, str) else dataset.id
     chosen = {name: value for name, value in options.items() if value is not None}
+    if "warm_start" in chosen:
+        # A version is written like its reference.
+        chosen["warm_start"] = str(chosen["warm_start"])
     return {"kind": "training", "dataset": dataset_id, "model": model, **chosen}
 
 
@@ -94,7 +98,7 @@ def events_call(job_id: str, last_id: str | None) -> Call:
 
 
 def result(record: Record, retries: int) -> Operation[Any]:
-    """What a job made: a version, a dataset, an index of rows, estimates."""
+    """What a job made: a version, a dataset, an index of rows, estimates, errors."""
     made = record.get("result") or {}
     if record.get("kind") == "training":
         reference = f"{made['model']}/{made['version']}"
@@ -105,4 +109,6 @@ def result(record: Record, retries: int) -> Operation[Any]:
         return (yield from results.index(record["id"], retries))
     if record.get("kind") == "calibration":
         return Calibration.of(made)
+    if record.get("kind") == "evaluation":
+        return Comparison.of(made)
     return made

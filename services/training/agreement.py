@@ -1,0 +1,38 @@
+"""Whether a version takes what a dataset of the store has."""
+
+from services.datasets import DatasetRecord
+from services.errors import Invalid
+from services.versions import VersionRecord
+from spnode_core.agreement import difference
+from spnode_core.spec import Signature
+
+
+def check_version_agrees(
+    version: VersionRecord, dataset: DatasetRecord, field: str
+) -> None:
+    """Refuse a version for data of other states, parameters, controls or units.
+
+    Args:
+        version: The version.
+        dataset: What it is to be rolled out on, or trained.
+        field: Where the version stands in the request.
+
+    Raises:
+        Invalid: What the version takes, and what the dataset has.
+    """
+    summary = dataset.summary
+    found = difference(
+        Signature.model_validate(version.signature),
+        states=dataset.states,
+        parameters=dataset.parameters,
+        controls=tuple(summary["controls"]),
+        units=[each.get("unit", "") for each in summary["states"].values()],
+        time_unit=summary["times"].get("unit", ""),
+    )
+    if found is not None:
+        name, what = f"{version.model}/{version.number}", found.what.replace("_", " ")
+        raise Invalid(
+            field,
+            found=f"{name}, which takes the {what} {found.expected}",
+            expected=f"a version for the {what} of {dataset.id}: {found.found}",
+        )
