@@ -109,6 +109,6 @@ def result(record: Record, retries: int) -> Operation[Any]:
         return (yield from results.index(record["id"], retries))
     if record.get("kind") == "calibration":
         return Calibration.of(made)
-    if record.get("kind") == "evaluation":
+    if record.get("kind") == "evaluation" and made:
         return Comparison.of(made)
     return made

@@ -12,7 +12,7 @@ from tests.client.conftest import Answer
 RUNNING = {
     "id": "job_1",
     "state": "running",
-    "kind": "evaluation",
+    "kind": "unheard_of",
     "progress": {
         "message": "optimise 5 of 9",
         "validation_loss": 1.25e-4,
