@@ -26,6 +26,8 @@ def equations_of(surrogate: Surrogate) -> list[str]:
     is_plain = isinstance(surrogate.spec.autoencoder, NoAutoencoderSpec)
     if not isinstance(nonlinear, PolynomialOperator) or not is_plain:
         return []
+    if nonlinear.network is not None:
+        return []
     if kinds - {"max", "none"}:
         return []
     signature = surrogate.signature

@@ -240,6 +240,8 @@ def _of_products(
         for k in range(latent):
             chosen = index[:, place] == k
             entries[:, k] += coefficients[:, chosen] @ others[chosen]
+    if nonlinear.network is not None:
+        entries += nonlinear.network.slopes()[:, :latent]
     inverse = np.abs(np.linalg.inv(transform))
     rounding = 1 + 1e-12 * condition(transform)
     lyapunov = spectral_norm(np.abs(transform) @ entries @ inverse)

@@ -50,7 +50,9 @@ def create_nonlinear(
             key=key,
         )
     if isinstance(spec, PolynomialSpec):
-        return PolynomialOperator(latent, others=others, degree=spec.degree)
+        return PolynomialOperator(
+            latent, others=others, degree=spec.degree, width=spec.width, key=key
+        )
     if isinstance(spec, QuadraticSpec):
         added_key, key = jax.random.split(key)
         added = None

@@ -39,6 +39,9 @@ class PolynomialSpec(Spec):
     kind: Literal["polynomial"] = "polynomial"
     degree: Annotated[int, Field(ge=1, le=4)] = 2
     """Largest number of factors of a product."""
+    width: Width | None = None
+    """Units of a tanh network of the variables and their logarithms, added to the
+    polynomial for what is none; None adds none."""
 
 
 class LipschitzSpec(Spec):

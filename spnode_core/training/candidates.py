@@ -38,6 +38,10 @@ GOOD = 4e-3
 DEGREES = (2, 3)
 MOST_TERMS = 1771
 """Products of at most three of 20 principal directions; more are not tried."""
+NETWORK_WIDTH = 16
+MOST_BESIDE_NETWORK = 400
+"""Coefficients of the products that a network is added to, at most."""
+_NETWORK_SHARE = 0.4
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
 _CORRECTIONS = 6
@@ -57,12 +61,14 @@ class Candidate:
         spec: Description of the surrogate without an open field.
         training: Description of the training without an open field.
         choices: What was decided from the data, and why.
+        share: Of the wall time, that it may take where others come after it.
     """
 
     name: str
     spec: SurrogateSpec
     training: TrainingSpec
     choices: Choices
+    share: float = 0.15
 
 
 def is_open(
@@ -102,11 +108,12 @@ def candidates(
         is_small = term_count(cubic.spec.latent + others, 3) <= MOST_TERMS
         return [weak, cubic, strong] if is_small else [weak, strong]
     inputs = len(dataset.names) + others
-    return [
+    plain = [
         _polynomial(dataset, spec, train, degree)
         for degree in DEGREES
         if len(dataset.names) * term_count(inputs, degree) <= MOST_COEFFICIENTS
     ]
+    return [*plain, _with_network(dataset, spec, train, inputs)]
 
 
 def fallback(
@@ -135,16 +142,35 @@ def fallback(
 def _polynomial(
     dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, degree: int
 ) -> Candidate:
+    chosen = _of_states(dataset, spec, PolynomialSpec(degree=degree))
+    return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train)
+
+
+def _with_network(
+    dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, inputs: int
+) -> Candidate:
+    latent = len(dataset.names)
+    degree = 2 if latent * term_count(inputs, 2) <= MOST_BESIDE_NETWORK else 1
+    nonlinear = PolynomialSpec(degree=degree, width=NETWORK_WIDTH)
+    chosen = _of_states(dataset, spec, nonlinear)
+    name = f"a polynomial of degree {degree} and a network"
+    found = _resolved(dataset, name, chosen, train)
+    return dataclasses.replace(found, share=_NETWORK_SHARE)
+
+
+def _of_states(
+    dataset: Dataset, spec: SurrogateSpec, nonlinear: PolynomialSpec
+) -> SurrogateSpec:
+    """Of the states themselves, each divided by its largest value."""
     names = (*dataset.names, *dataset.parameter_names, *dataset.control_names)
     scaled: dict[str, ScalingKind] = dict.fromkeys(names, "max")
-    chosen = spec.replaced(
+    return spec.replaced(
         autoencoder=NoAutoencoderSpec(),
-        nonlinear=PolynomialSpec(degree=degree),
+        nonlinear=nonlinear,
         integrator="rodas4",
         normalisation=scaled,
         steps=_fine_steps(dataset, spec),
     )
-    return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train)
 
 
 def _smooth(

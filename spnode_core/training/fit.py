@@ -57,9 +57,6 @@ from spnode_core.training.warm_start import (
     warm_candidate,
 )
 
-# The part of the wall time that each candidate before the last may take.
-_SHARE = 0.15
-
 __all__ = ["Progress", "Run", "Stopped", "fit"]
 
 
@@ -185,7 +182,7 @@ def fit(
             # The others take a minute each, and are run anew.
             path=Path(checkpoint) if checkpoint is not None and is_last else None,
             checkpoint_s=checkpoint_seconds,
-            share=1.0 if is_last else _SHARE * (number + 1),
+            share=1.0 if is_last else sum(each.share for each in tried[: number + 1]),
             start=start,
         )
         if contest.enter(candidate, execution, is_last=is_last):

@@ -19,6 +19,7 @@ from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import OperatorInferenceSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.defect_correction import correct, is_possible
+from spnode_core.training.network_fit import fit_network
 from spnode_core.training.operator_inference import Operators, Snapshots, infer
 from spnode_core.training.polynomial_fit import fit_polynomial
 
@@ -54,6 +55,15 @@ def infer_operators(
     """
     snapshots = encoded_snapshots(surrogate, dataset, surrogate.encode)
     nonlinear = surrogate.dynamics.nonlinear
+    if isinstance(nonlinear, PolynomialOperator) and nonlinear.network is not None:
+        whole = jnp.asarray(polynomial_of(surrogate))
+        first = eqx.tree_at(lambda f: f.coefficients, nonlinear, whole)
+        dense = fit_network(snapshots, first, seed, report, goes_on=goes_on)
+        fitted = dense.operator
+        surrogate = eqx.tree_at(lambda s: s.dynamics.nonlinear, surrogate, fitted)
+        surrogate = with_polynomial(surrogate, np.asarray(fitted.coefficients))
+        residuals = {"residuals": [dense.residual], "substeps": dense.substeps}
+        return surrogate, residuals
     if isinstance(nonlinear, PolynomialOperator):
         first = polynomial_of(surrogate) if goes_on else None
         fitted = fit_polynomial(snapshots, nonlinear.degree, seed, report, first=first)

@@ -190,7 +190,7 @@ def _chunk_equations(
     ends, sensitivity = jax.vmap(along)(start, others, width)
     slopes = sensitivity.reshape(-1, latent, latent * count) / spread[None, :, None]
     errors = (end - ends) / spread[None, :]
-    near, weight = _weighed(errors, jnp.isfinite(slopes).all(axis=(1, 2)))
+    near, weight = weighed(errors, jnp.isfinite(slopes).all(axis=(1, 2)))
     errors = jnp.where(near[:, None], errors, 0.0)
     slopes = jnp.where(near[:, None, None], slopes, 0.0)
     rows = slopes.reshape(-1, latent * count)
@@ -234,7 +234,7 @@ def _chunk_slopes(
     ends, products, response = jax.vmap(along)(start, others, width)
     errors = end - ends
     usable = jnp.isfinite(response).all(axis=(1, 2))
-    near, weight = _weighed(errors / spread[None, :], usable)
+    near, weight = weighed(errors / spread[None, :], usable)
     identity = jnp.eye(latent)[None]
     response = jnp.where(near[:, None, None], response, identity)
     errors = jnp.where(near[:, None], errors, 0.0)
@@ -244,7 +244,7 @@ def _chunk_slopes(
     return weighted.T @ products, weighted.T @ slopes, ends, near
 
 
-def _weighed(
+def weighed(
     errors: Float[Array, "pair latent"], usable: Bool[Array, " pair"]
 ) -> tuple[Bool[Array, " pair"], Float[Array, " pair"]]:
     """Which intervals end near the data, and their weights in a robust regression."""

@@ -97,7 +97,7 @@ def fit_polynomial(
     if not snapshots:
         raise TrainingError("no two samples of a trajectory lie beside each other")
     pairs = interval_pairs(snapshots)
-    fitting = _Fitting(degree, _spread(snapshots), seed, report)
+    fitting = _Fitting(degree, spread_of(snapshots), seed, report)
     if first is None:
         report(f"least squares for a polynomial of degree {degree}")
     substeps = SUBSTEPS[0]
@@ -158,7 +158,7 @@ def _integrals(values: Values, snapshots: Snapshots) -> Values:
     )
 
 
-def _spread(snapshots: list[Snapshots]) -> Values:
+def spread_of(snapshots: list[Snapshots]) -> Values:
     """Standard deviations; of what moves by rounding only, its size."""
     z = np.concatenate([each.z for each in snapshots])
     deviation, size = z.std(axis=0), np.abs(z).max(axis=0)

@@ -141,6 +141,7 @@ def test_what_the_caller_fixes_leaves_no_candidates() -> None:
     assert [c.spec.nonlinear.kind for c in candidates(dataset, None, None)] == [
         "polynomial",
         "polynomial",
+        "polynomial",
     ]
     assert not candidates(dataset, SurrogateSpec(latent=4), None)
     assert not candidates(dataset, None, TrainingSpec(iterations=5))
