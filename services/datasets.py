@@ -64,6 +64,16 @@ class DatasetRecord:
         return int(self.summary["trajectories"])
 
 
+def no_such_dataset(id: str) -> Invalid:
+    """What a request is told whose ``/dataset`` does not exist."""
+    return Invalid(
+        "/dataset",
+        found=f"{id!r}, which does not exist",
+        expected="the id of a dataset; GET /v1/datasets lists them",
+        code="dataset_not_found",
+    )
+
+
 class Datasets:
     """The datasets of a deployment.
 
@@ -170,6 +180,17 @@ class Datasets:
         if row is None:
             raise NotFound("dataset", id, hint="GET /v1/datasets lists them")
         return DatasetRecord(**row)
+
+    def asked(self, id: str) -> DatasetRecord:
+        """Return the record of the dataset that a request names in ``/dataset``.
+
+        Raises:
+            Invalid: There is none of that id.
+        """
+        try:
+            return self.get(id)
+        except NotFound as error:
+            raise no_such_dataset(id) from error
 
     def list(self, *, limit: int = 20, after: str | None = None) -> Page[DatasetRecord]:
         """Return a page of datasets, newest first."""

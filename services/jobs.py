@@ -17,6 +17,7 @@ from services.database import tables
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.tables import instant
+from services.datasets import no_such_dataset
 from services.errors import Conflict, Invalid, NotFound
 from services.identity import new_id, sha256
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
@@ -321,12 +322,7 @@ def _hold_dataset(connection: sa.Connection, id: str) -> None:
     table = tables.datasets
     query = sa.select(table.c.id).where(table.c.id == id).with_for_update(read=True)
     if connection.execute(query).one_or_none() is None:
-        raise Invalid(
-            "/dataset",
-            found=f"{id!r}, which does not exist",
-            expected="the id of a dataset; GET /v1/datasets lists them",
-            code="dataset_not_found",
-        )
+        raise no_such_dataset(id)
 
 
 def request_digest(request: dict[str, Any]) -> str:

@@ -1,11 +1,9 @@
 """Calibration jobs on their way to the queue."""
 
-import json
 from typing import Any
 
 from services.calibration.request import KIND, CalibrationJob, plan
-from services.identity import sha256
-from services.jobs import Jobs
+from services.jobs import Jobs, request_digest
 from services.lifecycle import Job
 from services.registry import Registry
 from services.settings import Settings
@@ -60,5 +58,5 @@ class Calibrations:
             kept,
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=sha256(json.dumps(asked, sort_keys=True).encode()),
+            request_hash=request_digest(asked),
         )

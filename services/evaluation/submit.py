@@ -1,13 +1,10 @@
 """Evaluation jobs on their way to the queue."""
 
-import json
 from typing import Any
 
 from services.datasets import Datasets
-from services.errors import Invalid, NotFound
 from services.evaluation.request import KIND, EvaluationJob, plan
-from services.identity import sha256
-from services.jobs import Jobs
+from services.jobs import Jobs, request_digest
 from services.lifecycle import Job
 from services.registry import Registry
 
@@ -55,16 +52,7 @@ class Evaluations:
             self.registry.resolve(each, field=f"/models/{index}")
             for index, each in enumerate(job.models)
         ]
-        try:
-            dataset = self.datasets.get(job.dataset)
-        except NotFound as error:
-            raise Invalid(
-                "/dataset",
-                found=f"{job.dataset!r}, which does not exist",
-                expected="the id of a dataset; GET /v1/datasets lists them",
-                code="dataset_not_found",
-            ) from error
-        kept = plan(job, versions, dataset)
+        kept = plan(job, versions, self.datasets.asked(job.dataset))
         if validate_only:
             return kept, False
         # An alias may have moved between two tries of one submission.
@@ -74,5 +62,5 @@ class Evaluations:
             kept,
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=sha256(json.dumps(asked, sort_keys=True).encode()),
+            request_hash=request_digest(asked),
         )

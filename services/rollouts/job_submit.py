@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from services.datasets import DatasetRecord, Datasets
-from services.errors import Invalid, NotFound
 from services.identity import new_id, sha256
 from services.jobs import Jobs
 from services.lifecycle import Job
@@ -92,17 +91,7 @@ class RolloutJobs:
         return queued, replayed
 
     def _dataset(self, job: RolloutJob) -> DatasetRecord | None:
-        if job.dataset is None:
-            return None
-        try:
-            return self.datasets.get(job.dataset)
-        except NotFound as error:
-            raise Invalid(
-                "/dataset",
-                found=f"{job.dataset!r}, which does not exist",
-                expected="the id of a dataset; GET /v1/datasets lists them",
-                code="dataset_not_found",
-            ) from error
+        return None if job.dataset is None else self.datasets.asked(job.dataset)
 
     @contextlib.contextmanager
     def _arrays(self, job: RolloutJob, sent: Path | None) -> Iterator[Path | None]:

@@ -56,12 +56,13 @@ def plan(
     Raises:
         Invalid: What cannot be used, where, and what belongs there.
     """
-    check_request(request, datasets)
+    dataset = check_request(request, datasets)
     kept = stored(request)
     if isinstance(request, DatasetRequest) or request.warm_start is None:
         return kept
+    assert dataset is not None
     version = _version(request.warm_start, registry)
-    check_version_agrees(version, datasets.get(request.dataset), _FIELD)
+    check_version_agrees(version, dataset, _FIELD)
     _check_fields(request, version)
     parent = Parent(model=version.model, version=version.number, digest=version.digest)
     return {**kept, "parent": parent.model_dump(mode="json")}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from services.datasets import DatasetRecord, Datasets
-from services.errors import Invalid, NotFound
+from services.errors import Invalid
 from services.versions import NAME_PATTERN, Tags, check_alias
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
@@ -143,30 +143,23 @@ def restored(row: dict[str, Any]) -> TrainingRequest | DatasetRequest:
 
 def check_request(
     request: TrainingRequest | DatasetRequest, datasets: Datasets
-) -> None:
-    """Check what the shape of a request cannot say.
+) -> DatasetRecord | None:
+    """Check what the shape of a request cannot say; return the dataset it names.
 
     Raises:
         Invalid: Its dataset does not exist, or does not fit the rest of it.
     """
     if isinstance(request, DatasetRequest):
-        return
+        return None
     if request.alias is not None:
         check_alias(request.alias)
-    try:
-        dataset = datasets.get(request.dataset)
-    except NotFound as error:
-        raise Invalid(
-            "/dataset",
-            found=f"{request.dataset!r}, which does not exist",
-            expected="the id of a dataset; GET /v1/datasets lists them",
-            code="dataset_not_found",
-        ) from error
+    dataset = datasets.asked(request.dataset)
     if request.certified:
         _check_certified(request)
     _check_split(request.split, dataset)
     if request.surrogate is not None:
         _check_surrogate(request.surrogate, dataset)
+    return dataset
 
 
 def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
