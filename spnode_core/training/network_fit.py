@@ -132,15 +132,15 @@ def _found(
 ) -> PolynomialOperator:
     """All stages, the first from several starts."""
     first, *later = _STAGES
-    pairs = _chosen(_parts_of_intervals(snapshots, first.part, rng), rng)
+    chunks = _chosen(_parts_of_intervals(snapshots, first.part, rng), rng)
     starts = [operator]
     if not goes_on:
         starts = [_started(operator, snapshots, rng) for _ in range(_STARTS)]
-    tried = [descent.rounds(start, pairs, first) for start in starts]
-    operator = min(tried, key=lambda each: descent.loss(each, pairs))
+    tried = [descent.rounds(start, chunks, first) for start in starts]
+    operator = min(tried, key=lambda each: descent.loss(each, chunks))
     for stage in later:
-        pairs = _chosen(_parts_of_intervals(snapshots, stage.part, rng), rng)
-        operator = descent.rounds(operator, pairs, stage)
+        chunks = _chosen(_parts_of_intervals(snapshots, stage.part, rng), rng)
+        operator = descent.rounds(operator, chunks, stage)
     return operator
 
 
@@ -205,10 +205,21 @@ def _parts_of_intervals(
     return Pairs(*map(np.concatenate, (starts, ends, others, widths)))
 
 
-def _chosen(pairs: Pairs, rng: np.random.Generator) -> Pairs:
-    """Whole chunks of them."""
+class _Chunk(NamedTuple):
+    """Intervals as compiled code takes them."""
+
+    start: Float[Array, "pair latent"]
+    end: Float[Array, "pair latent"]
+    others: Float[Array, "pair other"]
+    width: Float[Array, " pair"]
+
+
+def _chosen(pairs: Pairs, rng: np.random.Generator) -> list[_Chunk]:
+    """Some of them, in whole chunks."""
     index = rng.permutation(len(pairs.width))[:MOST_PAIRS]
-    return pairs.take(np.resize(index, -(-len(index) // CHUNK) * CHUNK))
+    index = np.resize(index, -(-len(index) // CHUNK) * CHUNK)
+    parts = map(pairs.take, index.reshape(-1, CHUNK))
+    return [_Chunk(*map(jnp.asarray, part)) for part in parts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +230,7 @@ class _Descent:
     report: Callable[[str], None]
 
     def rounds(
-        self, operator: PolynomialOperator, pairs: Pairs, stage: _Stage
+        self, operator: PolynomialOperator, chunks: list[_Chunk], stage: _Stage
     ) -> PolynomialOperator:
         """Rounds until nothing is gained."""
         damping = _DAMPING
@@ -231,33 +242,33 @@ class _Descent:
                 if stage.keeps and number > 0:
                     break
                 raise
-            moved, damping = self._round(operator, pairs, damping)
+            moved, damping = self._round(operator, chunks, damping)
             if moved is None:
                 break
             operator = moved
         return operator
 
-    def loss(self, operator: PolynomialOperator, pairs: Pairs) -> float:
+    def loss(self, operator: PolynomialOperator, chunks: list[_Chunk]) -> float:
         """Mean robust loss of the ends of intervals."""
-        return robust_loss(self.errors(operator, pairs))
+        return robust_loss(self.errors(operator, chunks))
 
-    def errors(self, operator: PolynomialOperator, pairs: Pairs) -> Values:
+    def errors(self, operator: PolynomialOperator, chunks: list[_Chunk]) -> Values:
         """Of the ends of intervals, in standard deviations."""
-        ends = [np.asarray(_chunk_ends(operator, chunk)) for chunk in _chunks(pairs)]
-        return (pairs.end - np.concatenate(ends)) / self.spread
+        errors = [chunk.end - _chunk_ends(operator, chunk) for chunk in chunks]
+        return np.concatenate(errors) / self.spread
 
     def _round(
-        self, operator: PolynomialOperator, pairs: Pairs, damping: float
+        self, operator: PolynomialOperator, chunks: list[_Chunk], damping: float
     ) -> tuple[PolynomialOperator | None, float]:
         """The least damped step that lowers the loss, if any, and the next damping."""
-        gram, right, loss = _normal(operator, pairs, self.spread)
+        gram, right, loss = _normal(operator, chunks, self.spread)
         scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
         scaled = gram / scale[:, None] / scale
         for trial in range(_TRIALS):
             damped = scaled + damping * np.eye(len(scale))
             step = np.linalg.solve(damped, right / scale) / scale
             moved = _moved(operator, step)
-            after = self.loss(moved, pairs)
+            after = self.loss(moved, chunks)
             if after < _STALLED * loss:
                 relaxed = damping / _RELAXED if trial == 0 else damping
                 return moved, max(relaxed, _LEAST_DAMPING)
@@ -280,75 +291,55 @@ def _moved(operator: PolynomialOperator, step: Values) -> PolynomialOperator:
     return eqx.combine(restore(flat + jnp.asarray(step)), fixed)
 
 
-class _Chunks(NamedTuple):
-    """Intervals as compiled code takes them."""
-
-    start: Float[Array, "pair latent"]
-    end: Float[Array, "pair latent"]
-    others: Float[Array, "pair other"]
-    width: Float[Array, " pair"]
-
-
-def _chunks(pairs: Pairs) -> list[_Chunks]:
-    firsts = range(0, len(pairs.width), CHUNK)
-    parts = (pairs.take(np.arange(first, first + CHUNK)) for first in firsts)
-    return [_Chunks(*map(jnp.asarray, part)) for part in parts]
-
-
 def _normal(
-    operator: PolynomialOperator, pairs: Pairs, spread: Values
+    operator: PolynomialOperator, chunks: list[_Chunk], spread: Values
 ) -> tuple[Values, Values, float]:
     """Normal equations of the residuals at the ends of intervals, and the loss."""
     gram: Values | float = 0.0
     right: Values | float = 0.0
     errors = []
-    for chunk in _chunks(pairs):
+    for chunk in chunks:
         found = _chunk_equations(operator, chunk, jnp.asarray(spread))
         gram, right = gram + np.asarray(found[0]), right + np.asarray(found[1])
         errors.append(np.asarray(found[2]))
     return np.asarray(gram), np.asarray(right), robust_loss(np.concatenate(errors))
 
 
+def _end(
+    operator: PolynomialOperator,
+    z: Float[Array, " latent"],
+    held: Float[Array, " other"],
+    h: Float[Array, ""],
+) -> Float[Array, " latent"]:
+    """Where the model is at the end of an interval."""
+
+    def derivative(v: Float[Array, " latent"]) -> Float[Array, " latent"]:
+        return operator(jnp.concatenate([v, held]))
+
+    def body(v: Float[Array, " latent"], _: None) -> tuple[Array, None]:
+        return rodas_step(derivative, h / SUBSTEPS, v), None
+
+    return jax.lax.scan(body, z, length=SUBSTEPS)[0]
+
+
 @eqx.filter_jit
 def _chunk_ends(
-    operator: PolynomialOperator, chunk: _Chunks
+    operator: PolynomialOperator, chunk: _Chunk
 ) -> Float[Array, "pair latent"]:
-    def end(
-        z: Float[Array, " latent"], held: Float[Array, " other"], h: Float[Array, ""]
-    ) -> Float[Array, " latent"]:
-        def body(_: Array, v: Array) -> Array:
-            return rodas_step(
-                lambda w: operator(jnp.concatenate([w, held])), h / SUBSTEPS, v
-            )
-
-        return jax.lax.fori_loop(0, SUBSTEPS, body, z)
-
-    return jax.vmap(end)(chunk.start, chunk.others, chunk.width)
+    ends = jax.vmap(_end, in_axes=(None, 0, 0, 0))
+    return ends(operator, chunk.start, chunk.others, chunk.width)
 
 
 @eqx.filter_jit
 def _chunk_equations(
-    operator: PolynomialOperator, chunk: _Chunks, spread: Float[Array, " latent"]
+    operator: PolynomialOperator, chunk: _Chunk, spread: Float[Array, " latent"]
 ) -> tuple[Array, Array, Array]:
     """Gram matrix, right-hand side, errors in standard deviations."""
     trained, fixed = _trained(operator)
     flat, restore = ravel_pytree(trained)
 
-    def along(
-        theta: Array,
-        z: Float[Array, " latent"],
-        held: Float[Array, " other"],
-        h: Float[Array, ""],
-    ) -> tuple[Array, Array]:
-        model = eqx.combine(restore(theta), fixed)
-
-        def derivative(v: Array) -> Array:
-            return model(jnp.concatenate([v, held]))
-
-        def body(v: Array, _: None) -> tuple[Array, None]:
-            return rodas_step(derivative, h / SUBSTEPS, v), None
-
-        end = jax.lax.scan(body, z, length=SUBSTEPS)[0]
+    def along(theta: Array, *interval: Array) -> tuple[Array, Array]:
+        end = _end(eqx.combine(restore(theta), fixed), *interval)
         return end, end
 
     # Of the steps themselves: approximate ones lead away where rates are wrong.
