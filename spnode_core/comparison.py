@@ -146,7 +146,7 @@ class _Measure:
     @classmethod
     def of(cls, dataset: Dataset, kinds: list[ScalingKind], seed: int) -> "_Measure":
         scaling = fit_scaling(dataset.states, kinds)
-        states = normalised(scaling, _filled(dataset))
+        states = normalised(scaling, dataset.filled)
         return cls(
             dataset,
             scaling,
@@ -197,7 +197,7 @@ class _Measure:
         predicted = predict(surrogate, dataset, surrogate.grid)
         finite = np.isfinite(predicted)
         moved = normalised(self.scaling, np.where(finite, predicted, 0.0))
-        errors = (moved - normalised(self.scaling, _filled(dataset))) / self.spread
+        errors = (moved - normalised(self.scaling, dataset.filled)) / self.spread
         errors = np.where(mask, np.where(finite, errors, np.inf), 0.0)
         return Deviations(dataset.names, errors, mask, dataset.elapsed)
 
@@ -225,10 +225,6 @@ def _normaliser(states: Scaling, training: Dataset) -> Normaliser:
         parameters=scaling(training.parameters, training.parameter_names),
         controls=scaling(training.controls, training.control_names),
     )
-
-
-def _filled(dataset: Dataset) -> Values:
-    return np.where(dataset.mask, dataset.states, dataset.states[:, :1])
 
 
 def _brief(found: Deviations) -> dict[str, Any]:

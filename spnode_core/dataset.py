@@ -75,6 +75,11 @@ class Dataset:
         return np.asarray(self.mask.any(axis=2))
 
     @cached_property
+    def filled(self) -> np.ndarray:
+        """States with those of the start where a sample is missing."""
+        return np.where(self.mask, self.states, self.states[:, :1])
+
+    @cached_property
     def longest(self) -> float:
         """Longest time from the start of a trajectory to a sample of it."""
         return float(self.elapsed[self.present].max())

@@ -29,7 +29,7 @@ from spnode_core.errors import ArtifactError, InvalidInput
 from spnode_core.metrics import state_scale
 from spnode_core.stablehlo import Program, custom_calls, serialised, stablehlo_version
 from spnode_core.surrogate import Surrogate, require_x64
-from spnode_core.timegrid import Times, check_times
+from spnode_core.timegrid import Times, check_increasing, check_times
 
 FORMAT, VERSION = "spnode export", 1
 DESCRIPTION, ANY_ROWS = "export.json", "rollout.jax"
@@ -104,20 +104,7 @@ def export(
 def _output_times(surrogate: Surrogate, times: ArrayLike | None) -> Times:
     if times is None:
         return surrogate.grid.extended(surrogate.signature.domain.end)
-    found = check_times(times)
-    if found.ndim != 1:
-        raise InvalidInput(
-            "times", found=f"shape {found.shape}", expected="one list for all rows"
-        )
-    repeated = np.flatnonzero(np.diff(found) == 0)
-    if repeated.size:
-        place = int(repeated[0]) + 1
-        raise InvalidInput(
-            f"times[{place}]",
-            found=f"{float(found[place])!r} again",
-            expected="times that increase strictly",
-        )
-    return found
+    return check_increasing(times)
 
 
 def _switches(surrogate: Surrogate, control_times: ArrayLike | None) -> Times | None:

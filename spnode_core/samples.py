@@ -82,7 +82,7 @@ def problem_on(
     if (times == times[0]).all():
         times = times[0]
     plans = tuple(_on_device(grid.plan(times, control_times)) for grid in grids)
-    states = np.where(dataset.mask, dataset.states, dataset.states[:, :1])
+    states = dataset.filled
     normalise = jax.vmap(jax.vmap(surrogate.normaliser.states.normalise))
     samples = Samples(
         x0=jnp.asarray(states[:, 0]),

@@ -271,6 +271,28 @@ def check_times(times: ArrayLike, field: str = "times") -> Times:
     return found
 
 
+def check_increasing(times: ArrayLike) -> Times:
+    """One list of times without a repetition, or an error that names the first.
+
+    Raises:
+        InvalidInput: As of :func:`check_times`, or one of them is there twice.
+    """
+    found = check_times(times)
+    if found.ndim != 1:
+        raise InvalidInput(
+            "times", found=f"shape {found.shape}", expected="one list for all rows"
+        )
+    repeated = np.flatnonzero(np.diff(found) == 0)
+    if repeated.size:
+        place = int(repeated[0]) + 1
+        raise InvalidInput(
+            f"times[{place}]",
+            found=f"{float(found[place])!r} again",
+            expected="times that increase strictly",
+        )
+    return found
+
+
 def _named(field: str, place: tuple[int, ...]) -> str:
     return f"{field}[{', '.join(map(str, place))}]"
 

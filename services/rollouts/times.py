@@ -8,7 +8,7 @@ from services.rollouts.request import Arrays, Request
 from services.rollouts.wire import SpacedTimes, SteppedTimes
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
-from spnode_core.timegrid import check_times
+from spnode_core.timegrid import check_increasing, check_times
 
 # Making and checking cost 30 us each, and most callers ask for the same times again:
 # those of up to this many bytes are remembered.
@@ -45,16 +45,7 @@ def output_times(request: Request, most: int) -> np.ndarray:
 
 
 def _check(content: bytes) -> np.ndarray:
-    times = check_times(np.frombuffer(content))
-    repeated = np.flatnonzero(np.diff(times) == 0)
-    if repeated.size:
-        place = int(repeated[0]) + 1
-        raise InvalidInput(
-            f"times[{place}]",
-            found=f"{float(times[place])!r} again",
-            expected="times that increase strictly",
-        )
-    return times
+    return check_increasing(np.frombuffer(content))
 
 
 _checked = functools.lru_cache(maxsize=256)(_check)

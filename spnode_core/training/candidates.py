@@ -250,8 +250,7 @@ def held_out_error(
 
 def _worst_state(surrogate: Surrogate, dataset: Dataset, scaling: Scaling) -> float:
     predicted = predict(surrogate, dataset, surrogate.grid)
-    filled = np.where(dataset.mask, dataset.states, dataset.states[:, :1])
-    truth = normalised(scaling, filled)
+    truth = normalised(scaling, dataset.filled)
     # What a rollout starts from is given.
     mask = dataset.mask & (dataset.elapsed > 0)[..., None]
     errors = (normalised(scaling, predicted) - truth) / spread(truth, mask)

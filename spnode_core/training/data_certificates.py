@@ -40,7 +40,7 @@ def _along(surrogate: Surrogate, dataset: Dataset) -> Along:
     dataset = dataset.take(np.arange(min(dataset.trajectories, _MOST)))
     problem = problem_on(dataset, surrogate, (surrogate.grid,))
     return Along(
-        states=np.where(dataset.mask, dataset.states, dataset.states[:, :1]),
+        states=dataset.filled,
         complete=np.asarray(dataset.mask.all(axis=2)),
         parameters=dataset.parameters,
         controls=np.asarray(jnp.asarray(problem.samples.controls)),

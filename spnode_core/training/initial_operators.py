@@ -114,10 +114,9 @@ def encoded_snapshots(
     parameters = dataset.parameters.reshape(dataset.trajectories, -1)
     normaliser = surrogate.normaliser
     snapshots = []
-    filled = np.where(dataset.mask, dataset.states, dataset.states[:, :1])
     for row in range(dataset.trajectories):
         z = np.asarray(
-            over_times(jnp.asarray(filled[row]), jnp.asarray(parameters[row]))
+            over_times(jnp.asarray(dataset.filled[row]), jnp.asarray(parameters[row]))
         )
         p = np.asarray(normaliser.parameters.normalise(jnp.asarray(parameters[row])))
         u = np.zeros((len(z), 0))
