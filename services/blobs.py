@@ -8,8 +8,10 @@ syncs: we sync the file and its folders before ``put`` returns.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,9 @@ from obstore.store import LocalStore, from_url
 
 from services.errors import NotFound, ServiceError, Unavailable
 from services.identity import DIGEST, sha256
+
+# obstore writes `name#1` and then renames or links it.
+_UNFINISHED = re.compile(r"#[0-9]+$")
 
 
 class Damaged(ServiceError):
@@ -58,11 +63,15 @@ class Blobs:
             try:
                 obstore.put(self._store, key, content, mode="create")
             except AlreadyExistsError:
-                # A power cut between our link and our sync can leave a short file.
-                if self.root is not None and self.size(key) != size:
+                # A power cut between our link and our sync can leave a short file,
+                # and a sweep may just have deleted the one that was there.
+                if self.root is not None and _size(self.root / key) != size:
                     obstore.put(self._store, key, content, mode="overwrite")
         if self.root is not None:
-            _sync(self.root, self.root / key)
+            try:
+                _sync(self.root, self.root / key)
+            except FileNotFoundError as error:
+                raise Unavailable(f"{key!r} was deleted meanwhile") from error
 
     def put_content(self, prefix: str, content: bytes | Path) -> str:
         """Keep a content under ``prefix/<its sha256>``; return the digest."""
@@ -159,9 +168,30 @@ class Blobs:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield every key below a prefix."""
+        yield from (key for key, _ in self.list_dated(prefix))
+
+    def list_dated(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Yield every key below a prefix, and when it was written."""
         with _translated(prefix):
             for page in obstore.list(self._store, prefix):
-                yield from (entry["path"] for entry in page)
+                yield from ((each["path"], each["last_modified"]) for each in page)
+
+    def sweep_unfinished(self, before: datetime) -> None:
+        """Delete files that puts of killed processes left beside their keys.
+
+        Args:
+            before: Younger ones may still be written to.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        if self.root is None:
+            return
+        with _translated(""):
+            for path in self.root.rglob("*#*"):
+                is_left = _UNFINISHED.search(path.name) and path.is_file()
+                if is_left and path.stat().st_mtime < before.timestamp():
+                    path.unlink(missing_ok=True)
 
     def ping(self) -> None:
         """Look for a key that is not there, to see whether the store answers.
@@ -189,6 +219,13 @@ def _check(key: str, digest: str) -> None:
             f"blob {key!r} is damaged: its content has the digest {digest}; restore it "
             "from a backup"
         )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _sync(root: Path, path: Path) -> None:

@@ -33,8 +33,6 @@ from services.settings import Settings
 PREFIX = "results"
 KIND = "rollout"
 _ID = re.compile(r"^job_[0-9a-z]{26}$")
-# Inputs come to the store before their job comes to the database.
-_ORPHAN_AGE_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ class Results:
         self.database = database
         self.blobs = blobs
         self.kept = timedelta(seconds=settings.result_keep_seconds)
+        # Inputs come to the store before their job comes to the database.
+        self.orphan_s = settings.orphan_seconds
         self.clock = clock
 
     def put_inputs(self, job_id: str, path: Path) -> str:
@@ -225,7 +225,7 @@ class Results:
             job = _locked(connection, job_id)
             if job is None:
                 # Ids sort by the time when they were made.
-                return job_id < new_id("job", now=now - _ORPHAN_AGE_S)
+                return job_id < new_id("job", now=now - self.orphan_s)
             if job.dropped_at is not None:
                 return True
             if job.finished_at is None or job.finished_at + self.kept > instant(now):

@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3
     """How often a job is started before a crash counts as final."""
+    orphan_seconds: PositiveFloat = 24 * 3600.0
+    """After which time a content of the store that nothing refers to is deleted."""
 
     max_rows: PositiveInt = 65_536
     """Most initial conditions in one rollout."""

@@ -11,6 +11,7 @@ from services.blobs import Blobs
 from services.database.engine import Database
 from services.datasets import Datasets
 from services.leases import Leases
+from services.orphans import Orphans
 from services.queue import Queue
 from services.registry import Registry
 from services.results import Results
@@ -30,6 +31,7 @@ class Context:
     registry: Registry
     datasets: Datasets
     results: Results
+    orphans: Orphans
     workers: Workers
     name: str
     queues: tuple[str, ...]
@@ -55,6 +57,7 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         registry=Registry(database, blobs),
         datasets=Datasets(database, blobs, settings),
         results=Results(database, blobs, settings),
+        orphans=Orphans(database, blobs, older_than_s=settings.orphan_seconds),
         workers=Workers(database, stale_seconds=settings.lease_seconds),
         name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
         queues=queues,

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import threading
+import time
 
 from services.errors import ServiceError
 from services.queue import QUEUE_OF_KIND
@@ -17,6 +18,7 @@ from worker.context import Context
 log = logging.getLogger("spnode.worker")
 
 _FORGET_EVERY = 1000
+_SWEEP_EVERY_S = 3600.0
 _WORK_FOLDER = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+$")
 
 
@@ -31,6 +33,9 @@ class Housekeeping(threading.Thread):
         super().__init__(name="housekeeping", daemon=True)
         self.context = context
         self._rounds = 0
+        # Orphans go before they are half as old again as they may be.
+        self._sweep_every_s = min(_SWEEP_EVERY_S, context.settings.orphan_seconds / 2)
+        self._swept: float | None = None
 
     def run(self) -> None:
         """Go round until the worker stops, then say that it does."""
@@ -60,9 +65,18 @@ class Housekeeping(threading.Thread):
             sweep_work_folder(context)
         if self._rounds % _FORGET_EVERY == 0:
             context.workers.forget()
-            for id in context.results.sweep():
-                log.info("job %s: its result and inputs were deleted", id)
         self._rounds += 1
+        self._sweep_store()
+
+    def _sweep_store(self) -> None:
+        now = time.monotonic()
+        if self._swept is not None and now - self._swept < self._sweep_every_s:
+            return
+        self._swept = now
+        for id in self.context.results.sweep():
+            log.info("job %s: its result and inputs were deleted", id)
+        for key in self.context.orphans.sweep():
+            log.info("%s: deleted, since nothing refers to it", key)
 
     def _resend(self) -> None:
         """Send queued jobs again whose queue is empty: nothing is on its way to them.

@@ -1,0 +1,97 @@
+"""Contents of the store that nothing refers to, and how they go.
+
+A process that is killed between putting a content and committing what refers to it
+leaves the content behind. What is old enough and has no reference is deleted, under the
+lock under which references are made: who made one meanwhile keeps the content, who is
+about to make one finds it gone and puts it again.
+
+::
+
+    artifacts/<digest>          referred to by versions
+    datasets/<digest>           referred to by datasets
+    checkpoints/<job>/<digest>  by the job, until it succeeds or fails
+
+``results/`` are swept with their jobs, by ``services.results``.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from services.blobs import Blobs
+from services.database import tables
+from services.database.engine import Database
+from services.database.tables import instant
+from services.datasets import PREFIX as DATASETS
+from services.versions import ARTIFACTS
+
+CHECKPOINTS = "checkpoints"
+_NO_CHECKPOINT = ("succeeded", "failed")
+"""A cancelled job goes on from its checkpoint when it is retried."""
+
+
+class Orphans:
+    """Finds and deletes what nothing refers to.
+
+    Args:
+        database: Where the references are.
+        blobs: Where the contents are.
+        older_than_s: Younger contents may be on their way to their reference.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        *,
+        older_than_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.blobs = blobs
+        self.age = timedelta(seconds=older_than_s)
+        self.clock = clock
+
+    def sweep(self) -> list[str]:
+        """Delete every orphan; return their keys.
+
+        Raises:
+            Unavailable: The store or the database does not answer.
+        """
+        before = instant(self.clock()) - self.age
+        self.blobs.sweep_unfinished(before)
+        return [
+            key
+            for prefix in (ARTIFACTS, DATASETS, CHECKPOINTS)
+            for key, written in list(self.blobs.list_dated(prefix))
+            if written < before and self._drop(prefix, key)
+        ]
+
+    def _drop(self, prefix: str, key: str) -> bool:
+        query = _reference(prefix, key)
+        with self.database.reading() as connection:
+            if connection.execute(query).first() is not None:
+                return False
+        with self.database.transaction() as connection:
+            self.database.lock(connection, key)
+            if connection.execute(query).first() is not None:
+                return False
+            self.blobs.delete(key)
+        return True
+
+
+def _reference(prefix: str, key: str) -> sa.Select[tuple[str]]:
+    """A query for a row that refers to a content."""
+    digest = key.rsplit("/", 1)[-1]
+    if prefix == CHECKPOINTS:
+        jobs = tables.jobs.c
+        return sa.select(jobs.id).where(
+            jobs.id == key.split("/")[1],
+            jobs.checkpoint == digest,
+            jobs.state.not_in(_NO_CHECKPOINT),
+        )
+    table = tables.versions if prefix == ARTIFACTS else tables.datasets
+    return sa.select(table.c.digest).where(table.c.digest == digest).limit(1)
