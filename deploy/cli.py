@@ -173,6 +173,37 @@ def bench(
     run_groups(group, out_folder, only=only, as_json=as_json, peers=peers, quick=quick)
 
 
+def chaos(
+    minutes: Annotated[
+        float, typer.Option(help="How long faults happen.", min=0.0)
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of faults and workload.")] = 0,
+    on: Annotated[str, typer.Option(help="local, or network.")] = "local",
+    out_folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the report; docs/results by default."),
+    ] = None,
+    work_folder: Annotated[
+        Path | None,
+        typer.Option("--work", help="Empty folder of what runs; a new one by default."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hurt a deployment of its own at random moments and look what was lost.
+
+    Exit code 0: nothing was lost, doubled or wrong; 1: something was; 2: wrong usage.
+
+    Example: ./spnode chaos --minutes 2 --seed 1 --out /tmp/chaos
+    """
+    from deploy.chaos.command import run_chaos
+
+    is_good = _guarded(
+        lambda: run_chaos(minutes, seed, on, out_folder, work_folder, as_json=as_json)
+    )
+    if not is_good:
+        raise typer.Exit(1)
+
+
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
@@ -203,7 +234,7 @@ def main() -> None:
     """The entry point of ``./spnode``."""
     connection.embedded = _embedded
     app = make_app()
-    for command in (up, down, status, doctor, demo, reproduce, bench, check):
+    for command in (up, down, status, doctor, demo, reproduce, bench, chaos, check):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
     run(app, "./spnode")

@@ -1,0 +1,345 @@
+"""What the deployment has to do meanwhile: jobs of all kinds, and rollouts over REST.
+
+Everything goes through the public client. What is asked is drawn from a few requests
+that come again and again, so that every answer can be held against an earlier one.
+"""
+
+import functools
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spnode_client.calls import Call, Lost, Reply, json_call, perform
+from spnode_client.client import Client
+from spnode_client.errors import ClientError, Conflict, Overloaded, Unreachable
+from spnode_client.records import ENDED, Record
+from spnode_client.transport import Transport
+
+RETRIES = 12
+PATIENCE_S = 20.0
+BASE = "chaos-base"
+MODEL = "chaos"
+SURROGATE = {
+    "latent": 4,
+    "nonlinear": {"kind": "relaxation", "width": 8, "depth": 1},
+    "autoencoder": {"kind": "residual", "width": 8, "depth": 1},
+}
+TRAINING = {"iterations": 60, "batch": 8, "polish": "none", "refine": 1}
+TIMES = [1e-3, 1.0, 50.0]
+START = [0.9, 5e-7, 0.05]
+WEIGHTS = {
+    "dataset": 3,
+    "training": 1,
+    "evaluation": 1,
+    "calibration": 2,
+    "rollout": 2,
+}
+"""How often each request is drawn, by kind: a training takes far longer than others."""
+AT_WORK = 6
+"""So many jobs wait or run at once."""
+REPEATED, CANCELLED, UPLOADS = 0.2, 0.12, 0.1
+"""How many there are for each submission."""
+_QUERIES = 6
+_PAUSE_S = 0.25
+
+
+@dataclass
+class Tally:
+    """What the callers saw, from several threads.
+
+    Attributes:
+        seen: How often: answers, refusals by status, lost connections, submissions.
+        wrong: What must never happen, as findings.
+    """
+
+    seen: Counter[str] = field(default_factory=Counter)
+    wrong: list[Record] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str) -> None:
+        """Count something."""
+        with self._lock:
+            self.seen[what] += 1
+
+    def complain(self, what: str, **details: Any) -> None:
+        """Note a finding."""
+        with self._lock:
+            self.wrong.append({"what": what, **details})
+
+
+class CountingTransport(Transport):
+    """The client's own transport; what is refused or lost is counted.
+
+    Args:
+        url: Address of a gateway.
+        key: API key.
+        tally: Where it is counted.
+    """
+
+    def __init__(self, url: str, key: str, tally: Tally) -> None:
+        super().__init__(url, key, PATIENCE_S)
+        self._tally = tally
+
+    def _exchange(self, call: Call) -> Reply | Lost:
+        outcome = super()._exchange(call)
+        if isinstance(outcome, Lost):
+            self._tally.count("lost connections")
+        elif outcome.status >= 500 or outcome.status == 429:
+            self._tally.count(f"refusals {outcome.status}")
+            if outcome.status == 500:
+                told = outcome.content.decode(errors="replace")[:500]
+                self._tally.complain("an answer was 500", id=call.path, found=told)
+        else:
+            self._tally.count("answers")
+        return outcome
+
+
+@dataclass
+class Submission:
+    """A job that a caller asked for.
+
+    Args:
+        request: What was asked.
+        key: Its Idempotency-Key.
+        id: The job's id; None until the service has answered.
+        cancel: ``asked`` where the service took the wish, ``unknown`` where no answer
+            came.
+    """
+
+    request: Record
+    key: str
+    id: str | None = None
+    cancel: str = ""
+    state: str = ""
+
+
+class Workload:
+    """Submits, repeats, cancels, and rolls out until it is told to stop.
+
+    Args:
+        urls: Of the gateways.
+        key: API key.
+        seed: Of what is asked when.
+        folder: Where it keeps a file.
+    """
+
+    def __init__(self, urls: list[str], key: str, seed: int, folder: Path) -> None:
+        self.tally = Tally()
+        self.clients = [self._client(url, key) for url in urls]
+        self.submissions: list[Submission] = []
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._folder = folder
+        self._file = folder
+        self._stop = threading.Event()
+        self._requests: list[Record] = []
+        self._expected: list[np.ndarray] = []
+        self._threads: list[threading.Thread] = []
+
+    def prepare(self, kinds: Collection[str] = tuple(WEIGHTS)) -> None:
+        """Make what jobs need, and have every answer once.
+
+        Args:
+            kinds: Which kinds of jobs there are; rollouts over REST where there is
+                one beside ``dataset``.
+        """
+        data = {"kind": "dataset", "system": "robertson", "trajectories": 6}
+        self._requests = [{**data, "seed": 2}]
+        dataset = self._done({**data, "seed": 1})["dataset"]
+        self._file = self.clients[0].datasets.download(
+            dataset, self._folder / "upload.npz"
+        )
+        if set(kinds) - {"dataset"}:
+            self._add_requests(dataset)
+        self._requests = [each for each in self._requests if each["kind"] in kinds]
+        for request in self._requests:
+            self._done(request)
+
+    def _add_requests(self, dataset: str) -> None:
+        train = {"kind": "training", "dataset": dataset, "surrogate": SURROGATE}
+        train["training"] = TRAINING
+        for seed in (0, 1):
+            self._done({**train, "model": BASE, "seed": seed})
+        client, base = self.clients[0], f"{BASE}/1"
+        self._expected = [self._ask(client, n) for n in range(_QUERIES)]
+        calibration = {
+            "kind": "calibration",
+            "model": base,
+            "times": TIMES,
+            "observations": client.rollout(base, START, TIMES).tolist(),
+            "unknowns": {"x0": {"y1": {"lower": 0.5, "upper": 1.0}}},
+            "x0": [None, *START[1:]],
+            "starts": 4,
+        }
+        rollout = {"kind": "rollout", "model": base, "times": TIMES}
+        self._requests += [
+            {**train, "model": MODEL, "seed": 0},
+            {**train, "model": MODEL, "seed": 1},
+            {"kind": "evaluation", "models": [base, f"{BASE}/2"], "dataset": dataset},
+            calibration,
+            {**rollout, "dataset": dataset},
+            {**rollout, "x0": [START] * 3},
+        ]
+
+    def start(self) -> None:
+        """Begin, in threads."""
+        work: list[Callable[[], None]] = [self._submit_jobs]
+        rolling = self.clients if self._expected else []
+        work += [functools.partial(self._roll_out, client) for client in rolling]
+        for each in work:
+            thread = threading.Thread(target=self._guarded, args=(each,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask for nothing more; return when every request has its answer."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(300)
+            if thread.is_alive():
+                self.tally.complain("a caller got no answer within five minutes")
+
+    def settle(self, within_s: float) -> None:
+        """Wait until every job has ended, or time is up."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end and self._look():
+            time.sleep(_PAUSE_S)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self.clients:
+            client.close()
+
+    def _client(self, url: str, key: str) -> Client:
+        client = Client(url, key, timeout_s=PATIENCE_S, retries=RETRIES)
+        client.transport.http.close()
+        client.transport = CountingTransport(url, key, self.tally)
+        return client
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # the boundary of the thread
+            self.tally.complain(
+                "a caller met an error", found=f"{type(error).__name__}: {error}"
+            )
+
+    def _done(self, request: Record) -> Record:
+        """Submit a job before any fault and wait for its result."""
+        submission = self._submit(request)
+        assert submission.id is not None
+        job = self.clients[0].jobs.get(submission.id)
+        job.wait(timeout_s=PATIENCE_S * 12, on_record=lambda _: None)
+        submission.state = job.state
+        return job.record["result"]
+
+    def _submit(self, request: Record) -> Submission:
+        number = len(self.submissions)
+        made = Submission(request, f"chaos-{self._seed}-{number}")
+        self.submissions.append(made)
+        made.id = self._send(made)
+        return made
+
+    def _send(self, submission: Submission) -> str | None:
+        headers = {"idempotency-key": f'"{submission.key}"'}
+        call = json_call("POST", "/v1/jobs", submission.request, headers=headers)
+        client = self._random.choice(self.clients)
+        try:
+            reply = client.run(perform(call, RETRIES))
+        except (Unreachable, Overloaded):
+            self.tally.count("submissions given up for now")
+            return None
+        return reply.json()["id"]
+
+    def _submit_jobs(self) -> None:
+        weights = [WEIGHTS[each["kind"]] for each in self._requests]
+        while not self._stop.wait(_PAUSE_S):
+            if self._look() >= AT_WORK:
+                continue
+            made = self._submit(self._random.choices(self._requests, weights)[0])
+            if self._random.random() < REPEATED:
+                self._repeat(made)
+            if self._random.random() < CANCELLED:
+                self._stop.wait(self._random.uniform(0.0, 4.0))
+                self._cancel(made)
+            if self._random.random() < UPLOADS:
+                self._upload()
+
+    def _repeat(self, made: Submission) -> None:
+        again = self._send(made)
+        self.tally.count("submissions repeated")
+        if None not in (again, made.id) and again != made.id:
+            self.tally.complain(
+                "one Idempotency-Key gave two jobs", found=again, expected=made.id
+            )
+        made.id = made.id or again
+
+    def _cancel(self, made: Submission) -> None:
+        if made.id is None:
+            return
+        try:
+            self._random.choice(self.clients).jobs.cancel(made.id)
+        except Conflict:
+            return
+        except (Unreachable, Overloaded):
+            made.cancel = "unknown"
+            return
+        made.cancel = "asked"
+        self.tally.count("cancels taken")
+
+    def _upload(self) -> None:
+        try:
+            self._random.choice(self.clients).datasets.upload(self._file)
+        except (Unreachable, Overloaded):
+            self.tally.count("uploads given up")
+            return
+        self.tally.count("uploads")
+
+    def _look(self) -> int:
+        """Ask for every job that has not ended; how many have not."""
+        waiting = 0
+        for each in self.submissions:
+            if each.state in ENDED:
+                continue
+            if each.id is None:
+                # The same key: a job that was queued without our knowing is found.
+                each.id = self._send(each)
+            if each.id is not None:
+                try:
+                    each.state = (
+                        self._random.choice(self.clients).jobs.get(each.id).state
+                    )
+                except (Unreachable, Overloaded):
+                    self.tally.count("looks given up for now")
+            waiting += each.state not in ENDED
+        return waiting
+
+    def _ask(self, client: Client, number: int) -> np.ndarray:
+        x0 = [[0.8 + 0.01 * (number + row), 5e-7, 0.1] for row in range(number + 1)]
+        return client.rollout(f"{BASE}/{1 + number % 2}", x0, TIMES)
+
+    def _roll_out(self, client: Client) -> None:
+        number = 0
+        while not self._stop.wait(_PAUSE_S):
+            number = (number + 1) % _QUERIES
+            try:
+                found = self._ask(client, number)
+            except (Unreachable, Overloaded):
+                self.tally.count("rollouts given up")
+                continue
+            except ClientError as error:
+                self.tally.complain("a rollout failed", found=str(error), query=number)
+                continue
+            self.tally.count("rollouts compared")
+            if not np.array_equal(found, self._expected[number]):
+                worst = float(np.max(np.abs(found - self._expected[number])))
+                self.tally.complain(
+                    "a rollout's answer was wrong", query=number, found=worst
+                )
