@@ -6,7 +6,7 @@ written with a claim is one transaction with the check.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -225,32 +225,6 @@ class Leases:
         with self.database.reading() as connection:
             rows = connection.execute(sa.select(table).where(expired)).mappings().all()
         return [row["id"] for row in rows if self._reap(row)]
-
-    def take_unsent(
-        self, kinds: Collection[str], *, older_than_s: float
-    ) -> list[tuple[str, str]]:
-        """Return (kind, id) of queued jobs of some kinds, not sent for that long.
-
-        Each is given to one caller alone, which then sends it.
-        """
-        table = tables.jobs
-        now = instant(self.clock())
-        before = now - timedelta(seconds=older_than_s)
-        waiting = sa.and_(
-            table.c.state == "queued",
-            table.c.kind.in_(kinds),
-            sa.or_(
-                table.c.sent_at < before,
-                sa.and_(table.c.sent_at.is_(None), table.c.created_at < before),
-            ),
-        )
-        with self.database.reading() as connection:
-            if connection.execute(sa.select(table.c.id).where(waiting)).first() is None:
-                return []
-        update = sa.update(table).where(waiting).values(sent_at=now)
-        with self.database.transaction() as connection:
-            taken = connection.execute(update.returning(table.c.kind, table.c.id))
-            return [(row.kind, row.id) for row in taken]
 
     def _renew(
         self, connection: sa.Connection, claim: Claim, **values: Any

@@ -16,6 +16,7 @@ from services.queue import Queue
 from services.registry import Registry
 from services.results import Results
 from services.settings import Settings
+from services.unsent import Unsent
 from services.workers import Workers
 
 
@@ -28,6 +29,7 @@ class Context:
     blobs: Blobs
     queue: Queue
     leases: Leases
+    unsent: Unsent
     registry: Registry
     datasets: Datasets
     results: Results
@@ -54,6 +56,7 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         blobs=blobs,
         queue=queue,
         leases=Leases(database, queue, lease_seconds=settings.lease_seconds),
+        unsent=Unsent(database),
         registry=Registry(database, blobs),
         datasets=Datasets(database, blobs, settings),
         results=Results(database, blobs, settings),

@@ -12,7 +12,7 @@ import threading
 import time
 
 from services.errors import ServiceError
-from services.queue import QUEUE_OF_KIND
+from services.queue import JOB_QUEUES, QUEUE_OF_KIND
 from worker.context import Context
 
 log = logging.getLogger("spnode.worker")
@@ -79,21 +79,23 @@ class Housekeeping(threading.Thread):
             log.info("%s: deleted, since nothing refers to it", key)
 
     def _resend(self) -> None:
-        """Send queued jobs again whose queue is empty: nothing is on its way to them.
+        """Send queued jobs again whose message is lost.
 
-        While messages wait, a job may just be behind others. The first round does not
+        Where a queue is empty, nothing is on its way to its jobs; where messages wait,
+        a job may just be behind others, unless later ones run. The first round does not
         wait: the broker may have been wiped while no worker was there to notice.
         """
         context = self.context
-        age = context.settings.resend_seconds if self._rounds else 0.0
-        empty = [
-            kind
-            for kind, queue in QUEUE_OF_KIND.items()
-            if context.queue.waiting(queue) == 0
-        ]
-        for kind, id in context.leases.take_unsent(empty, older_than_s=age):
-            log.info("job %s: sent again", id)
-            context.queue.send_job(kind, id)
+        age = context.settings.resend_seconds
+        for queue in JOB_QUEUES:
+            kinds = [kind for kind, its in QUEUE_OF_KIND.items() if its == queue]
+            if context.queue.waiting(queue) == 0:
+                lost = context.unsent.take(kinds, older_than_s=age * bool(self._rounds))
+            else:
+                lost = context.unsent.take_overtaken(kinds, older_than_s=age)
+            for kind, id in lost:
+                log.info("job %s: sent again", id)
+                context.queue.send_job(kind, id)
 
 
 def sweep_work_folder(context: Context) -> None:

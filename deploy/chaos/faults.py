@@ -5,7 +5,6 @@ moment later.
 """
 
 import contextlib
-import resource
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def fill_disk(it: Deployment, planned: Planned) -> Hit | None:
     if process is None:
         return None
     _limit_files(process, FILE_LIMIT_BYTES)
-    return Hit(process.name, lambda: _limit_files(process, resource.RLIM_INFINITY))
+    return Hit(process.name, lambda: _limit_files(process, None))
 
 
 def slow_link(it: Deployment, planned: Planned) -> Hit | None:
@@ -202,10 +201,12 @@ def _kill(among: Sequence[Process], planned: Planned) -> Hit | None:
     return Hit(process.name)
 
 
-def _limit_files(process: Process, most: int) -> None:
+def _limit_files(process: Process, most: int | None) -> None:
+    """Set the soft limit alone: some children have a hard one of their own."""
     for each in process.family():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            each.rlimit(psutil.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            _, hard = each.rlimit(psutil.RLIMIT_FSIZE)
+            each.rlimit(psutil.RLIMIT_FSIZE, (hard if most is None else most, hard))
 
 
 def _change_link(

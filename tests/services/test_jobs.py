@@ -8,6 +8,7 @@ from services.errors import Conflict, Invalid, NotFound
 from services.jobs import Jobs
 from services.leases import Leases
 from services.lifecycle import TERMINAL, TRANSITIONS, move
+from services.unsent import Unsent
 
 
 class Sent:
@@ -38,6 +39,11 @@ def leases(any_database: Database, sent: Sent, clock) -> Leases:
     return Leases(any_database, sent, lease_seconds=15, clock=clock)
 
 
+@pytest.fixture
+def unsent(any_database: Database, clock) -> Unsent:
+    return Unsent(any_database, clock=clock)
+
+
 REQUEST = {"kind": "dataset", "system": "robertson", "trajectories": 4}
 
 
@@ -54,16 +60,38 @@ def test_a_submitted_job_is_queued_and_sent(jobs: Jobs, sent: Sent) -> None:
 
 
 def test_a_job_is_accepted_while_the_broker_is_down(
-    jobs: Jobs, leases: Leases, sent: Sent, clock
+    jobs: Jobs, unsent: Unsent, sent: Sent, clock
 ) -> None:
     sent.is_down = True
     job = submit(jobs)
     assert jobs.get(job.id).state == "queued"
-    assert leases.take_unsent(["dataset"], older_than_s=30) == []
+    assert unsent.take(["dataset"], older_than_s=30) == []
     clock.advance(31)
-    assert leases.take_unsent(["training"], older_than_s=30) == []
-    assert leases.take_unsent(["dataset"], older_than_s=30) == [("dataset", job.id)]
-    assert leases.take_unsent(["dataset"], older_than_s=30) == []
+    assert unsent.take(["training"], older_than_s=30) == []
+    assert unsent.take(["dataset"], older_than_s=30) == [("dataset", job.id)]
+    assert unsent.take(["dataset"], older_than_s=30) == []
+
+
+def test_a_job_that_later_ones_overtook_is_sent_again_though_others_wait(
+    jobs: Jobs, leases: Leases, unsent: Unsent, clock
+) -> None:
+    def overtaken() -> list[tuple[str, str]]:
+        return unsent.take_overtaken(["dataset"], older_than_s=30)
+
+    lost = submit(jobs)
+    clock.advance(20)
+    soon, behind = submit(jobs), submit(jobs)
+    clock.advance(100)
+    later, last = submit(jobs), submit(jobs)
+    assert overtaken() == [], "nothing runs: all may still wait for a worker"
+    leases.claim(soon.id, "worker")
+    assert overtaken() == [], "two workers side by side"
+    leases.claim(behind.id, "worker")
+    leases.claim(later.id, "worker")
+    assert unsent.take_overtaken(["training"], older_than_s=30) == []
+    assert overtaken() == [("dataset", lost.id)]
+    assert overtaken() == [], "it waits at the end of the queue now"
+    assert jobs.get(last.id).state == "queued"
 
 
 def test_an_idempotency_key_makes_one_job(jobs: Jobs, sent: Sent) -> None:
