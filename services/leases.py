@@ -205,6 +205,26 @@ class Leases:
             self._requeue(connection, claim.job, claim.token, reason, counts=False)
         self._send(claim.job)
 
+    def put_off(self, claim: Claim, reason: str) -> None:
+        """Give the job back until its message counts as lost; no attempt is counted.
+
+        For what is not the job's fault: the store does not answer, or is full.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._requeue(
+                connection,
+                claim.job,
+                claim.token,
+                reason,
+                counts=False,
+                level="warning",
+                # As if its message had just been sent.
+                sent_at=instant(self.clock()),
+            )
+
     def crash(self, claim: Claim, reason: str) -> None:
         """Count a crashed attempt: queued again, or failed after the last.
 
@@ -272,6 +292,8 @@ class Leases:
         reason: str,
         *,
         counts: bool,
+        level: str = "info",
+        **values: Any,
     ) -> None:
         if _is_cancelled(connection, job.id):
             self._end(connection, Claim(job, token, None), "cancelled", reason, {})
@@ -282,9 +304,7 @@ class Leases:
             "code": "attempts_exhausted",
             "detail": f"{reason}; that was attempt {job.attempt} of {job.max_attempts}",
         }
-        values: dict[str, Any] = (
-            {"error": error} if final else {"attempt": job.attempt + int(counts)}
-        )
+        values |= {"error": error} if final else {"attempt": job.attempt + int(counts)}
         row = move(
             connection,
             job.id,
@@ -297,7 +317,7 @@ class Leases:
         if row is None:
             raise _lost(job.id)
         data = {"state": row["state"], "attempt": row["attempt"], "reason": reason}
-        level = "error" if final else "warning" if counts else "info"
+        level = "error" if final else "warning" if counts else level
         add_event(connection, job.id, "status", reason, now, data, level=level)
 
     def _reap(self, row: sa.RowMapping) -> bool:

@@ -1,7 +1,7 @@
 """Queued jobs whose message is missing: which they are, and who sends them again.
 
-A message is lost where the broker is wiped, where a gateway ends between the row and the
-message, and where a worker ends or sleeps for long with the message in its hands. A
+A message is lost where the broker is wiped, where a gateway ends between the row and
+the message, and where a worker ends or sleeps for long with the message in its hands. A
 message too many does no harm: whoever comes second finds the job claimed.
 """
 

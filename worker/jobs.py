@@ -47,9 +47,10 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
     except LeaseLost as error:
         log.warning("job %s: %s", id, error)
     except Unavailable as error:
-        # The row says "running" until the lease ends, where this cannot be written.
         log.warning("job %s: %s", id, error)
-        _crash(context, claim, error)
+        # The row says "running" until the lease ends, where this cannot be written.
+        with contextlib.suppress(LeaseLost, Unavailable):
+            context.leases.put_off(claim, f"{error}; the job waits"[:2000])
     except Exception as error:  # the task boundary
         log.exception("job %s", id)
         _crash(context, claim, error)

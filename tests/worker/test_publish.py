@@ -1,5 +1,7 @@
 """The moment of publishing: one transaction, checked by the claim."""
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ from services.errors import LeaseLost
 from services.jobs import Jobs
 from services.leases import CancelRequested, Claim
 from services.settings import Settings
+from spnode_core.dataset import save_dataset
+from spnode_core.systems import generate
 from worker.context import Context, open_context
 from worker.housekeeping import sweep_work_folder
-from worker.jobs import publish
+from worker.jobs import publish, run_job
 
 OUTCOME = {
     "digest": "",
@@ -91,6 +95,30 @@ def test_an_error_in_the_middle_leaves_neither_version_nor_end(
         publish(context, claim, folder, {**OUTCOME, "evaluation": {"test": {"x": 1}}})
     assert context.registry.models().items == ()
     assert Jobs(context.database).get(claim.job.id).state == "running"
+
+
+def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) -> None:
+    """It is sent again when its message counts as lost, however long that lasts."""
+    path = tmp_path / "dataset.npz"
+    save_dataset(generate("robertson", 2, seed=0), path)
+    dataset = context.datasets.add(path, owner="me")
+    request = {"kind": "training", "model": "m", "dataset": dataset.id}
+    jobs = Jobs(context.database)
+    job, _ = jobs.submit("training", request, owner="me")
+    assert context.blobs.root is not None
+    content = context.blobs.root / "datasets" / dataset.digest
+    content.unlink()
+    content.symlink_to(content)  # the system refuses to open it
+    for _ in range(job.max_attempts + 1):
+        run_job(context, multiprocessing.get_context("forkserver"), job.id)
+        now = jobs.get(job.id)
+        assert (now.state, now.attempt, now.error) == ("queued", 1, None)
+    told = jobs.events(job.id)[-1]
+    assert told.level == "warning"
+    assert told.message.startswith("the store does not answer for 'datasets/")
+    assert context.unsent.take(["training"], older_than_s=30) == []
+    time.sleep(0.01)
+    assert context.unsent.take(["training"], older_than_s=0) == [("training", job.id)]
 
 
 def test_folders_of_dead_workers_are_swept(context) -> None:
