@@ -4,6 +4,7 @@ The row is the truth; a message to the workers carries its id and may be lost. H
 job's state changes is written in ``services.lifecycle``.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.datasets import no_such_dataset
-from services.errors import Conflict, Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound, Unavailable
 from services.identity import new_id, sha256
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 
@@ -228,16 +229,21 @@ class Jobs:
         return [point for point in found if point is not None]
 
     def send(self, kind: str, id: str) -> None:
-        """Send a queued job's id to the workers and note that it was sent."""
+        """Send a queued job's id to the workers and note that it was sent.
+
+        The job is accepted already, so nothing that fails here is the caller's: what
+        is not noted is sent again.
+        """
         if self.sender is None or not self.sender.send_job(kind, id):
             return
         table = tables.jobs
-        with self.database.transaction() as connection:
-            connection.execute(
-                sa.update(table)
-                .where(table.c.id == id, table.c.state == "queued")
-                .values(sent_at=instant(self.clock()))
-            )
+        queued = sa.and_(table.c.id == id, table.c.state == "queued")
+        sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
+        with (
+            contextlib.suppress(Unavailable),
+            self.database.transaction() as connection,
+        ):
+            connection.execute(sent)
 
     def _insert(
         self,

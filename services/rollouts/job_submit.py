@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.datasets import DatasetRecord, Datasets
+from services.errors import Unavailable
 from services.identity import new_id, sha256
 from services.jobs import Jobs
 from services.lifecycle import Job
@@ -83,6 +84,9 @@ class RolloutJobs:
                     request_hash=_digest(job, kept.get("inputs")),
                     id=id,
                 )
+            except Unavailable:
+                # The job may be there, only the answer lost: the sweep knows later.
+                raise
             except BaseException:
                 self.results.delete_contents(id)
                 raise

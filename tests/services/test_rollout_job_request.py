@@ -1,12 +1,16 @@
 """Rollout jobs before they are queued: what is refused, how rows are cut."""
 
 import json
+import sqlite3
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
-from services.errors import Invalid
+from services.errors import Invalid, Unavailable
 from services.jobs import Jobs
 from services.results import Results
 from services.rollouts.job_request import PlannedRollout, RolloutJob
@@ -135,3 +139,53 @@ def test_numbers_stand_in_the_file_or_in_the_request(
     rule = RolloutJob.model_validate({"model": "m", "times": {"dt": 1.0, "steps": 2}})
     kept, _ = rollouts.submit(rule, served, path, owner="me", validate_only=True)
     assert kept["arrays"] == {"x0": [1, 3], "parameters": [1]}
+
+
+def test_a_queued_job_keeps_its_inputs_when_its_sending_cannot_be_noted(
+    rollouts, served
+) -> None:
+    """The row is committed: the job is accepted, whatever fails after that."""
+    sender = Locking(rollouts.settings.data_folder / "spnode.db")
+    rollouts.jobs.sender = sender
+    with rollouts.jobs.database.reading() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 50")
+    try:
+        job, _ = rollouts.submit(asked(), served, owner="me")
+    finally:
+        sender.connection.close()
+    assert rollouts.jobs.get(job.id).state == "queued"
+    assert list(rollouts.results.blobs.list(f"results/{job.id}/inputs"))
+
+
+def test_inputs_stay_when_the_answer_to_a_commit_is_lost(rollouts, served) -> None:
+    """The job may be there: the caller tries again with its key and finds it whole."""
+    engine = rollouts.jobs.database.engine
+    sa.event.listen(engine, "commit", _lose_the_answer, once=True)
+    with pytest.raises(Unavailable):
+        rollouts.submit(asked(), served, owner="me", idempotency_key="key")
+    again, replayed = rollouts.submit(
+        asked(), served, owner="me", idempotency_key="key"
+    )
+    assert replayed
+    inputs = list(rollouts.results.blobs.list("results"))
+    assert inputs == [f"results/{again.id}/inputs/{again.request['inputs']}"]
+
+
+class Locking:
+    """A broker that takes a job; at that moment somebody locks the database."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False
+        )
+
+    def send_job(self, kind: str, id: str) -> bool:
+        self.connection.execute("BEGIN IMMEDIATE")
+        return True
+
+
+def _lose_the_answer(connection: sa.Connection) -> None:
+    assert connection.connection.dbapi_connection is not None
+    connection.connection.dbapi_connection.commit()
+    lost = sqlite3.OperationalError("the connection was lost")
+    raise OperationalError("COMMIT", {}, lost)
