@@ -30,6 +30,7 @@ from services.rollouts.executor import make_executor
 from services.rollouts.job_submit import RolloutJobs
 from services.rollouts.served import Served, champions, pinned
 from services.settings import Settings
+from services.work_folder import sweep_requests
 from services.workers import Workers
 from spnode_core.errors import SpnodeError
 from spnode_core.spec import Signature, SurrogateSpec
@@ -92,6 +93,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Start threads and the tasks that watch events and champions."""
+        await asyncio.to_thread(sweep_requests, self.settings)
         await self.executor.start()
         self._tasks = [
             asyncio.create_task(self.events.run()),

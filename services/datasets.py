@@ -9,7 +9,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from services.database.tables import instant
 from services.errors import Conflict, Invalid, NotFound, Unavailable
 from services.identity import new_id
 from services.settings import Settings
+from services.work_folder import working
 
 PREFIX = "datasets"
 _SOURCE_TREE = Path(__file__).parent.parent
@@ -111,10 +111,8 @@ class Datasets:
         """
         if name is not None and not 1 <= len(name) <= 200:
             raise Invalid("name", found=repr(name), expected="1 to 200 characters")
-        folder = self.settings.data_folder / "work"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=folder) as work:
-            canonical = Path(work) / "dataset.npz"
+        with working(self.settings, "upload") as folder:
+            canonical = folder / "dataset.npz"
             summary = self._parse(path, canonical)
             digest = self.blobs.put_content(PREFIX, canonical)
             size = canonical.stat().st_size

@@ -17,6 +17,7 @@ from services.registry import Registry
 from services.results import Results
 from services.settings import Settings
 from services.unsent import Unsent
+from services.work_folder import work_folder
 from services.workers import Workers
 
 
@@ -42,7 +43,7 @@ class Context:
     @property
     def work_folder(self) -> Path:
         """Where the folders of running jobs lie."""
-        return self.settings.data_folder / "work"
+        return work_folder(self.settings)
 
 
 def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:

@@ -5,21 +5,18 @@ them, each lost message sent again by one.
 """
 
 import logging
-import os
-import re
-import shutil
 import threading
 import time
 
 from services.errors import ServiceError
 from services.queue import JOB_QUEUES, QUEUE_OF_KIND
+from services.work_folder import sweep_jobs
 from worker.context import Context
 
 log = logging.getLogger("spnode.worker")
 
 _FORGET_EVERY = 1000
 _SWEEP_EVERY_S = 3600.0
-_WORK_FOLDER = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+$")
 
 
 class Housekeeping(threading.Thread):
@@ -62,7 +59,7 @@ class Housekeeping(threading.Thread):
             log.warning("job %s: its lease had expired", id)
         self._resend()
         if self._rounds == 0:
-            sweep_work_folder(context)
+            sweep_jobs(context.settings, context.name.replace(":", "-"))
         if self._rounds % _FORGET_EVERY == 0:
             context.workers.forget()
         self._rounds += 1
@@ -96,27 +93,3 @@ class Housekeeping(threading.Thread):
             for kind, id in lost:
                 log.info("job %s: sent again", id)
                 context.queue.send_job(kind, id)
-
-
-def sweep_work_folder(context: Context) -> None:
-    """Remove folders that killed workers of this machine left behind."""
-    host = context.name.split(":")[0]
-    folders = context.work_folder.iterdir() if context.work_folder.is_dir() else ()
-    for folder in folders:
-        found = _WORK_FOLDER.match(folder.name)
-        if found is None or found["host"] != host:
-            continue
-        if folder.name.startswith(context.name.replace(":", "-")):
-            continue
-        if not _is_running(int(found["pid"])) or int(found["pid"]) == os.getpid():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -40,6 +40,7 @@ class Audit:
         blobs: Likewise.
         submissions: What the callers asked for.
         orphan_s: From which age on nothing may lie in the store without a reference.
+        work_folders: Where the folders of jobs and requests were.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Audit:
         blobs: Blobs,
         submissions: Sequence[Submission],
         orphan_s: float,
+        work_folders: Sequence[Path] = (),
     ) -> None:
         self.blobs = blobs
         self.submissions = submissions
         self.orphan_s = orphan_s
+        self.work_folders = work_folders
         self._repeated: set[str] = set()
         with database.reading() as connection:
             self.jobs = {row["id"]: row for row in _all(connection, tables.jobs)}
@@ -189,6 +192,9 @@ class Audit:
             self.blobs, self.jobs, self.versions, self.datasets, self.orphan_s
         ):
             yield _finding("an orphan was not swept", key, age_s=round(age_s))
+        for folder in self.work_folders:
+            for path in folder.glob("*"):
+                yield _finding("a folder of a job or request was left", path.name)
 
     def _made(self, kind: str, things: Rows) -> Iterator[Finding]:
         counts: dict[str, int] = defaultdict(int)

@@ -110,7 +110,8 @@ def run(request: Request, say: Say) -> Report:
         database = Database(deployment.settings.database_url)
         blobs = Blobs(deployment.settings.store_url)
         orphan_s = 2 * request.orphan_seconds
-        audit = Audit(database, blobs, workload.submissions, orphan_s)
+        folders = sorted(request.folder.glob("*/work"))
+        audit = Audit(database, blobs, workload.submissions, orphan_s, folders)
         findings = workload.tally.wrong + audit.findings()
         database.close()
         workload.close()

@@ -35,11 +35,11 @@ TRAINING = {"iterations": 60, "batch": 8, "polish": "none", "refine": 1}
 TIMES = [1e-3, 1.0, 50.0]
 START = [0.9, 5e-7, 0.05]
 WEIGHTS = {
-    "dataset": 3,
+    "dataset": 4,
     "training": 1,
     "evaluation": 1,
     "calibration": 2,
-    "rollout": 2,
+    "rollout": 3,
 }
 """How often each request is drawn, by kind: a training takes far longer than others."""
 AT_WORK = 6

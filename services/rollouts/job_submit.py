@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from services.results import KIND, Results
 from services.rollouts.job_request import JobLimits, RolloutJob, plan
 from services.rollouts.served import Served
 from services.settings import Settings
+from services.work_folder import working
 from spnode_core.errors import InvalidInput
 from spnode_core.npz import write_npz
 
@@ -111,10 +111,8 @@ class RolloutJobs:
         if not arrays:
             yield None
             return
-        folder = self.settings.data_folder / "work"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="arrays-", dir=folder) as work:
-            path = Path(work) / "arrays.npz"
+        with working(self.settings, "arrays") as folder:
+            path = folder / "arrays.npz"
             write_npz(path, arrays)
             yield path
 

@@ -71,7 +71,7 @@ class World:
         self.jobs, self.leases = Jobs(self.database), Leases(self.database)
         self.datasets = Datasets(self.database, self.blobs, settings)
         self.registry = Registry(self.database, self.blobs)
-        self.folder = folder
+        self.folder, self.work = folder, settings.data_folder / "work"
         self.submissions: list[Submission] = []
         self.training, self.dataset = self._train(), self._make_dataset()
         self.calibrations = [self._calibrate(), self._calibrate()]
@@ -80,7 +80,7 @@ class World:
         self.submissions[-1].cancel = "asked"
 
     def findings(self) -> list[str]:
-        audit = Audit(self.database, self.blobs, self.submissions, orphan_s=-1.0)
+        audit = Audit(self.database, self.blobs, self.submissions, -1.0, [self.work])
         return [each["what"] for each in audit.findings()]
 
     def execute(self, statement) -> None:
@@ -218,7 +218,11 @@ def test_the_audit_finds_what_was_left_behind(world) -> None:
     world.blobs.put_content(f"checkpoints/{world.training}", b"of an ended job")
     half = world.blobs.root / "datasets" / "half#1"
     half.write_bytes(b"")
-    assert world.findings() == ["an orphan was not swept"] * 3
+    (world.work / "body-host-1-abcd_123").mkdir(parents=True)
+    assert world.findings() == [
+        *["an orphan was not swept"] * 3,
+        "a folder of a job or request was left",
+    ]
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from services.errors import LeaseLost
 from services.jobs import Jobs
 from services.leases import CancelRequested, Claim
 from services.settings import Settings
+from services.work_folder import sweep_jobs, sweep_requests, working
 from spnode_core.dataset import save_dataset
 from spnode_core.systems import generate
 from worker.context import Context, open_context
-from worker.housekeeping import sweep_work_folder
 from worker.jobs import publish, run_job
 
 OUTCOME = {
@@ -123,11 +123,25 @@ def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) 
 
 def test_folders_of_dead_workers_are_swept(context) -> None:
     host = context.name.split(":")[0]
-    job = f"job_{'0' * 26}"
+    job, own = f"job_{'0' * 26}", context.name.replace(":", "-")
     dead, foreign = f"{host}-4194999-abcdef-{job}", f"elsewhere-4194999-abcdef-{job}"
-    living, mine = f"{host}-1-abcdef-{job}", f"{context.name.replace(':', '-')}-{job}"
-    for name in (dead, foreign, living, mine, "upload-xyz"):
+    living, mine = f"{host}-1-abcdef-{job}", f"{own}-{job}"
+    request = f"body-{host}-4194999-abcd_123"
+    for name in (dead, foreign, living, mine, request):
         (context.work_folder / name).mkdir(parents=True)
-    sweep_work_folder(context)
+    sweep_jobs(context.settings, own)
     left = {path.name for path in context.work_folder.iterdir()}
-    assert left == {foreign, living, mine, "upload-xyz"}
+    assert left == {foreign, living, mine, request}
+
+
+def test_folders_of_dead_gateways_are_swept(context) -> None:
+    host = context.name.split(":")[0]
+    lost = [f"{what}-{host}-4194999-abcd_123" for what in ("body", "upload", "arrays")]
+    in_use, job = f"body-{host}-1-abcd_123", f"{host}-4194999-abcdef-job_{'0' * 26}"
+    with working(context.settings, "body") as predecessors:
+        for name in (in_use, job, *lost):
+            (context.work_folder / name).mkdir()
+        sweep_requests(context.settings)
+        assert not predecessors.exists(), "this process has no request yet"
+    left = {path.name for path in context.work_folder.iterdir()}
+    assert left == {in_use, job}
