@@ -83,6 +83,8 @@ class Report:
 ## Faults
 {_table(("kind", "times"), kinds)}
 
+Found nothing to hit before the end: {json.dumps(self.missed)}.
+
 ## Jobs
 {_table(("kind and end", "jobs"), self.jobs)}
 

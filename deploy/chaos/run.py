@@ -1,5 +1,6 @@
 """A run: the deployment, the workload, the faults of the schedule, then the audit."""
 
+import threading
 import time
 import warnings
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 
 from benchmarks.paper.machine import commit, machine
-from deploy.chaos.audit import Audit
+from deploy.chaos.audit import Audit, Finding
 from deploy.chaos.deployment import TIMES, Deployment, Times, local
 from deploy.chaos.faults import LOCAL, NETWORK, Begin, Fault, Hit
 from deploy.chaos.network import network
@@ -51,6 +52,7 @@ class Request:
         jobs: Kinds of jobs.
         every_s: Mean time between two faults.
         orphan_seconds: After which time an orphan is swept.
+        executor: Another than the deployment's.
     """
 
     minutes: float
@@ -63,6 +65,7 @@ class Request:
     jobs: tuple[str, ...] = tuple(WEIGHTS)
     every_s: float = EVERY_S
     orphan_seconds: float = 20.0
+    executor: str = ""
 
 
 def run(request: Request, say: Say) -> Report:
@@ -77,15 +80,12 @@ def run(request: Request, say: Say) -> Report:
     """
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore", DomainWarning)
-    run_s = request.minutes * 60
-    opened, faults_there = PLACES[request.on]
-    kinds = request.kinds or tuple(faults_there)
-    known = {kind: faults_there[kind] for kind in kinds}
-    lengths = {kind: seconds for kind, (_, seconds) in known.items()}
-    schedule = draw(request.seed, run_s, lengths, every_s=request.every_s)
-    begins = {kind: begin for kind, (begin, _) in known.items()}
+    opened, there = PLACES[request.on]
+    known = {kind: there[kind] for kind in request.kinds or there}
     say(f"starting ({request.on}) in {request.folder}")
     times = {**TIMES, "orphan_seconds": request.orphan_seconds}
+    if request.executor:
+        times["executor"] = request.executor
     with opened(request.folder, request.compiled, times) as deployment:
         workload = Workload(
             deployment.urls, deployment.key, request.seed, request.folder
@@ -93,27 +93,17 @@ def run(request: Request, say: Say) -> Report:
         say("computing every answer once")
         workload.prepare(request.jobs)
         workload.start()
-        faults = Faults(deployment, begins, schedule, say)
-        faults.run(run_s)
-        workload.stop()
+        faults = _hurt(deployment, request, known, say)
         say("no more faults: waiting for the jobs to end")
         began = time.monotonic()
+        _meanwhile(deployment, workload.stop)
         deployment.wait_until_ready()
-        workload.settle(SETTLE_S)
+        _meanwhile(deployment, lambda: workload.settle(SETTLE_S))
         settle_s = time.monotonic() - began
         # What the last attempts left may be swept now.
-        end = time.monotonic() + 2 * request.orphan_seconds
-        while time.monotonic() < end:
-            deployment.keep_up()
-            time.sleep(_TICK_S)
+        _meanwhile(deployment, lambda: time.sleep(2 * request.orphan_seconds))
         say("auditing")
-        database = Database(deployment.settings.database_url)
-        blobs = Blobs(deployment.settings.store_url)
-        orphan_s = 2 * request.orphan_seconds
-        folders = sorted(request.folder.glob("*/work"))
-        audit = Audit(database, blobs, workload.submissions, orphan_s, folders)
-        findings = workload.tally.wrong + audit.findings()
-        database.close()
+        jobs, findings = _audit(deployment, workload, request)
         workload.close()
         starts = {name: each.starts for name, each in deployment.processes.items()}
     return Report(
@@ -123,15 +113,58 @@ def run(request: Request, say: Say) -> Report:
         settle_s=round(settle_s, 1),
         faults=faults.done,
         missed=dict(faults.missed),
-        jobs=_ends(audit.jobs.values(), "kind", "state"),
-        attempts=_ends(audit.jobs.values(), "attempt"),
+        jobs=_counts(jobs, "kind", "state"),
+        attempts=_counts(jobs, "attempt"),
         callers=dict(sorted(workload.tally.seen.items())),
-        findings=findings,
+        findings=workload.tally.wrong + findings,
         restarts=starts,
         commit=commit(ROOT),
         machine=machine(),
         command=request.command,
     )
+
+
+def _hurt(
+    deployment: Deployment, request: Request, known: Mapping[str, Fault], say: Say
+) -> "Faults":
+    """Make the faults of the request's schedule happen; give what happened."""
+    run_s = request.minutes * 60
+    lengths = {kind: seconds for kind, (_, seconds) in known.items()}
+    schedule = draw(request.seed, run_s, lengths, every_s=request.every_s)
+    begins = {kind: begin for kind, (begin, _) in known.items()}
+    faults = Faults(deployment, begins, schedule, say)
+    faults.run(run_s)
+    return faults
+
+
+def _audit(
+    deployment: Deployment, workload: Workload, request: Request
+) -> tuple[list[Mapping[str, Any]], list[Finding]]:
+    """The rows of all jobs, and what is wrong."""
+    database = Database(deployment.settings.database_url)
+    try:
+        audit = Audit(
+            database,
+            Blobs(deployment.settings.store_url),
+            workload.submissions,
+            2 * request.orphan_seconds,
+            sorted(request.folder.glob("*/work")),
+        )
+        return list(audit.jobs.values()), audit.findings()
+    finally:
+        database.close()
+
+
+def _meanwhile(deployment: Deployment, work: Callable[[], None]) -> None:
+    """Keep the deployment up until some work is done.
+
+    This thread starts the processes: they end with the thread that started them.
+    """
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        deployment.keep_up()
+        thread.join(_TICK_S)
 
 
 @dataclass
@@ -187,6 +220,6 @@ class Faults:
             each[1].end()
 
 
-def _ends(rows: Any, *names: str) -> dict[str, int]:
+def _counts(rows: Any, *names: str) -> dict[str, int]:
     counts = Counter(" ".join(str(row[name]) for name in names) for row in rows)
     return dict(sorted(counts.items()))

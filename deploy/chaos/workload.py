@@ -209,8 +209,12 @@ class Workload:
     def settle(self, within_s: float) -> None:
         """Wait until every job has ended, or time is up."""
         end = time.monotonic() + within_s
-        while time.monotonic() < end and self._look():
-            time.sleep(_PAUSE_S)
+
+        def look() -> None:
+            while time.monotonic() < end and self._look():
+                time.sleep(_PAUSE_S)
+
+        self._guarded(look)
 
     def close(self) -> None:
         """Close the connections."""
