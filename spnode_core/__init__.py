@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_dataset,
         save_dataset,
     )
+    from spnode_core.ensemble import Ensemble
     from spnode_core.errors import (
         ArtifactError,
         CalibrationError,
@@ -50,6 +51,7 @@ _HOMES = {
     "Calibration": "calibration.result",
     "CalibrationError": "errors",
     "Dataset": "dataset",
+    "Ensemble": "ensemble",
     "Estimate": "calibration.result",
     "InvalidInput": "errors",
     "PriorSpec": "spec",
@@ -92,6 +94,7 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "Dataset",
+    "Ensemble",
     "Estimate",
     "InvalidInput",
     "PriorSpec",

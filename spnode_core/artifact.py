@@ -27,6 +27,7 @@ from spnode_core.artifact_file import (
     read_spec,
     write_members,
 )
+from spnode_core.ensemble import Ensemble
 from spnode_core.errors import ArtifactError, InvalidInput
 from spnode_core.metrics import state_scale
 from spnode_core.normaliser import Normaliser, Scaling
@@ -119,12 +120,14 @@ def _skeleton(spec: ArtifactSpec) -> Surrogate:
     """A surrogate with shapes in place of arrays; nothing is computed."""
     try:
         normaliser = _skeleton_normaliser(spec.surrogate, spec.signature)
-        return eqx.filter_eval_shape(
+        one = eqx.filter_eval_shape(
             lambda key: Surrogate.create(
                 spec.surrogate, spec.signature, normaliser, key=key
             ),
             jax.random.key(0),
         )
+        members = spec.signature.members
+        return Ensemble.skeleton(one, members) if members > 1 else one
     except (InvalidInput, KeyError, IndexError) as error:
         raise ArtifactError(f"{SPEC} describes no surrogate: {error}") from error
 

@@ -72,8 +72,11 @@ def rollout(
         latent: Return the latent states instead, ``(batch, time, latent)``.
 
     Returns:
-        States in physical units, float64.
+        States in physical units, float64; of an ensemble the mean of its members'.
     """
+    if surrogate.signature.members > 1 and not latent:
+        each = surrogate.by_member(lambda m: rollout(m, x0, plan, parameters, controls))
+        return each.mean(axis=0)
     prepared = surrogate.prepared()
     shared = shared_propagators(prepared, plan)
     return prepared_rollout(

@@ -7,7 +7,7 @@ and the propagators of all steps. So matrices are factored before, not in the ex
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from jax.export import Exported, SymbolicScope, symbolic_args_specs
 from jax.export import export as lower
 
 from spnode_core.errors import InvalidInput
-from spnode_core.rollout import prepared_rollout, shared_propagators
+from spnode_core.rollout import prepared_rollout, rollout, shared_propagators
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 
@@ -68,11 +68,13 @@ class Program:
             sizes["parameters"] = (len(signature.parameters),)
         if signature.controls:
             sizes["controls"] = (intervals, len(signature.controls))
+        if signature.members > 1:
+            return cls(jax.jit(_of_all_members(surrogate, plan, tuple(sizes))), sizes)
         prepared = eqx.filter_jit(lambda given: given.prepared())(surrogate)
         shared = eqx.filter_jit(shared_propagators)(prepared, plan)
         _check_size(shared, plan)
 
-        def rollout(*inputs: Any) -> Any:
+        def prepared_program(*inputs: Any) -> Any:
             given = dict(zip(sizes, inputs, strict=True))
             return prepared_rollout(
                 prepared,
@@ -83,7 +85,7 @@ class Program:
                 given.get("controls"),
             )
 
-        return cls(jax.jit(rollout), sizes)
+        return cls(jax.jit(prepared_program), sizes)
 
     def lowered(self, rows: int | None, platforms: tuple[str, ...]) -> Exported:
         """The program for so many rows, or for any number.
@@ -127,6 +129,19 @@ def stablehlo_version(exported: Exported) -> str:
     """The version of StableHLO that it is written in."""
     found = _VERSION.search(bytes(exported.mlir_module_serialized[:64]))
     return found.group(1).decode() if found else "unknown"
+
+
+def _of_all_members(
+    surrogate: Surrogate, plan: Plan, names: tuple[str, ...]
+) -> Callable[..., Any]:
+    """The mean of the members, whose propagators each call works out anew."""
+
+    def mean(*inputs: Any) -> Any:
+        given = dict(zip(names, inputs, strict=True))
+        others = (given.get("parameters"), given.get("controls"))
+        return rollout(surrogate, given["x0"], plan, *others)
+
+    return mean
 
 
 def _refused(error: Exception) -> InvalidInput:

@@ -1,5 +1,8 @@
 """The surrogate: encoder, latent dynamics, integrator, decoder and their scalings."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -192,6 +195,24 @@ class Surrogate(eqx.Module):
         Raises:
             InvalidInput: A shape, number or time that the model does not take.
         """
+        given = (x0, times, parameters, controls, control_times)
+        single, inputs = self.planned(*given)
+        states = _compiled_rollout(self, *inputs)
+        return states[0] if single else states
+
+    def planned(
+        self,
+        x0: ArrayLike,
+        times: ArrayLike,
+        parameters: ArrayLike | None,
+        controls: ArrayLike | None,
+        control_times: ArrayLike | None,
+    ) -> tuple[bool, tuple[Any, ...]]:
+        """Whether one row was given, and what ``spnode_core.rollout`` takes for it.
+
+        Raises:
+            InvalidInput: A shape, number or time that the model does not take.
+        """
         require_x64()
         single, inputs = batched_inputs(
             self.signature, x0, parameters, controls, control_times
@@ -203,8 +224,11 @@ class Surrogate(eqx.Module):
                 found=f"shape {plan.output_index.shape}",
                 expected=f"(time,), or a row for each initial state: {len(inputs[0])}",
             )
-        states = _compiled_rollout(self, inputs[0], plan, *inputs[1:])
-        return states[0] if single else states
+        return single, (inputs[0], plan, *inputs[1:])
+
+    def by_member(self, function: Callable[["Surrogate"], Any]) -> Any:
+        """A function of the only member, with a leading axis of members."""
+        return jax.tree.map(lambda leaf: leaf[None], function(self))
 
     def certificate(self) -> dict[str, object]:
         """What is proved about this surrogate, JSON-able; see ``certificates``."""

@@ -34,6 +34,7 @@ from spnode_core.spec.nonlinear import (
     RelaxationSpec,
 )
 from spnode_core.spec.signature import (
+    MOST_MEMBERS,
     SCHEMA_VERSION,
     ArtifactSpec,
     DomainSpec,
@@ -63,6 +64,7 @@ from spnode_core.spec.training import (
 from spnode_core.spec.warm_start import check_warm_start
 
 __all__ = [
+    "MOST_MEMBERS",
     "SCHEMA_VERSION",
     "ArtifactSpec",
     "AutoencoderSpec",

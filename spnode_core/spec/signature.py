@@ -9,6 +9,8 @@ from spnode_core.spec.intervals import IntervalsSpec
 from spnode_core.spec.surrogate import SurrogateSpec
 
 SCHEMA_VERSION = 1
+MOST_MEMBERS = 16
+"""Of an ensemble; each costs as much as the first."""
 
 
 class DomainSpec(Spec):
@@ -43,6 +45,10 @@ class Signature(Spec):
     domain: DomainSpec
     intervals: IntervalsSpec | None = None
     """Prediction intervals, where trajectories were held out for validation."""
+    members: Annotated[
+        int, Field(ge=1, le=MOST_MEMBERS, exclude_if=lambda count: count == 1)
+    ] = 1
+    """How many members an ensemble has; left out of what is written where it is 1."""
 
     @model_validator(mode="after")
     def _domain_fits(self) -> Self:

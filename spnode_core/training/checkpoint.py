@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from spnode_core.atomic import replacing
 from spnode_core.errors import InvalidInput
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save_checkpoint(

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from spnode_core.ensemble import ensemble_of, members_of
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.normaliser import fit_scaling
 from spnode_core.surrogate import Surrogate
@@ -27,6 +28,33 @@ class Entry:
     record: Record
     choices: Choices
     error: float
+
+    def completed(self, seeds: tuple[int, ...]) -> "Entry":
+        """The entry with all its members, where it was tried with the first alone.
+
+        Args:
+            seeds: Those of all members.
+        """
+        if len(seeds) == 1 or self.surrogate.signature.members > 1:
+            return self
+        tried = self.execution
+        others = dataclasses.replace(
+            tried, seeds=seeds[1:], first=self.surrogate, path=None, share=1.0
+        )
+        try:
+            surrogate, made = others.run()
+        except TrainingError as error:
+            why = f"{self.record.outcome}; no other member was made: {error}"
+            record = dataclasses.replace(self.record, outcome=why)
+            return dataclasses.replace(self, record=record)
+        record = dataclasses.replace(
+            self.record,
+            outcome=self.record.outcome + made.outcome.removeprefix(Record.outcome),
+            best_losses=self.record.best_losses + made.best_losses,
+        )
+        tried.seeds = (*tried.seeds, *others.seeds)
+        whole = ensemble_of([self.surrogate, *members_of(surrogate)])
+        return dataclasses.replace(self, surrogate=whole, record=record)
 
 
 class Contest:

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from spnode_core.certificates.along import Along, error_bound, step_refinement
+from spnode_core.certificates.members import of_each
 from spnode_core.dataset import Dataset
+from spnode_core.ensemble import members_of
 from spnode_core.samples import problem_on
 from spnode_core.surrogate import Surrogate
 
@@ -28,10 +30,10 @@ def data_certificates(
     """
     held_out = {name: part for name, part in parts.items() if part.trajectories}
     measured = {name: metrics[name] for name in held_out}
+    along = {name: _along(surrogate, part) for name, part in held_out.items()}
+    bounds = [error_bound(one, along) for one in members_of(surrogate)]
     return {
-        "error_bound": error_bound(
-            surrogate, {name: _along(surrogate, p) for name, p in held_out.items()}
-        ),
+        "error_bound": of_each(bounds) if len(bounds) > 1 else bounds[0],
         "step_refinement": step_refinement({n: m for n, m in measured.items() if m}),
     }
 

@@ -1,7 +1,7 @@
 """Minibatches with Adam or Muon: the stages before the polish."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,22 +19,49 @@ from spnode_core.training.optimisers import (
     learning_rate,
     weight_flags,
 )
-from spnode_core.training.stages import StageName, State, first_state
+from spnode_core.training.stages import StageName, State, Values, first_state
 
 Leaves = list[Array]
 
 
 class Parts:
-    """A surrogate taken apart: trained arrays, other arrays, and everything else."""
+    """Surrogates taken apart: trained arrays, other arrays, and everything else.
 
-    def __init__(self, surrogate: Surrogate) -> None:
-        trained, rest = eqx.partition(surrogate, trainable(surrogate))
+    Args:
+        members: Surrogates that differ in trained arrays only, which get a leading axis
+            where there are several.
+    """
+
+    def __init__(self, members: Sequence[Surrogate]) -> None:
+        trained, rest = eqx.partition(members[0], trainable(members[0]))
         fixed, static = eqx.partition(rest, eqx.is_array)
         with_paths, self._trained_tree = jax.tree_util.tree_flatten_with_path(trained)
         self.paths = [jax.tree_util.keystr(path) for path, _ in with_paths]
-        self.trained: Leaves = [leaf for _, leaf in with_paths]
+        self.first: Leaves = [leaf for _, leaf in with_paths]
         self.fixed, self._fixed_tree = jax.tree.flatten(fixed)
         self._static = static
+        self.count = len(members)
+        others = [
+            jax.tree.leaves(eqx.filter(each, trainable(each))) for each in members[1:]
+        ]
+        self.trained = self.joined([self.first, *others])
+
+    def joined(self, members: list[Any]) -> Any:
+        """Something of each member, with a leading axis where there are several."""
+        if self.count == 1:
+            return members[0]
+        return jax.tree.map(lambda *each: jnp.stack(each), *members)
+
+    def apart(self, joined: Any) -> list[Any]:
+        """The same by member again."""
+        if self.count == 1:
+            return [joined]
+        take = lambda number: jax.tree.map(lambda leaf: leaf[number], joined)  # noqa: E731
+        return [take(number) for number in range(self.count)]
+
+    def over(self, function: Callable[..., Any], axes: Any = 0) -> Callable[..., Any]:
+        """A function of one member as one of all: under ``vmap`` where several are."""
+        return function if self.count == 1 else jax.vmap(function, in_axes=axes)
 
     def whole(self, trained: Leaves, fixed: Leaves) -> Surrogate:
         """The surrogate of these arrays."""
@@ -61,55 +88,61 @@ class Stretch:
 class Descent:
     """Minibatch iterations, each of which draws its rows by its own number.
 
+    Members of an ensemble take each iteration together, under one ``vmap``, with rows
+    of their own.
+
     Args:
         name: What the stage is called.
-        surrogate: Where it begins.
+        members: Where it begins.
         spec: Optimiser and schedule.
         stretch: The iterations of the schedule that it runs.
         objective: Data and loss.
-        key: Source of the minibatches.
+        keys: Source of the minibatches, for each member.
     """
 
     def __init__(
         self,
         name: StageName,
-        surrogate: Surrogate,
+        members: Sequence[Surrogate],
         spec: TrainingSpec,
         stretch: Stretch,
         objective: Objective,
-        key: PRNGKeyArray,
+        keys: list[PRNGKeyArray],
     ) -> None:
         self.name: StageName = name
-        self.parts = Parts(surrogate)
+        self.parts = Parts(members)
         self.iterations = stretch.iterations
         self.validate_every = max(1, min(stretch.iterations // 60, 500))
         self.patience = spec.stop_when.patience if spec.stop_when else None
-        self._objective, self._key = objective, key
+        self._objective, self._keys = objective, self.parts.joined(keys)
         rate = learning_rate(spec)
         self._rate = lambda count: rate(count + stretch.first)
-        flags = weight_flags(self.parts.paths, self.parts.trained)
+        flags = weight_flags(self.parts.paths, self.parts.first)
         self._optimiser = create_optimiser(spec, flags, self._rate)
-        self._advance = jax.jit(self._chunk, donate_argnums=0)
-        self._validate = jax.jit(self._validation)
+        over = self.parts.over
+        advance = over(self._chunk, (0, None, None, 0, None))
+        self._advance = jax.jit(advance, donate_argnums=0)
+        self._validate = jax.jit(over(self._validation, (0, None, None)))
 
     def start(self) -> State:
         """The state before the first iteration."""
-        trained = self.parts.trained
-        return first_state(trained, self._optimiser.init(trained))
+        init = lambda trained: first_state(trained, self._optimiser.init(trained))  # noqa: E731
+        return self.parts.over(init)(self.parts.trained)
 
-    def surrogate(self, parameters: Leaves) -> Surrogate:
-        """The surrogate of the trained arrays."""
-        return self.parts.whole(parameters, self.parts.fixed)
+    def members(self, parameters: Leaves) -> list[Surrogate]:
+        """The surrogates of the trained arrays."""
+        each = self.parts.apart(parameters)
+        return [self.parts.whole(trained, self.parts.fixed) for trained in each]
 
     def advance(self, state: State, count: int) -> State:
         """Run some iterations; the state passed in is used up."""
-        data = self._objective.data
-        return self._advance(state, self.parts.fixed, data, self._key, jnp.int32(count))
+        data, keys = self._objective.data, self._keys
+        return self._advance(state, self.parts.fixed, data, keys, jnp.int32(count))
 
-    def validate(self, parameters: Leaves) -> float:
-        """Loss on what is held out."""
+    def validate(self, parameters: Leaves) -> Values:
+        """Loss of each member on what is held out."""
         data = self._objective.validation
-        return float(self._validate(parameters, self.parts.fixed, data))
+        return np.atleast_1d(self._validate(parameters, self.parts.fixed, data))
 
     def learning_rate(self, iteration: int) -> float:
         """Learning rate at an iteration."""

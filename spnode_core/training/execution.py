@@ -16,6 +16,7 @@ import numpy as np
 
 from spnode_core.autoencoder import PODAutoencoder
 from spnode_core.dataset import Dataset
+from spnode_core.ensemble import ensemble_of
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.samples import Problem, build_problem
 from spnode_core.spec import (
@@ -35,6 +36,7 @@ from spnode_core.training.initial_operators import (
 )
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.manifold import Manifold, build_manifold
+from spnode_core.training.members import resampled, shares_latents
 from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
 from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
 from spnode_core.training.progress import Progress, Reporter, Stopped
@@ -63,13 +65,16 @@ class Execution:
         parts: Trajectories.
         spec: Description of the surrogate without an open field.
         training: Description of the training without an open field.
-        seed: Source of all randomness.
+        seed: Source of all randomness, but for that of further members.
         reporter: Progress, time and requests to stop.
         identity: What a checkpoint must agree with; JSON.
         path: The checkpoint, if any.
         checkpoint_s: Seconds between two checkpoints, at least.
         share: Operators are inferred within this part of the run's wall time.
         start: The surrogate that training goes on from; None makes a new one.
+        seeds: Source of the randomness of each member, of the others as well as of the
+            first, whose seed is that of the run.
+        first: The first member, where only others are made; ``seeds`` are theirs.
     """
 
     parts: Parts
@@ -82,28 +87,36 @@ class Execution:
     checkpoint_s: float
     share: float = 1.0
     start: Surrogate | None = None
+    seeds: tuple[int, ...] = ()
+    first: Surrogate | None = None
     inference: dict[str, Any] | None = None
     """Residuals of operator inference, where there was one."""
     _manifolds: tuple[Manifold, Manifold] | None = None
 
+    def __post_init__(self) -> None:
+        self.seeds = self.seeds or (self.seed,)
+
     def run(self) -> tuple[Surrogate, Record]:
-        """Run all stages.
+        """Run all stages, all members in each.
+
+        Returns:
+            The surrogate, an ensemble where there are several seeds, and how it went.
 
         Raises:
             Stopped: The caller asked for it; a checkpoint is written first.
             TrainingError: No usable surrogate came out.
         """
-        surrogate = self.start
-        if surrogate is None:
-            surrogate = create_surrogate(self.parts.train, self.spec, self.seed)
         loaded = self._load()
+        train = self.parts.train
+        new = lambda seed: create_surrogate(train, self.spec, seed)  # noqa: E731
+        members = [self.start or new(seed) for seed in self.seeds]
         plan = self._plan()
         if loaded:
             record = loaded[1]
             plan = plan[plan.index((record.stage, record.part)) :]
         else:
             record = Record(*plan[0])
-            surrogate = self._inferred(surrogate)
+            members = self._inferred(members, record)
         for number, (name, part) in enumerate(plan):
             if number > 0:
                 if self.reporter.is_out_of_time:
@@ -112,15 +125,15 @@ class Execution:
                     name, part, history=record.history, outcome=record.outcome
                 )
             self._tell("compile", f"compiling stage {name!r}")
-            stage = self._stage(name, part, surrogate)
+            stage = self._stage(name, part, members)
             best = self._drive(stage, record, loaded, plan[number + 1 :])
-            surrogate, loaded = stage.surrogate(best), None
+            members, loaded = stage.members(best), None
             if not math.isfinite(record.best_loss):
                 raise TrainingError(
                     "no parameters with a finite validation loss were found: lower "
                     "learning_rate, set clip, or use the relaxation form"
                 )
-        return self._no_worse(surrogate, record), record
+        return self._no_worse(ensemble_of(members), record), record
 
     def some(self, dataset: Dataset) -> Dataset:
         """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
@@ -140,19 +153,42 @@ class Execution:
             plan.append(("polish", 0))
         return plan
 
-    def _inferred(self, surrogate: Surrogate) -> Surrogate:
+    def _inferred(self, members: list[Surrogate], record: Record) -> list[Surrogate]:
+        """Members with inferred operators; those that cannot be made are left out."""
+        if self.training.initial is None:
+            return members
+        found: dict[int, Surrogate] = {}
+        for seed, member in zip(self.seeds, members, strict=True):
+            first = self.first or found.get(self.seed)
+            try:
+                found[seed] = self._inferred_one(seed, member, first)
+            except TrainingError as error:
+                if seed == self.seed:
+                    raise
+                record.outcome += f"; a member was left out: {error}"
+        if not found:
+            raise TrainingError(f"no further member was made{record.outcome}")
+        self.seeds = tuple(found)
+        return [*found.values()]
+
+    def _inferred_one(
+        self, seed: int, member: Surrogate, first: Surrogate | None
+    ) -> Surrogate:
         spec = self.training.initial
-        if spec is None:
-            return surrogate
-        surrogate, self.inference = infer_operators(
-            surrogate,
-            self.parts.train,
-            spec,
-            self.seed,
-            self._tell_inference,
-            goes_on=self.start is not None,
+        assert spec is not None
+        dataset, goes_on = self.parts.train, self.start is not None
+        if seed != self.seed:
+            dataset = resampled(dataset, seed)
+            goes_on = first is not None and shares_latents(member)
+            if first is not None and goes_on:
+                member = dataclasses.replace(member, dynamics=first.dynamics)
+        tell = self._tell_inference
+        member, residuals = infer_operators(
+            member, dataset, spec, seed, tell, goes_on=goes_on
         )
-        return surrogate
+        if self.inference is None:
+            self.inference = residuals
+        return member
 
     def _no_worse(self, surrogate: Surrogate, record: Record) -> Surrogate:
         """The surrogate, or the one training went on from where that is better.
@@ -163,23 +199,23 @@ class Execution:
         counted = self.training.initial is None and len(self.training.horizon) < 2
         if self.start is None or counted:
             return surrogate
-        stage = self._stage(record.stage, record.part, self.start)
-        loss = stage.validate(stage.start().parameters)
+        stage = self._stage(record.stage, record.part, [self.start])
+        (loss,) = stage.validate(stage.start().parameters)
         if not loss <= record.best_loss:
             return surrogate
         record.outcome += "; the surrogate that training started from was kept"
         return self.start
 
-    def _stage(self, name: StageName, part: int, surrogate: Surrogate) -> Stage:
-        spec = self.training
-        key = jax.random.fold_in(jax.random.key(self.seed), 1)
+    def _stage(self, name: StageName, part: int, members: list[Surrogate]) -> Stage:
+        spec, surrogate = self.training, members[0]
+        keys = [jax.random.fold_in(jax.random.key(seed), 1) for seed in self.seeds]
         if name == "pretrain":
             assert spec.pretraining is not None
-            return self._pretraining(surrogate, spec.pretraining, key)
+            return self._pretraining(members, spec.pretraining, keys)
         if name == "polish":
             ahead = spec.horizon[-1] if spec.horizon else None
             problem = self._problem(self.parts.train, surrogate, ahead, most=True)
-            return Polish(surrogate, spec, problem, self._held_out(surrogate, ahead))
+            return Polish(members, spec, problem, self._held_out(surrogate, ahead))
         ahead = spec.horizon[part] if spec.horizon else None
         objective = RolloutObjective(
             self._problem(self.parts.train, surrogate, ahead),
@@ -191,21 +227,21 @@ class Execution:
         count = max(1, len(spec.horizon))
         ends = [spec.iterations * i // count for i in range(count + 1)]
         stretch = Stretch(ends[part], ends[part + 1] - ends[part])
-        key = key if part == 0 else jax.random.fold_in(key, part)
-        return Descent("optimise", surrogate, spec, stretch, objective, key)
+        keys = keys if part == 0 else [jax.random.fold_in(key, part) for key in keys]
+        return Descent("optimise", members, spec, stretch, objective, keys)
 
     def _pretraining(
-        self, surrogate: Surrogate, spec: PretrainingSpec, key: Any
+        self, members: list[Surrogate], spec: PretrainingSpec, keys: list[Any]
     ) -> Descent:
-        objective = ManifoldObjective(*self._manifold(surrogate), spec)
+        objective = ManifoldObjective(*self._manifold(members[0]), spec)
         schedule = TrainingSpec(
             iterations=spec.iterations,
             optimiser=spec.optimiser,
             learning_rate=spec.learning_rate,
         )
         stretch = Stretch(0, spec.iterations)
-        key = jax.random.fold_in(key, 1000)
-        return Descent("pretrain", surrogate, schedule, stretch, objective, key)
+        keys = [jax.random.fold_in(key, 1000) for key in keys]
+        return Descent("pretrain", members, schedule, stretch, objective, keys)
 
     def _manifold(self, surrogate: Surrogate) -> tuple[Manifold, Manifold]:
         """Samples with slopes, of training and of what is held out."""
@@ -311,14 +347,16 @@ class Execution:
         leaves = jax.tree.leaves((state, best))
         arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
         content = dataclasses.asdict(record)
-        if not math.isfinite(record.best_loss):
-            content["best_loss"] = None
+        content["best_losses"] = [
+            loss if math.isfinite(loss) else None for loss in record.best_losses
+        ]
         save_checkpoint(
             self.path,
             arrays,
             {
                 **self.identity,
                 "record": content,
+                "seeds": self.seeds,
                 "inference": self.inference,
                 "seconds": self.reporter.seconds,
             },
@@ -332,8 +370,11 @@ class Execution:
             return None
         arrays, content = loaded
         record = Record(**content["record"])
-        if record.best_loss is None:
-            record.best_loss = math.inf
+        record.best_losses = [
+            math.inf if loss is None else loss for loss in record.best_losses
+        ]
+        # Members that were left out stay so.
+        self.seeds = tuple(content["seeds"])
         self.inference = content.get("inference")
         # What came before the checkpoint, and has been done again, counts once.
         again = self.reporter.seconds

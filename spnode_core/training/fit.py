@@ -19,6 +19,7 @@ import jax
 
 from spnode_core.certificates import contracts
 from spnode_core.dataset import Dataset
+from spnode_core.ensemble import members_of
 from spnode_core.equations import equations_of
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import evaluate, with_intervals
@@ -40,6 +41,11 @@ from spnode_core.training.certified import check_settling
 from spnode_core.training.contest import Contest
 from spnode_core.training.data_certificates import data_certificates
 from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.members import (
+    check_members,
+    member_seeds,
+    members_report,
+)
 from spnode_core.training.neighbours import with_neighbours
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import (
@@ -84,6 +90,7 @@ def fit(
     split: SplitSpec | None = None,
     seed: int = 0,
     certified: bool = False,
+    members: int = 1,
     warm_start: Surrogate | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_choices: Callable[[Choices], None] | None = None,
@@ -104,6 +111,10 @@ def fit(
             machines give equal bits.
         certified: Make it true by construction that all rollouts come together, and
             refuse descriptions and data that exclude it.
+        members: How many surrogates to train and to average, 1 to 16: the first by
+            ``seed``, the others by seeds derived from it or, where least squares do
+            it, on resamples of the training trajectories; see ``docs/ensembles.md``.
+            The wall time is for all of them.
         warm_start: A trained surrogate to go on from, with its description, scalings
             and parameters; the domain becomes that of the data. The report compares
             both on the same held-out trajectories.
@@ -137,6 +148,8 @@ def fit(
             found=type(warm_start).__name__,
             expected="a Surrogate, as load reads one from an artifact",
         )
+    check_members(members, warm_start)
+    seeds = member_seeds(seed, members)
     split = split or SplitSpec()
     parts = Parts(*dataset.split(split, seed))
     tried = plan(
@@ -177,6 +190,7 @@ def fit(
                 "split": split.model_dump(mode="json"),
                 "seed": seed,
                 **({"certified": True} if certified else {}),
+                **({"members": members} if members > 1 else {}),
                 **({"warm_start": surrogate_digest(start)} if start else {}),
             },
             # The others take a minute each, and are run anew.
@@ -184,12 +198,14 @@ def fit(
             checkpoint_s=checkpoint_seconds,
             share=1.0 if is_last else sum(each.share for each in tried[: number + 1]),
             start=start,
+            # One member tells what others of its kind are worth.
+            seeds=seeds if is_last else seeds[:1],
         )
         if contest.enter(candidate, execution, is_last=is_last):
             break
-    winner = contest.winner
-    trained = with_intervals(winner.surrogate, parts.validation)
-    trained = with_neighbours(trained, parts.train, seed)
+    winner = contest.winner.completed(seeds)
+    trained = with_neighbours(winner.surrogate, parts.train, seed)
+    trained = with_intervals(trained, parts.validation)
     report = _report(winner.execution, trained, winner.record, winner.choices)
     return Run(trained, winner.record.history, report)
 
@@ -275,19 +291,23 @@ def _report(
         for name, part in (("validation", parts.validation), ("test", parts.test))
     }
     held_out = metrics["test"] or metrics["validation"] or {}
+    judges = {"test": parts.test, "validation": parts.validation}
+    ensemble = members_report(surrogate, execution.seeds, judges)
     warm = _warm_start(execution, surrogate, held_out)
     return {
         "outcome": record.outcome,
         "choices": choices,
         **execution.identity,
         **warm,
+        **({"ensemble": ensemble} if ensemble else {}),
         "split_sizes": {
             "train": parts.train.trajectories,
             "validation": parts.validation.trajectories,
             "test": parts.test.trajectories,
         },
         "inference": execution.inference,
-        "equations": equations_of(surrogate),
+        # Of an ensemble those of the member that learned from all training data.
+        "equations": equations_of(members_of(surrogate)[0]),
         "metrics": metrics,
         "warnings": held_out.get("warnings", []),
         "certificate": _certificate(surrogate, parts, metrics, execution.identity),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core.dataset import Dataset
+from spnode_core.ensemble import ensemble_of, members_of
 from spnode_core.neighbours import Neighbours
 from spnode_core.surrogate import Surrogate
 
@@ -37,6 +38,9 @@ def with_neighbours(surrogate: Surrogate, dataset: Dataset, seed: int) -> Surrog
         dataset: What it was trained on.
         seed: Source of the choice of samples.
     """
+    if surrogate.signature.members > 1:
+        each = members_of(surrogate)
+        return ensemble_of([with_neighbours(one, dataset, seed) for one in each])
     latent = surrogate.signature.latent
     count = max(2, min(_MOST_POINTS, _MOST_VALUES // latent))
     row, column = np.nonzero(dataset.mask.all(axis=2))

@@ -6,11 +6,12 @@ conditions hold. One place of evaluation compiles in a third of the time of nest
 searches, and any number of iterations can be a chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
@@ -20,7 +21,7 @@ from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.training.descent import Leaves, Parts
 from spnode_core.training.losses import training_loss
-from spnode_core.training.stages import StageName, State, first_state
+from spnode_core.training.stages import StageName, State, Values, first_state
 
 MOST_TRAJECTORIES = 256
 """A full batch is at most so many trajectories; more cost time and gain nothing."""
@@ -52,7 +53,7 @@ class Polish:
     """Quasi-Newton iterations on all parameters as one float64 vector.
 
     Args:
-        surrogate: Where the stage begins.
+        members: Where the stage begins; they iterate together, each by itself.
         spec: Number of iterations and loss.
         problem: At most ``MOST_TRAJECTORIES`` training trajectories.
         validation: Trajectories to choose the best parameters by.
@@ -66,27 +67,34 @@ class Polish:
 
     def __init__(
         self,
-        surrogate: Surrogate,
+        members: Sequence[Surrogate],
         spec: TrainingSpec,
         problem: Problem,
         validation: Problem,
     ) -> None:
-        self._dtypes = [leaf.dtype for leaf in Parts(surrogate).trained]
-        self.parts = Parts(cast_networks(surrogate, jnp.dtype(jnp.float64)))
+        self._dtypes = [leaf.dtype for leaf in Parts(members).first]
+        double = jnp.dtype(jnp.float64)
+        self.parts = Parts([cast_networks(each, double) for each in members])
         self.iterations = spec.polish_iterations
         self.validate_every = max(1, min(20, spec.polish_iterations // 5))
         self.patience: int | None = _VALIDATIONS_WITHOUT_GAIN * self.validate_every
         self._problem, self._validation = problem, validation
-        self._first, self._unravel = ravel_pytree(self.parts.trained)
+        self._unravel = ravel_pytree(self.parts.first)[1]
         self._memory = optax.scale_by_lbfgs(memory_size=_MEMORY)
-        self._advance = jax.jit(self._iterations(spec), donate_argnums=0)
-        self._validate = jax.jit(self._loss)
+        over = self.parts.over
+        advance = over(self._iterations(spec), (0, None, None, None))
+        self._advance = jax.jit(advance, donate_argnums=0)
+        self._validate = jax.jit(over(self._loss, (0, None, None)))
 
     def start(self) -> State:
         """The state before the first iteration: a trial at the first point itself."""
-        zero = jnp.zeros_like(self._first)
+        return self.parts.over(self._start)(self.parts.trained)
+
+    def _start(self, trained: Leaves) -> State:
+        first = ravel_pytree(trained)[0]
+        zero = jnp.zeros_like(first)
         search = Search(
-            memory=self._memory.init(self._first),
+            memory=self._memory.init(first),
             loss=jnp.array(jnp.inf),
             gradient=zero,
             direction=zero,
@@ -95,13 +103,16 @@ class Polish:
             high=jnp.array(jnp.inf),
             trials=jnp.array(0),
         )
-        return first_state(self._first, search)
+        return first_state(first, search)
 
-    def surrogate(self, parameters: Vector) -> Surrogate:
-        """The surrogate of a parameter vector, networks in their own dtype again."""
+    def members(self, parameters: Array) -> list[Surrogate]:
+        """The surrogates of parameter vectors, networks in their own dtype again."""
+        return [self._whole(vector) for vector in self.parts.apart(parameters)]
+
+    def _whole(self, vector: Vector) -> Surrogate:
         trained = [
             leaf.astype(dtype)
-            for leaf, dtype in zip(self._unravel(parameters), self._dtypes, strict=True)
+            for leaf, dtype in zip(self._unravel(vector), self._dtypes, strict=True)
         ]
         return self.parts.whole(trained, self.parts.fixed)
 
@@ -109,9 +120,10 @@ class Polish:
         """Run some iterations; the state passed in is used up."""
         return self._advance(state, self.parts.fixed, self._problem, jnp.int32(count))
 
-    def validate(self, parameters: Vector) -> float:
-        """Loss on the validation trajectories."""
-        return float(self._validate(parameters, self.parts.fixed, self._validation))
+    def validate(self, parameters: Array) -> Values:
+        """Loss of each member on the validation trajectories."""
+        found = self._validate(parameters, self.parts.fixed, self._validation)
+        return np.atleast_1d(found)
 
     def learning_rate(self, iteration: int) -> None:
         """None: the line search finds the step."""

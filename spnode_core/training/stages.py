@@ -14,19 +14,25 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+from numpy.typing import NDArray
 
 from spnode_core.errors import TrainingError
 from spnode_core.training.progress import Progress, Reporter, Stopped
 
 StageName = Literal["pretrain", "optimise", "polish"]
+Values = NDArray[np.float64]
 
 CHUNK_S = 0.7
 _MOST_SKIPPED = 50
 
 
 class State(NamedTuple):
-    """What one iteration turns into the next, all of it arrays."""
+    """What one iteration turns into the next, all of it arrays.
+
+    Where several members are trained together each has a leading axis of them.
+    """
 
     parameters: Any
     optimiser: Any
@@ -47,12 +53,19 @@ class Record:
     """Which of several stages of one name."""
     iteration: int = 0
     finished: bool = False
-    best_loss: float = math.inf
+    best_losses: list[float] = dataclasses.field(default_factory=list)
+    """Least validation loss of each member so far; empty before the first."""
     best_iteration: int = 0
+    """The last one at which a member had a smaller loss than before."""
     loss: float | None = None
     outcome: str = "all iterations done"
     stage_seconds: float = 0.0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def best_loss(self) -> float:
+        """The largest of the members' least validation losses."""
+        return max(self.best_losses, default=math.inf)
 
 
 class Stage(Protocol):
@@ -71,16 +84,16 @@ class Stage(Protocol):
         """The state before the first iteration."""
         ...
 
-    def surrogate(self, parameters: Any) -> Any:
-        """The surrogate of a state's parameters."""
+    def members(self, parameters: Any) -> list[Any]:
+        """The surrogates of a state's parameters."""
         ...
 
     def advance(self, state: State, count: int) -> State:
         """Run some iterations; the state passed in is used up."""
         ...
 
-    def validate(self, parameters: Any) -> float:
-        """Loss on the validation trajectories."""
+    def validate(self, parameters: Any) -> Values:
+        """Loss of each member on the validation trajectories."""
         ...
 
     def learning_rate(self, iteration: int) -> float | None:
@@ -157,9 +170,10 @@ class Drive:
         self._each_s = CHUNK_S / 5 if each is None else seconds / count
         record.iteration += count
         record.stage_seconds += seconds
-        if int(state.skipped) >= _MOST_SKIPPED:
+        skipped = int(np.max(state.skipped))
+        if skipped >= _MOST_SKIPPED:
             raise TrainingError(
-                f"the loss was not finite in {int(state.skipped)} iterations up to "
+                f"the loss was not finite in {skipped} iterations up to "
                 f"{record.iteration} of stage {stage.name!r}: lower learning_rate, set "
                 "clip, or use the relaxation form, whose rollouts cannot overflow"
             )
@@ -172,9 +186,10 @@ class Drive:
 
     def _validated(self, state: State, best: Any) -> tuple[State, Any]:
         record, stage = self.record, self.stage
-        validation = stage.validate(state.parameters)
-        counted = int(state.counted)
-        mean = float(state.loss_sum) / counted if counted else math.inf
+        losses = stage.validate(state.parameters)
+        validation = float(np.mean(losses))
+        counted = int(np.sum(state.counted))
+        mean = float(np.sum(state.loss_sum)) / counted if counted else math.inf
         record.loss = mean if math.isfinite(mean) else None
         record.history.append(
             {
@@ -185,9 +200,12 @@ class Drive:
                 "learning_rate": stage.learning_rate(record.iteration),
             }
         )
-        if validation < record.best_loss:
-            record.best_loss, record.best_iteration = validation, record.iteration
-            best = jax.tree.map(jnp.copy, state.parameters)
+        before = np.array(record.best_losses or np.full(len(losses), np.inf))
+        better = losses < before
+        record.best_losses = np.where(better, losses, before).tolist()
+        if better.any():
+            record.best_iteration = record.iteration
+            best = _better(better, state.parameters, best)
         waited = record.iteration - record.best_iteration
         if record.iteration >= stage.iterations:
             record.finished = True
@@ -236,3 +254,15 @@ class Drive:
             remaining_s=left + self.seconds_after(each),
             message=f"{stage.name} {record.iteration} of {stage.iterations}",
         )
+
+
+def _better(better: NDArray[np.bool_], new: Any, old: Any) -> Any:
+    """The parameters of members that are better, and the old ones of the others."""
+    if better.all():
+        return jax.tree.map(jnp.copy, new)
+
+    def chosen(new: Array, old: Array) -> Array:
+        axes = (len(better), *(1,) * (new.ndim - 1))
+        return jnp.where(better.reshape(axes), new, old)
+
+    return jax.tree.map(chosen, new, old)

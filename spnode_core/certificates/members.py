@@ -1,0 +1,46 @@
+"""What is proved of an ensemble: what is proved of every one of its members.
+
+The mean of the members' rollouts is no rollout of one dynamics, so a claim is about
+each member by itself. What a claim says of all rollouts, e.g. that they come together
+or stay in a box, then holds for their mean as well, with the weakest member's numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from spnode_core.certificates.claims import Certificate
+
+_MEAN = (
+    "each member by itself; the mean of their rollouts is no rollout of one dynamics"
+)
+
+
+def of_all_members(found: Sequence[dict[str, Any]]) -> dict[str, object]:
+    """Certificates by name, each holding where it holds for all members.
+
+    Args:
+        found: The certificates of each member, of the same names.
+    """
+    return {name: of_each([each[name] for each in found]) for name in found[0]}
+
+
+def of_each(claims: Sequence[Any]) -> Certificate:
+    """One claim of all members: that of the first for which it fails, if there is one.
+
+    Args:
+        claims: That of each member, whose numbers are kept as ``members``.
+    """
+    every = [cast("Certificate", each) for each in claims]
+    failing = [number for number, each in enumerate(every) if not each["holds"]]
+    count = len(every)
+    shown = failing[0] if failing else 0
+    who = f"Not proved of all {count} members" if failing else f"Of all {count} members"
+    said = every[shown]
+    return {
+        "holds": not failing,
+        "assumptions": [*said["assumptions"], _MEAN],
+        "statement": f"{who}; of member {shown}: {said['statement']}",
+        "members": [
+            {k: v for k, v in each.items() if k != "assumptions"} for each in every
+        ],
+    }
