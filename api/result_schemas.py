@@ -37,6 +37,8 @@ class ResultOut(Out):
     times: list[float]
     latent: int | None
     """Length of the latent trajectory ``z``, where it was asked for."""
+    spread: bool = False
+    """Whether chunks hold the ``spread`` of an ensemble's members."""
     size_bytes: int
     failed: int
     """Rows that left the finite range."""

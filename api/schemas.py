@@ -306,6 +306,9 @@ class RolloutOut(ComputedOut):
     """Their upper ends."""
     coverage: float | None = None
     """Part of the truth that they hold, for rows drawn as the training data were."""
+    spread: Nested = None
+    """Standard deviation over an ensemble's members, of the shape of ``x``, where
+    ``spread`` asked for it; no calibrated interval."""
 
 
 class JvpOut(RolloutOut):

@@ -70,8 +70,9 @@ class Client(Derivatives):
             dataset: A dataset or its id.
             model: Name of the model that gets the version.
             **options: Fields of the request: ``preset``, ``seed``, ``surrogate``,
-                ``training``, ``split``, ``certified``, ``alias``, ``tags``, and
-                ``warm_start``, a version (or ``name@alias``) to go on from.
+                ``training``, ``split``, ``certified``, ``alias``, ``tags``,
+                ``members`` (of an ensemble), and ``warm_start``, a version (or
+                ``name@alias``) to go on from.
 
         Returns:
             The job; ``wait()`` gives the version.
@@ -117,7 +118,8 @@ class Client(Derivatives):
                 ``on_error``, ``mode`` (``"throughput"``), ``precision``
                 (``"float64"``), ``sweep`` (``rollout_record(...).grid()`` has its
                 axes), ``intervals`` (a coverage, 0.9: ``rollout_record(...)`` then has
-                ``lower`` and ``upper``).
+                ``lower`` and ``upper``), ``spread`` (True: it then has the ``spread``
+                of an ensemble's members).
 
         Warns:
             DomainWarning: A trajectory left the domain of the training data.

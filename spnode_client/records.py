@@ -119,6 +119,8 @@ class Rollout:
     upper: np.ndarray | None = None
     coverage: float | None = None
     """Part of the truth that they hold."""
+    spread: np.ndarray | None = None
+    """Standard deviation over an ensemble's members, where asked for."""
 
     def grid(self) -> np.ndarray:
         """``x`` in the shape of its sweep: ``(*axes, time, state)``.

@@ -139,7 +139,7 @@ def expected_bytes(work: Work) -> int:
         case "objective":
             answer = inputs
         case _:
-            answer = trajectory
+            answer = trajectory * (2 if work.members > 1 else 1)
     return given + shared + answer
 
 

@@ -30,6 +30,8 @@ def answer(
             left for a sum over rows.
     """
     results = dict(results)
+    if not layout.spread:
+        results.pop("spread", None)
     distance = results.pop("distance", None)
     if distance is not None:
         distance = distance[:: layout.repeats]
@@ -78,6 +80,8 @@ def _results(
     fields: Fields = {}
     if operation in ("rollout", "jvp", "vjp", "jacobian"):
         fields["x"] = _shaped(results["x"], layout, layout.states)
+    if "spread" in results:
+        fields["spread"] = _shaped(results["spread"], layout, layout.states)
     if "z" in results:
         fields["z"] = _shaped(results["z"], layout, None)
     if operation == "rollout":
@@ -169,7 +173,7 @@ def _failed_rows(results: Arrays, times: np.ndarray) -> dict[int, float]:
         finite = np.isfinite(array)
         if finite.all():
             continue
-        in_time = name in ("x", "z", "tangents")
+        in_time = name in ("x", "spread", "z", "tangents")
         for row in np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)):
             bad = ~finite[row].all(axis=-1) if in_time else np.array([])
             bad = bad.any(axis=0) if name == "tangents" else bad

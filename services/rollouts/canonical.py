@@ -14,7 +14,7 @@ from services.rollouts.directions import (
     check_count,
     cotangents_by_row,
     count_tangents,
-    spread,
+    repeated,
     tangents_by_row,
 )
 from services.rollouts.jacobian import Columns
@@ -23,6 +23,7 @@ from services.rollouts.request import DIFFERENTIABLE, RANK, Arrays, Request
 from services.rollouts.served import Served
 from services.rollouts.sweep import Grid, unrolled
 from services.rollouts.times import control_times, output_times
+from services.rollouts.uncertainty import coverage_of, spread_of
 from services.rollouts.wire import JacobianOptions
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
@@ -66,6 +67,7 @@ class Work:
         shared: Arrays that every row shares: ``times``, ``control_times``.
         count: Number of rows.
         variant: How they are computed.
+        members: How many an ensemble has; a rollout of one gives its spread too.
     """
 
     operation: str
@@ -74,6 +76,7 @@ class Work:
     shared: Arrays
     count: int
     variant: Variant = USUAL
+    members: int = 1
 
     @property
     def key(self) -> tuple:
@@ -102,6 +105,7 @@ class Layout:
         columns: How a Jacobian is computed, where one is asked for.
         grid: What the rows stand for, where they are those of a sweep.
         coverage: Of the prediction intervals that are asked for, if any are.
+        spread: Whether the spread of an ensemble is asked for.
     """
 
     batched: bool
@@ -113,6 +117,7 @@ class Layout:
     columns: Columns | None = None
     grid: Grid | None = None
     coverage: float | None = None
+    spread: bool = False
 
     @property
     def repeats(self) -> int:
@@ -141,25 +146,38 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     _check_shapes(arrays, signature, switches)
     batched, count = _count_rows(arrays)
     values = count * (1 if final else len(times)) * len(signature.states)
-    coverage = _coverage(request, signature)
-    # An answer with intervals has three numbers for each.
-    _check_limits(count, values if coverage is None else 3 * values, limits)
+    coverage = coverage_of(request, signature)
+    spread = spread_of(request, signature)
+    # Numbers for each: itself, two ends of an interval, a spread.
+    each = 1 + 2 * (coverage is not None) + spread
+    _check_limits(count, each * values, limits)
     states = _states(request, signature)
     directions = _directions(request, batched, final, values, limits)
     columns = _columns(request, served, len(times), states, arrays)
     if columns is not None:
         columns.check(count, limits.output_values)
     layout = Layout(
-        batched, ranks, times, final, states, directions, columns, grid, coverage
+        batched,
+        ranks,
+        times,
+        final,
+        states,
+        directions,
+        columns,
+        grid,
+        coverage,
+        spread,
     )
-    rows = {name: spread(arrays[name], RANK[name], count) for name in ranks}
+    rows = {name: repeated(arrays[name], RANK[name], count) for name in ranks}
     operation, rows = _completed(request, layout, signature, rows, count)
     shared = {"times": times[-1:] if final else times}
     if switches is not None:
         shared["control_times"] = switches
     count *= layout.repeats
     variant = _variant(request, served)
-    return Work(operation, served.digest, rows, shared, count, variant), layout
+    members = signature.members
+    work = Work(operation, served.digest, rows, shared, count, variant, members)
+    return work, layout
 
 
 def _completed(
@@ -173,6 +191,13 @@ def _completed(
                 "outputs.latent",
                 found="true",
                 expected="false: derivatives are those of the states",
+            )
+        if signature.members > 1:
+            raise InvalidInput(
+                "outputs.latent",
+                found="true",
+                expected=f"false: this version has {signature.members} members, each "
+                "with latent states of its own",
             )
         return "latent", rows
     width = len(signature.states)
@@ -195,29 +220,6 @@ def _completed(
         )
         rows["cotangents"] = cotangents if operation == "vjp" else cotangents[:, 0]
     return operation, rows
-
-
-def _coverage(request: Request, signature: Signature) -> float | None:
-    """The coverage that is asked for, where the version can promise it."""
-    wanted, known = request.options.intervals, signature.intervals
-    if wanted is None:
-        return None
-    if request.operation != "rollout" or request.options.outputs.latent:
-        expected = "none: only the states of a rollout have intervals"
-    elif known is None:
-        expected = (
-            "none: this version has no intervals, since too few trajectories were held "
-            "out for validation, or since it is older than they are; train it again"
-        )
-    elif wanted not in known.coverages:
-        expected = (
-            f"one of {', '.join(map(str, known.coverages))}; from "
-            f"{known.trajectories} held-out trajectories no coverage above "
-            f"{known.largest:.3g} can be promised"
-        )
-    else:
-        return wanted
-    raise InvalidInput("intervals", found=repr(wanted), expected=expected)
 
 
 def _columns(

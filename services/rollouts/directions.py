@@ -14,7 +14,7 @@ from services.rollouts.request import DIFFERENTIABLE, RANK, Arrays
 from spnode_core.errors import InvalidInput
 
 
-def spread(array: np.ndarray, rank: int, count: int) -> np.ndarray:
+def repeated(array: np.ndarray, rank: int, count: int) -> np.ndarray:
     """An array with an axis of rows: repeated where one is for all of them."""
     if array.ndim == rank and count == 1:
         return array[None]
@@ -80,7 +80,7 @@ def tangents_by_row(arrays: Arrays, leading: tuple[int, ...], count: int) -> Arr
                 expected=f"the shape of {name}, {shape}",
             )
         each = tangent if leading else tangent[None]
-        rows = [spread(direction, RANK[name], count) for direction in each]
+        rows = [repeated(direction, RANK[name], count) for direction in each]
         found[f"tangents.{name}"] = np.stack(rows, axis=1)
     return found
 

@@ -355,6 +355,7 @@ def _row_bytes(work: Work, layout: Layout, signature: Signature) -> tuple[int, i
     states = len(signature.states)
     kept = states if layout.states is None else len(layout.states)
     inputs = sum(array[:1].nbytes for array in work.rows.values())
+    kept, states = kept * (1 + layout.spread), states * min(work.members, 2)
     return 8 * times * (kept + latent) + 1, 8 * times * (states + latent) + inputs
 
 

@@ -139,8 +139,9 @@ def _members(fields: Fields, start: int) -> Arrays:
         "failed": np.array([each["row"] + start for each in failed], np.int64),
         "failed_times": np.array([each["time"] for each in failed], np.float64),
     }
-    if "z" in fields:
-        members["z"] = fields["z"]
+    for name in ("z", "spread"):
+        if name in fields:
+            members[name] = fields[name]
     if "outside" in fields["domain"]:
         listed = [
             each | ({"row": each["row"] + start} if "row" in each else {})
@@ -177,6 +178,7 @@ def _described(
         "times": times,
         "shape": [job.rows, *axis, len(chosen)],
         "latent": served.signature.latent if work.operation == "latent" else None,
+        "spread": layout.spread,
         "rows": job.rows,
         "chunk_rows": job.chunk_rows,
         **({"sweep": rows.grid.describe()} if isinstance(rows, SweepRows) else {}),

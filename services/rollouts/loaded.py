@@ -123,6 +123,8 @@ class Model:
             for names in (signature.states, signature.parameters, signature.controls)
         ]
         fields["sums"] = len(spec.conserved)
+        if signature.members > 1:
+            fields["members"] = signature.members
         if signature.domain.neighbours:
             fields["neighbours"] = signature.domain.neighbours
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

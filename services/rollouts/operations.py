@@ -2,7 +2,7 @@
 
 ::
 
-    rollout    x(inputs)                               one pass
+    rollout    x(inputs), of an ensemble its spread    one pass
     latent     z(inputs), x = D(z)                     one pass
     jvp        x,  J v_1 ... J v_k                     one pass, k directions with it
     vjp        x,  J^T w_1 ... J^T w_k                 one pass, k ways back
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
+from spnode_core.ensemble import rollout_and_spread
 from spnode_core.rollout import decoded, rollout
 from spnode_core.timegrid import Plan
 
@@ -63,7 +64,14 @@ def _along(
 
 
 def _rollout(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
-    return {"x": _states(static, arrays, plan, _inputs(given))}
+    inputs = _inputs(given)
+    surrogate = eqx.combine(arrays, static)
+    if surrogate.signature.members == 1:
+        return {"x": _states(static, arrays, plan, inputs)}
+    others = (inputs.get("parameters"), inputs.get("controls"))
+    # Always both, so that a row's bits are those of one program.
+    x, spread = rollout_and_spread(surrogate, inputs["x0"], plan, *others)
+    return {"x": x, "spread": spread}
 
 
 def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:

@@ -46,6 +46,8 @@ _TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", "sweep"
 _JSON = ("outputs", "inputs", "sweep")
 # Options that are one number.
 _NUMBERS = ("intervals",)
+# Options that are true or false.
+_FLAGS = ("spread",)
 # Arrays that an operation takes beside those of every rollout.
 _MORE: dict[Operation, tuple[str, ...]] = {
     "rollout": (),
@@ -130,14 +132,15 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
         InvalidInput: The container is damaged, pickled, too large, or incomplete.
         pydantic.ValidationError: A text member has a wrong value.
     """
-    allowed = (*_TEXTS, *_NUMBERS, "times", *ARRAYS, *_MORE[operation])
+    allowed = (*_TEXTS, *_NUMBERS, *_FLAGS, "times", *ARRAYS, *_MORE[operation])
     members = read_archive(body, allowed=allowed, limit_bytes=limit_bytes)
     numbers = {
         name: _number(name, members.pop(name)) for name in _NUMBERS if name in members
     }
     texts = {name: _text(name, members.pop(name)) for name in _TEXTS if name in members}
     kind = _kind(texts.pop(_KIND, None)) if operation == "objective" else None
-    fields = texts | numbers
+    flags = {name: _flag(name, members.pop(name)) for name in _FLAGS if name in members}
+    fields = texts | numbers | flags
     fields |= {name: _parsed(name, texts[name]) for name in _JSON if name in texts}
     adapter = _JACOBIAN_OPTIONS if operation == "jacobian" else _OPTIONS
     options = adapter.validate_python(fields)
@@ -205,6 +208,16 @@ def _number(name: str, member: np.ndarray) -> float:
             name, found=f"an array of shape {member.shape}", expected="one number"
         )
     return _floats(name, member).item()
+
+
+def _flag(name: str, member: np.ndarray) -> bool:
+    if member.shape != () or member.dtype.kind != "b":
+        raise InvalidInput(
+            name,
+            found=f"an array of shape {member.shape} and dtype {member.dtype}",
+            expected="one bool: numpy.savez(..., spread=True)",
+        )
+    return bool(member)
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -95,7 +95,7 @@ def trimmed(results: Arrays, arrays: Arrays, operation: str) -> Arrays:
     for name, array in results.items():
         if counts and name.split(".")[0] in _MANY[operation]:
             array = array[:, : counts[0]]
-        if name in ("x", "z", "tangents"):
+        if name in ("x", "spread", "z", "tangents"):
             array = array[..., :times, :]
         found[name] = array
     return found

@@ -159,6 +159,9 @@ class Options(Wire):
     intervals: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     """Of a rollout only: coverage of prediction intervals ``lower`` to ``upper`` around
     ``x``, 0.5, 0.8, 0.9 or 0.95, where the version has them."""
+    spread: Annotated[bool, Field(strict=True)] = False
+    """Of a rollout of an ensemble only: the standard deviation over its members beside
+    ``x``, their mean. It is no calibrated interval."""
     sweep: Sweep | None = None
     """Axes of values whose grid gives the rows; ``x0`` and ``parameters`` are then one
     vector each, for what is not swept."""

@@ -90,6 +90,13 @@ def _check_fields(request: TrainingRequest, version: VersionRecord) -> None:
     spec = ArtifactSpec.model_validate(
         {"surrogate": version.spec, "signature": version.signature}
     )
+    members = spec.signature.members
+    if members > 1:
+        raise Invalid(
+            _FIELD,
+            found=f"{request.warm_start!r}, an ensemble of {members} members",
+            expected="a version of one member",
+        )
     try:
         check_warm_start(
             spec.surrogate,

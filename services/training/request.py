@@ -14,6 +14,7 @@ from services.errors import Invalid
 from services.versions import NAME_PATTERN, Tags, check_alias
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
+    MOST_MEMBERS,
     Preset,
     SplitSpec,
     SurrogateSpec,
@@ -86,6 +87,9 @@ class TrainingRequest(_Request):
     certified: bool = False
     """Make it true by construction that all rollouts come together; descriptions and
     data that exclude it are refused with the reason."""
+    members: Annotated[int, Field(strict=True, ge=1, le=MOST_MEMBERS)] = 1
+    """How many surrogates to train and to average: an ensemble, whose spread says where
+    they disagree. ``training.max_seconds`` is for all of them."""
     warm_start: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """A version to go on from, ``name``, ``name@alias`` or ``name/3``: its description,
     scalings and parameters are kept, and the card compares both on the same held-out
@@ -156,6 +160,13 @@ def check_request(
     dataset = datasets.asked(request.dataset)
     if request.certified:
         _check_certified(request)
+    if request.members > 1 and request.warm_start is not None:
+        raise Invalid(
+            "/members",
+            found=f"{request.members} with warm_start",
+            expected="1: members that begin with the same parameters would differ too "
+            "little to say anything",
+        )
     _check_split(request.split, dataset)
     if request.surrogate is not None:
         _check_surrogate(request.surrogate, dataset)

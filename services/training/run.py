@@ -67,6 +67,7 @@ def run_training(
         split=request.split,
         seed=request.seed,
         certified=request.certified,
+        members=request.members,
         warm_start=_parent(request, folder),
         on_progress=lambda progress: report(_as_message(progress)),
         on_choices=lambda choices: _report_choices(choices, request.preset, report),

@@ -54,6 +54,9 @@ def rollout(
         float | None,
         typer.Option(help="Coverage of prediction intervals: 0.5, 0.8, 0.9, 0.95."),
     ] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Of an ensemble: how its members differ.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
@@ -69,6 +72,8 @@ def rollout(
     options: dict[str, Any] = {"mode": mode, "precision": precision}
     if intervals is not None:
         options["intervals"] = intervals
+    if spread:
+        options["spread"] = True
     if parameters is not None:
         options["parameters"] = parse_rows(parameters, "--parameters")
     if controls is not None:
@@ -142,7 +147,12 @@ def write_rollout(answer: Rollout, names: list[str], path: Path) -> None:
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()
-        found = {"states": answer.x, "lower": answer.lower, "upper": answer.upper}
+        found = {
+            "states": answer.x,
+            "lower": answer.lower,
+            "upper": answer.upper,
+            "spread": answer.spread,
+        }
         arrays: dict[str, Any] = {
             name: each[None] if each.ndim == 2 else each
             for name, each in found.items()
@@ -168,6 +178,9 @@ def _csv(answer: Rollout, names: list[str]) -> str:
     if answer.lower is not None and answer.upper is not None:
         columns += [f"{name}_{end}" for end in ("lower", "upper") for name in names]
         x = np.concatenate([x, answer.lower, answer.upper], axis=-1)
+    if answer.spread is not None:
+        columns += [f"{name}_spread" for name in names]
+        x = np.concatenate([x, answer.spread], axis=-1)
     writer.writerow([*(["trajectory"] if batched else []), "time", *columns])
     for row, trajectory in enumerate(x if batched else x[None]):
         for time, state in zip(answer.times, trajectory, strict=True):

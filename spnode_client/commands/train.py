@@ -60,6 +60,9 @@ def train(
         str | None,
         typer.Option(help="A version to go on from: name, name@alias or name/3."),
     ] = None,
+    members: Annotated[
+        int | None, typer.Option(help="Train an ensemble of so many, 1 to 16.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     alias: Annotated[
         str | None, typer.Option(help="Alias that the new version takes.")
@@ -84,6 +87,8 @@ def train(
         options["certified"] = True
     if warm_start is not None:
         options["warm_start"] = warm_start
+    if members is not None:
+        options["members"] = members
     for assignment in settings or ():
         _assign(options, assignment)
     client = connection.client()
@@ -97,6 +102,8 @@ def train(
     emit(version, as_json, lambda: _describe(version))
     if warm_start is not None:
         _against_parent(client.models.card(str(version)))
+    if members is not None and members > 1:
+        _against_members(client.models.card(str(version)).get("ensemble"))
     note = _other_champion(client.models.get(version.model), version)
     if note:
         err.print(note)
@@ -195,6 +202,20 @@ def _against_parent(card: Mapping[str, Any]) -> None:
     paired = found["comparison"]["paired"]["fine_tuned"]
     said = paired["verdict"].replace("reference", name)
     err.print(f"on the {found['part']} trajectories, {said}", markup=False)
+
+
+def _against_members(found: Mapping[str, Any] | None) -> None:
+    """How the mean of an ensemble does beside its members, on stderr."""
+    if found is None:
+        err.print("there is one member only; the outcome in the card says why")
+    elif found["part"] is not None:
+        each = ", ".join(f"{error:.3g}" for error in found["members_normalised_rmse"])
+        err.print(
+            f"on the {found['part']} trajectories the mean errs by "
+            f"{found['normalised_rmse']:.3g} of the spread of the data, its members by "
+            f"{each}; {found['spread']['note']}",
+            markup=False,
+        )
 
 
 def _other_champion(model: Mapping[str, Any], version: ModelVersion) -> str:

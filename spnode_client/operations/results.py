@@ -33,6 +33,7 @@ class ResultChunk:
         inside: By row, whether it lies inside the training domain.
         failed: Rows of the whole result that left the finite range.
         z: The latent trajectory, where it was asked for.
+        spread: Standard deviation over an ensemble's members, where it was asked for.
     """
 
     start: int
@@ -40,6 +41,7 @@ class ResultChunk:
     inside: np.ndarray
     failed: np.ndarray
     z: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
 
 class Fetched:
@@ -86,6 +88,7 @@ class Fetched:
             arrays["inside"],
             arrays["failed"],
             arrays.get("z"),
+            arrays.get("spread"),
         )
         self._cache[number] = found
         if len(self._cache) > _CACHED:
@@ -122,8 +125,8 @@ class Fetched:
         """Write the whole result to an npz file, a chunk at a time.
 
         ``states``, ``times`` and ``names`` are those of a dataset's file; beside them
-        ``inside``, and where there are any ``failed`` (rows), ``z``, and ``sweep``
-        (JSON). The file takes its name when it is complete.
+        ``inside``, and where there are any ``failed`` (rows), ``z``, ``spread``, and
+        ``sweep`` (JSON). The file takes its name when it is complete.
         """
         inside: list[np.ndarray] = []
         failed: list[np.ndarray] = []
@@ -138,6 +141,8 @@ class Fetched:
             if (latent := self.index["latent"]) is not None:
                 of_latent = (*shape[:-1], latent)
                 yield from self._write(archive, "z", of_latent, lambda c: c.z)
+            if self.index.get("spread"):
+                yield from self._write(archive, "spread", shape, lambda c: c.spread)
             members = {
                 "times": np.array(self.index["times"]),
                 "names": np.array(self.index["states"]),

@@ -35,6 +35,7 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
         lower=answer.get("lower"),
         upper=answer.get("upper"),
         coverage=answer.get("coverage"),
+        spread=answer.get("spread"),
     )
 
 

@@ -23,6 +23,7 @@ from services.keys import SCOPES, Keys
 from services.registry import Registry
 from services.settings import Settings
 from spnode_core import artifact
+from spnode_core.ensemble import ensemble_of
 from spnode_core.neighbours import Neighbours
 from spnode_core.spec import IntervalsSpec
 from tests.core.models import MASS, random_states, small_surrogate
@@ -145,6 +146,12 @@ MODELS = {
         parameters=1, controls=2, seed=2, normalisation=LINEAR
     ),
 }
+
+
+def ensemble():
+    """Three members in float64."""
+    fields = {"conserved": MASS, "normalisation": LINEAR}
+    return ensemble_of([small_surrogate(seed=i, **fields) for i in range(3)])
 
 
 def unsure(surrogate):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.api.deployment import deployed
+from tests.api.deployment import deployed, ensemble, opened, publish
 from tests.api.test_errors import NPZ, checked, npz
 from tests.core.models import random_states
 
@@ -98,6 +98,19 @@ def test_chunks_hold_the_bits_of_ordinary_rollouts(client, made):
     body = {"model": "small", "x0": ROWS[500:600].tolist(), "times": TIMES}
     expected = np.array(client.post("/v1/rollout", json=body).json()["x"])
     np.testing.assert_array_equal(whole(client, made)[500:600], expected)
+
+
+def test_chunks_of_an_ensemble_hold_its_spread_where_asked_for(client, data):
+    several = ensemble()
+    with opened(data.settings) as (database, blobs):
+        publish(database, blobs, "several", several, certificate={})
+    body = {"kind": "rollout", "model": "several/1", "times": TIMES, "spread": True}
+    made = ended(client, client.post("/v1/jobs", json=body | {"x0": X0}))
+    assert client.get(f"/v1/jobs/{made['id']}/result").json()["spread"]
+    expected = several.rollout_spread(np.array([X0]), TIMES)
+    np.testing.assert_allclose(
+        whole(client, made, "spread"), expected, rtol=1e-8, atol=1e-12
+    )
 
 
 def test_a_chunk_is_fetched_by_range_and_not_twice(client, made):

@@ -186,20 +186,22 @@ def test_mode_precision_and_intervals_are_sent_from_the_shell(server):
     record = {"model": "m", "number": 1, "signature": {"states": ["a"]}}
     members = {"x": [[1.0]], "times": [1.0], "model": "m", "version": 1, "digest": ""}
     members |= {"lower": [[0.5]], "upper": [[2.0]], "coverage": 0.9}
+    members["spread"] = [[0.25]]
     kind = {"content-type": "application/x-npz"}
     server.answers += [
         Answer(200, json.dumps(record).encode()),
         Answer(200, pack(members), kind),
     ]
     given = ("--mode", "throughput", "--precision", "float64", "--intervals", "0.9")
-    rows = ("rollout", "m", "--x0", "1", "--times", "1")
+    rows = ("rollout", "m", "--x0", "1", "--times", "1", "--spread")
     done = run(*rows, *given, SPNODE_URL=server.url)
-    table = "time,a,a_lower,a_upper\n1.0,1.0,0.5,2.0\n"
+    table = "time,a,a_lower,a_upper,a_spread\n1.0,1.0,0.5,2.0,0.25\n"
     assert done.stdout == table
     asked = unpack(server.asked[1].body)
     assert asked["mode"] == "throughput"
     assert asked["precision"] == "float64"
     assert asked["intervals"] == 0.9
+    assert asked["spread"]
     refused = run("rollout", "m", "--x0", "1", "--times", "1", "--mode", "fast")
     assert refused.returncode == 2
 

@@ -63,6 +63,8 @@ def test_the_built_in_systems_are_those_of_the_library() -> None:
         {"training": {"learning_rate": float("nan")}},
         {"split": {"validation": 0.6, "test": 0.6}},
         {"dataset": "job_1"},
+        {"members": 0},
+        {"members": 17},
     ],
 )
 def test_a_malformed_request_is_refused(change: dict) -> None:
@@ -100,6 +102,7 @@ def test_a_malformed_request_is_refused(change: dict) -> None:
             "/surrogate/linear/oscillating",
         ),
         ({"split": {"validation": 0.4, "test": 0.5}}, "/split"),
+        ({"members": 2, "warm_start": "m/1"}, "/members"),
     ],
 )
 def test_a_request_that_does_not_fit_its_dataset_names_the_field(

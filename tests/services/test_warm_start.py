@@ -8,6 +8,7 @@ from services.errors import Invalid
 from services.registry import Registry
 from services.training.plan import PlannedTraining, plan, planned
 from services.training.request import TrainingRequest
+from spnode_core.ensemble import ensemble_of
 from tests.api.deployment import publish
 from tests.core.models import small_surrogate
 
@@ -23,6 +24,8 @@ def datasets(database, blobs, settings) -> Datasets:
 def registry(database, blobs) -> Registry:
     publish(database, blobs, "small", small_surrogate(normalisation=LINEAR))
     publish(database, blobs, "small", small_surrogate(normalisation=LINEAR, seed=1))
+    several = [small_surrogate(normalisation=LINEAR, seed=seed) for seed in (0, 1)]
+    publish(database, blobs, "several", ensemble_of(several))
     return Registry(database, blobs)
 
 
@@ -95,6 +98,7 @@ def test_data_of_another_kind_is_refused(
         ({"preset": "smooth"}, "/preset", "invalid"),
         ({"training": {"iterations": 0}}, "/training/iterations", "invalid"),
         ({"certified": True}, "/certified", "invalid"),
+        ({"warm_start": "several/1"}, "/warm_start", "invalid"),
     ],
 )
 def test_what_contradicts_the_version_names_the_field(
