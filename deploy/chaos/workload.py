@@ -35,7 +35,7 @@ TRAINING = {"iterations": 60, "batch": 8, "polish": "none", "refine": 1}
 TIMES = [1e-3, 1.0, 50.0]
 START = [0.9, 5e-7, 0.05]
 WEIGHTS = {
-    "dataset": 4,
+    "dataset": 6,
     "training": 1,
     "evaluation": 1,
     "calibration": 2,
