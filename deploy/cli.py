@@ -13,6 +13,8 @@ from spnode_client.connection import connection
 from spnode_client.terminal import Json, emit, err, out, print_table
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+# A test waits for servers, or compiles on one core, and takes some gigabytes.
+IN_TWO_PROCESSES = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def up(as_json: Json = False) -> None:
@@ -207,9 +209,13 @@ def chaos(
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
+    All tests run in two processes, file by file; a choice of them in one.
+
     Example: ./spnode test tests/core -k etd
     """
     arguments = list(context.args)
+    if set(arguments) <= {"--all"}:
+        arguments += IN_TWO_PROCESSES
     if "--all" in arguments:
         arguments.remove("--all")
     elif not any(argument.startswith("-m") for argument in arguments):
