@@ -24,6 +24,7 @@ from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
+from spnode_core.timing import timing_errors
 from spnode_core.verdict import warnings_of
 
 _ROWS_AT_ONCE = 64
@@ -61,8 +62,9 @@ def evaluate(
         logarithm where the state was learned so. ``baselines`` are the same errors of
         trivial models, ``mid_trajectory`` those of rollouts from later samples, beside
         those of rollouts from the start at the same samples; ``warnings`` are
-        sentences. ``intervals`` is the measured coverage of prediction intervals, where
-        the surrogate has them: of those that came from other trajectories.
+        sentences. ``timing`` says how wrong the times of events are. ``intervals`` is
+        the measured coverage of prediction intervals, where the surrogate has them: of
+        those that came from other trajectories.
     """
     grid = surrogate.grid
     coarse = predict(surrogate, dataset, grid)
@@ -91,6 +93,7 @@ def evaluate(
         "worst_state": found.worst_state,
         "over_time": found.over_time(grid.bins(surrogate.signature.domain.end)),
         "over_trajectories": found.over_trajectories(),
+        "timing": timing_errors(coarse, dataset),
         "trajectories": dataset.trajectories,
         "samples": count,
     }

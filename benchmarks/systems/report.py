@@ -17,8 +17,12 @@ times, at times halfway between them, and from a random sample in the first thre
 fifths of each trajectory (mid). The best of the trivial baselines (constant, linear
 DMD, nearest trajectory) stands beside them.
 
-| system | bar | starts | off grid | mid | best baseline | kept | s | commit |
-|---|---|---|---|---|---|---|---|---|
+*Timing* is the relative error of the times at which states pass the middle of their
+range, from unseen starts, of the worst state, with the part of these events that
+rollouts missed, where some were.
+
+| system | bar | starts | off grid | mid | timing | best baseline | kept | s | commit |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -56,12 +60,21 @@ def _line(name: str, row: dict[str, Any]) -> str:
         name,
         _percent(row["bar"]),
         *(f"**{_percent(e)}**" if e <= row["bar"] else _percent(e) for e in errors),
+        _timing(row["errors"]["starts"].get("timing", {})),
         _percent(min(row["baselines"].values())),
         f"{row['method']}, latent {row['latent']}",
         f"{row['seconds']:.0f}",
         row["commit"],
     ]
     return "| " + " | ".join(cells) + " |\n"
+
+
+def _timing(states: dict[str, Any]) -> str:
+    errors = [each["error"] for each in states.values() if each["error"] is not None]
+    missed = max((each["missed"] for each in states.values()), default=0.0)
+    if not errors:
+        return "-"
+    return _percent(max(errors)) + (f" ({_percent(missed)} missed)" if missed else "")
 
 
 def _percent(part: float) -> str:

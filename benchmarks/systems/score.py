@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from spnode_core.dataset import Dataset
 from spnode_core.metrics import predict
 from spnode_core.surrogate import Surrogate
+from spnode_core.timing import timing_errors
 
 Values = NDArray[np.float64]
 
@@ -42,5 +43,10 @@ def worst_errors(surrogate: Surrogate, unseen: dict[str, Dataset]) -> dict[str, 
         predicted = predict(surrogate, dataset, surrogate.grid)
         errors = normalised_errors(predicted, dataset, kinds)
         state = max(errors, key=lambda name: errors[name])
-        found[kind] = {"state": state, "error": errors[state], "states": errors}
+        found[kind] = {
+            "state": state,
+            "error": errors[state],
+            "states": errors,
+            "timing": timing_errors(predicted, dataset),
+        }
     return found
