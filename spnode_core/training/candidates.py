@@ -41,7 +41,7 @@ MOST_TERMS = 1771
 NETWORK_WIDTH = 16
 MOST_BESIDE_NETWORK = 400
 """Coefficients of the products that a network is added to, at most."""
-_NETWORK_SHARE = 0.4
+_NETWORK_SHARE = 0.5
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
 _CORRECTIONS = 6

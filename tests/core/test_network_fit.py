@@ -15,9 +15,10 @@ from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.training import network_fit
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.network_fit import NetworkFit, fit_network
-from spnode_core.training.one_step import Pairs
+from spnode_core.training.network_rounds import Rounds, chunks_of
+from spnode_core.training.one_step import Pairs, interval_pairs
 from spnode_core.training.operator_inference import Snapshots
-from spnode_core.training.polynomial_fit import fit_polynomial
+from spnode_core.training.polynomial_fit import fit_polynomial, spread_of
 from spnode_core.training.presets import resolve
 
 
@@ -46,11 +47,14 @@ def _operator(width: int = 16) -> PolynomialOperator:
     return PolynomialOperator(2, others=0, degree=2, width=width, key=jax.random.key(0))
 
 
-def _shorten(monkeypatch) -> None:
-    rounds = (6, 2, 2, 3)
+def _with_rounds(monkeypatch, *rounds: int) -> None:
     stages = zip(network_fit._STAGES, rounds, strict=True)
     shorter = tuple(stage._replace(rounds=count) for stage, count in stages)
     monkeypatch.setattr(network_fit, "_STAGES", shorter)
+
+
+def _shorten(monkeypatch) -> None:
+    _with_rounds(monkeypatch, 6, 2, 2, 3)
     monkeypatch.setattr(network_fit, "_STARTS", 2)
     monkeypatch.setattr(network_fit, "_WRONG", 10.0)
     monkeypatch.setattr(network_fit, "_NOT_GOOD", 1.0)
@@ -58,7 +62,9 @@ def _shorten(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def fitted() -> NetworkFit:
-    return fit_network(_snapshots(30, 0), _operator(), seed=0)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _with_rounds(monkeypatch, 20, 6, 6, 15)
+        return fit_network(_snapshots(30, 0), _operator(), seed=0)
 
 
 def _disturbed(operator: PolynomialOperator) -> PolynomialOperator:
@@ -69,6 +75,18 @@ def test_saturating_kinetics_are_found_where_no_polynomial_is(fitted) -> None:
     with pytest.raises(TrainingError, match="no polynomial of degree 2"):
         fit_polynomial(_snapshots(30, 0), 2, seed=0)
     assert fitted.residual < 1e-3
+
+
+def test_steps_that_follow_their_curve_go_farther(fitted) -> None:
+    snapshots = _snapshots(30, 0)
+    rounds = Rounds(spread_of(snapshots), lambda _: None)
+    chunks = chunks_of(interval_pairs(snapshots), 1000, np.random.default_rng(0))
+    start = fitted.operator
+    straight, curved = (
+        rounds.loss(rounds.run(start, chunks, 10, "test", bends=bends), chunks)
+        for bends in (False, True)
+    )
+    assert curved < 0.7 * straight < 0.7 * rounds.loss(start, chunks)
 
 
 def test_equal_seeds_give_equal_bits(monkeypatch) -> None:
