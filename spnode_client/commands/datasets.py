@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spnode_client.commands.dataset_report import print_brief, print_report
 from spnode_client.connection import connection
 from spnode_client.records import Dataset
 from spnode_client.terminal import (
@@ -14,7 +15,6 @@ from spnode_client.terminal import (
     err,
     follow,
     out,
-    print_json,
     print_table,
 )
 
@@ -39,7 +39,10 @@ def upload(
 
     Example: spnode datasets upload trajectories.npz
     """
-    _say(connection.client().datasets.upload(file, name), as_json)
+    dataset = connection.client().datasets.upload(file, name)
+    _say(dataset, as_json)
+    if not as_json:
+        print_brief(dataset)
 
 
 @app.command()
@@ -77,12 +80,12 @@ def list_datasets(
 
 @app.command()
 def show(dataset_id: DatasetId, as_json: Json = False) -> None:
-    """Show a dataset's summary.
+    """Show what is in a dataset: counts, times, ranges, and what is noteworthy.
 
     Example: spnode datasets show ds_01kc…
     """
-    del as_json  # the record is JSON in both cases
-    print_json(connection.client().datasets.get(dataset_id))
+    dataset = connection.client().datasets.get(dataset_id)
+    emit(dataset, as_json, lambda: print_report(dataset))
 
 
 @app.command()
