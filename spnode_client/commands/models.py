@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.commands.compare import check_no_worse
+from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
-from spnode_client.records import cautions, claims
-from spnode_client.terminal import Json, emit, err, out, print_json, print_table
+from spnode_client.records import claims
+from spnode_client.terminal import Json, emit, out, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, show, card, alias, delete.")
 Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
@@ -28,16 +29,17 @@ def list_models(
 
 @app.command()
 def show(reference: Reference, as_json: Json = False) -> None:
-    """Show one version: signature, evaluation, certificate; warnings at the end.
+    """Show what a version takes, what it is, how wrong, and what is proved of it.
 
     Example: spnode models show robertson@champion
     """
-    version = connection.client().models.version(reference)
-    print_json(version)
-    if as_json:
-        return
-    for caution in cautions(version.record.get("evaluation") or {}):
-        err.print(caution, markup=False)
+    models = connection.client().models
+    version = models.version(reference)
+
+    def say() -> None:
+        print_version(version.record, models.card(reference))
+
+    emit(version, as_json, say)
 
 
 @app.command()

@@ -94,6 +94,22 @@ def test_a_refusal_names_what_is_wrong(shell, model, file, arguments, words):
     assert words in shell.run(*filled, code=1).stderr
 
 
+def test_what_is_there_is_shown_in_words(shell, model):
+    version = shell.json("models", "show", model)
+    told = shell.run("models", "show", model).stdout
+    lines = [line.split() for line in told.splitlines() if line]
+    assert lines[0][0] == f"{model}/{version['number']}"
+    assert "nonlinear relaxation" in told
+    # Errors of the states on what was held out, in per cent of their spread.
+    found = version["evaluation"]["test"]["states"]["y2"]["normalised_rmse"]
+    (row,) = (line for line in lines if line[0] == "y2")
+    assert float(row[row.index("%") - 1]) == pytest.approx(100 * found, rel=0.06)
+    data = shell.json("datasets", "list")[0]["id"]
+    said = shell.run("datasets", "show", data).stdout
+    assert "40 trajectories" in said
+    assert "conserved" in said
+
+
 def test_a_file_that_is_no_dataset_is_refused_with_the_reason(shell, tmp_path):
     np.savez(tmp_path / "one.npz", states=np.ones((1, 5, 2)), times=np.arange(5.0))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])

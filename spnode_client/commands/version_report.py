@@ -1,0 +1,111 @@
+"""A version as a person reads it: what it takes, what it is, how wrong it is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from spnode_client.records import cautions, held_out, statements
+from spnode_client.terminal import err, out, print_table
+
+Record = dict[str, Any]
+
+
+def print_version(record: Record, card: Record) -> None:
+    """Signature, description, equations, errors and proofs; warnings at the end.
+
+    Args:
+        record: Of the version.
+        card: Its model card.
+    """
+    signature, evaluation = record["signature"], record.get("evaluation") or {}
+    for line in (*_head(record, signature), *_described(record["spec"], card)):
+        out.print(line, markup=False)
+    out.print()
+    print_table(
+        ("state", "unit", "from", "to", "error", "RMSE"),
+        [_state(i, signature, evaluation) for i in range(len(signature["states"]))],
+    )
+    kinds = ("parameters", "controls")
+    inputs = [row for kind in kinds for row in _box(kind, signature)]
+    if inputs:
+        out.print()
+        print_table(("input", "kind", "from", "to"), inputs)
+    out.print()
+    proved = statements(record.get("certificate") or {})
+    for line in (*_errors(evaluation), *proved):
+        out.print(line, markup=False)
+    for caution in cautions(evaluation):
+        err.print(caution, markup=False)
+
+
+def _head(record: Record, signature: Record) -> Iterator[str]:
+    yield f"{record['model']}/{record['number']}  {record['created_at']}"
+    yield f"digest {record['digest']}, {record['size_bytes']} bytes"
+    unit = signature.get("time_unit", "")
+    end = f"{_short(signature['domain'].get('end'))} {unit}".rstrip()
+    yield f"trained on times up to {end}"
+
+
+def _described(spec: Record, card: Record) -> Iterator[str]:
+    parts = [
+        f"{part} {spec[part]['kind']}"
+        for part in ("autoencoder", "linear", "nonlinear")
+        if isinstance(spec.get(part), dict)
+    ]
+    parts += [f"integrator {spec['integrator']}"]
+    yield f"latent {spec['latent']}, {', '.join(parts)}"
+    members = (card.get("ensemble") or {}).get("members")
+    if members:
+        yield f"an ensemble of {members} members"
+    for line in card.get("equations") or ():
+        yield f"    {line}"
+    for choice in card.get("choices") or ():
+        if choice["what"] == "candidate":
+            yield f"tried {choice['value']}: {choice['why']}"
+
+
+def _state(index: int, signature: Record, evaluation: Record) -> tuple[object, ...]:
+    name, domain = signature["states"][index], signature["domain"]
+    units = signature.get("units") or ()
+    found = (held_out(evaluation).get("states") or {}).get(name, {})
+    relative = found.get("normalised_rmse")
+    return (
+        name,
+        units[index] if units else "",
+        _short(domain["lower"][index]),
+        _short(domain["upper"][index]),
+        "" if relative is None else f"{100 * relative:.2g} %",
+        _short(found.get("rmse")),
+    )
+
+
+def _box(kind: str, signature: Record) -> Iterator[tuple[str, str, str, str]]:
+    domain = signature["domain"]
+    for i, name in enumerate(signature.get(kind) or ()):
+        ends = (_short(domain[f"{kind}_{end}"][i]) for end in ("lower", "upper"))
+        yield (name, kind.removesuffix("s"), *ends)
+
+
+def _errors(evaluation: Record) -> Iterator[str]:
+    found = held_out(evaluation)
+    if not found:
+        yield "no trajectories were held out"
+        return
+    yield (
+        f"{found['trajectories']} held-out trajectories; errors over the standard "
+        f"deviation, {_percent(found['normalised_rmse'])} in all"
+    )
+    later = (found.get("mid_trajectory") or {}).get("normalised_rmse")
+    if later is not None:
+        yield f"from later samples: {_percent(later)}"
+    baselines = found.get("baselines") or {}
+    if baselines:
+        each = (f"{n} {_percent(b['normalised_rmse'])}" for n, b in baselines.items())
+        yield f"trivial models: {', '.join(each)}".replace("_", " ")
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g} %"
+
+
+def _short(number: float | None) -> str:
+    return "" if number is None else f"{number:.4g}"
