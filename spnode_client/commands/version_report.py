@@ -87,12 +87,13 @@ def _box(kind: str, signature: Record) -> Iterator[tuple[str, str, str, str]]:
 
 def _errors(evaluation: Record) -> Iterator[str]:
     found = held_out(evaluation)
-    if not found:
-        yield "no trajectories were held out"
+    error = found.get("normalised_rmse")
+    if error is None:
+        yield "nothing was measured on held-out trajectories"
         return
     yield (
-        f"{found['trajectories']} held-out trajectories; errors over the standard "
-        f"deviation, {_percent(found['normalised_rmse'])} in all"
+        f"{found.get('trajectories')} held-out trajectories; errors over the standard "
+        f"deviation, {_percent(error)} in all"
     )
     later = (found.get("mid_trajectory") or {}).get("normalised_rmse")
     if later is not None:
