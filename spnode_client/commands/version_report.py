@@ -81,8 +81,8 @@ def _state(index: int, signature: Record, evaluation: Record) -> tuple[object, .
 def _box(kind: str, signature: Record) -> Iterator[tuple[str, str, str, str]]:
     domain = signature["domain"]
     for i, name in enumerate(signature.get(kind) or ()):
-        ends = (_short(domain[f"{kind}_{end}"][i]) for end in ("lower", "upper"))
-        yield (name, kind.removesuffix("s"), *ends)
+        lower, upper = (domain[f"{kind}_{end}"][i] for end in ("lower", "upper"))
+        yield (name, kind.removesuffix("s"), _short(lower), _short(upper))
 
 
 def _errors(evaluation: Record) -> Iterator[str]:
