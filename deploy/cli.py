@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy import registry
 from deploy.folder import ROOT, Folder, find_folder
 from spnode_client.cli import make_app, run
 from spnode_client.connection import connection
@@ -240,9 +241,20 @@ def main() -> None:
     """The entry point of ``./spnode``."""
     connection.embedded = _embedded
     app = make_app()
-    for command in (up, down, status, doctor, demo, reproduce, bench, chaos, check):
+    for command in (
+        up,
+        down,
+        status,
+        doctor,
+        demo,
+        reproduce,
+        bench,
+        chaos,
+        check,
+    ):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
+    app.add_typer(registry.app, name="registry")
     run(app, "./spnode")
 
 

@@ -57,23 +57,40 @@ def next_number(connection: sa.Connection, name: str, owner: str, now: datetime)
     number = connection.execute(counted).scalar_one_or_none()
     if number is not None:
         return number
+    if make_model(connection, name, owner, created_at=now, last_number=1):
+        return 1
+    # Another transaction has made it since our update found nothing.
+    return connection.execute(counted).scalar_one()
+
+
+def make_model(
+    connection: sa.Connection,
+    name: str,
+    owner: str,
+    *,
+    created_at: datetime,
+    last_number: int,
+    description: str = "",
+    tags: dict[str, str] | None = None,
+    updated_at: datetime | None = None,
+) -> bool:
+    """Make a model; False where another transaction has made it meanwhile."""
     row = {
         "name": name,
         "owner": owner,
-        "description": "",
-        "tags": {},
-        "last_number": 1,
+        "description": description,
+        "tags": tags or {},
+        "last_number": last_number,
         "revision": 1,
-        "created_at": now,
-        "updated_at": now,
+        "created_at": created_at,
+        "updated_at": updated_at or created_at,
     }
     try:
         with connection.begin_nested():
-            connection.execute(sa.insert(table).values(row))
+            connection.execute(sa.insert(tables.models).values(row))
     except IntegrityError:
-        # Another transaction has made it since our update found nothing.
-        return connection.execute(counted).scalar_one()
-    return 1
+        return False
+    return True
 
 
 def version_of(connection: sa.Connection, name: str, number: int) -> VersionRecord:

@@ -19,6 +19,7 @@ from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.queue import redis_client
+from services.registry import Registry
 from services.settings import Settings
 
 UNPRIVILEGED = 65534
@@ -58,6 +59,16 @@ def database(settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def blobs(settings: Settings) -> Blobs:
     return Blobs(settings.store_url)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry on another machine."""
+    settings = Settings(data_folder=tmp_path / "elsewhere")
+    database = Database(settings.database_url)
+    upgrade(database)
+    yield Registry(database, Blobs(settings.store_url))
+    database.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ here without another line: what the folder holds must be there afterwards, and w
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -25,6 +26,8 @@ from services.keys import Keys
 from services.leases import Leases
 from services.registry import Registry
 from services.settings import Settings
+from services.transfer.export import export_registry
+from services.transfer.take import import_registry
 from spnode_core.artifact import load
 from spnode_core.dataset import load_dataset
 
@@ -86,6 +89,21 @@ def test_its_version_loads_and_repeats_its_rollout(opened, tmp_path) -> None:
     # Loading has repeated the recorded rollout; states differ in scale by 1e5.
     np.testing.assert_allclose(x, X, rtol=1e-9)
     assert surrogate.spec.model_dump(mode="json").items() >= version.spec.items()
+
+
+def test_its_registry_moves_to_another(opened, elsewhere, tmp_path) -> None:
+    database, blobs, _ = opened
+    export_registry(database, blobs, tmp_path / "registry.zip", datasets=True)
+    found = import_registry(
+        elsewhere.database,
+        elsewhere.blobs,
+        tmp_path / "registry.zip",
+        aliases=True,
+        datasets=True,
+    )
+    assert [each.state for each in found.outcomes] == ["added", "added", "moved"]
+    kept = Registry(database, blobs).resolve("small")
+    assert elsewhere.resolve("small") == replace(kept, job_id=None)
 
 
 def test_its_jobs_dataset_and_key_are_there(opened, tmp_path) -> None:

@@ -1,0 +1,288 @@
+"""The two forms of an archive: a zip file, and a folder of the same members.
+
+Both are read without trust. Members are never unpacked under names of their own: what
+is read is asked for by a name that was made here from digests. A zip holds stored
+members that are together no larger than the file; a folder's links, pipes and other
+odd files are refused, and what its manifest does not name is not looked at.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from services.errors import Conflict
+from services.transfer.manifest import (
+    ARTIFACTS,
+    DATASETS,
+    JSON_LIMIT_BYTES,
+    MANIFEST,
+    MEMBER,
+    RECORDS,
+    Manifest,
+    Part,
+    decoded,
+    encoded,
+    record_name,
+    unfit,
+)
+from spnode_core.atomic import replacing
+from spnode_core.npz import EARLIEST
+
+ZIP = ".zip"
+_ENCRYPTED = 0x1
+_PIECE = 2**20
+
+
+class AbstractWriter(ABC):
+    """An archive that is being written; it counts only once it has its manifest."""
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is such a member already."""
+
+    @abstractmethod
+    def add(self, name: str, content: bytes | Path) -> None:
+        """Add a member."""
+
+    def add_record(self, record: bytes) -> str:
+        """Add a record under its digest; return the digest."""
+        digest = hashlib.sha256(record).hexdigest()
+        if not self.has(record_name(digest)):
+            self.add(record_name(digest), record)
+        return digest
+
+    def finish(self, manifest: Manifest) -> None:
+        """Add the manifest, the last member."""
+        self.add(MANIFEST, encoded(manifest))
+
+
+class AbstractReader(ABC):
+    """An archive that is being read; its author is not trusted."""
+
+    manifest: Manifest
+
+    @abstractmethod
+    def open(self, name: str) -> tuple[IO[bytes], int]:
+        """Open a member; return its stream and its size in bytes."""
+
+    def record(self, kind: type[Part], digest: str) -> Part:
+        """Return a record.
+
+        Raises:
+            Invalid: It is not there, not of this digest, or no such record.
+        """
+        name = record_name(digest)
+        data = self.read(name)
+        _check(name, digest, hashlib.sha256(data).hexdigest())
+        return decoded(kind, data, name)
+
+    def extract(self, prefix: str, digest: str, path: Path) -> None:
+        """Write a content to ``path``, its digest verified.
+
+        Raises:
+            Invalid: It is not there, or not of this digest.
+        """
+        name, running = f"{prefix}/{digest}", hashlib.sha256()
+        stream, _ = self.open(name)
+        with stream, path.open("wb") as file, _named(name):
+            while piece := stream.read(_PIECE):
+                running.update(piece)
+                file.write(piece)
+        _check(name, digest, running.hexdigest())
+
+    def read(self, name: str) -> bytes:
+        """Return the manifest or a record.
+
+        Raises:
+            Invalid: It is not there, or too large.
+        """
+        stream, size = self.open(name)
+        with stream, _named(name):
+            if size > JSON_LIMIT_BYTES:
+                expected = f"at most {JSON_LIMIT_BYTES}"
+                raise unfit(name, found=f"{size} bytes", expected=expected)
+            return stream.read(JSON_LIMIT_BYTES)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[AbstractWriter]:
+    """Write an archive: a file where the name ends in .zip, else a folder.
+
+    A file appears when it is whole. A folder takes its new manifest last, so that it is
+    at every moment the archive before or the new one.
+
+    Raises:
+        Conflict: There is something else under this name.
+    """
+    if target.suffix.lower() == ZIP and not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(target) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            yield _ZipWriter(archive)
+        return
+    if target.exists() and not target.is_dir():
+        raise Conflict(f"{target} is a file whose name does not end in {ZIP}")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise Conflict(f"{target} is a folder of other files; choose a new one")
+    for part in (RECORDS, ARTIFACTS, DATASETS):
+        (target / part).mkdir(parents=True, exist_ok=True)
+    yield _FolderWriter(target)
+
+
+@contextmanager
+def reading(source: Path) -> Iterator[AbstractReader]:
+    """Open an archive and read its manifest.
+
+    Raises:
+        Invalid: It is no archive; the field says which member is wrong.
+    """
+    with ExitStack() as stack:
+        if source.is_dir():
+            root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, root)
+            reader: AbstractReader = _FolderReader(root)
+        else:
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(source))
+            except (zipfile.BadZipFile, OSError, ValueError) as error:
+                expected = "a file or a folder that `registry export` wrote"
+                raise unfit(source.name, found=str(error), expected=expected) from error
+            reader = _ZipReader(archive, source.stat().st_size)
+        reader.manifest = decoded(Manifest, reader.read(MANIFEST), MANIFEST)
+        if isinstance(reader, _ZipReader):
+            reader.check_complete()
+        yield reader
+
+
+class _ZipWriter(AbstractWriter):
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._names: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        return name in self._names
+
+    def add(self, name: str, content: bytes | Path) -> None:
+        self._names.add(name)
+        member = zipfile.ZipInfo(name, EARLIEST)
+        if isinstance(content, bytes):
+            self._archive.writestr(member, content)
+            return
+        member.file_size = content.stat().st_size
+        with content.open("rb") as file, self._archive.open(member, "w") as to:
+            shutil.copyfileobj(file, to, _PIECE)
+
+
+class _FolderWriter(AbstractWriter):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, name: str) -> bool:
+        return (self._folder / name).is_file()
+
+    def add(self, name: str, content: bytes | Path) -> None:
+        with replacing(self._folder / name) as to:
+            if isinstance(content, bytes):
+                to.write(content)
+            else:
+                with content.open("rb") as file:
+                    shutil.copyfileobj(file, to, _PIECE)
+
+
+class _ZipReader(AbstractReader):
+    def __init__(self, archive: zipfile.ZipFile, size_bytes: int) -> None:
+        self._archive = archive
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            self._check(member)
+            self._members[member.filename] = member
+        # Members may not share bytes of the file: ever so many would fit into it.
+        total = sum(member.file_size for member in self._members.values())
+        if total > size_bytes:
+            raise unfit(
+                "archive",
+                found=f"members of {total} bytes in a file of {size_bytes}",
+                expected="members that lie beside each other",
+            )
+
+    def _check(self, member: zipfile.ZipInfo) -> None:
+        name = member.filename
+        shown = repr(name[:100])
+        mode = member.external_attr >> 16
+        if name != MANIFEST and not MEMBER.fullmatch(name):
+            expected = f"{MANIFEST}, or a kind and a digest"
+            raise unfit(shown, found="an unknown member", expected=expected)
+        if name in self._members:
+            raise unfit(shown, found="the member twice", expected="it once")
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise unfit(shown, found="a link or an odd file", expected="a plain file")
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if not is_stored or member.compress_size != member.file_size:
+            raise unfit(shown, found="a compressed member", expected="a stored one")
+        if member.flag_bits & _ENCRYPTED:
+            raise unfit(shown, found="an encrypted member", expected="a plain one")
+
+    def check_complete(self) -> None:
+        """Refuse an archive that lacks or adds a member."""
+        named = self.manifest.members() | {MANIFEST}
+        odd = sorted(named ^ set(self._members))
+        if odd:
+            found = "it is missing" if odd[0] in named else "a member nobody names"
+            raise unfit(odd[0], found=found, expected=f"what {MANIFEST} names")
+
+    def open(self, name: str) -> tuple[IO[bytes], int]:
+        member = self._members.get(name)
+        if member is None:
+            raise unfit(name, found="no such member", expected="it in the archive")
+        with _named(name):
+            return self._archive.open(member), member.file_size
+
+
+class _FolderReader(AbstractReader):
+    def __init__(self, root: int) -> None:
+        self._root = root
+
+    def open(self, name: str) -> tuple[IO[bytes], int]:
+        *folders, file = name.split("/")
+        with ExitStack() as stack:
+            at = self._root
+            try:
+                for folder in folders:
+                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                    at = os.open(folder, flags, dir_fd=at)
+                    stack.callback(os.close, at)
+                # A pipe without a writer would be waited for.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                found = os.open(file, flags, dir_fd=at)
+            except OSError as error:
+                said = error.strerror or str(error)
+                raise unfit(name, found=said, expected="a plain file") from error
+            stream = os.fdopen(found, "rb")
+        status = os.fstat(found)
+        if not stat.S_ISREG(status.st_mode):
+            stream.close()
+            raise unfit(name, found="an odd file", expected="a plain file")
+        return stream, status.st_size
+
+
+def _check(name: str, digest: str, found: str) -> None:
+    if found != digest:
+        raise unfit(name, found=f"a content of SHA-256 {found}", expected=digest)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        found = f"a damaged member ({error})"
+        raise unfit(name, found=found, expected="a complete archive") from error
