@@ -81,6 +81,33 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+def backup(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="New, or of an earlier backup: it is brought up to date."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Copy database and store while everything runs; the copy is a data folder.
+
+    For SQLite; docs/backup.md says what to do with PostgreSQL and S3. Exit code 1: the
+    store lacks a content that the database names.
+
+    Example: ./spnode backup /mnt/spnode
+    """
+    from deploy.opened import opened
+    from services.backup import back_up
+
+    with opened() as (database, blobs):
+        found = back_up(database, blobs, folder)
+    for key in found.missing:
+        err.print(f"missing: {key}", markup=False)
+    said = f"{folder}: {found.contents} contents copied, {found.size_bytes} bytes"
+    emit(found.as_dict(), as_json, lambda: out.print(said, markup=False))
+    if found.missing:
+        raise typer.Exit(1)
+
+
 def demo(
     end: Annotated[
         bool, typer.Option("--exit", help="Stop the stack at the end.")
@@ -245,6 +272,7 @@ def main() -> None:
         up,
         down,
         status,
+        backup,
         doctor,
         demo,
         reproduce,

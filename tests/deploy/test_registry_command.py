@@ -65,6 +65,19 @@ def test_a_registry_moves_by_two_commands(laptop, tmp_path) -> None:
     assert found.digest == laptop.resolve("small").digest
 
 
+def test_a_backup_is_a_data_folder(laptop, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    code, said, _ = spnode("backup", copy, folder=tmp_path / "laptop")
+    assert (code, said.startswith(f"{copy}: 1 contents copied")) == (0, True)
+    code, said, _ = spnode("registry", "export", tmp_path / "a", "--json", folder=copy)
+    models = {"small": {"versions": [1], "aliases": {"champion": 1}}}
+    assert (code, json.loads(said)["models"]) == (0, models)
+    version = laptop.resolve("small")
+    laptop.blobs.delete(version.artifact_key)
+    code, _, said = spnode("backup", tmp_path / "b", folder=tmp_path / "laptop")
+    assert (code, said) == (1, f"missing: {version.artifact_key}\n")
+
+
 def test_what_cannot_be_done_is_a_sentence_and_an_exit_code(laptop, tmp_path) -> None:
     folder, archive = tmp_path / "laptop", tmp_path / "registry.zip"
     code, _, said = spnode("registry", "export", archive, folder=tmp_path / "none")

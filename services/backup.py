@@ -1,0 +1,157 @@
+"""A data folder as a copy that can be started, taken while services write to it.
+
+Contents are immutable and their rows come after them. So the order is: contents,
+database, contents again. What the snapshot of the database refers to was in the store
+when it was taken; the second pass brings what came since the first, and the first pass
+has most of what is deleted before the second. Then every reference is looked up.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.blobs import Blobs
+from services.database import tables
+from services.database.engine import BUSY_TIMEOUT_MS, Database
+from services.errors import Conflict, NotFound
+from services.orphans import CHECKPOINTS
+from services.results import KIND as ROLLOUT
+from services.results import PREFIX as RESULTS
+from services.transfer.manifest import ARTIFACTS, DATASETS
+from spnode_core.atomic import replacing
+
+DATABASE = "spnode.db"
+STORE = "store"
+_PREFIXES = (ARTIFACTS, DATASETS, CHECKPOINTS, RESULTS)
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """What a backup holds.
+
+    Attributes:
+        path: The folder; as a data folder it is the deployment at that moment.
+        contents: How many contents were copied by this backup.
+        size_bytes: How large they are together.
+        missing: Contents that a row names and the store did not have: they were
+            deleted while the backup ran, or lost before.
+    """
+
+    path: str
+    contents: int
+    size_bytes: int
+    missing: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return asdict(self)
+
+
+def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
+    """Copy a database and what it refers to into a folder.
+
+    Args:
+        database: SQLite; a server's has tools of its own.
+        blobs: The store beside it; what is read is verified.
+        folder: New, or of an earlier backup, which is brought up to date: contents that
+            it has already are not copied again.
+
+    Raises:
+        Conflict: The database is not SQLite, or the folder holds something else.
+        Damaged: A content of the store is not the one that its key names.
+        Unavailable: The database or the store does not answer.
+    """
+    _check(database, folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept = Blobs(f"file://{(folder / STORE).absolute()}")
+    copied = _copy(blobs, kept)
+    _snapshot(database, folder / DATABASE)
+    copied += _copy(blobs, kept)
+    copy = Database(f"sqlite:///{(folder / DATABASE).absolute()}")
+    try:
+        named = _references(copy)
+    finally:
+        copy.close()
+    missing = tuple(sorted(key for key in named if not kept.exists(key)))
+    return BackedUp(str(folder), len(copied), sum(copied), missing)
+
+
+def _check(database: Database, folder: Path) -> None:
+    if not database.is_sqlite:
+        raise Conflict(
+            "this copies SQLite; for PostgreSQL use pg_dump: docs/backup.md says how"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise Conflict(f"{folder} is a file; name a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    # A folder with logs, a key or a socket is one that was started.
+    if {each.name for each in folder.iterdir()} - {DATABASE, STORE}:
+        raise Conflict(f"{folder} is no backup; name a new folder")
+    own = Path(database.url.database or "")
+    if own.exists() and own.parent.samefile(folder):
+        raise Conflict(f"{folder} is the data folder itself; name another")
+
+
+def _copy(blobs: Blobs, kept: Blobs) -> list[int]:
+    """Copy what is not there yet; return the sizes of what was copied."""
+    there = {key for prefix in _PREFIXES for key in kept.list(prefix)}
+    copied = []
+    with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
+        path = Path(folder) / "content"
+        for key in (key for prefix in _PREFIXES for key in blobs.list(prefix)):
+            if key in there:
+                continue
+            try:
+                blobs.download(key, path)
+            except NotFound:
+                continue  # Deleted since it was listed.
+            kept.put(key, path)
+            copied.append(path.stat().st_size)
+    return copied
+
+
+def _snapshot(database: Database, path: Path) -> None:
+    """Copy the database as it is at one moment; whoever writes meanwhile goes on.
+
+    SQLite's backup interface would start again with every write of another process.
+    """
+    with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
+        made = Path(folder) / DATABASE
+        with closing(sqlite3.connect(str(database.url.database))) as connection:
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.execute("VACUUM INTO ?", (str(made),))
+        with made.open("rb") as file, replacing(path) as to:
+            shutil.copyfileobj(file, to)
+    path.chmod(0o600)
+
+
+def _references(database: Database) -> set[str]:
+    """Keys of the contents that a database refers to.
+
+    Checkpoints are none of them: a job whose checkpoint is gone starts anew.
+    """
+    jobs, chunks = tables.jobs.c, tables.chunks.c
+    results = sa.select(jobs.id, jobs.state, jobs.request, jobs.result).where(
+        jobs.kind == ROLLOUT, jobs.dropped_at.is_(None)
+    )
+    with database.reading() as connection:
+        versions = connection.execute(sa.select(tables.versions.c.digest)).scalars()
+        datasets = connection.execute(sa.select(tables.datasets.c.digest)).scalars()
+        named = {f"{ARTIFACTS}/{digest}" for digest in versions}
+        named |= {f"{DATASETS}/{digest}" for digest in datasets}
+        of_chunks = sa.select(chunks.job_id, chunks.number, chunks.digest)
+        for id, number, digest in connection.execute(of_chunks):
+            named.add(f"{RESULTS}/{id}/{number:06d}/{digest}")
+        for id, state, request, result in connection.execute(results):
+            if request.get("inputs") is not None:
+                named.add(f"{RESULTS}/{id}/inputs/{request['inputs']}")
+            if state == "succeeded":
+                named.add(f"{RESULTS}/{id}/index/{result['digest']}")
+    return named
