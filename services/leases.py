@@ -17,7 +17,7 @@ from services.database import tables
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import LeaseLost
-from services.lifecycle import Job, Sender, add_event, as_job, move
+from services.lifecycle import Job, Sender, add_event, as_job, begin, move
 
 
 class CancelRequested(Exception):
@@ -70,22 +70,9 @@ class Leases:
     def claim(self, id: str, worker: str) -> Claim | None:
         """Take a queued job, or return None where it is not queued any more."""
         now = instant(self.clock())
-        with self.database.transaction() as connection:
-            row = move(
-                connection,
-                id,
-                before="queued",
-                after="running",
-                now=now,
-                **_claimed(worker, now + self.lease),
-            )
-            if row is None:
-                return None
-            data = {"state": "running", "attempt": row["attempt"], "worker": worker}
-            add_event(connection, id, "status", f"attempt {row['attempt']}", now, data)
-            if row["started_at"] is None:
-                started = sa.update(tables.jobs).where(tables.jobs.c.id == id)
-                connection.execute(started.values(started_at=now))
+        row = begin(self.database, id, worker=worker, until=now + self.lease, now=now)
+        if row is None:
+            return None
         return Claim(as_job(row), row["token"], row["checkpoint"])
 
     def heartbeat(
@@ -341,14 +328,6 @@ class Leases:
             update = sa.update(table).where(queued)
             with self.database.transaction() as connection:
                 connection.execute(update.values(sent_at=instant(self.clock())))
-
-
-def _claimed(worker: str, until: datetime) -> dict[str, Any]:
-    return {
-        "token": tables.jobs.c.token + 1,
-        "lease_owner": worker,
-        "lease_until": until,
-    }
 
 
 def _held(claim: Claim) -> sa.ColumnElement[bool]:

@@ -12,6 +12,8 @@
 both change a state through ``move`` alone.
 """
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -19,6 +21,7 @@ from typing import Any, Literal, Protocol
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.engine import Database
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -30,6 +33,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "succeeded": frozenset(),
 }
 """Which state may follow which."""
+# Nobody asks for the new row's id.
+_APPEND = sa.insert(tables.events).inline()
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,12 @@ def move(
 ) -> sa.RowMapping | None:
     """Change a job's state if it still is ``before``, and ``fence`` its token.
 
+    A claim raises the token, and says when the job began where none did before.
+
     Returns:
         The row as it is now, or None where the job was not in that state any more.
     """
     assert after in TRANSITIONS[before], f"{before} never becomes {after}"
-    table = tables.jobs
     implied: dict[str, Any] = {"state": after}
     if before == "running":
         implied |= {"lease_owner": None, "lease_until": None}
@@ -108,11 +114,76 @@ def move(
         implied["finished_at"] = now
     if after == "queued":
         implied["sent_at"] = None
-    update = sa.update(table).where(table.c.id == id, table.c.state == before)
+    if after == "running":
+        implied["started_at"] = now
+    new = implied | values
+    update = _update(after, frozenset(new), is_fenced=fence is not None)
+    bound = {f"new_{name}": value for name, value in new.items()}
+    bound |= {"job": id, "before": before}
     if fence is not None:
-        update = update.where(table.c.token == fence)
-    changed = update.values(implied | values).returning(*table.c)
-    return connection.execute(changed).mappings().one_or_none()
+        bound["fence"] = fence
+    return connection.execute(update, bound).mappings().one_or_none()
+
+
+@functools.cache
+def _update(after: State, names: frozenset[str], *, is_fenced: bool) -> Any:
+    """The statement of a change, made once: that takes longer than to run it."""
+    table = tables.jobs
+    new: dict[str, Any] = {
+        name: sa.bindparam(f"new_{name}", type_=table.c[name].type)
+        for name in sorted(names)
+    }
+    if after == "running":
+        new["token"] = table.c.token + 1
+        new["started_at"] = sa.func.coalesce(table.c.started_at, new["started_at"])
+    update = sa.update(table).where(
+        table.c.id == sa.bindparam("job"), table.c.state == sa.bindparam("before")
+    )
+    if is_fenced:
+        update = update.where(table.c.token == sa.bindparam("fence"))
+    return update.values(new).returning(*table.c)
+
+
+def begin(
+    database: Database, id: str, *, worker: str, until: datetime, now: datetime
+) -> Mapping[Any, Any] | None:
+    """Claim a queued job for a worker and say so in its events.
+
+    Returns:
+        The row as it is now, or None where the job was not queued any more.
+    """
+    lease = {"lease_owner": worker, "lease_until": until}
+    if not database.is_sqlite:
+        bound = {"job": id, "before": "queued", "now": now, "new_state": "running"}
+        bound |= {"new_started_at": now}
+        bound |= {f"new_{name}": value for name, value in lease.items()}
+        return database.run(_begin, bound)
+    with database.transaction() as connection:
+        row = move(connection, id, before="queued", after="running", now=now, **lease)
+        if row is not None:
+            data = {"state": "running", "attempt": row["attempt"], "worker": worker}
+            add_event(connection, id, "status", f"attempt {row['attempt']}", now, data)
+    return row
+
+
+def _begin() -> sa.Select[Any]:
+    """The change with its event; the row is locked before the event has its id."""
+    names = frozenset({"state", "started_at", "lease_owner", "lease_until"})
+    moved = _update("running", names, is_fenced=False).cte("moved")
+    words = map(sa.literal_column, ("'state'", "'running'", "'attempt'", "'worker'"))
+    state, running, attempt, worker = words
+    event = {
+        "job_id": moved.c.id,
+        "kind": sa.literal_column("'status'"),
+        "level": sa.literal_column("'info'"),
+        "message": sa.func.concat(sa.literal_column("'attempt '"), moved.c.attempt),
+        "data": sa.func.json_build_object(
+            state, running, attempt, moved.c.attempt, worker, moved.c.lease_owner
+        ),
+        "created_at": sa.bindparam("now", type_=tables.events.c.created_at.type),
+    }
+    told = sa.insert(tables.events).from_select(list(event), sa.select(*event.values()))
+    return sa.select(moved).add_cte(told.cte("told"))
 
 
 def add_event(
@@ -130,19 +201,18 @@ def add_event(
     That write locks the row, so events of a job are committed in the order of their
     ids, on PostgreSQL too.
     """
-    connection.execute(
-        sa.insert(tables.events).values(
-            job_id=job_id,
-            kind=kind,
-            level=level,
-            message=message,
-            data=data,
-            created_at=now,
-        )
-    )
+    event = {
+        "job_id": job_id,
+        "kind": kind,
+        "level": level,
+        "message": message,
+        "data": data,
+        "created_at": now,
+    }
+    connection.execute(_APPEND, event)
 
 
-def as_job(row: sa.RowMapping) -> Job:
+def as_job(row: Mapping[Any, Any]) -> Job:
     """Return the record of a row of ``jobs``."""
     names = [name for name in Job.__dataclass_fields__ if name != "worker"]
     return Job(worker=row["lease_owner"], **{name: row[name] for name in names})

@@ -8,18 +8,21 @@ meanwhile, and no busy timeout helps (measured: 806 such errors in two seconds).
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.url import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 
+from services.database.driver import DriverStatement
 from services.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
+PING_AFTER_S = 1.0
+"""A connection to PostgreSQL that rested for so long is tried before it is used."""
 _SQLITE_PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "synchronous=NORMAL",
@@ -37,10 +40,19 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = sa.create_engine(self.url, pool_pre_ping=not self.is_sqlite)
+        self.engine = sa.create_engine(self.url)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+            return
+        self._compiled: dict[Callable[[], sa.Select[Any]], DriverStatement] = {}
+        # Connections of their own: to change how one commits takes as long as to ask.
+        self._single = sa.create_engine(
+            self.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+        )
+        for engine in (self.engine, self._single):
+            event.listen(engine, "checkin", _note_use)
+            event.listen(engine, "checkout", self._ping_after_rest)
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -56,6 +68,44 @@ class Database:
             connection.begin(),
         ):
             yield connection
+
+    def run(
+        self, make: Callable[[], sa.Select[Any]], values: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Run a statement that changes something and is a transaction by itself.
+
+        PostgreSQL commits it before it answers: one round trip instead of three.
+
+        Args:
+            make: Makes the statement; called once.
+            values: Of its parameters.
+
+        Returns:
+            The row that it gives, or None.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        assert not self.is_sqlite, "its driver has no types of its own"
+        failed = self.engine.dialect.loaded_dbapi.OperationalError
+        statement = self._compiled.get(make)
+        if statement is None:
+            statement = DriverStatement(make(), self.engine.dialect)
+            self._compiled[make] = statement
+        try:
+            connection = self._single.raw_connection()
+        except failed as error:
+            raise Unavailable(f"the database does not answer: {error}") from error
+        driver: Any = connection.driver_connection
+        try:
+            return statement.row(driver, values)
+        except failed as error:
+            if driver.closed:
+                connection.invalidate(error)
+                self._single.dispose()
+            raise Unavailable(f"the database does not answer: {error}") from error
+        finally:
+            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -88,6 +138,24 @@ class Database:
     def close(self) -> None:
         """Close every connection of the pool."""
         self.engine.dispose()
+        if not self.is_sqlite:
+            self._single.dispose()
+
+    def _ping_after_rest(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Find out that a connection is dead before it is given away.
+
+        One in constant use is not tried each time, which is a round trip for each
+        transaction. Where such a one dies, one caller is told that the database does
+        not answer; the pool then lets all its connections go.
+        """
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < PING_AFTER_S:
+            return
+        dialect = self.engine.dialect
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError(str(error)) from error
 
 
 @contextmanager
@@ -100,6 +168,10 @@ def _translated() -> Iterator[None]:
         if error.connection_invalidated:
             raise Unavailable(f"the database went away: {error.orig}") from error
         raise
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

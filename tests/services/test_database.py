@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from services.database import tables
+from services.database import engine, tables
 from services.database.engine import Database
 from services.database.migrate import is_current, upgrade
 from services.database.paging import page_of
@@ -104,6 +105,71 @@ def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Unavailable, match=r"another version of spnode .*9999"):
         upgrade(database)
+
+
+def _end_connections(url: str) -> None:
+    """As a restart of the server does."""
+    other = sa.create_engine(url, poolclass=sa.NullPool)
+    with other.connect() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+
+def test_a_connection_that_died_at_rest_is_replaced_unnoticed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PING_AFTER_S", 0.0)
+    database = Database(postgres_url)
+    database.ping()
+    _end_connections(postgres_url)
+    database.ping()
+    database.close()
+
+
+def test_one_caller_is_told_of_a_connection_that_died_in_use(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.reading() as one, database.reading() as other:
+        # A connection is made at its first statement.
+        assert one.scalar(sa.select(1)) == other.scalar(sa.select(1))
+    _end_connections(postgres_url)
+    with pytest.raises(Unavailable, match="the database does not answer"):
+        database.ping()
+    with database.reading(), database.reading():
+        database.ping()
+    database.close()
+
+
+def _insert_worker() -> sa.Select[Any]:
+    names = ("id", "queues", "started_at", "seen_at")
+    row = {
+        name: sa.bindparam(name, type_=tables.workers.c[name].type) for name in names
+    }
+    insert = sa.insert(tables.workers).values(row).returning(*tables.workers.c)
+    return sa.select(insert.cte("inserted"))
+
+
+def test_a_statement_by_the_driver_converts_as_others_do(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    row = {"id": "w", "queues": ["a", "b"]}
+    row |= {"seen_at": instant(1.5), "started_at": instant(0)}
+    assert database.run(_insert_worker, row) == row
+    with database.reading() as connection:
+        assert connection.execute(sa.select(tables.workers)).mappings().one() == row
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.run(_insert_worker, row)
+    # It stays usable, and is committed by nobody else.
+    assert database.run(_insert_worker, row | {"id": "v"})
+    with database.transaction() as connection:
+        assert connection.in_transaction()
+        connection.execute(sa.delete(tables.workers))
+    _end_connections(postgres_url)
+    with pytest.raises(Unavailable, match="the database does not answer"):
+        database.run(_insert_worker, row)
+    assert database.run(_insert_worker, row) == row
+    database.close()
 
 
 def _count_up(database: Database) -> None:

@@ -37,6 +37,27 @@ def test_one_of_many_claimers_wins(jobs: Jobs, leases: Leases) -> None:
     assert jobs.get(job.id).worker == claim.job.worker
 
 
+def test_a_claim_is_told_alike_on_every_database(jobs, leases, claim, clock) -> None:
+    began = jobs.get(claim.job.id).started_at
+    assert began is not None
+    assert claim.job.started_at == began
+    clock.advance(3)
+    leases.crash(claim, "boom")
+    again = leases.claim(claim.job.id, "second")
+    assert again is not None
+    assert (again.token, again.job.attempt, again.job.worker) == (2, 2, "second")
+    assert again.job.request == REQUEST
+    assert jobs.get(claim.job.id).started_at == began, "when it began, not this attempt"
+    events = jobs.events(claim.job.id)
+    told = [(e.kind, e.level, e.message, e.data) for e in (events[1], events[-1])]
+    for number, worker, each in zip((1, 2), ("first", "second"), told, strict=True):
+        data = {"state": "running", "attempt": number, "worker": worker}
+        assert each == ("status", "info", f"attempt {number}", data)
+    assert (events[-1].created_at - events[1].created_at).total_seconds() == 3
+    assert leases.claim(claim.job.id, "third") is None
+    assert len(jobs.events(claim.job.id)) == len(events)
+
+
 def test_a_heartbeat_renews_and_writes(jobs: Jobs, leases, claim, clock) -> None:
     for iteration in range(4):
         clock.advance(10)
