@@ -99,8 +99,8 @@ def test_comparison_is_by_cpu_time_and_shows_both_errors():
 def test_short_calls_are_repeated_until_they_can_be_measured():
     calls = []
     took = repeated(lambda: calls.append(1), least_s=0.01)()
-    assert len(calls) > 100
-    assert 0 < took.wall_s < 1e-3
+    assert len(calls) > 10
+    assert 0 < took.wall_s < 1e-2
 
 
 @pytest.mark.parametrize(

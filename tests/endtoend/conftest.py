@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -30,6 +31,8 @@ class Shell:
     """Runs ``./spnode`` commands on one data folder."""
 
     data: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment, besides."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,6 +47,7 @@ class Shell:
             "SPNODE_DATA_FOLDER": str(self.data),
             "SPNODE_HEARTBEAT_SECONDS": "1",
             "SPNODE_LEASE_SECONDS": "4",
+            **self.variables,
         }
 
     @property
@@ -92,7 +96,9 @@ def file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory):
     """A stack that is up."""
-    made = Shell(tmp_path_factory.mktemp("stack") / ".spnode")
+    # Tests compile far more than they compute.
+    variables = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    made = Shell(tmp_path_factory.mktemp("stack") / ".spnode", variables)
     made.run("up")
     yield made
     made.run("down")

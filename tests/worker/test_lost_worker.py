@@ -39,9 +39,9 @@ def first_iteration(stack, id: str, *, attempt: int) -> int:
 
 def test_a_killed_worker_loses_no_job_and_publishes_one_version(stack) -> None:
     first = stack.start_worker()
-    job = stack.train(iterations=20_000)
+    job = stack.train(iterations=10_000)
     # Far beyond what an attempt that begins anew would first report.
-    far = stack.wait(job.id, lambda now: optimising(now) and iteration(now) > 8000)
+    far = stack.wait(job.id, lambda now: optimising(now) and iteration(now) > 4000)
     reached = iteration(far)
     assert "checkpoint" in {event.kind for event in stack.jobs.events(job.id)}
     orphans = children_of(first)
@@ -62,7 +62,7 @@ def test_a_killed_worker_loses_no_job_and_publishes_one_version(stack) -> None:
 
 def test_a_stopped_worker_hands_its_job_over_with_a_checkpoint(stack) -> None:
     first = stack.start_worker()
-    job = stack.train(iterations=30_000)
+    job = stack.train(iterations=15_000)
     stack.wait(job.id, lambda now: optimising(now) and iteration(now) > 0)
     first.terminate()
     waiting = stack.wait(job.id, lambda now: now.state == "queued", 120)
@@ -84,7 +84,7 @@ def test_a_stopped_worker_hands_its_job_over_with_a_checkpoint(stack) -> None:
 
 def test_a_zombie_that_wakes_after_its_lease_writes_nothing(stack) -> None:
     zombie = stack.start_worker()
-    job = stack.train(iterations=20_000)
+    job = stack.train(iterations=6_000)
     held = stack.wait(job.id, optimising)
     family = [psutil.Process(zombie.pid), *children_of(zombie)]
     for process in family:
