@@ -19,11 +19,12 @@ import sqlalchemy as sa
 from services.blobs import Blobs
 from services.database import tables
 from services.database.engine import BUSY_TIMEOUT_MS, Database
+from services.datasets import PREFIX as DATASETS
 from services.errors import Conflict, NotFound
 from services.orphans import CHECKPOINTS
 from services.results import KIND as ROLLOUT
 from services.results import PREFIX as RESULTS
-from services.transfer.manifest import ARTIFACTS, DATASETS
+from services.versions import ARTIFACTS
 from spnode_core.atomic import replacing
 
 DATABASE = "spnode.db"

@@ -81,6 +81,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     wide.print(table)
 
 
+def short(number: float | None) -> str:
+    """A number in four digits; nothing where there is none."""
+    return "" if number is None else f"{number:.4g}"
+
+
 def report(error: Exception) -> None:
     """An error in words: what, which field, what was found and expected."""
     lines = str(error).splitlines() or [type(error).__name__]

@@ -128,9 +128,7 @@ def normalised(scaling: Scaling, values: Values) -> Values:
 
 def _paths(normaliser: Normaliser, dataset: Dataset, clock: Clock) -> _Paths:
     ticks = clock(dataset.elapsed)
-    first = dataset.states[:, :1]
-    whole = np.where(dataset.mask, dataset.states, first)
-    states = normalised(normaliser.states, whole).copy()
+    states = normalised(normaliser.states, dataset.filled).copy()
     # Gaps are interpolated, and what lies behind the last sample is that sample.
     for row, column in np.argwhere(~dataset.mask.all(axis=1)):
         there = dataset.mask[row, :, column]

@@ -18,7 +18,6 @@ from spnode_core.baselines import Baselines, normalised
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.intervals import calibrated, measured_coverage
-from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
@@ -75,7 +74,7 @@ def evaluate(
     refined = np.where(mask, fine - dataset.states, 0.0)
     change = np.where(mask, np.abs(fine - coarse), 0.0) / scale
     count = int(mask.sum())
-    compared = _Compared.of(surrogate, dataset)
+    compared = Compared.of(surrogate, dataset)
     found = compared.with_states(normalised(surrogate.normaliser.states, coarse))
     by_state = found.by_state
     metrics: dict[str, Any] = {
@@ -146,7 +145,7 @@ def _bare(surrogate: Surrogate) -> Surrogate:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Compared:
+class Compared:
     """A dataset that predictions are compared with, in normalised states."""
 
     surrogate: Surrogate
@@ -155,8 +154,9 @@ class _Compared:
     spread: Values
 
     @classmethod
-    def of(cls, surrogate: Surrogate, dataset: Dataset) -> "_Compared":
-        states = _whole(surrogate.normaliser.states, dataset)
+    def of(cls, surrogate: Surrogate, dataset: Dataset) -> "Compared":
+        """The dataset in what a surrogate has learned its states in."""
+        states = normalised(surrogate.normaliser.states, dataset.filled)
         return cls(surrogate, dataset, states, spread(states, dataset.mask))
 
     def with_states(self, predicted: Values) -> Deviations:
@@ -167,7 +167,7 @@ class _Compared:
         """Deviations of rollouts from the first samples of pieces of the dataset."""
         predicted = predict(self.surrogate, rests, self.surrogate.grid)
         scaling = self.surrogate.normaliser.states
-        errors = normalised(scaling, predicted) - _whole(scaling, rests)
+        errors = normalised(scaling, predicted) - normalised(scaling, rests.filled)
         return self._deviations(rests, errors)
 
     def _deviations(self, dataset: Dataset, errors: Values) -> Deviations:
@@ -175,18 +175,12 @@ class _Compared:
         return Deviations(dataset.names, errors, dataset.mask, dataset.elapsed)
 
 
-def _whole(scaling: Scaling, dataset: Dataset) -> Values:
-    """Normalised states, with the first sample where one is missing."""
-    first = dataset.states[:, :1]
-    return normalised(scaling, np.where(dataset.mask, dataset.states, first))
-
-
 def _brief(found: Deviations) -> dict[str, Any]:
     return {"normalised_rmse": found.overall, "states": found.by_state}
 
 
 def _from_later_samples(
-    compared: _Compared, usual: Deviations, seed: int
+    compared: Compared, usual: Deviations, seed: int
 ) -> dict[str, Any] | None:
     """Errors of rollouts from later samples, and those from the start, side by side."""
     pieces = restarts(compared.dataset, seed)

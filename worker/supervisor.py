@@ -21,6 +21,7 @@ from typing import Any
 from services.errors import Unavailable
 from services.job_files import CHECKPOINT
 from services.leases import Claim, Note
+from services.orphans import CHECKPOINTS
 from worker import child
 from worker.chunks import ChunkKeeper
 from worker.context import Context
@@ -241,7 +242,7 @@ class Supervisor:
 
 def checkpoint_prefix(job_id: str) -> str:
     """Return the prefix of a job's checkpoints in the store."""
-    return f"checkpoints/{job_id}"
+    return f"{CHECKPOINTS}/{job_id}"
 
 
 def _log_fields(message: dict[str, Any]) -> dict[str, Any]:

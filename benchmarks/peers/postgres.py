@@ -17,12 +17,13 @@ UNPRIVILEGED = 65534
 _URL = "postgresql+psycopg://spnode@127.0.0.1:{port}/spnode"
 
 
-def make_cluster(folder: Path, port: int) -> list[str]:
+def make_cluster(folder: Path, port: int, *, durable: bool = True) -> list[str]:
     """Make a database cluster.
 
     Args:
         folder: An empty folder that nobody may enter.
         port: Where it is to listen.
+        durable: Whether what is committed outlives a power cut; tests need it not.
 
     Returns:
         The server's command.
@@ -46,7 +47,7 @@ def make_cluster(folder: Path, port: int) -> list[str]:
         prefix = ["setpriv", *ids, "--pdeathsig=KILL"]
     make = [os.fspath(binaries / "initdb"), "-D", os.fspath(data), "-U", "spnode"]
     done = subprocess.run(
-        [*prefix, *make, "-A", "trust"],
+        [*prefix, *make, "-A", "trust", *([] if durable else ["-N"])],
         capture_output=True,
         text=True,
         cwd="/",
@@ -55,6 +56,7 @@ def make_cluster(folder: Path, port: int) -> list[str]:
     if done.returncode != 0:
         raise PeerError(f"initdb failed: {done.stderr.strip()}")
     options = {"listen_addresses": "127.0.0.1", "port": str(port)}
+    options |= {} if durable else {"fsync": "off"}
     options["unix_socket_directories"] = ""
     given = [word for key in options for word in ("-c", f"{key}={options[key]}")]
     server = [os.fspath(binaries / "postgres"), "-D", os.fspath(data), *given]

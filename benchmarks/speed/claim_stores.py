@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from benchmarks.peers import postgres
 from benchmarks.peers.environment import PeerError
+from benchmarks.peers.ports import free_port
 from benchmarks.peers.process import Program
-from benchmarks.speed.deployment import Running, free_port
+from benchmarks.speed.deployment import Running
 from benchmarks.speed.turns import Took
 from services.database import tables
 from services.database.engine import Database

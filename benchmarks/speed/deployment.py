@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import psutil
 import redis
 
 from benchmarks.peers.environment import ROOT, PeerError
+from benchmarks.peers.ports import free_port
 from benchmarks.speed.robertson import Model, times, unseen
 from services.blobs import Blobs
 from services.database.engine import Database
@@ -241,13 +241,6 @@ def json_body() -> bytes:
     """A request for one row at the model's own times."""
     body = {"model": MODEL, "x0": unseen(1)[0].tolist(), "times": times().tolist()}
     return json.dumps(body).encode()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _publish(database: Database, blobs: Blobs, model: Model) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 
 from benchmarks.paper.rows import Numbers
 from benchmarks.peers.environment import PeerError, find_python
+from benchmarks.peers.ports import free_port
 from benchmarks.peers.served import MODEL_VARIABLE
 from benchmarks.speed.computing import computing
-from benchmarks.speed.deployment import Server, free_port
+from benchmarks.speed.deployment import Server
 from benchmarks.speed.figures import Figure, Options, Tell
 from benchmarks.speed.load import post
 from benchmarks.speed.robertson import times, unseen

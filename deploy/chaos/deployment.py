@@ -23,10 +23,11 @@ from typing import Any
 import httpx
 import redis
 
+from benchmarks.peers.ports import free_port
 from deploy import valkey
 from deploy.chaos.links import Link, Links
-from deploy.chaos.ports import free_port, wait_for
 from deploy.chaos.processes import Process
+from deploy.chaos.waiting import wait_for
 from deploy.folder import Folder
 from deploy.stack import StackError
 from services.database.engine import Database

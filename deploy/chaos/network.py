@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.peers.ports import free_port
 from deploy.chaos import servers
 from deploy.chaos.deployment import Deployment, Times, opened, prepare
-from deploy.chaos.ports import free_port
 from services.settings import Settings
 
 GATEWAYS, WORKERS = 2, 3

@@ -13,7 +13,8 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.peers import postgres as postgres_peer
-from deploy.chaos.ports import free_port, free_ports, wait_for
+from benchmarks.peers.ports import free_port, free_ports
+from deploy.chaos.waiting import wait_for
 from deploy.stack import StackError
 
 BUCKET = "spnode"

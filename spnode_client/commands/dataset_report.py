@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spnode_client.records import Dataset
-from spnode_client.terminal import err, out, print_table
+from spnode_client.terminal import err, out, print_table, short
 
 _SHOWN_PAIRS = 5
 
@@ -21,7 +21,7 @@ def print_report(dataset: Dataset) -> None:
         [_state(*each) for each in summary.get("states", {}).items()],
     )
     ranges = [
-        (name, kind, _short(found["minimum"]), _short(found["maximum"]))
+        (name, kind, short(found["minimum"]), short(found["maximum"]))
         for kind in ("parameter", "control")
         for name, found in summary.get(f"{kind}s", {}).items()
     ]
@@ -45,21 +45,21 @@ def _counts(summary: dict[str, Any]) -> Iterator[str]:
     yield f"{summary['trajectories']} trajectories of {each} samples, {grid}"
     times, unit = summary["times"], summary["times"]["unit"]
     longest, shortest = (
-        f"{_short(times[key])} {unit}".rstrip() for key in ("longest", "shortest_step")
+        f"{short(times[key])} {unit}".rstrip() for key in ("longest", "shortest_step")
     )
     yield f"up to {longest}, shortest step {shortest}: {times['decades']:.1f} decades"
     if summary["stiffness"] is not None:
-        yield f"longest time over shortest time scale: {_short(summary['stiffness'])}"
+        yield f"longest time over shortest time scale: {short(summary['stiffness'])}"
 
 
 def _state(name: str, found: dict[str, Any]) -> tuple[object, ...]:
     return (
         name,
         found["unit"],
-        _short(found["minimum"]),
-        _short(found["maximum"]),
+        short(found["minimum"]),
+        short(found["maximum"]),
         f"{found['decades']:.1f}",
-        _short(found["time_scale"]),
+        short(found["time_scale"]),
         found["normalisation"],
         found["missing"] or "",
     )
@@ -88,7 +88,3 @@ def _sum(terms: dict[str, float]) -> str:
         sign = "-" if coefficient < 0 else "+"
         parts.append(f"{sign} {name}" if size == "1" else f"{sign} {size} {name}")
     return " ".join(parts).removeprefix("+ ")
-
-
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.4g}"

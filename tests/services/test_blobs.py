@@ -1,8 +1,6 @@
-import contextlib
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers.ports import free_ports
 from services.blobs import Blobs, Damaged
 from services.errors import NotFound, Unavailable
 
@@ -93,7 +92,7 @@ def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
     for attempt in range(3):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        ports = _free_ports(8)
+        ports = free_ports(8)
         server = _start_weed(folder, ports)
         try:
             if not _bucket_was_made(server, ports[6]):
@@ -111,15 +110,6 @@ def seaweed(tmp_path: Path, monkeypatch) -> Iterator[str]:
     logs = [each.read_text(errors="replace") for each in tmp_path.glob("*/weed.log")]
     said = "\n".join(log[-2000:] for log in logs)
     raise TimeoutError(f"the S3 server did not start three times:\n{said}")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different: held together, then let go."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _start_weed(folder: Path, ports: list[int]) -> subprocess.Popen:
