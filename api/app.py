@@ -9,12 +9,14 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import Gateway
-from api.errors import handle
 from api.middleware import Entrance
 from api.openapi import describe
+from api.protocols.shapes import refusal
 from api.routes import (
     artifacts,
     catalogue,
@@ -80,13 +82,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         middleware=[Middleware(Entrance, **limits)],
         # Other exceptions reach Entrance, which treats them alike.
-        exception_handlers={HTTPException: handle, RequestValidationError: handle},
+        exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse},
     )
     app.router.routes[:0] = rollouts.routes
     for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)
     app.openapi = lambda: describe(app)
     return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return refusal(error, request.scope)
 
 
 @contextlib.asynccontextmanager

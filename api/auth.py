@@ -17,12 +17,13 @@ from api.dependencies import Gateway
 from services.errors import Forbidden, Unauthorised
 from services.keys import SCOPES
 
-OPEN = re.compile(r"^/(health/(live|ready)|docs|openapi\.json)$")
+OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json)$")
 """What needs no key."""
 
 SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("*", re.compile(r"^/v1/keys(/|$)"), "admin"),
     ("POST", re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$"), "rollout"),
+    ("POST", re.compile(r"^/(umbridge|v2|tesseract)(/|$)"), "rollout"),
     ("*", re.compile(r"^(/v1)?/jobs(/|$)"), "jobs:write"),
     ("*", re.compile(r"^/v1/datasets(/|$)"), "datasets:write"),
     ("*", re.compile(r"^/v1/models(/|$)"), "models:write"),

@@ -18,7 +18,6 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -129,11 +128,6 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
 def status_of(kind: type[Exception]) -> int:
     """Status of a class, its own or its nearest base's."""
     return next((STATUS[base] for base in kind.__mro__ if base in STATUS), 500)
-
-
-async def handle(request: Request, error: Exception) -> Response:
-    """The exception handler of the application."""
-    return problem_of(error, request.scope).response(request.scope)
 
 
 def pointer(place: str) -> str:

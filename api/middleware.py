@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the limit of its body, the problem it may be.
+"""What surrounds every request: its id, the limit of its body, how it is refused.
 
 Pure ASGI throughout: one BaseHTTPMiddleware would cost more than all the rest.
 """
@@ -17,16 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OPEN, admitted, needed_scope
 from api.dependencies import Gateway
-from api.errors import problem_of
+from api.protocols.shapes import refusal
 from services.identity import new_id
 
 _REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
 # Paths whose bodies are not JSON, or are JSON and npz.
 _ANY_TYPE = re.compile(
     r"^(/v1)?/rollout(/|$)|^/v1/objective$|^(/v1)?/jobs$|^/v1/datasets$|"
-    r"^/v1/models/[^/]+/versions$"
+    r"^/v1/models/[^/]+/versions$|^/(umbridge|v2|tesseract)(/|$)"
 )
-_ROLLOUTS = re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$")
+_ROLLOUTS = re.compile(
+    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^/(umbridge|v2|tesseract)(/|$)"
+)
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
 _MAX_DOCUMENT_BYTES = 2**21
@@ -55,7 +57,7 @@ class BodyTooLarge(HTTPException):
 class Entrance:
     """What every HTTP request passes first: its id, its key, the limits of its body.
 
-    Every exception from inside becomes a problem. One layer and one reading of the
+    Every exception from inside becomes a refusal. One layer and one reading of the
     headers, since each layer more costs a rollout some ten microseconds.
 
     Args:
@@ -106,9 +108,9 @@ class Entrance:
         except ClientDisconnect:
             return
         except Exception as error:  # the HTTP boundary
-            problem = problem_of(error, scope)
+            response = refusal(error, scope)
             if not started:
-                await problem.response(scope)(scope, receive, send_with_id)
+                await response(scope, receive, send_with_id)
 
     def _limited(
         self, rule: "Rule", headers: Mapping[str, str], receive: Receive

@@ -4,15 +4,14 @@ ASGI callables that are found before FastAPI's own layers, since what these do f
 request costs more than a small rollout. The same models feed OpenAPI.
 """
 
-import time
 from collections.abc import Mapping
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from api.computing import Computed, compute, deadline_of, read_body
 from api.dependencies import Gateway
 from api.middleware import media_type, refuse_type
 from api.schemas import (
@@ -23,26 +22,19 @@ from api.schemas import (
     RolloutOut,
     VjpOut,
 )
-from services.errors import Invalid
-from services.rollouts.answer import answer
-from services.rollouts.canonical import Layout, Work, canonical
 from services.rollouts.encoding import to_json, to_npz
 from services.rollouts.request import (
     REQUESTS,
-    Arrays,
     Operation,
     Request,
     from_json,
     from_npz,
 )
-from services.rollouts.served import Served
 
 NPZ = "application/x-npz"
 JSON = "application/json"
 # Bodies and answers above this many bytes are parsed and written off the event loop.
 LARGE_BYTES = 64_000
-DEFAULT_TIMEOUT_S = 60.0
-MAX_TIMEOUT_S = 3600.0
 # Characters that a number takes in JSON, about.
 _BYTES_PER_NUMBER = 20
 
@@ -57,20 +49,16 @@ class RolloutEndpoint:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
         headers: Mapping[str, str] = scope["state"]["headers"]
-        deadline = time.time() + _timeout(headers)
+        deadline = deadline_of(headers)
         as_npz = _wants_npz(headers)
-        body = await _body(receive)
+        body = await read_body(receive)
         request = await self._request(gateway, headers, body)
-        served = await gateway.served(request.options.model)
-        work, layout = canonical(request, served, gateway.limits)
-        running = gateway.batcher.run(work, deadline=deadline)
-        results = await gateway.disconnects.watched(running, receive)
-        large = sum(array.size for array in results.values()) * _BYTES_PER_NUMBER
-        arguments = (request, served, work, layout, results, as_npz)
-        if large > LARGE_BYTES:
-            content = await gateway.parsed(_encoded, *arguments)
+        computed = await compute(gateway, request, deadline=deadline, receive=receive)
+        numbers = sum(array.size for array in computed.results.values())
+        if numbers * _BYTES_PER_NUMBER > LARGE_BYTES:
+            content = await gateway.parsed(_encoded, computed, as_npz)
         else:
-            content = _encoded(*arguments)
+            content = _encoded(computed, as_npz)
         await _send(send, content, NPZ if as_npz else JSON)
 
     async def _request(
@@ -89,30 +77,12 @@ class RolloutEndpoint:
         return from_json(self.operation, body)
 
 
-def _encoded(
-    request: Request,
-    served: Served,
-    work: Work,
-    layout: Layout,
-    results: Arrays,
-    as_npz: bool,
-) -> bytes:
-    fields = answer(request, served, work, layout, results)
+def _encoded(computed: Computed, as_npz: bool) -> bytes:
+    fields, layout = computed.fields(), computed.layout
     if as_npz:
         return to_npz(fields)
-    many = request.operation if layout.leading else None
+    many = computed.request.operation if layout.leading else None
     return to_json(fields, batched=layout.batched, many=many)
-
-
-async def _body(receive: Receive) -> bytes:
-    chunks = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _send(send: Send, content: bytes, content_type: str) -> None:
@@ -122,23 +92,6 @@ async def _send(send: Send, content: bytes, content_type: str) -> None:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
-
-
-def _timeout(headers: Mapping[str, str]) -> float:
-    given = headers.get("request-timeout")
-    if given is None:
-        return DEFAULT_TIMEOUT_S
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= MAX_TIMEOUT_S:
-        raise Invalid(
-            "Request-Timeout",
-            found=repr(given[:40]),
-            expected=f"seconds, above 0 and at most {MAX_TIMEOUT_S:g}",
-        )
-    return seconds
 
 
 def _wants_npz(headers: Mapping[str, str]) -> bool:

@@ -1,0 +1,106 @@
+"""A request computed: what the native routes and every door share.
+
+::
+
+    Request -> version -> canonical rows -> batcher -> results -> fields of the answer
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from api.dependencies import Gateway
+from services.errors import Invalid
+from services.rollouts.answer import Fields, answer
+from services.rollouts.canonical import Layout, Work, canonical
+from services.rollouts.request import Arrays, Request
+from services.rollouts.served import Served
+
+DEFAULT_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A request with its results, before they have the form of an answer."""
+
+    request: Request
+    served: Served
+    work: Work
+    layout: Layout
+    results: Arrays
+
+    def fields(self) -> Fields:
+        """The answer's fields; arrays stay numpy arrays.
+
+        Raises:
+            RolloutFailed: A row is not finite, and the request does not mask.
+        """
+        return answer(self.request, self.served, self.work, self.layout, self.results)
+
+
+async def compute(
+    gateway: Gateway, request: Request, *, deadline: float, receive: Receive
+) -> Computed:
+    """Run a request in a batch with others that fit.
+
+    Args:
+        gateway: The services.
+        request: What is asked for.
+        deadline: ``time.time()`` after which nobody waits for the answer.
+        receive: Of the HTTP request, whose body has been read: where its caller goes
+            away, the work is given up.
+
+    Raises:
+        NotFound: There is no such version.
+        InvalidInput: A shape, a name or a value that the version does not take.
+        Overloaded: Too much waits already.
+        DeadlinePassed: It was not begun in time.
+        ClientDisconnect: The caller has gone.
+    """
+    served = await gateway.served(request.options.model)
+    work, layout = canonical(request, served, gateway.limits)
+    running = gateway.batcher.run(work, deadline=deadline)
+    results = await gateway.disconnects.watched(running, receive)
+    return Computed(request, served, work, layout, results)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        ClientDisconnect: The caller has gone.
+    """
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def deadline_of(headers: Mapping[str, str]) -> float:
+    """When the answer is of no use any more, by ``Request-Timeout``.
+
+    Raises:
+        Invalid: The header is no number of seconds.
+    """
+    given = headers.get("request-timeout")
+    if given is None:
+        return time.time() + DEFAULT_TIMEOUT_S
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise Invalid(
+            "Request-Timeout",
+            found=repr(given[:40]),
+            expected=f"seconds, above 0 and at most {MAX_TIMEOUT_S:g}",
+        )
+    return time.time() + seconds

@@ -1,0 +1,74 @@
+"""What a refusal looks like at each door: clients of others read only their own form.
+
+::
+
+    /umbridge   {"error": {"type": …, "message": …}}
+    /v2         {"error": "…"}
+    /tesseract  {"detail": [{"type", "loc", "msg", "input"}]} for 422, else {"detail"}
+
+Everywhere else it is a problem (RFC 9457).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from api.errors import Problem, problem_of
+
+Shape = Callable[[Problem], tuple[int, Any]]
+
+
+def refusal(error: Exception, scope: Scope) -> Response:
+    """The answer that an exception is, in the form of the door where it came up."""
+    problem = problem_of(error, scope)
+    path = scope.get("path", "")
+    for prefix, shape in SHAPES.items():
+        if path == prefix or path.startswith(f"{prefix}/"):
+            status, content = shape(problem)
+            return JSONResponse(content, status, dict(problem.headers))
+    return problem.response(scope)
+
+
+def _umbridge(problem: Problem) -> tuple[int, Any]:
+    """UM-Bridge 1.0 knows four types; what is of none of them says its own code."""
+    types = {404: "ModelNotFound", 422: "InvalidInput", 400: "InvalidInput"}
+    kind = types.get(problem.status, problem.code)
+    if problem.code == "rollout_failed":
+        kind = "InvalidOutput"
+    # Its clients expect 400 for what is the caller's fault.
+    status = 400 if problem.status in (404, 422) else problem.status
+    return status, {"error": {"type": kind, "message": problem.detail}}
+
+
+def _open_inference(problem: Problem) -> tuple[int, Any]:
+    status = 400 if problem.status == 422 else problem.status
+    return status, {"error": problem.detail}
+
+
+def _tesseract(problem: Problem) -> tuple[int, Any]:
+    """As pydantic tells it, since the client makes a ValidationError of a 422."""
+    if problem.status != 422:
+        return problem.status, {"detail": problem.detail}
+    places = problem.errors or ({"pointer": "", "detail": problem.detail},)
+    return 422, {
+        "detail": [
+            {
+                "type": "value_error",
+                "loc": ["body", *place["pointer"].split("/")[1:]],
+                "msg": place["detail"],
+                "input": None,
+                "ctx": {"error": place["detail"]},
+            }
+            for place in places
+        ]
+    }
+
+
+SHAPES: dict[str, Shape] = {
+    "/umbridge": _umbridge,
+    "/v2": _open_inference,
+    "/tesseract": _tesseract,
+}
+"""Path of a door and the form of its refusals."""

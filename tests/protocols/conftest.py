@@ -1,0 +1,48 @@
+from dataclasses import dataclass
+
+import jax
+import pytest
+
+from tests.api.deployment import Deployment, deployed, opened, publish
+from tests.api.differentiable import surrogate
+from tests.api.serving import serving
+from tests.core.models import MASS, small_surrogate
+
+LINEAR = dict.fromkeys(("a", "b", "c", "p0", "p1", "u0", "u1"), "linear")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gateway with three models without champions, so that nothing is compiled unasked."""
+
+    url: str
+    key: str
+    surrogates: dict
+    deployment: Deployment
+
+    @property
+    def signed(self) -> str:
+        """Its address with the key as a password: all that some clients can send."""
+        return self.url.replace("://", f"://key:{self.key}@")
+
+
+def models():
+    """Mildly stiff, in float64: plain, with two parameters, with controls as well."""
+    return {
+        "plain": small_surrogate(conserved=MASS, normalisation=LINEAR),
+        "kinetics": small_surrogate(parameters=2, seed=3, normalisation=LINEAR),
+        "forced": surrogate("etd1"),
+    }
+
+
+@pytest.fixture(scope="session")
+def service():
+    # Tests compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
+    with deployed() as deployment:
+        made = models()
+        with opened(deployment.settings) as (database, blobs):
+            for name, each in made.items():
+                publish(database, blobs, name, each, certificate={})
+        with serving(deployment.settings) as url:
+            yield Service(url, deployment.key, made, deployment)

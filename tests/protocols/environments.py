@@ -1,0 +1,70 @@
+"""Environments with the clients of others, unmodified, as their own packages have them.
+
+They call the service over HTTP from processes of their own, so their packages need not
+agree with ours. ``<name>.in`` says what is wanted, ``<name>.lock`` holds the versions::
+
+    uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 \
+        tests/protocols/clients.in -o tests/protocols/clients.lock
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent.parent
+PRIVATE = ROOT / ".uv"
+
+
+def client_python(name: str) -> Path:
+    """The interpreter of an environment, which is made where it is missing."""
+    wanted = (FOLDER / f"{name}.lock").read_bytes()
+    environment = PRIVATE / "clients" / name
+    python, stamp = environment / "bin" / "python", environment / "spnode.lock"
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    with (environment.parent / f".{name}").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_bytes() == wanted:
+            return python
+        shutil.rmtree(environment, ignore_errors=True)
+        uv = shutil.which("uv") or os.fspath(PRIVATE / "venv" / "bin" / "uv")
+        _run(uv, "venv", "--quiet", "--python", sys.executable, environment)
+        lock = FOLDER / f"{name}.lock"
+        into = ("--python", python, "--require-hashes")
+        _run(uv, "pip", "sync", "--quiet", *into, lock)
+        stamp.write_bytes(wanted)
+    return python
+
+
+def run_client(name: str, program: Path, *arguments: object, **environment: str) -> str:
+    """Run a program with the packages of an environment; what it printed.
+
+    Args:
+        name: Of the environment.
+        program: Its file.
+        arguments: Of the program.
+        environment: Variables beside the usual ones.
+    """
+    usual = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    # The light client and its own packages are there too.
+    usual |= {"PYTHONPATH": os.fspath(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [client_python(name), program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=usual | environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def _run(*command: object) -> None:
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
