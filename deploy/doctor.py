@@ -164,7 +164,9 @@ def _clock(_: Folder) -> Finding:
     now = time.time()
     found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < EARLIEST_CLOCK:
-        return Finding("clock", "fail", found, "set the clock; leases rely on it")
+        return Finding(
+            "clock", "fail", found, "set the clock; leases on SQLite go by it"
+        )
     return Finding("clock", "ok", found)
 
 

@@ -9,8 +9,7 @@ import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 
 from services.blobs import Blobs
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.tables import instant
@@ -81,7 +81,7 @@ class Datasets:
         database: Where the records are.
         blobs: Where the contents are.
         settings: Limits of an upload, and the folder to work in.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Datasets:
         blobs: Blobs,
         settings: Settings,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
         self.settings = settings
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def add(self, path: Path, *, owner: str, name: str | None = None) -> DatasetRecord:
         """Check an uploaded file and keep it.

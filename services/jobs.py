@@ -6,8 +6,6 @@ job's state changes is written in ``services.lifecycle``.
 
 import contextlib
 import json
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.tables import instant
@@ -35,7 +34,7 @@ class Jobs:
         sender: Sends a queued job's id to the workers; None leaves that to their
             housekeeping.
         max_attempts: How often a job is started before a crash counts as final.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -44,12 +43,12 @@ class Jobs:
         sender: Sender | None = None,
         *,
         max_attempts: int = 3,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.sender = sender
         self.max_attempts = max_attempts
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def submit(
         self,

@@ -6,17 +6,19 @@ takes effect at once.
 """
 
 import hmac
+import math
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import Invalid, NotFound
@@ -57,7 +59,8 @@ class Keys:
     Args:
         database: Where the rows are.
         cache_seconds: For how long a verified key is believed.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
+        monotonic: Seconds that never go back, by which verified keys are forgotten.
     """
 
     def __init__(
@@ -65,11 +68,13 @@ class Keys:
         database: Database,
         *,
         cache_seconds: float = 10.0,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self.database = database
         self.cache_seconds = cache_seconds
-        self.clock = clock
+        self.clock = clock or database.clock
+        self.monotonic = monotonic
         self._cache: OrderedDict[str, tuple[float, Key]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -117,7 +122,7 @@ class Keys:
         with self._lock:
             self._cache.pop(digest, None)
             if key is not None:
-                self._cache[digest] = (self.clock() + self.cache_seconds, key)
+                self._cache[digest] = (self.monotonic() + self.cache_seconds, key)
                 if len(self._cache) > CACHED_KEYS:
                     self._cache.popitem(last=False)
         return key
@@ -126,8 +131,8 @@ class Keys:
         """Return the key of a secret that was verified lately, without any SQL."""
         digest = sha256(secret.encode())
         with self._lock:
-            until, key = self._cache.get(digest, (0.0, None))
-        return key if self.clock() < until else None
+            until, key = self._cache.get(digest, (-math.inf, None))
+        return key if self.monotonic() < until else None
 
     def revoke(self, id: str) -> Key:
         """Make a key invalid for good.

@@ -6,7 +6,7 @@ written with a claim is one transaction with the check.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import LeaseLost
@@ -51,7 +52,8 @@ class Leases:
         database: Where the rows are.
         sender: Sends a job's id to the workers when it is queued again.
         lease_seconds: How long a claim holds without a heartbeat.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
+        monotonic: Seconds that never go back, by which leases are watched.
     """
 
     def __init__(
@@ -60,12 +62,16 @@ class Leases:
         sender: Sender | None = None,
         *,
         lease_seconds: float = 15.0,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self.database = database
         self.sender = sender
         self.lease = timedelta(seconds=lease_seconds)
-        self.clock = clock
+        self.clock = clock or database.clock
+        self.monotonic = monotonic
+        # Ends of the leases of running jobs, and since when they are seen to be so.
+        self._watched: dict[str, tuple[datetime, float]] = {}
 
     def claim(self, id: str, worker: str) -> Claim | None:
         """Take a queued job, or return None where it is not queued any more."""
@@ -224,14 +230,35 @@ class Leases:
             self._send(claim.job)
 
     def reap(self) -> list[str]:
-        """Take back every job whose lease has expired; return their ids."""
-        table = tables.jobs
-        expired = sa.and_(
-            table.c.state == "running", table.c.lease_until < instant(self.clock())
-        )
+        """Take back every job whose lease has ended; return their ids.
+
+        A lease has ended where its end has passed, or where this process has watched
+        for two leases how nobody renewed it. For when a clock is set back, all that was
+        written before lies far ahead, the lease of a dead worker too.
+        """
+        now, table = instant(self.clock()), tables.jobs
+        running = sa.select(table.c.id, table.c.lease_until)
         with self.database.reading() as connection:
-            rows = connection.execute(sa.select(table).where(expired)).mappings().all()
-        return [row["id"] for row in rows if self._reap(row)]
+            found = connection.execute(running.where(table.c.state == "running"))
+            ends = {row.id: row.lease_until for row in found}
+        silent = self._silent(ends)
+        return [
+            id
+            for id, end in ends.items()
+            if (end < now or id in silent) and self._reap(id, end)
+        ]
+
+    def _silent(self, ends: dict[str, datetime]) -> set[str]:
+        """Running jobs whose lease has had the same end for two leases."""
+        now, before = self.monotonic(), self._watched
+        self._watched = {
+            id: before[id] if id in before and before[id][0] == end else (end, now)
+            for id, end in ends.items()
+        }
+        longest_s = 2 * self.lease.total_seconds()
+        return {
+            id for id, (_, since) in self._watched.items() if now - since > longest_s
+        }
 
     def _renew(
         self, connection: sa.Connection, claim: Claim, **values: Any
@@ -307,13 +334,15 @@ class Leases:
         level = "error" if final else "warning" if counts else level
         add_event(connection, job.id, "status", reason, now, data, level=level)
 
-    def _reap(self, row: sa.RowMapping) -> bool:
-        job = as_job(row)
-        reason = f"worker {job.worker} stopped renewing its lease"
+    def _reap(self, id: str, end: datetime) -> bool:
+        query = sa.select(tables.jobs).where(tables.jobs.c.id == id)
         try:
             with self.database.transaction() as connection:
-                if _lease_end(connection, job.id) != row["lease_until"]:
+                row = connection.execute(query.with_for_update()).mappings().one()
+                if row["lease_until"] != end:
                     return False
+                job = as_job(row)
+                reason = f"worker {job.worker} stopped renewing its lease"
                 self._requeue(connection, job, row["token"], reason, counts=True)
         except LeaseLost:
             return False
@@ -337,11 +366,6 @@ def _held(claim: Claim) -> sa.ColumnElement[bool]:
         table.c.state == "running",
         table.c.token == claim.token,
     )
-
-
-def _lease_end(connection: sa.Connection, id: str) -> datetime | None:
-    query = sa.select(tables.jobs.c.lease_until).where(tables.jobs.c.id == id)
-    return connection.execute(query.with_for_update()).scalar_one()
 
 
 def _is_cancelled(connection: sa.Connection, id: str) -> bool:

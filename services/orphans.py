@@ -14,14 +14,13 @@ about to make one finds it gone and puts it again.
 ``results/`` are swept with their jobs, by ``services.results``.
 """
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import sqlalchemy as sa
 
 from services.blobs import Blobs
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.datasets import PREFIX as DATASETS
@@ -39,7 +38,7 @@ class Orphans:
         database: Where the references are.
         blobs: Where the contents are.
         older_than_s: Younger contents may be on their way to their reference.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -48,12 +47,12 @@ class Orphans:
         blobs: Blobs,
         *,
         older_than_s: float,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
         self.age = timedelta(seconds=older_than_s)
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def sweep(self) -> list[str]:
         """Delete every orphan; return their keys.

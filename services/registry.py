@@ -5,8 +5,6 @@ an alias moves in one step with its history. A version is published inside the
 transaction that ends its job.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import sqlalchemy as sa
 from services import gates
 from services.blobs import Blobs
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.registry_rows import (
@@ -62,7 +61,7 @@ class Registry:
     Args:
         database: Where the rows are.
         blobs: Where the artifacts are.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Registry:
         database: Database,
         blobs: Blobs,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def models(self, *, limit: int = 20, after: str | None = None) -> Page[ModelRecord]:
         """Return a page of models, newest first."""

@@ -12,8 +12,7 @@ what has a row is whole. Everything goes some days after the job has ended.
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ import sqlalchemy as sa
 
 from services.blobs import Blobs, Damaged
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import Conflict, Gone, NotFound
@@ -69,7 +69,7 @@ class Results:
         database: Where the rows of chunks are.
         blobs: Where the contents are.
         settings: How long a result is kept.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Results:
         blobs: Blobs,
         settings: Settings,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
         self.kept = timedelta(seconds=settings.result_keep_seconds)
         # Inputs come to the store before their job comes to the database.
         self.orphan_s = settings.orphan_seconds
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def put_inputs(self, job_id: str, path: Path) -> str:
         """Keep the file that a caller sent for a job; return its digest."""

@@ -3,17 +3,23 @@
 A message is lost where the broker is wiped, where a gateway ends between the row and
 the message, and where a worker ends or sleeps for long with the message in its hands. A
 message too many does no harm: whoever comes second finds the job claimed.
+
+What was sent in the future was sent before the clock was set back. How long ago that
+was nobody knows, so it counts as long ago.
 """
 
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import timedelta
 
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
+
+_sent = sa.func.coalesce(tables.jobs.c.sent_at, tables.jobs.c.created_at)
+"""When it was sent, or should have been."""
 
 
 class Unsent:
@@ -21,14 +27,12 @@ class Unsent:
 
     Args:
         database: Where the rows are.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
-    def __init__(
-        self, database: Database, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
         self.database = database
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def take(
         self, kinds: Collection[str], *, older_than_s: float
@@ -39,10 +43,8 @@ class Unsent:
             kinds: Those whose queue is empty: nothing is on its way to them.
             older_than_s: Less than that ago, a message may be in a worker's hands.
         """
-        table = tables.jobs
-        before = instant(self.clock()) - timedelta(seconds=older_than_s)
-        never_sent = sa.and_(table.c.sent_at.is_(None), table.c.created_at < before)
-        return self._take(kinds, sa.or_(table.c.sent_at < before, never_sent))
+        now, age = instant(self.clock()), timedelta(seconds=older_than_s)
+        return self._take(kinds, sa.or_(_sent < now - age, _sent > now + age))
 
     def take_overtaken(
         self, kinds: Collection[str], *, older_than_s: float
@@ -58,16 +60,18 @@ class Unsent:
             older_than_s: How much later; less may be two workers side by side.
         """
         table = tables.jobs
+        age = timedelta(seconds=older_than_s)
+        ahead = instant(self.clock()) + age
         latest = sa.select(sa.func.max(table.c.sent_at)).where(
-            table.c.state == "running", table.c.kind.in_(kinds)
+            table.c.state == "running",
+            table.c.kind.in_(kinds),
+            # All others would be earlier than what was sent in the future.
+            table.c.sent_at <= ahead,
         )
         with self.database.reading() as connection:
             sent = connection.execute(latest).scalar_one()
-        if sent is None:
-            return []
-        before = sent - timedelta(seconds=older_than_s)
-        never_sent = sa.and_(table.c.sent_at.is_(None), table.c.created_at < before)
-        return self._take(kinds, sa.or_(table.c.sent_at < before, never_sent))
+        overtaken = sa.false() if sent is None else _sent < sent - age
+        return self._take(kinds, sa.or_(overtaken, _sent > ahead))
 
     def _take(
         self, kinds: Collection[str], is_lost: sa.ColumnElement[bool]

@@ -1,13 +1,13 @@
 """Which workers live: each writes a row now and then, and readiness reads them."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 
@@ -28,7 +28,7 @@ class Workers:
     Args:
         database: Where the rows are.
         stale_seconds: After which silence a worker counts as dead.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Workers:
         database: Database,
         *,
         stale_seconds: float = 15.0,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.stale = timedelta(seconds=stale_seconds)
-        self.clock = clock
+        self.clock = clock or database.clock
 
     def beat(self, id: str, queues: Sequence[str]) -> None:
         """Say that a worker lives and which queues it takes."""
@@ -60,7 +60,10 @@ class Workers:
     def living(self, queue: str | None = None) -> list[Worker]:
         """Return the workers that live, of one queue where given."""
         table = tables.workers
-        recent = table.c.seen_at > instant(self.clock()) - self.stale
+        now = instant(self.clock())
+        # What lies ahead is from before the clock was set back: a living worker soon
+        # says so again, of a dead one it says nothing.
+        recent = table.c.seen_at.between(now - self.stale, now + self.stale)
         with self.database.reading() as connection:
             rows = connection.execute(sa.select(table).where(recent)).mappings().all()
         found = [Worker(**{**row, "queues": tuple(row["queues"])}) for row in rows]

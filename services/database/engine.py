@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.url import make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 
+from services.database.clock import Clock, Reading, ServerClock
 from services.database.driver import DriverStatement
 from services.errors import Unavailable
 
@@ -28,6 +29,7 @@ _SQLITE_PRAGMAS = (
     "synchronous=NORMAL",
     "foreign_keys=ON",
 )
+_TIME = "SELECT extract(epoch FROM clock_timestamp())"
 
 
 class Database:
@@ -35,12 +37,17 @@ class Database:
 
     Args:
         url: SQLAlchemy URL of SQLite or of PostgreSQL (``postgresql+psycopg://``).
+
+    Attributes:
+        clock: Seconds since 1970, the same for all that share the database: by the
+            server of PostgreSQL, by this machine for SQLite, which never leaves it.
     """
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = sa.create_engine(self.url)
+        self.clock: Clock = time.time if self.is_sqlite else ServerClock(self._read)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -87,18 +94,24 @@ class Database:
             Unavailable: The database does not answer.
         """
         assert not self.is_sqlite, "its driver has no types of its own"
-        failed = self.engine.dialect.loaded_dbapi.OperationalError
         statement = self._compiled.get(make)
         if statement is None:
             statement = DriverStatement(make(), self.engine.dialect)
             self._compiled[make] = statement
+        with self._driver() as driver:
+            return statement.row(driver, values)
+
+    @contextmanager
+    def _driver(self) -> Iterator[Any]:
+        """Give the driver's own connection, which commits each statement."""
+        failed = self.engine.dialect.loaded_dbapi.OperationalError
         try:
             connection = self._single.raw_connection()
         except failed as error:
             raise Unavailable(f"the database does not answer: {error}") from error
         driver: Any = connection.driver_connection
         try:
-            return statement.row(driver, values)
+            yield driver
         except failed as error:
             if driver.closed:
                 connection.invalidate(error)
@@ -140,6 +153,13 @@ class Database:
         self.engine.dispose()
         if not self.is_sqlite:
             self._single.dispose()
+
+    def _read(self) -> Reading:
+        """Ask the server what time it is, by a connection that is open already."""
+        with self._driver() as driver:
+            asked_at = time.monotonic()
+            row = driver.execute(_TIME).fetchone()
+            return Reading(float(row[0]), asked_at, time.monotonic())
 
     def _ping_after_rest(self, connection: Any, record: Any, proxy: Any) -> None:
         """Find out that a connection is dead before it is given away.

@@ -71,7 +71,7 @@ class RolloutJobs:
             kept = plan(job, served, path, self._dataset(job), self.limits)
             if validate_only:
                 return kept, False
-            id = new_id("job")
+            id = new_id("job", now=self.jobs.clock())
             try:
                 if path is not None:
                     kept["inputs"] = self.results.put_inputs(id, path)

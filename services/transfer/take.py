@@ -6,8 +6,7 @@ that another version has here is never overwritten.
 """
 
 import tempfile
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from services.blobs import Blobs
 from services.database import tables
+from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.registry_rows import lock_model, make_model
 from services.errors import Conflict, Invalid, NotFound, Unavailable
@@ -53,7 +53,7 @@ def import_registry(
     models: Sequence[str] = (),
     aliases: bool = False,
     datasets: bool = False,
-    clock: Callable[[], float] = time.time,
+    clock: Clock | None = None,
 ) -> Imported:
     """Take the versions of an archive that are not here yet.
 
@@ -64,7 +64,7 @@ def import_registry(
         models: Names; all by default.
         aliases: Whether aliases are moved to where they point in the archive.
         datasets: Whether its datasets are taken too.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970; the database's by default.
 
     Returns:
         What became of each version, alias and dataset.
@@ -74,7 +74,7 @@ def import_registry(
         NotFound: It has no such model.
         Unavailable: The database or the store does not answer.
     """
-    imported = Imported()
+    imported, clock = Imported(), clock or database.clock
     with (
         reading(source) as archive,
         tempfile.TemporaryDirectory(prefix="spnode-import-") as folder,

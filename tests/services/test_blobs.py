@@ -1,8 +1,10 @@
 import hashlib
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,6 +152,51 @@ def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
     test_a_key_is_written_once(blobs)
     test_many_writers_of_one_content_all_succeed(blobs)
     test_what_is_not_there_is_not_found(blobs, tmp_path)
+
+
+class Skewed(http.server.BaseHTTPRequestHandler):
+    """Answers as S3 does where the clock of the caller is an hour off."""
+
+    def do_PUT(self) -> None:
+        body = b"<Error><Code>RequestTimeTooSkewed</Code></Error>"
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = do_PUT
+
+    def log_message(self, format: str, *args) -> None:
+        """Nothing: pytest shows standard error."""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda blobs: blobs.get("a/b"),
+        lambda blobs: blobs.put("a/b", b"content"),
+        lambda blobs: blobs.exists("a/b"),
+        lambda blobs: blobs.delete("a/b"),
+        lambda blobs: list(blobs.list("a")),
+    ],
+    ids=["get", "put", "exists", "delete", "list"],
+)
+def test_a_store_that_finds_our_clock_wrong_is_unavailable(monkeypatch, call) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Skewed) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        try:
+            with pytest.raises(Unavailable, match=r"TooSkewed|403"):
+                call(Blobs("s3://spnode"))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_store_that_does_not_answer_is_unavailable(monkeypatch) -> None:

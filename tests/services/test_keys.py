@@ -7,7 +7,7 @@ from services.keys import CACHED_KEYS, SCOPES, Keys
 
 @pytest.fixture
 def keys(any_database: Database, clock) -> Keys:
-    return Keys(any_database, cache_seconds=10, clock=clock)
+    return Keys(any_database, cache_seconds=10, clock=clock, monotonic=clock)
 
 
 def test_a_secret_is_verified_and_never_stored(keys: Keys) -> None:
@@ -38,7 +38,7 @@ def test_admin_has_every_scope(keys: Keys) -> None:
 def test_a_revoked_key_is_refused_at_once_here_and_soon_elsewhere(
     keys: Keys, clock
 ) -> None:
-    elsewhere = Keys(keys.database, cache_seconds=10, clock=clock)
+    elsewhere = Keys(keys.database, cache_seconds=10, clock=clock, monotonic=clock)
     secret, key = keys.create("laptop", ["read"])
     assert keys.verify(secret)
     assert elsewhere.verify(secret)
