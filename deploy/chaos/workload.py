@@ -35,14 +35,14 @@ TRAINING = {"iterations": 60, "batch": 8, "polish": "none", "refine": 1}
 TIMES = [1e-3, 1.0, 50.0]
 START = [0.9, 5e-7, 0.05]
 WEIGHTS = {
-    "dataset": 6,
+    "dataset": 16,
     "training": 1,
     "evaluation": 1,
     "calibration": 2,
-    "rollout": 3,
+    "rollout": 4,
 }
 """How often each request is drawn, by kind: a training takes far longer than others."""
-AT_WORK = 6
+AT_WORK = 8
 """So many jobs wait or run at once."""
 REPEATED, CANCELLED, UPLOADS = 0.2, 0.12, 0.1
 """How many there are for each submission."""
