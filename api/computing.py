@@ -50,7 +50,7 @@ async def compute(
     Args:
         gateway: The services.
         request: What is asked for.
-        deadline: ``time.time()`` after which nobody waits for the answer.
+        deadline: ``time.monotonic()`` after which nobody waits for the answer.
         receive: Of the HTTP request, whose body has been read: where its caller goes
             away, the work is given up.
 
@@ -92,7 +92,7 @@ def deadline_of(headers: Mapping[str, str]) -> float:
     """
     given = headers.get("request-timeout")
     if given is None:
-        return time.time() + DEFAULT_TIMEOUT_S
+        return time.monotonic() + DEFAULT_TIMEOUT_S
     try:
         seconds = float(given)
     except ValueError:
@@ -103,4 +103,4 @@ def deadline_of(headers: Mapping[str, str]) -> float:
             found=repr(given[:40]),
             expected=f"seconds, above 0 and at most {MAX_TIMEOUT_S:g}",
         )
-    return time.time() + seconds
+    return time.monotonic() + seconds

@@ -93,17 +93,17 @@ class Queue:
             return False
         return True
 
-    def send_batch(self, message: dict[str, Any], *, expires_s: float) -> None:
+    def send_batch(self, message: dict[str, Any]) -> None:
         """Send a batch of rollouts; its arrays lie under keys that the message names.
 
         Args:
-            message: JSON: operation, digest, keys of the arrays and of the reply.
-            expires_s: After this time no worker starts it.
+            message: JSON: the batch's id, under which its arrays lie, and the list
+                that takes the reply.
 
         Raises:
             Unavailable: The broker does not answer.
         """
-        self._send(BATCH_TASK, ROLLOUTS_QUEUE, [message], expires=expires_s)
+        self._send(BATCH_TASK, ROLLOUTS_QUEUE, [message])
 
     def waiting(self, queue: str) -> int:
         """Return how many messages wait in a queue.
@@ -134,10 +134,10 @@ class Queue:
         """Close the connections to the broker."""
         self.app.close()
 
-    def _send(self, task: str, queue: str, args: list[Any], **options: Any) -> None:
+    def _send(self, task: str, queue: str, args: list[Any]) -> None:
         try:
             self.app.send_task(
-                task, args=args, queue=queue, retry=False, ignore_result=True, **options
+                task, args=args, queue=queue, retry=False, ignore_result=True
             )
         except (OperationalError, redis.RedisError, OSError) as error:
             raise Unavailable(f"the queue does not answer: {error}") from error

@@ -103,7 +103,7 @@ async def _try_out(gateway: Gateway, digest: str, signature: Signature) -> None:
         rows["controls"] = rows["controls"][:, None]
         shared["control_times"] = np.zeros(1)
     work = Work("rollout", digest, rows, shared, 1)
-    results = await gateway.batcher.run(work, deadline=time.time() + _TRIAL_S)
+    results = await gateway.batcher.run(work, deadline=time.monotonic() + _TRIAL_S)
     if not np.isfinite(results["x"]).all():
         raise _refused("a surrogate whose rollout is not finite")
 

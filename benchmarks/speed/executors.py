@@ -144,4 +144,4 @@ async def _timed(serving: Serving, executor: AbstractExecutor) -> float:
 def _batch(serving: Serving) -> Batch:
     digest = computing(serving.options).model.digest
     arrays = {"x0": unseen(ROWS), "times": times()}
-    return Batch("rollout", digest, arrays, time.time() + READY_WITHIN_S)
+    return Batch("rollout", digest, arrays, time.monotonic() + READY_WITHIN_S)

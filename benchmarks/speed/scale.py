@@ -210,7 +210,7 @@ async def _rate(options: Options, workers: int) -> float:
         digest = ours.model.digest
 
         async def run() -> None:
-            deadline = time.time() + READY_WITHIN_S
+            deadline = time.monotonic() + READY_WITHIN_S
             await executor.run(Batch("rollout", digest, arrays, deadline, THROUGHPUT))
 
         await executor.start()

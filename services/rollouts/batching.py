@@ -137,7 +137,7 @@ class Batcher:
 
         Args:
             work: The request.
-            deadline: ``time.time()`` after which nobody waits for the answer.
+            deadline: ``time.monotonic()`` after which nobody waits for the answer.
 
         Raises:
             Overloaded: Too many rows or bytes wait already.
@@ -236,7 +236,7 @@ class Batcher:
 
     def _take(self, key: tuple) -> list[_Part]:
         """A batch of a group: an even share for each request, then the rest in turn."""
-        now = time.time()
+        now = time.monotonic()
         asking: list[_Request] = []
         for request in list(self._queues[key]):
             if request.future.done() or request.deadline <= now:

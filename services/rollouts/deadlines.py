@@ -16,7 +16,7 @@ class Deadlines:
         self._due = 0.0
 
     def add(self, future: asyncio.Future[Any], deadline: float) -> None:
-        """Fail a future with ``DeadlinePassed`` at ``deadline``, by ``time.time()``."""
+        """Fail a future with ``DeadlinePassed`` at a time of ``time.monotonic()``."""
         self._waiting[future] = deadline
         if self._timer is None or deadline < self._due:
             self._set(deadline)
@@ -29,11 +29,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        after = max(0.0, due - time.time())
+        after = max(0.0, due - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(after, self._pass)
 
     def _pass(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         self._timer = None
         for future, deadline in list(self._waiting.items()):
             if deadline > now:

@@ -34,7 +34,7 @@ class Batch:
         operation: ``rollout``, ``latent``, ``jvp`` or ``vjp``.
         digest: The artifact to run.
         arrays: ``x0`` and so on with an axis of rows, ``times``, ``control_times``.
-        deadline: ``time.time()`` after which nobody waits for it.
+        deadline: ``time.monotonic()`` after which nobody waits for it.
         variant: How they are computed.
     """
 

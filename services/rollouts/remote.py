@@ -12,10 +12,14 @@ A batch whose lease is gone and whose reply has not come was lost with its worke
 with the broker): its message is sent again within its deadline. Batches are pure
 functions, so a doubled message costs time and changes nothing; it finds the payload
 gone, or the lease held.
+
+A deadline is told by a clock that no other process shares. A worker knows no more of it
+than that Valkey lets go of the payload then.
 """
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -46,7 +50,7 @@ LEASE_S = 5.0
 RESEND_S = 5.0
 """After which time without lease and reply a batch's message is sent again."""
 _POLL_S = 1.0
-# Payloads outlive their deadline by this, replies that nobody takes by no more.
+# For how long a reply waits that nobody takes.
 _KEPT_S = 30
 # Batches sent and not answered. A worker computes one while the next one waits; two
 # more are on their way.
@@ -163,7 +167,7 @@ class QueueExecutor(AbstractExecutor):
         if pending.future.cancelled():
             client.delete(_payload_key(pending.id))
             return
-        remaining = pending.batch.deadline - time.time()
+        remaining = pending.batch.deadline - time.monotonic()
         if remaining <= 0:
             pending.fail(
                 DeadlinePassed("the deadline passed before the batch was sent")
@@ -176,16 +180,10 @@ class QueueExecutor(AbstractExecutor):
                 "digest": pending.batch.digest,
                 "variant": asdict(pending.batch.variant),
             }
-            client.set(
-                key, pack(fields, pending.batch.arrays), ex=int(remaining) + _KEPT_S
-            )
+            payload = pack(fields, pending.batch.arrays)
+            client.set(key, payload, px=math.ceil(remaining * 1000))
         pending.sent_at = time.monotonic()
-        message = {
-            "id": pending.id,
-            "reply": self._replies,
-            "deadline": pending.batch.deadline,
-        }
-        sender.send_batch(message, expires_s=remaining)
+        sender.send_batch({"id": pending.id, "reply": self._replies})
 
     def _listen(self) -> None:
         with redis_client(self._settings) as client:
@@ -215,7 +213,7 @@ class QueueExecutor(AbstractExecutor):
         """Send again what was lost; give up what nobody waits for any more."""
         now = time.monotonic()
         for pending in list(self._pending.values()):
-            if pending.batch.deadline <= time.time():
+            if pending.batch.deadline <= now:
                 pending.fail(DeadlinePassed("no worker answered within the deadline"))
             elif (
                 pending.sent_at
@@ -238,7 +236,7 @@ def serve_batch(
     """Compute one batch on a worker and push its reply.
 
     Args:
-        message: What the gateway sent: id, reply list, deadline.
+        message: What the gateway sent: id and reply list.
         engine: What computes.
         client: A connection to the gateway's Valkey.
         computing: Held while the engine computes: one batch at a time.
@@ -254,8 +252,8 @@ def serve_batch(
         return True
     with _renewed(client, _lease_key(id)):
         payload = client.get(_payload_key(id))
-        if payload is None or message["deadline"] <= time.time():
-            client.delete(_lease_key(id), _payload_key(id))
+        if payload is None:
+            client.delete(_lease_key(id))
             return True
         assert isinstance(payload, bytes)
         try:

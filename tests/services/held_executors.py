@@ -62,7 +62,7 @@ def batcher(
 
 
 def soon():
-    return time.time() + 10
+    return time.monotonic() + 10
 
 
 async def started(batches, *works, deadline=None):

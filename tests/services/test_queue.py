@@ -64,7 +64,7 @@ def test_a_broker_that_is_down_is_said_so_at_once(tmp_path: Path) -> None:
     assert queue.send_job("training", "job_1") is False
     assert time.monotonic() - started < 2
     with pytest.raises(Unavailable, match="the queue does not answer"):
-        queue.send_batch({}, expires_s=1)
+        queue.send_batch({})
     with pytest.raises(Unavailable, match="the queue does not answer"):
         queue.waiting("training")
     with pytest.raises(Unavailable, match="the queue does not answer"):

@@ -1,4 +1,6 @@
 import asyncio
+import base64
+import json
 import signal
 import threading
 import time
@@ -11,7 +13,7 @@ import redis
 from services.blobs import Blobs
 from services.errors import DeadlinePassed, NotFound
 from services.rollouts.executor import Batch, InlineExecutor, load_engine
-from services.rollouts.remote import QueueExecutor
+from services.rollouts.remote import QueueExecutor, serve_batch
 from services.settings import MIB
 from services.workers import Workers
 from spnode_core import artifact
@@ -52,7 +54,7 @@ def batch(deployment, x0=X0, seconds=60, **changes):
         "operation": "rollout",
         "digest": deployment.digest,
         "arrays": {"x0": x0, "times": TIMES},
-        "deadline": time.time() + seconds,
+        "deadline": time.monotonic() + seconds,
     }
     return Batch(**{**fields, **changes})
 
@@ -247,6 +249,55 @@ def test_nobody_begins_a_batch_that_was_called_off():
 
         asyncio.run(scenario())
         client.close()
+
+
+class Doubling:
+    """An engine that returns twice ``x0``, and counts."""
+
+    runs = 0
+
+    def run(self, operation, digest, arrays, variant, *, only_ready=False):
+        self.runs += 1
+        return {"x": 2 * arrays["x0"]}
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+def test_a_worker_whose_clock_is_wrong_computes_what_is_waited_for(
+    monkeypatch, ahead_s
+):
+    true = time.time
+    with deployed() as empty, redis.Redis.from_url(empty.settings.redis_url) as client:
+        empty.digest = "0" * 64
+        executor, engine = QueueExecutor(empty.settings), Doubling()
+
+        def serve():
+            sent = json.loads(client.blpop(["rollouts"], timeout=20)[1])
+            assert sent["headers"]["expires"] is None
+            (message,), _, _ = json.loads(base64.b64decode(sent["body"]))
+            monkeypatch.setattr(time, "time", lambda: true() + ahead_s)
+            assert serve_batch(message, engine, client, computing=threading.Lock())
+            return message
+
+        async def scenario():
+            await executor.start()
+            running = asyncio.create_task(executor.run(batch(empty, seconds=20)))
+            await asyncio.to_thread(serve)
+            answered = await running
+            late = asyncio.create_task(executor.run(batch(empty, seconds=2.0)))
+            is_sent = lambda: client.llen("rollouts")  # noqa: E731
+            await asyncio.to_thread(wait_for, is_sent, 20)
+            is_gone = lambda: not keys(client, "spnode:batch:*")  # noqa: E731
+            await asyncio.to_thread(wait_for, is_gone, 20)
+            await asyncio.to_thread(serve)
+            with pytest.raises(DeadlinePassed):
+                await late
+            await executor.close()
+            return answered
+
+        answered = asyncio.run(scenario())
+        np.testing.assert_array_equal(answered["x"], 2 * X0)
+        assert engine.runs == 1, "nobody waited for the second one any more"
+        assert keys(client, "spnode:batch:*") == set()
 
 
 def test_a_gateway_before_workers_has_no_jax_and_little_memory(deployment):

@@ -45,7 +45,7 @@ class Engine:
 
 
 def batch(digest):
-    return Batch("rollout", digest, {"x0": np.zeros((1, 1))}, time.time() + 60)
+    return Batch("rollout", digest, {"x0": np.zeros((1, 1))}, time.monotonic() + 60)
 
 
 def test_a_batch_waits_for_one_step_of_a_version_that_is_warmed():
