@@ -2,16 +2,22 @@
 
 ``python -m services.dataset_parser SOURCE TARGET LIMIT_BYTES MEMORY_BYTES SECONDS``
 reads the file SOURCE, writes the same dataset in its canonical form to TARGET, and
-prints ``{"summary": …}`` or ``{"error": {field, found, expected}}``.
+prints ``{"summary": …}`` or ``{"error": {field, found, expected}}``. It ends with
+``DISK_FULL`` where there is no room for TARGET.
 """
 
+import errno
 import json
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
+from services.errors import is_disk_full
 from spnode_core.errors import InvalidInput
+
+DISK_FULL = 75
+"""As EX_TEMPFAIL: a file that may be read another time."""
 
 
 def main() -> None:
@@ -29,6 +35,14 @@ def main() -> None:
     except MemoryError:
         found = f"a dataset that takes more than {memory_bytes // 2**20} MiB to read"
         answer = _refusal("file", found, "a smaller dataset, or several")
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        if not _is_own_limit(error, 2 * limit_bytes):
+            print(error, file=sys.stderr)  # noqa: T201
+            sys.exit(DISK_FULL)
+        found = f"a dataset that takes more than {2 * limit_bytes} bytes to keep"
+        answer = _refusal("file", found, "a smaller dataset, or several")
     print(json.dumps(answer, allow_nan=False))  # noqa: T201
 
 
@@ -40,6 +54,12 @@ def _parse(source: Path, target: Path, limit_bytes: int) -> dict[str, Any]:
     dataset = load_dataset(source, limit_bytes=limit_bytes)
     save_dataset(dataset, target)
     return summarise(dataset)
+
+
+def _is_own_limit(error: OSError, bytes: int) -> bool:
+    """Whether a file grew beyond what this process allows itself."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return error.errno == errno.EFBIG and soft >= bytes
 
 
 def _refusal(field: str, found: str, expected: str) -> dict[str, Any]:

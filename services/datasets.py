@@ -23,6 +23,7 @@ from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.tables import instant
+from services.dataset_parser import DISK_FULL
 from services.errors import Conflict, Invalid, NotFound, Unavailable
 from services.identity import new_id
 from services.settings import Settings
@@ -276,8 +277,10 @@ class Datasets:
             raise _too_dear(limits) from error
         if done.returncode < 0:
             raise _too_dear(limits)
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        if done.returncode == DISK_FULL:
+            raise Unavailable(f"there is no room to read the file: {' '.join(reason)}")
         if done.returncode > 0:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise Invalid(
                 "file",
                 found=f"a file that cannot be read ({' '.join(reason)[:200]})",

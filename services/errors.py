@@ -19,6 +19,7 @@
     └── LeaseLost              another worker holds the job now
 """
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -181,3 +182,8 @@ def as_dict(error: ServiceError) -> dict[str, Any]:
     if isinstance(error, Invalid):
         kept["field"] = error.field
     return kept
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a full disk, a quota or a limit of files is what stood in the way."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from services.errors import Unavailable, is_disk_full
 from services.settings import Settings
 
 _OF_REQUEST = re.compile(
@@ -38,12 +39,20 @@ def working(settings: Settings, what: str) -> Iterator[Path]:
     Args:
         settings: Where the data folder is.
         what: ``body``, ``upload`` or ``arrays``.
+
+    Raises:
+        Unavailable: The disk is full.
     """
     parent = work_folder(settings)
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     prefix = f"{what}-{socket.gethostname()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
-        yield Path(folder)
+    try:
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise Unavailable(f"there is no room on this host's disk: {error}") from error
 
 
 def sweep_requests(settings: Settings) -> None:

@@ -5,6 +5,7 @@ import json
 import socket
 
 import numpy as np
+import psutil
 import pytest
 
 from api.errors import STATUS, status_of
@@ -119,6 +120,22 @@ def test_a_wrong_dataset_leaves_nothing_behind(deployment, client, content, poin
     response = client.post("/v1/datasets", content=content, headers=NPZ)
     problem = checked(response, 422, "invalid_dataset", pointer)
     assert "expected" in problem["detail"]
+    assert contents(deployment, client) == before
+
+
+def test_an_upload_to_a_full_disk_is_put_off_and_kept_later(deployment, client):
+    gateway = psutil.Process(deployment.processes["gateway"].pid)
+    before = contents(deployment, client)
+    content = npz(**trajectories(), noise=np.random.default_rng(0).normal(size=2000))
+    usual = gateway.rlimit(psutil.RLIMIT_FSIZE)
+    gateway.rlimit(psutil.RLIMIT_FSIZE, (1024, usual[1]))
+    try:
+        response = client.post("/v1/datasets", content=content, headers=NPZ)
+    finally:
+        gateway.rlimit(psutil.RLIMIT_FSIZE, usual)
+    problem = checked(response, 503, "unavailable")
+    assert "no room" in problem["detail"]
+    assert float(response.headers["retry-after"]) > 0
     assert contents(deployment, client) == before
 
 

@@ -144,6 +144,30 @@ def test_a_zip_bomb_is_refused_within_the_limits(database, blobs, tmp_path) -> N
     assert is_empty(datasets)
 
 
+def test_a_full_disk_is_not_the_files_fault(settings, small_file) -> None:
+    program = """if True:
+        import resource, sys
+        from pathlib import Path
+        from services.blobs import Blobs
+        from services.database.engine import Database
+        from services.datasets import Datasets
+        from services.settings import Settings
+
+        settings = Settings(data_folder=Path(sys.argv[1]))
+        database, blobs = Database(settings.database_url), Blobs(settings.store_url)
+        # No file may grow beyond 100 bytes, those of the parser neither.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        Datasets(database, blobs, settings).add(Path(sys.argv[2]), owner="me")
+    """
+    command = [sys.executable, "-c", program, settings.data_folder, small_file]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("services.errors.Unavailable: there is no room to read the")
+    assert list((settings.data_folder / "work").iterdir()) == []
+
+
 def test_a_parser_that_takes_too_much_memory_is_refused(
     database, blobs, tmp_path
 ) -> None:
