@@ -11,6 +11,7 @@ from spnode_client.calls import Operation, T
 from spnode_client.comparisons import comparison_request
 from spnode_client.derivatives import Derivatives
 from spnode_client.jobs import Job, Jobs, Resource
+from spnode_client.model import Model
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
 from spnode_client.records import Dataset, ModelVersion, Record, Rollout
 from spnode_client.transport import Transport
@@ -105,6 +106,14 @@ class Client(Derivatives):
         return self.jobs.submit(
             calibration_request(model, times, observations, unknowns, options)
         )
+
+    def model(self, reference: str) -> Model:
+        """A version as functions for JAX, torch and SciPy; fixed from here on.
+
+        Args:
+            reference: ``name``, ``name@alias`` or ``name/3``.
+        """
+        return Model(self, self.models.version(reference))
 
     def rollout(self, model: str, x0: Any, times: Any, **options: Any) -> np.ndarray:
         """Trajectories from each initial condition, ``([batch,] time, state)``.

@@ -1,0 +1,196 @@
+"""The rollout in the service for SciPy's optimisers: residuals, Jacobian, gradient.
+
+::
+
+    least_squares(f.fun, f.start, jac=f.jac)             (x - y) / noise
+    minimize(f.value_and_gradient, f.start, jac=True)    half their sum of squares
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spnode_client.functions.served import ServedRollout
+
+if TYPE_CHECKING:
+    from spnode_client.model import Model
+
+
+@dataclass
+class ScipyFunctions:
+    """Functions of one vector: the entries of the inputs that vary.
+
+    Attributes:
+        names: What each entry of the vector is.
+        start: The vector at the inputs that were given.
+        bounds: ``(lower, upper)`` of the training data, for ``least_squares``.
+    """
+
+    names: tuple[str, ...]
+    start: np.ndarray
+    bounds: tuple[np.ndarray, np.ndarray]
+    _rollout: ServedRollout = field(repr=False)
+    _inputs: tuple[np.ndarray, ...] = field(repr=False)
+    _places: tuple[tuple[int, int], ...] = field(repr=False)
+    _observed: np.ndarray = field(repr=False)
+    _kept: np.ndarray = field(repr=False)
+    _scale: np.ndarray = field(repr=False)
+    _last: tuple[bytes, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    def fun(self, vector: Any) -> np.ndarray:
+        """Residuals ``(x - y) / noise`` where there are observations, else ``x``."""
+        return self._asked(vector)[0]
+
+    def jac(self, vector: Any) -> np.ndarray:
+        """Their Jacobian, ``(residual, entry)``, of the same request as ``fun``."""
+        return self._asked(vector)[1]
+
+    def value_and_gradient(self, vector: Any) -> tuple[float, np.ndarray]:
+        """Half the sum of squared residuals, and its gradient."""
+        residuals, jacobian = self._asked(vector)
+        return 0.5 * float(residuals @ residuals), jacobian.T @ residuals
+
+    def inputs(self, vector: Any) -> dict[str, np.ndarray]:
+        """The inputs of the rollout that a vector stands for, by name."""
+        given = self._filled(vector)
+        return dict(zip(self._rollout.names, given, strict=True))
+
+    def _filled(self, vector: Any) -> tuple[np.ndarray, ...]:
+        values = np.asarray(vector, np.float64)
+        if values.shape != self.start.shape:
+            raise ValueError(
+                f"vector: found an array of shape {values.shape}; expected "
+                f"{len(self.names)} numbers: {', '.join(self.names)}"
+            )
+        given = tuple(each.copy() for each in self._inputs)
+        for (number, entry), value in zip(self._places, values, strict=True):
+            given[number][entry] = value
+        return given
+
+    def _asked(self, vector: Any) -> tuple[np.ndarray, np.ndarray]:
+        key = np.asarray(vector, np.float64).tobytes()
+        if self._last is None or self._last[0] != key:
+            x, jacobians = self._rollout.jacobian(self._filled(vector))
+            columns = [jacobians[number][..., entry] for number, entry in self._places]
+            residuals = ((x - self._observed) / self._scale)[self._kept]
+            stacked = np.stack([(c / self._scale)[self._kept] for c in columns], -1)
+            self._last = (key, residuals, stacked)
+        # Optimisers may write into what they are given.
+        return self._last[1].copy(), self._last[2].copy()
+
+
+def scipy_functions(
+    model: "Model",
+    x0: Any,
+    times: Any,
+    parameters: Any = None,
+    *,
+    vary: Sequence[str] = ("x0",),
+    observations: Any = None,
+    noise: Any = 1.0,
+    states: Sequence[str] | None = None,
+    precision: str | None = None,
+    controls: Any = None,
+    control_times: Any = None,
+) -> ScipyFunctions:
+    """The functions of ``Model.as_scipy``.
+
+    Raises:
+        ValueError: A name is unknown, a shape does not fit, or noise is not positive.
+    """
+    chosen = {"states": states, "precision": precision}
+    rollout = model.at(times, control_times, **chosen)
+    given = {"x0": x0, "parameters": parameters, "controls": controls}
+    inputs = tuple(_floats(name, given[name]) for name in rollout.names)
+    entries = {"x0": model.states, "parameters": model.parameters}
+    for name, names in entries.items():
+        if name in rollout.names and len(inputs[rollout.names.index(name)]) != len(
+            names
+        ):
+            found = inputs[rollout.names.index(name)].shape
+            raise ValueError(
+                f"{name}: found an array of shape {found}; expected {len(names)} "
+                f"numbers: {', '.join(names)}"
+            )
+    places, names = _places(rollout, entries, vary)
+    shape = rollout.output_shape
+    observed = np.zeros(shape)
+    if observations is not None:
+        observed = _fitting("observations", observations, shape)
+    scale = _fitting("noise", noise, shape)
+    if not (scale > 0).all():
+        raise ValueError(f"noise: found {scale.min():g}; expected numbers above 0")
+    return ScipyFunctions(
+        names=names,
+        start=np.array([inputs[number][entry] for number, entry in places]),
+        bounds=_bounds(model, rollout, places),
+        _rollout=rollout,
+        _inputs=inputs,
+        _places=places,
+        _observed=np.nan_to_num(observed),
+        _kept=~np.isnan(observed),
+        _scale=scale,
+    )
+
+
+def _places(
+    rollout: ServedRollout, entries: dict[str, tuple[str, ...]], vary: Sequence[str]
+) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
+    """Input and entry of everything that varies, and its name."""
+    places, names = [], []
+    for wanted in vary:
+        found = [
+            (rollout.names.index(name), entry, each)
+            for name, known in entries.items()
+            if name in rollout.names
+            for entry, each in enumerate(known)
+            if wanted in (name, each)
+        ]
+        if not found:
+            known = [n for name in entries for n in (name, *entries[name])]
+            raise ValueError(
+                f"vary: found {wanted!r}; expected some of {', '.join(known)}"
+            )
+        places += [(number, entry) for number, entry, _ in found]
+        names += [each for _, _, each in found]
+    if len(set(places)) < len(places):
+        raise ValueError(f"vary: found {list(vary)}; expected each entry once")
+    return tuple(places), tuple(names)
+
+
+def _bounds(
+    model: "Model", rollout: ServedRollout, places: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the training data, for each entry."""
+    domain = model.version.record["signature"]["domain"]
+    ends = {
+        "x0": (domain["lower"], domain["upper"]),
+        "parameters": (
+            domain.get("parameters_lower") or (),
+            domain.get("parameters_upper") or (),
+        ),
+    }
+    sides = [
+        np.array([ends[rollout.names[number]][side][entry] for number, entry in places])
+        for side in (0, 1)
+    ]
+    return sides[0], sides[1]
+
+
+def _floats(name: str, value: Any) -> np.ndarray:
+    if value is None:
+        raise ValueError(f"{name}: found None; expected numbers")
+    return np.array(value, np.float64)
+
+
+def _fitting(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    found = np.asarray(value, np.float64)
+    try:
+        return np.broadcast_to(found, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name}: found an array of shape {found.shape}; expected {shape}, or what "
+            "broadcasts to it"
+        ) from None

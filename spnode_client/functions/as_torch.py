@@ -1,0 +1,136 @@
+"""The rollout in the service as a torch function, twice differentiable.
+
+::
+
+    _Rollout   x(inputs)            backward: _Pullback        forward mode: J v
+    _Pullback  J^T w                backward: hvp by the inputs, J u by the weights
+
+Tensors of any device and dtype come in; they travel as float64 from the CPU.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from spnode_client.functions.served import ServedRollout
+
+Make = Callable[[Any, Any], ServedRollout]
+
+
+def torch_function(make: Make) -> Callable[..., Any]:
+    """The function of ``Model.as_torch``.
+
+    Args:
+        make: Gives the rollout at some times.
+    """
+
+    def rollout(
+        x0: Any,
+        times: Any,
+        *,
+        parameters: Any = None,
+        controls: Any = None,
+        control_times: Any = None,
+    ) -> torch.Tensor:
+        function = make(_times(times), _times(control_times))
+        given = {"x0": x0, "parameters": parameters, "controls": controls}
+        for name, value in given.items():
+            if (value is None) == (name in function.names):
+                expected = "a tensor" if name in function.names else "none"
+                raise ValueError(f"{name}: found {value!r}; expected {expected}")
+        inputs = _broadcast(function, [given[name] for name in function.names])
+        return _Rollout.apply(function, *inputs)
+
+    return rollout
+
+
+class _Rollout(torch.autograd.Function):
+    @staticmethod
+    def forward(function: ServedRollout, *inputs: torch.Tensor) -> torch.Tensor:
+        return _tensor(function.rollout(_arrays(inputs)), inputs[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: torch.Tensor) -> Any:
+        return (None, *_Pullback.apply(ctx.function, weights[0], *ctx.saved_tensors))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> torch.Tensor:
+        return _pushed(ctx.function, ctx.saved_tensors, tangents)
+
+
+class _Pullback(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        function: ServedRollout, weights: torch.Tensor, *inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        gradients = function.vjp(_arrays(inputs), _arrays([weights])[0])
+        return tuple(map(_tensor, gradients, inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *along: torch.Tensor | None) -> Any:
+        function, (weights, *inputs) = ctx.function, ctx.saved_tensors
+        moved = _arrays(_filled(along, inputs))
+        by_weights = by_inputs = None
+        if ctx.needs_input_grad[1]:
+            by_weights = _tensor(function.jvp(_arrays(inputs), moved), weights)
+        if any(ctx.needs_input_grad[2:]):
+            products = function.hvp(_arrays(inputs), _arrays([weights])[0], moved)
+            by_inputs = tuple(map(_tensor, products, inputs))
+        return (None, by_weights, *(by_inputs or (None,) * len(inputs)))
+
+
+def _pushed(
+    function: ServedRollout, inputs: Sequence[Any], tangents: Sequence[Any]
+) -> torch.Tensor:
+    moved = _arrays(_filled(tangents, inputs))
+    return _tensor(function.jvp(_arrays(inputs), moved), inputs[0])
+
+
+def _filled(given: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    pairs = zip(given, like, strict=True)
+    return [torch.zeros_like(b) if a is None else a for a, b in pairs]
+
+
+def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
+    """Inputs of one dtype and with the same leading axes."""
+    tensors = [torch.as_tensor(each) for each in given]
+    kind = torch.get_default_dtype()
+    for each in tensors:
+        kind = torch.promote_types(kind, each.dtype)
+    ranks = [2 if name == "controls" else 1 for name in function.names]
+    leads = [
+        each.shape[: each.ndim - k] for each, k in zip(tensors, ranks, strict=True)
+    ]
+    lead = torch.broadcast_shapes(*leads)
+    return [
+        each.to(kind).expand(*lead, *each.shape[each.ndim - rank :])
+        for each, rank in zip(tensors, ranks, strict=True)
+    ]
+
+
+def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(each.detach().cpu().double().numpy() for each in tensors)
+
+
+def _tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype).to(
+        like.device
+    )
+
+
+def _times(times: Any) -> Any:
+    return times.detach().cpu().numpy() if isinstance(times, torch.Tensor) else times

@@ -1,0 +1,200 @@
+"""Rollouts in the service as functions of JAX, SciPy and torch, against this process."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import check_grad, least_squares, minimize
+
+from spnode_client import Client
+from tests.core.models import random_states
+
+jax.config.update("jax_enable_x64", True)
+
+TIMES = np.array([0.3, 1.7, 3.0])
+K = jnp.array([1.3, 0.8])
+X0 = jnp.asarray(random_states(4, seed=3))
+EXACT = {"rtol": 1e-10, "atol": 1e-13}
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with Client(service.url, service.key, timeout_s=600, retries=0) as client:
+        client.transport.http.headers["request-timeout"] = "600"
+        yield client
+
+
+@pytest.fixture(scope="module")
+def remote(client):
+    f = client.model("kinetics/1").as_jax(precision="float64")
+    return lambda x0, times, k=None: f(x0, times, parameters=k)
+
+
+@pytest.fixture(scope="module")
+def local(service):
+    surrogate = service.surrogates["kinetics"]
+    return lambda x0, times, k: surrogate.rollout(x0, times, parameters=k)
+
+
+def asked(client, call):
+    """What a call gives, and how many requests it took."""
+    seen = []
+    client.transport.http.event_hooks["request"] = [seen.append]
+    found = jax.block_until_ready(call())
+    client.transport.http.event_hooks["request"] = []
+    return found, len(seen)
+
+
+def loss(f):
+    return lambda x0, k: jnp.sum(jnp.sin(f(x0, TIMES, k)[1:]))
+
+
+def test_jax_values_and_derivatives_are_those_of_this_process(remote, local):
+    args = (X0[0], K)
+    np.testing.assert_allclose(remote(X0[0], TIMES, K), local(X0[0], TIMES, K), **EXACT)
+    for transform in (
+        lambda f: jax.grad(loss(f), (0, 1)),
+        lambda f: jax.jit(jax.grad(loss(f), 1)),
+        lambda f: jax.jacfwd(lambda x0, k: f(x0, TIMES, k), (0, 1)),
+        lambda f: jax.jacrev(lambda x0, k: f(x0, TIMES, k), (0, 1)),
+        lambda f: lambda x0, k: jax.jvp(lambda k: f(x0, TIMES, k), (k,), (k,)),
+        lambda f: jax.hessian(loss(f), 1),
+        lambda f: jax.grad(lambda x0, k: jnp.sum(jax.grad(loss(f), 0)(x0, k) ** 2), 1),
+    ):
+        found, expected = transform(remote)(*args), transform(local)(*args)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, **EXACT), found, expected
+        )
+
+
+def test_a_vmap_of_any_depth_is_one_request(client, remote, local):
+    def one(x0):
+        return remote(x0, TIMES, K)
+
+    found, requests = asked(client, lambda: jax.vmap(one)(X0))
+    assert requests == 1
+    expected = jnp.stack([local(each, TIMES, K) for each in X0])
+    np.testing.assert_allclose(found, expected, **EXACT)
+    ks = jnp.stack([K, 1.2 * K])
+    both = jax.vmap(lambda k: jax.vmap(lambda x0: remote(x0, TIMES, k))(X0))
+    found, requests = asked(client, lambda: both(ks))
+    assert (requests, found.shape) == (1, (2, 4, 3, 3))
+    np.testing.assert_allclose(found[1, 2], local(X0[2], TIMES, 1.2 * K), **EXACT)
+    gradients, requests = asked(
+        client, lambda: jax.vmap(jax.grad(loss(remote)), (0, None))(X0, K)
+    )
+    assert requests == 2, "the value's shape is known: one rollout and one pullback"
+    expected = jax.grad(loss(local))(X0[3], K)
+    np.testing.assert_allclose(gradients[3], expected, **EXACT)
+
+
+def test_jax_rows_and_final_states(client, local):
+    final = client.model("kinetics/1").as_jax(
+        final=True, states=["c"], precision="float64"
+    )
+    found = final(X0, TIMES, parameters=K)
+    assert found.shape == (4, 1)
+    np.testing.assert_allclose(found[1, 0], local(X0[1], TIMES, K)[-1, 2], **EXACT)
+
+
+def test_jax_says_what_it_cannot_do(client, remote):
+    with pytest.raises(NotImplementedError, match=r"jax\.hessian"):
+        jax.jacfwd(jax.jacfwd(loss(remote)))(X0[0], K)
+    with pytest.raises(ValueError, match=r"times: found .*not traced"):
+        jax.jit(remote)(X0[0], TIMES, K)
+    with pytest.raises(ValueError, match="parameters: found None; expected an array"):
+        remote(X0[0], TIMES)
+    with pytest.raises(ValueError, match="states: found 'z'; expected some of a, b, c"):
+        client.model("kinetics/1").as_jax(states=["z"])
+    with pytest.raises(ValueError, match="control_times: found None"):
+        client.model("forced/1").as_jax()(
+            X0[0], TIMES, parameters=K[:1], controls=jnp.ones((2, 2))
+        )
+
+
+def test_controls_are_differentiated_too(client, service):
+    surrogate, switches = service.surrogates["forced"], [0.0, 0.5]
+    remote = client.model("forced/1").as_jax(precision="float64")
+    u = jnp.array([[0.3, -0.2], [0.1, 0.4]])
+
+    given = {"parameters": K[:1], "control_times": switches}
+
+    def rolled(f):
+        return lambda u: jnp.sum(f(X0[0], TIMES, controls=u, **given) ** 2)
+
+    expected = jax.grad(rolled(surrogate.rollout))(u)
+    found = jax.grad(rolled(remote))(u)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_scipy_recovers_parameters(client, local):
+    model = client.model("kinetics/1")
+    truth = np.array([1.1, 0.9])
+    observed = np.array(local(X0[0], TIMES, truth))
+    observed[1, 2] = np.nan
+    f = model.as_scipy(
+        X0[0],
+        TIMES,
+        K,
+        vary=["parameters"],
+        observations=observed,
+        noise=[1e-2, 1e-6, 1e-2],
+        precision="float64",
+    )
+    assert f.names == ("p0", "p1")
+    assert f.fun(f.start).shape == (8,)
+    error = check_grad(
+        lambda v: f.value_and_gradient(v)[0],
+        lambda v: f.value_and_gradient(v)[1],
+        f.start,
+    )
+    assert error < 1e-3 * np.linalg.norm(f.value_and_gradient(f.start)[1])
+    found = least_squares(f.fun, f.start, jac=f.jac)
+    np.testing.assert_allclose(found.x, truth, rtol=1e-5)
+    again = minimize(f.value_and_gradient, f.start, jac=True)
+    np.testing.assert_allclose(again.x, truth, rtol=1e-2)
+    assert set(f.inputs(found.x)) == {"x0", "parameters"}
+
+
+def test_scipy_varies_single_entries_and_names_what_is_wrong(client):
+    model = client.model("kinetics/1")
+    f = model.as_scipy(X0[0], TIMES, K, vary=["b", "p1"])
+    assert f.names == ("b", "p1")
+    assert f.jac(f.start).shape == (9, 2)
+    lower, upper = f.bounds
+    assert (lower <= upper).all()
+    for options, said in (
+        ({"vary": ["q"]}, "vary: found 'q'"),
+        ({"vary": ["x0", "a"]}, "expected each entry once"),
+        ({"noise": 0.0}, "noise: found 0; expected numbers above 0"),
+        ({"observations": np.zeros((2, 3))}, r"observations: .*expected \(3, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.as_scipy(X0[0], TIMES, K, **options)
+    with pytest.raises(ValueError, match=r"vector: .*expected 2 numbers: b, p1"):
+        f.fun([1.0])
+
+
+def test_a_model_stays_the_version_that_it_was(client):
+    model = client.model("kinetics/1")
+    assert repr(model).startswith("Model('kinetics/1'")
+    assert model.states == ("a", "b", "c")
+
+
+def test_torch_differentiates_twice(client, local):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    f = client.model("kinetics/1").as_torch(precision="float64")
+    x0 = torch.tensor(np.array(X0), dtype=torch.float64, requires_grad=True)
+    k = torch.tensor(np.array(K), dtype=torch.float64, requires_grad=True)
+
+    def total(x0, k):
+        return torch.sin(f(x0, TIMES, parameters=k)[:, 1:]).sum()
+
+    (gradient,) = torch.autograd.grad(total(x0, k), k, create_graph=True)
+    over_rows = lambda k: sum(loss(local)(each, k) for each in X0)  # noqa: E731
+    np.testing.assert_allclose(
+        gradient.detach().numpy(), jax.grad(over_rows)(K), **EXACT
+    )
+    rows = [torch.autograd.grad(each, k, retain_graph=True)[0] for each in gradient]
+    expected = jax.hessian(over_rows)(K)
+    np.testing.assert_allclose(torch.stack(rows).numpy(), expected, **EXACT)
