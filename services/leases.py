@@ -270,7 +270,7 @@ class Leases:
         )
         row = connection.execute(update.returning(*table.c)).mappings().one_or_none()
         if row is None:
-            raise _lost(claim.job.id)
+            raise _refused(claim.job.id, claim.token)
         return row
 
     def _end(
@@ -293,7 +293,7 @@ class Leases:
             **values,
         )
         if row is None:
-            raise _lost(id)
+            raise _refused(id, claim.token)
         level = "error" if after == "failed" else "info"
         data = {"state": after, **data}
         add_event(connection, id, "status", message, now, data, level=level)
@@ -329,17 +329,19 @@ class Leases:
             **values,
         )
         if row is None:
-            raise _lost(job.id)
+            raise _refused(job.id, token)
         data = {"state": row["state"], "attempt": row["attempt"], "reason": reason}
         level = "error" if final else "warning" if counts else level
         add_event(connection, job.id, "status", reason, now, data, level=level)
 
     def _reap(self, id: str, end: datetime) -> bool:
+        # Who has the row now may be cut off: that must hold up no other job.
         query = sa.select(tables.jobs).where(tables.jobs.c.id == id)
+        query = query.with_for_update(skip_locked=True)
         try:
             with self.database.transaction() as connection:
-                row = connection.execute(query.with_for_update()).mappings().one()
-                if row["lease_until"] != end:
+                row = connection.execute(query).mappings().one_or_none()
+                if row is None or row["lease_until"] != end:
                     return False
                 job = as_job(row)
                 reason = f"worker {job.worker} stopped renewing its lease"
@@ -371,6 +373,14 @@ def _held(claim: Claim) -> sa.ColumnElement[bool]:
 def _is_cancelled(connection: sa.Connection, id: str) -> bool:
     query = sa.select(tables.jobs.c.cancel_requested).where(tables.jobs.c.id == id)
     return bool(connection.execute(query.with_for_update()).scalar_one())
+
+
+def _refused(id: str, token: int) -> LeaseLost:
+    """What a write meets whose token is old, or whose job ended."""
+    return LeaseLost(
+        f"job {id!r} is no longer this worker's: a write with fencing token {token} "
+        "was refused"
+    )
 
 
 def _lost(id: str) -> LeaseLost:

@@ -45,7 +45,8 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
     try:
         _attempt_or_cancel(context, server, claim)
     except LeaseLost as error:
-        log.warning("job %s: %s", id, error)
+        attempt = claim.job.attempt
+        log.warning("%s gives up attempt %d: %s", context.name, attempt, error)
     except Unavailable as error:
         log.warning("job %s: %s", id, error)
         # The row says "running" until the lease ends, where this cannot be written.

@@ -24,6 +24,11 @@ from services.errors import Unavailable
 BUSY_TIMEOUT_MS = 10_000
 PING_AFTER_S = 1.0
 """A connection to PostgreSQL that rested for so long is tried before it is used."""
+IDLE_TRANSACTION_S = 300
+"""So long PostgreSQL keeps the locks of one who is silent amid a transaction.
+
+Longer than the store takes to answer or to give up, which some transactions wait for.
+"""
 _SQLITE_PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "synchronous=NORMAL",
@@ -52,6 +57,7 @@ class Database:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
             return
+        event.listen(self.engine, "connect", _limit_idle_transactions)
         self._compiled: dict[Callable[[], sa.Select[Any]], DriverStatement] = {}
         # Connections of their own: to change how one commits takes as long as to ask.
         self._single = sa.create_engine(
@@ -192,6 +198,14 @@ def _translated() -> Iterator[None]:
 
 def _note_use(connection: Any, record: Any) -> None:
     record.info["used_at"] = time.monotonic()
+
+
+def _limit_idle_transactions(connection: Any, record: Any) -> None:
+    """A peer that vanished in mid-transaction would keep its locks for two hours."""
+    # By a statement: poolers refuse this as a parameter of the connection.
+    limit = f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_S}s'"
+    connection.execute(limit)
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -1,6 +1,7 @@
 import multiprocessing
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,24 @@ def test_one_caller_is_told_of_a_connection_that_died_in_use(postgres_url: str) 
         database.ping()
     with database.reading(), database.reading():
         database.ping()
+    database.close()
+
+
+def test_one_who_is_silent_amid_a_transaction_loses_its_locks(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "IDLE_TRANSACTION_S", 0.2)
+    database = Database(postgres_url)
+
+    def be_silent() -> None:
+        with database.transaction() as connection:
+            database.lock(connection, "mine")
+            time.sleep(0.5)
+            connection.execute(sa.select(1))
+
+    with pytest.raises(Unavailable, match="the database"):
+        be_silent()
+    database.ping()
     database.close()
 
 

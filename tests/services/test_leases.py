@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from services.database.engine import Database
+from services.database.migrate import upgrade
 from services.errors import LeaseLost
 from services.jobs import Jobs
 from services.leases import CancelRequested, Claim, Leases, Note
@@ -81,6 +82,26 @@ def test_an_expired_lease_is_taken_back_once(jobs: Jobs, leases, claim, clock) -
     assert jobs.events(job.id)[-1].message == "worker first stopped renewing its lease"
 
 
+def test_a_worker_that_vanished_amid_a_write_holds_up_no_other_job(
+    postgres_url: str, clock
+) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    jobs, leases = Jobs(database, clock=clock), Leases(database, clock=clock)
+    held, other = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
+    claim = leases.claim(held, "vanished")
+    assert claim is not None
+    leases.claim(other, "gone")
+    clock.advance(16)
+    with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
+        # Its commit never comes: the row stays locked.
+        leases.guard(connection, claim)
+        assert thread.submit(leases.reap).result(20) == [other]
+        connection.rollback()
+    assert leases.reap() == [held]
+    database.close()
+
+
 def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
     clock.advance(16)
     leases.reap()
@@ -96,7 +117,7 @@ def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
     ]
     before = (jobs.get(claim.job.id), jobs.events(claim.job.id))
     for write in writes:
-        with pytest.raises(LeaseLost, match="no longer this worker's"):
+        with pytest.raises(LeaseLost, match="with fencing token 1 was refused"):
             write()
     with leases.database.transaction() as connection, pytest.raises(LeaseLost):
         leases.guard(connection, claim)
