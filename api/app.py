@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dependencies import Gateway
 from api.middleware import Entrance
 from api.openapi import describe
+from api.protocols.open_inference import routes as open_inference
 from api.protocols.shapes import refusal
 from api.routes import (
     artifacts,
@@ -84,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Other exceptions reach Entrance, which treats them alike.
         exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse},
     )
-    app.router.routes[:0] = rollouts.routes
+    app.router.routes[:0] = [*rollouts.routes, *open_inference.routes]
     for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)
     app.openapi = lambda: describe(app)

@@ -17,7 +17,7 @@ from services.blobs import Blobs
 from services.calibration.submit import Calibrations
 from services.database.engine import Database
 from services.datasets import Datasets
-from services.errors import ServiceError
+from services.errors import NotFound, ServiceError
 from services.evaluation.submit import Evaluations
 from services.jobs import Jobs
 from services.keys import Keys
@@ -30,6 +30,7 @@ from services.rollouts.executor import make_executor
 from services.rollouts.job_submit import RolloutJobs
 from services.rollouts.served import Served, champions, pinned
 from services.settings import Settings
+from services.versions import LATEST
 from services.work_folder import sweep_requests
 from services.workers import Workers
 from spnode_core.errors import SpnodeError
@@ -87,7 +88,7 @@ class Gateway:
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(2, "parse")
-        self._references: dict[str, tuple[float, Served]] = {}
+        self._references: dict[tuple[str, bool], tuple[float, Served]] = {}
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -131,29 +132,39 @@ class Gateway:
         call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
 
-    async def served(self, reference: str) -> Served:
+    async def served(self, reference: str, *, or_latest: bool = False) -> Served:
         """The version that a reference stands for, believed for a few seconds.
+
+        Args:
+            reference: ``name``, ``name@alias``, ``name/3`` or ``name@latest``.
+            or_latest: Whether a name without a champion means its newest version.
 
         Raises:
             NotFound: There is no such model, version or alias.
             Invalid: The reference is of no known form.
         """
-        until, served = self._references.get(reference, (0.0, None))
+        key = (reference, or_latest)
+        until, served = self._references.get(key, (0.0, None))
         if served is not None and time.monotonic() < until:
             return served
-        served = await self.sql(self._resolve, reference)
+        served = await self.sql(self._resolve, reference, or_latest)
         if len(self._references) >= _CACHED_REFERENCES:
             self._references.clear()
         expires = time.monotonic() + self.settings.version_cache_seconds
-        self._references[reference] = (expires, served)
+        self._references[key] = (expires, served)
         return served
 
     def forget_references(self) -> None:
         """Ask the database again: this process has moved an alias or a version."""
         self._references.clear()
 
-    def _resolve(self, reference: str) -> Served:
-        record = self.registry.resolve(reference)
+    def _resolve(self, reference: str, or_latest: bool) -> Served:
+        try:
+            record = self.registry.resolve(reference)
+        except NotFound as error:
+            if not or_latest or error.kind != "alias" or "@" in reference:
+                raise
+            record = self.registry.resolve(f"{reference}@{LATEST}")
         return Served(
             record.model,
             record.number,

@@ -24,17 +24,12 @@ async def ready(gateway: GatewayDep, response: Response) -> dict[str, Any]:
     Workers that live are named by queue; a queue without one delays jobs and, where
     rollouts run on workers, rollouts. ``rollouts`` counts what waits and what was done.
     """
-    checks = {
-        "database": await _answers(gateway, gateway.database.ping),
-        "queue": await _answers(gateway, gateway.queue.ping),
-        "models": "warm" if gateway.warmed else "warming",
-    }
+    is_ready, checks = await readiness(gateway)
     workers: dict[str, int] = dict.fromkeys(QUEUES, 0)
     if checks["database"] == "ok":
         for worker in await gateway.sql(gateway.workers.living):
             for name in worker.queues:
                 workers[name] = workers.get(name, 0) + 1
-    is_ready = set(checks.values()) <= {"ok", "warm"}
     response.status_code = 200 if is_ready else 503
     return {
         "status": "ready" if is_ready else "not ready",
@@ -42,6 +37,16 @@ async def ready(gateway: GatewayDep, response: Response) -> dict[str, Any]:
         "workers": workers,
         "rollouts": gateway.batcher.snapshot(),
     }
+
+
+async def readiness(gateway: Gateway) -> tuple[bool, dict[str, str]]:
+    """Whether requests can be served, and the state of what that needs."""
+    checks = {
+        "database": await _answers(gateway, gateway.database.ping),
+        "queue": await _answers(gateway, gateway.queue.ping),
+        "models": "warm" if gateway.warmed else "warming",
+    }
+    return set(checks.values()) <= {"ok", "warm"}, checks
 
 
 async def _answers(gateway: Gateway, ping: Any) -> str:

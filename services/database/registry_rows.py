@@ -1,5 +1,6 @@
 """Rows of the registry: reading, locking and moving them within a transaction."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -253,3 +254,13 @@ def as_alias(connection: sa.Connection, row: sa.RowMapping) -> AliasRecord:
         updated_at=row["updated_at"],
         warnings=tuple(gates.warnings(version.certificate)) if is_champion else (),
     )
+
+
+def versions_with(
+    connection: sa.Connection, digests: Iterable[str]
+) -> list[tuple[str, int, str]]:
+    """Return model, number and digest of the versions that have some artifacts."""
+    table = tables.versions
+    query = sa.select(table.c.model, table.c.number, table.c.digest)
+    rows = connection.execute(query.where(table.c.digest.in_(list(digests))))
+    return [(row.model, row.number, row.digest) for row in rows]

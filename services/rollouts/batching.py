@@ -28,6 +28,7 @@ from services.rollouts.canonical import Work
 from services.rollouts.deadlines import Deadlines
 from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.request import Arrays
+from services.rollouts.statistics import Counted, Statistics
 
 
 @dataclass
@@ -123,6 +124,7 @@ class Batcher:
         self.executor = executor
         self.max_batch_rows = max_batch_rows
         self.counters = Counters()
+        self.statistics = Statistics()
         self.admission = Admission(queued_rows_limit, queued_bytes_limit)
         # In the order of their turns: the first of a group has waited longest.
         self._queues: dict[tuple, dict[_Request, None]] = {}
@@ -143,6 +145,28 @@ class Batcher:
             Overloaded: Too many rows or bytes wait already.
             DeadlinePassed: The deadline came before the answer.
         """
+        with Counted(self.statistics.of(work.digest), work.count):
+            return await self._run_counted(work, deadline)
+
+    async def close(self) -> None:
+        """Wait for the batches that run."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What waits now and what was done so far, for whoever looks after it."""
+        done = self.counters
+        return {
+            "queued_rows": self.admission.rows,
+            "queued_bytes": self.admission.size_bytes,
+            "running_batches": len(self._running) - len(self._preparing),
+            "preparing_batches": len(self._preparing),
+            **asdict(done),
+            "rows_per_batch": done.rows / max(done.batches, 1),
+            **self.executor.counters(),
+        }
+
+    async def _run_counted(self, work: Work, deadline: float) -> Arrays:
         size = expected_bytes(work)
         try:
             self.admission.admit(work.count, size)
@@ -174,24 +198,6 @@ class Batcher:
         finally:
             self._deadlines.remove(request.future)
             self._leave(request)
-
-    async def close(self) -> None:
-        """Wait for the batches that run."""
-        while self._running:
-            await asyncio.wait(self._running)
-
-    def snapshot(self) -> dict[str, Any]:
-        """What waits now and what was done so far, for whoever looks after it."""
-        done = self.counters
-        return {
-            "queued_rows": self.admission.rows,
-            "queued_bytes": self.admission.size_bytes,
-            "running_batches": len(self._running) - len(self._preparing),
-            "preparing_batches": len(self._preparing),
-            **asdict(done),
-            "rows_per_batch": done.rows / max(done.batches, 1),
-            **self.executor.counters(),
-        }
 
     def _enqueue(self, request: _Request) -> None:
         self._queues.setdefault(request.key, {})[request] = None
@@ -264,6 +270,7 @@ class Batcher:
             return
         waited = time.monotonic() - request.since
         request.since = None
+        self.statistics.of(request.work.digest).waited.add(waited)
         self.counters.waited_seconds += waited
         longest = max(self.counters.longest_wait_seconds, waited)
         self.counters.longest_wait_seconds = longest
@@ -284,13 +291,17 @@ class Batcher:
         self._dispatch()
 
     async def _run(self, key: tuple, parts: list[_Part]) -> None:
+        rows = sum(part.rows for part in parts)
         self.counters.batches += 1
-        self.counters.rows += sum(part.rows for part in parts)
+        self.counters.rows += rows
         delivered: list[_Part] = []
+        began = time.monotonic()
         try:
             results = await self.executor.run(
                 _gather(parts), lambda: self._set_aside(key)
             )
+            tally = self.statistics.of(parts[0].request.work.digest)
+            tally.batch(rows, time.monotonic() - began)
             start = 0
             for part in parts:
                 if not part.request.future.done():

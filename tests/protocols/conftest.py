@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+import httpx
 import jax
 import pytest
 
@@ -46,3 +47,13 @@ def service():
                 publish(database, blobs, name, each, certificate={})
         with serving(deployment.settings) as url:
             yield Service(url, deployment.key, made, deployment)
+
+
+@pytest.fixture(scope="session")
+def client(service):
+    """Plain HTTP with a key, and time for what compiles."""
+    headers = {"authorization": f"Bearer {service.key}", "request-timeout": "280"}
+    with httpx.Client(
+        base_url=service.url, headers=headers, timeout=280, trust_env=False
+    ) as made:
+        yield made

@@ -1,0 +1,216 @@
+"""The Open Inference Protocol, version 2, at /v2: its routes.
+
+::
+
+    GET  /v2, health, models/M[/versions/V][/ready|/config|/stats], models/stats
+    POST /v2/models/M[/versions/V]/infer, /v2/repository/index
+
+``M`` is a model's name or ``name@alias``. Without a version a name means its champion,
+and the newest version while there is none.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from api.computing import Computed, compute, deadline_of, read_body
+from api.dependencies import Gateway
+from api.protocols.open_inference.coding import (
+    accepted_coding,
+    content_coding,
+    packed,
+    unpacked,
+)
+from api.protocols.open_inference.describing import (
+    config,
+    index,
+    metadata,
+    server_metadata,
+)
+from api.protocols.open_inference.reading import (
+    HEADER,
+    Envelope,
+    in_its_words,
+    read,
+    request_of,
+)
+from api.protocols.open_inference.statistics import Version, statistics, versions_of
+from api.protocols.open_inference.writing import written
+from api.routes.health import readiness
+from services.errors import Conflict, Invalid
+from services.rollouts.request import Arrays
+from services.rollouts.served import Served
+from spnode_core.errors import InvalidInput
+
+# Bodies and answers above this many bytes are read and written off the event loop.
+_LARGE_BYTES = 64_000
+_BYTES_PER_NUMBER = 20
+_HEADER = HEADER.lower()
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Inference:
+    """POST …/infer as an ASGI application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        gateway: Gateway = scope["app"].state.gateway
+        headers: Mapping[str, str] = scope["state"]["headers"]
+        deadline = deadline_of(headers)
+        body = await read_body(receive)
+        coding = content_coding(headers)
+        if coding is not None:
+            limit = gateway.settings.max_body_bytes
+            body = await gateway.parsed(unpacked, body, coding, limit)
+        envelope, arrays = await _read(gateway, body, headers.get(_HEADER))
+        if envelope.options.timeout:
+            deadline = min(deadline, time.time() + envelope.options.timeout / 1e6)
+        served = await _served(gateway, scope["path_params"])
+        try:
+            request = request_of(envelope, arrays, served)
+            computed = await compute(
+                gateway, request, deadline=deadline, receive=receive
+            )
+        except InvalidInput as error:
+            raise in_its_words(error) from error
+        response = await _response(gateway, headers, envelope, computed)
+        await response(scope, receive, send)
+
+
+async def _read(
+    gateway: Gateway, body: bytes, json_bytes: str | None
+) -> tuple[Envelope, Arrays]:
+    if len(body) > _LARGE_BYTES:
+        return await gateway.parsed(read, body, json_bytes)
+    return read(body, json_bytes)
+
+
+async def _served(gateway: Gateway, path: Mapping[str, str]) -> Served:
+    """The version that an address means.
+
+    Raises:
+        NotFound: There is no such model or version.
+        Invalid: The name or the version is of no known form.
+    """
+    name, version = path["model"], path.get("version")
+    if version is None:
+        return await gateway.served(name, or_latest=True)
+    if "@" in name:
+        raise Invalid(
+            "model",
+            found=f"{name[:200]!r} with a version",
+            expected="a version or an alias, not both",
+        )
+    joint = "/" if version.isdecimal() else "@"
+    return await gateway.served(f"{name}{joint}{version}")
+
+
+async def _response(
+    gateway: Gateway,
+    headers: Mapping[str, str],
+    envelope: Envelope,
+    computed: Computed,
+) -> Response:
+    numbers = sum(array.size for array in computed.results.values())
+    if numbers * _BYTES_PER_NUMBER > _LARGE_BYTES:
+        content, end = await gateway.parsed(written, envelope, computed)
+    else:
+        content, end = written(envelope, computed)
+    sent = {"vary": "Accept-Encoding"}
+    if end is not None:
+        sent[HEADER] = str(end)
+    coding = accepted_coding(headers, len(content))
+    if coding is not None:
+        content = await gateway.parsed(packed, content, coding)
+        sent["content-encoding"] = coding
+    kind = "application/json" if end is None else "application/octet-stream"
+    return Response(content, headers=sent, media_type=kind)
+
+
+async def _server(request: Request) -> Response:
+    return JSONResponse(server_metadata(request.app.version))
+
+
+async def _live(request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    is_ready, checks = await readiness(request.app.state.gateway)
+    if is_ready:
+        return JSONResponse({"ready": True})
+    reasons = "; ".join(f"{name}: {state}" for name, state in checks.items())
+    return JSONResponse({"ready": False, "error": f"not ready ({reasons})"}, 503)
+
+
+async def _model(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    served = await _served(gateway, request.path_params)
+    return JSONResponse(await gateway.sql(metadata, gateway.registry, served))
+
+
+async def _model_ready(request: Request) -> Response:
+    # Every version that is registered is served: what is not loaded yet is, when asked.
+    served = await _served(request.app.state.gateway, request.path_params)
+    return JSONResponse({"name": served.model, "ready": True})
+
+
+async def _config(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    served = await _served(gateway, request.path_params)
+    return JSONResponse(config(served, gateway.settings))
+
+
+async def _statistics(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    path, served = request.path_params, None
+    if "model" in path:
+        served = await _served(gateway, path)
+    tallies = gateway.batcher.statistics.known()
+    versions: list[Version] = []
+    if "version" not in path:
+        versions = await gateway.sql(versions_of, gateway.database, list(tallies))
+    # On the event loop, where they are counted.
+    return JSONResponse(statistics(tallies, versions, served))
+
+
+async def _index(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    return JSONResponse(await gateway.sql(index, gateway.registry))
+
+
+async def _load(request: Request) -> Response:
+    raise Conflict(
+        "models are neither loaded nor unloaded here: every version in the registry is "
+        "served, and loaded when it is asked for; see /v1/models"
+    )
+
+
+def _of_model(rest: str, endpoint: Any, method: str = "GET") -> list[Route]:
+    """An endpoint of a model, with a version in its path and without."""
+    return [
+        Route(f"/v2/models/{{model}}{version}{rest}", endpoint, methods=[method])
+        for version in ("", "/versions/{version}")
+    ]
+
+
+routes = [
+    *_of_model("/infer", Inference(), "POST"),
+    Route("/v2", _server),
+    Route("/v2/", _server),
+    Route("/v2/health/live", _live),
+    Route("/v2/health/ready", _ready),
+    Route("/v2/models/stats", _statistics),
+    *_of_model("/stats", _statistics),
+    *_of_model("/ready", _model_ready),
+    *_of_model("/config", _config),
+    *_of_model("", _model),
+    Route("/v2/repository/index", _index, methods=["POST"]),
+    Route("/v2/repository/models/{model}/load", _load, methods=["POST"]),
+    Route("/v2/repository/models/{model}/unload", _load, methods=["POST"]),
+]
