@@ -117,7 +117,7 @@ def _work(
 ) -> dict[str, Any]:
     import jax
 
-    from services.errors import ServiceError, as_dict
+    from services.errors import ServiceError, Unavailable, as_dict, is_disk_full
     from spnode_core.errors import InvalidInput, SpnodeError
     from spnode_core.training.fit import Stopped
 
@@ -138,8 +138,15 @@ def _work(
         return {"type": "failed", "error": detail}
     except SpnodeError as error:
         return {"type": "failed", "error": {"code": _code(error), "detail": str(error)}}
+    except Unavailable as error:
+        return {"type": "unavailable", "reason": str(error)}
     except ServiceError as error:
         return {"type": "failed", "error": as_dict(error)}
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        reason = f"there is no room on this worker's disk: {error}"
+        return {"type": "unavailable", "reason": reason}
     return {"type": "done", "outcome": outcome}
 
 

@@ -99,6 +99,9 @@ def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:
         case "failed":
             context.leases.fail(claim, ending.message["error"])
             _forget_checkpoints(context, claim)
+        case "unavailable":
+            # Not the job's fault, wherever it was noticed.
+            raise Unavailable(ending.message["reason"])
         case "stopped":
             context.leases.release(claim, "the worker stopped; the job is queued again")
         case _:

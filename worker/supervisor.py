@@ -38,7 +38,10 @@ _ROWS = ("stage", "rows", "rows_per_second", "seconds")
 
 @dataclass(frozen=True)
 class Ending:
-    """How the child ended: ``done``, ``failed``, ``stopped`` or ``crashed``."""
+    """How the child ended.
+
+    ``done``, ``failed``, ``unavailable``, ``stopped`` or ``crashed``.
+    """
 
     type: str
     message: dict[str, Any] = field(default_factory=dict)

@@ -1,21 +1,25 @@
 """The moment of publishing: one transaction, checked by the claim."""
 
+import json
 import multiprocessing
+import resource
 import time
 from pathlib import Path
 
 import pytest
 
 from services.database.migrate import upgrade
-from services.errors import LeaseLost
+from services.errors import LeaseLost, Unavailable
 from services.jobs import Jobs
 from services.leases import CancelRequested, Claim
 from services.settings import Settings
 from services.work_folder import sweep_jobs, sweep_requests, working
 from spnode_core.dataset import save_dataset
 from spnode_core.systems import generate
+from worker import child
 from worker.context import Context, open_context
-from worker.jobs import publish, run_job
+from worker.jobs import _end, publish, run_job
+from worker.supervisor import Ending
 
 OUTCOME = {
     "digest": "",
@@ -119,6 +123,32 @@ def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) 
     assert context.unsent.take(["training"], older_than_s=30) == []
     time.sleep(0.01)
     assert context.unsent.take(["training"], older_than_s=0) == [("training", job.id)]
+
+
+def test_a_full_disk_in_the_process_of_a_job_is_not_its_fault(
+    context, claim, tmp_path
+) -> None:
+    spawned = multiprocessing.get_context("spawn")
+    ours, theirs = spawned.Pipe()
+    request = {"kind": "dataset", "system": "robertson", "trajectories": 20}
+    arguments = (theirs, request, "job_1", tmp_path, 10.0)
+    process = spawned.Process(target=child.main, args=arguments)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The process inherits it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        process.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    process.join(100)
+    told = []
+    while ours.poll():
+        told.append(json.loads(ours.recv_bytes()))
+    ending = told[-1]
+    assert ending.pop("type") == "unavailable"
+    assert ending["reason"].startswith("there is no room on this worker's disk")
+    with pytest.raises(Unavailable, match="no room"):
+        _end(context, claim, tmp_path, Ending("unavailable", ending))
 
 
 def test_folders_of_dead_workers_are_swept(context) -> None:
