@@ -25,6 +25,7 @@ import redis
 
 from benchmarks.peers.ports import free_port
 from deploy import valkey
+from deploy.chaos.clocks import Clocks
 from deploy.chaos.links import Link, Links
 from deploy.chaos.processes import Process
 from deploy.chaos.waiting import wait_for
@@ -58,12 +59,14 @@ class Deployment:
         compiled: Where compiled programs are kept.
         settings: What reaches database and store without any link.
         links: Every link of the run.
+        clocks: Those of gateways and workers.
     """
 
     folder: Path
     compiled: Path
     settings: Settings
     links: Links
+    clocks: Clocks
     broker: Path
     """Socket of the broker itself."""
     processes: dict[str, Process] = field(default_factory=dict)
@@ -100,7 +103,7 @@ class Deployment:
     ) -> None:
         """Start a gateway or a worker."""
         cache = {"JAX_COMPILATION_CACHE_DIR": os.fspath(self.compiled)}
-        given = settings.environment() | cache
+        given = settings.environment() | cache | self.clocks.environment(name)
         words = [sys.executable, "-P", "-m", *command.split()]
         self.add(name, words, given | environment)
 
@@ -134,6 +137,7 @@ class Deployment:
         for process in reversed(self.processes.values()):
             process.close()
         self.links.close()
+        self.clocks.close()
 
 
 @contextlib.contextmanager
@@ -146,7 +150,7 @@ def local(folder: Path, compiled: Path, times: Times) -> Iterator[Deployment]:
         times: ``TIMES``, and what else is set.
     """
     settings = Settings(data_folder=folder / "data", **times)
-    with opened(folder, compiled, settings) as it:
+    with opened(folder, compiled, settings, one_clock=True) as it:
         link = it.links.add("all to queue", it.broker)
         settings = it.settings.model_copy(
             update={
@@ -164,7 +168,9 @@ def local(folder: Path, compiled: Path, times: Times) -> Iterator[Deployment]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, compiled: Path, settings: Settings) -> Iterator[Deployment]:
+def opened(
+    folder: Path, compiled: Path, settings: Settings, *, one_clock: bool
+) -> Iterator[Deployment]:
     """A deployment with a broker and nothing else yet."""
     compiled.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +178,8 @@ def opened(folder: Path, compiled: Path, settings: Settings) -> Iterator[Deploym
     # Sockets have short paths.
     sockets = Path(tempfile.mkdtemp(prefix="spnode-chaos-"))
     broker = sockets / "valkey.sock"
-    it = Deployment(folder, compiled, settings, Links(), broker)
+    clocks = Clocks(folder / "clocks", one=one_clock)
+    it = Deployment(folder, compiled, settings, Links(), clocks, broker)
     try:
         _start_broker(it, sockets)
         yield it

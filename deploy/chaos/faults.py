@@ -21,6 +21,8 @@ from deploy.chaos.schedule import Planned
 T = TypeVar("T")
 FILE_LIMIT_BYTES = 1024
 """No file grows beyond this where the disk counts as full."""
+STEP_S = 3600
+"""By how much a clock is wrong."""
 _LEASE_S = TIMES["lease_seconds"]
 
 
@@ -155,6 +157,19 @@ def hold_link(it: Deployment, planned: Planned) -> Hit | None:
     return _change_link(it, planned, "held")
 
 
+def step_clock(it: Deployment, planned: Planned) -> Hit | None:
+    """The clock of one machine is an hour ahead or behind, for all that runs there."""
+    right = [name for name, ahead_s in it.clocks.ahead.items() if not ahead_s]
+    name = _chosen(right, planned)
+    if name is None:
+        return None
+    # Further digits of the same choice.
+    sign = 1 if planned.choice * len(right) % 1 < 0.5 else -1
+    it.clocks.step(name, sign * STEP_S)
+    whom = f"{name}, {sign * STEP_S:+d} s"
+    return Hit(whom, lambda: it.clocks.step(name, 0))
+
+
 def restart_database(it: Deployment, planned: Planned) -> Hit | None:
     """``kill -9`` of the database server, which recovers from its log."""
     return _kill(it.named("database"), planned)
@@ -165,6 +180,7 @@ def fail_store(it: Deployment, planned: Planned) -> Hit | None:
     return _change_link(it, planned, "errors", it.links_to("store"))
 
 
+STEP_CLOCK = "step clock"
 FAULTS: dict[str, Fault] = {
     # For how long: of what is killed, until it is started again.
     "kill worker": (kill_worker, (0.5, 3.0)),
@@ -178,6 +194,7 @@ FAULTS: dict[str, Fault] = {
     "slow link": (slow_link, (4.0, 10.0)),
     "cut link": (cut_link, (2.0, 10.0)),
     "hold link": (hold_link, (2.0, _LEASE_S + 4.0)),
+    STEP_CLOCK: (step_clock, (5.0, 15.0)),
 }
 """The faults of every deployment by their names."""
 LOCAL: dict[str, Fault] = {**FAULTS, "lock database": (lock_database, (2.0, 14.0))}

@@ -32,7 +32,7 @@ def network(folder: Path, compiled: Path, times: Times) -> Iterator[Deployment]:
     cluster = Path(tempfile.mkdtemp(prefix="spnode-chaos-postgres-"))
     bare = Settings(data_folder=folder / "data", **times)
     try:
-        with opened(folder, compiled, bare) as it, _environment_kept():
+        with opened(folder, compiled, bare, one_clock=False) as it, _environment_kept():
             command, database = servers.postgres(cluster)
             it.add("database", command, {})
             (folder / "store").mkdir()

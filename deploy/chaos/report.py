@@ -26,6 +26,7 @@ class Report:
         settle_s: How long it took after them until every job had ended.
         faults: Those that happened: ``at_s``, ``kind``, ``seconds``, ``whom``.
         missed: Faults that found nothing to hit, by kind.
+        left_out: Kinds that could not be tried, and why.
         jobs: How many by kind and end, ``training succeeded``.
         attempts: How many jobs took how many attempts.
         callers: What the callers saw: answers, refusals, lost connections, ….
@@ -42,6 +43,7 @@ class Report:
     settle_s: float
     faults: list[dict[str, Any]]
     missed: dict[str, int]
+    left_out: dict[str, str]
     jobs: dict[str, int]
     attempts: dict[str, int]
     callers: dict[str, int]
@@ -83,7 +85,8 @@ class Report:
 ## Faults
 {_table(("kind", "times"), kinds)}
 
-Found nothing to hit before the end: {json.dumps(self.missed)}.
+Found nothing to hit before the end: {json.dumps(self.missed)}. Could not be tried:
+{json.dumps(self.left_out)}.
 
 ## Jobs
 {_table(("kind and end", "jobs"), self.jobs)}

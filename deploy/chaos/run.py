@@ -14,8 +14,9 @@ import jax
 
 from benchmarks.paper.machine import commit, machine
 from deploy.chaos.audit import Audit, Finding
+from deploy.chaos.clocks import can_step
 from deploy.chaos.deployment import TIMES, Deployment, Times, local
-from deploy.chaos.faults import LOCAL, NETWORK, Begin, Fault, Hit
+from deploy.chaos.faults import LOCAL, NETWORK, STEP_CLOCK, Begin, Fault, Hit
 from deploy.chaos.network import network
 from deploy.chaos.report import Report
 from deploy.chaos.schedule import Planned, draw
@@ -82,6 +83,11 @@ def run(request: Request, say: Say) -> Report:
     warnings.simplefilter("ignore", DomainWarning)
     opened, there = PLACES[request.on]
     known = {kind: there[kind] for kind in request.kinds or there}
+    left_out = {}
+    if STEP_CLOCK in known and not can_step():
+        del known[STEP_CLOCK]
+        left_out[STEP_CLOCK] = "libfaketime is not installed, or does not run here"
+        say(f"left out: {STEP_CLOCK}: {left_out[STEP_CLOCK]}")
     say(f"starting ({request.on}) in {request.folder}")
     times = {**TIMES, "orphan_seconds": request.orphan_seconds}
     if request.executor:
@@ -113,6 +119,7 @@ def run(request: Request, say: Say) -> Report:
         settle_s=round(settle_s, 1),
         faults=faults.done,
         missed=dict(faults.missed),
+        left_out=left_out,
         jobs=_counts(jobs, "kind", "state"),
         attempts=_counts(jobs, "attempt"),
         callers=dict(sorted(workload.tally.seen.items())),

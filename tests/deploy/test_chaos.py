@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import socket
 import socketserver
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -14,10 +17,12 @@ import pytest
 import sqlalchemy as sa
 
 from deploy.chaos.audit import Audit
+from deploy.chaos.clocks import Clocks, can_step
 from deploy.chaos.faults import LOCAL, NETWORK
 from deploy.chaos.links import Links
 from deploy.chaos.run import Request, run
 from deploy.chaos.schedule import draw
+from deploy.chaos.waiting import wait_for
 from deploy.chaos.workload import Submission
 from services.blobs import Blobs
 from services.database import tables
@@ -295,6 +300,38 @@ def test_a_short_run_of_two_faults_loses_nothing(tmp_path: Path) -> None:
     stored = json.loads(page.with_suffix(".json").read_text())
     assert stored["seed"] == 1
     assert sum(stored["jobs"].values()) == sum(report.jobs.values())
+
+
+def test_a_clock_is_stepped_for_its_own_processes_alone(tmp_path: Path) -> None:
+    if not can_step():
+        pytest.skip("libfaketime is not installed, or does not run here")
+    clocks = Clocks(tmp_path / "clocks", one=False)
+    tell = "import time\nwhile True: input(); print(time.time(), time.monotonic())"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", tell],
+        env=os.environ | clocks.environment("it"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def is_ahead(seconds: float) -> bool:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            told, monotonic = map(float, process.stdout.readline().split())
+            assert abs(monotonic - time.monotonic()) < 60
+            return abs(told - time.time() - seconds) < 60
+
+        assert is_ahead(0)
+        clocks.environment("other")
+        clocks.step("other", -3600)
+        for seconds in (3600, -3600, 0):
+            clocks.step("it", seconds)
+            wait_for(lambda ahead=seconds: is_ahead(ahead), 20, "the clock", tmp_path)
+        process.kill()
+    clocks.close()
+    left = [str(each) for each in Path("/dev/shm").glob(f"*faketime*_{process.pid}")]
+    assert left == []
 
 
 class Echo(socketserver.BaseRequestHandler):
