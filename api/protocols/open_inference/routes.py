@@ -69,7 +69,7 @@ class Inference:
             body = await gateway.parsed(unpacked, body, coding, limit)
         envelope, arrays = await _read(gateway, body, headers.get(_HEADER))
         if envelope.options.timeout:
-            deadline = min(deadline, time.time() + envelope.options.timeout / 1e6)
+            deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
         served = await _served(gateway, scope["path_params"])
         try:
             request = request_of(envelope, arrays, served)
