@@ -18,6 +18,7 @@ from api.middleware import Entrance
 from api.openapi import describe
 from api.protocols.open_inference import routes as open_inference
 from api.protocols.shapes import refusal
+from api.protocols.tesseract import door as tesseract
 from api.routes import (
     artifacts,
     catalogue,
@@ -85,7 +86,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Other exceptions reach Entrance, which treats them alike.
         exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse},
     )
-    app.router.routes[:0] = [*rollouts.routes, *open_inference.routes]
+    app.router.routes[:0] = [
+        *rollouts.routes,
+        *open_inference.routes,
+        *tesseract.routes,
+    ]
     for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)
     app.openapi = lambda: describe(app)

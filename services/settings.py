@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """For how long a verified key is believed without asking the database."""
     version_cache_seconds: PositiveFloat = 2.0
     """For how long a gateway keeps the version that a name or alias resolved to."""
+    tesseract_jacobian: bool = True
+    """Whether versions name jacobian among their endpoints at /tesseract."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log record that is written."""
 
