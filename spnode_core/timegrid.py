@@ -159,10 +159,15 @@ class TimeGrid:
         if self.is_logarithmic:
             ratio = last / before
             count = _steps_needed(np.ceil(np.log(end / last) / np.log(ratio)), end)
-            more = last * ratio ** np.arange(1, count + 1)
+            # The first time beyond one near the largest number is that number.
+            with np.errstate(over="ignore"):
+                more = last * ratio ** np.arange(1, count + 1)
+            more = np.minimum(more, np.finfo(np.float64).max)
         else:
             width = last - before
-            count = _steps_needed(np.ceil((end - last) / width), end)
+            with np.errstate(over="ignore"):
+                steps = np.ceil((end - last) / width)
+            count = _steps_needed(steps, end)
             more = last + width * np.arange(1, count + 1)
         return np.concatenate([self.times, np.asarray(more, np.float64)])
 

@@ -66,6 +66,18 @@ def test_logarithmic_grids_go_on_geometrically_and_others_evenly():
     np.testing.assert_allclose(even, np.arange(7.0))
 
 
+@pytest.mark.parametrize("end", [1e308, np.finfo(np.float64).max])
+def test_grids_reach_the_largest_numbers_or_say_that_they_do_not(end):
+    for per_decade in (1, 2, 5):
+        times = 10.0 ** np.arange(-3, 3 + 1 / per_decade, 1 / per_decade)
+        plan = TimeGrid(np.concatenate([[0.0], times])).plan([0.5, end])
+        np.testing.assert_allclose(reached(plan), [0.5, end], rtol=1e-9)
+    even = TimeGrid(np.array([0.0, 0.1, 0.2, 0.3]))
+    for grid in (even, UNIFORM):
+        with pytest.raises(InvalidInput, match="at most 1000000 steps"):
+            grid.plan([end])
+
+
 def test_refining_splits_by_ratio_where_the_grid_is_logarithmic():
     fine = LOG.refined(2).times
     assert len(fine) == 101
