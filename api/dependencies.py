@@ -30,6 +30,7 @@ from services.rollouts.executor import make_executor
 from services.rollouts.job_submit import RolloutJobs
 from services.rollouts.served import Served, champions, pinned
 from services.settings import Settings
+from services.sweeps.submit import Sweeps
 from services.versions import LATEST
 from services.work_folder import sweep_requests
 from services.workers import Workers
@@ -68,6 +69,7 @@ class Gateway:
         self.registry = Registry(self.database, self.blobs)
         self.calibrations = Calibrations(settings, self.registry, self.jobs)
         self.evaluations = Evaluations(self.registry, self.datasets, self.jobs)
+        self.sweeps = Sweeps(self.registry, self.datasets, self.jobs)
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(

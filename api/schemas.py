@@ -89,6 +89,8 @@ class JobOut(Out):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    parent: str | None
+    """The sweep that it is a candidate of."""
 
     @classmethod
     def of(cls, job: Job) -> Self:

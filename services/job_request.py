@@ -7,10 +7,18 @@ from pydantic import Field
 from services.calibration.request import CalibrationJob
 from services.evaluation.request import EvaluationJob
 from services.rollouts.job_request import RolloutJob
+from services.sweeps.request import SweepJob
 from services.training.request import DatasetRequest, TrainingRequest
 
-JobKind = Literal["training", "dataset", "rollout", "calibration", "evaluation"]
+JobKind = Literal[
+    "training", "dataset", "rollout", "calibration", "evaluation", "sweep"
+]
 JobRequest = Annotated[
-    TrainingRequest | DatasetRequest | RolloutJob | CalibrationJob | EvaluationJob,
+    TrainingRequest
+    | DatasetRequest
+    | RolloutJob
+    | CalibrationJob
+    | EvaluationJob
+    | SweepJob,
     Field(discriminator="kind"),
 ]

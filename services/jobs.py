@@ -6,6 +6,7 @@ job's state changes is written in ``services.lifecycle``.
 
 import contextlib
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from services.database import tables
+from services.database.candidate_rows import SWEEP, UNFINISHED, ids_of
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
@@ -24,6 +26,7 @@ from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 
 IDEMPOTENCY = timedelta(hours=24)
 """For how long an idempotency key is remembered."""
+RETRIABLE = ("failed", "cancelled")
 
 
 class Jobs:
@@ -59,17 +62,20 @@ class Jobs:
         idempotency_key: str | None = None,
         request_hash: str | None = None,
         id: str | None = None,
+        candidates: Mapping[str, dict[str, Any]] | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, once per idempotency key and owner.
 
         Args:
-            kind: ``"training"``, ``"dataset"``, ``"rollout"``, ``"calibration"`` or
-                ``"evaluation"``.
+            kind: ``"training"``, ``"dataset"``, ``"rollout"``, ``"calibration"``,
+                ``"evaluation"`` or ``"sweep"``.
             request: The validated request as JSON; its ``dataset`` must exist.
             owner: Whose job it is.
             idempotency_key: The caller's name for this submission.
             request_hash: Digest of what the caller sent; of ``request`` by default.
             id: A new id under which the store has inputs of it already.
+            candidates: Of a sweep: requests of trainings, by new ids. They are queued
+                with it, all or none, and it waits until they have ended.
 
         Returns:
             The job, and whether it was there already under that key.
@@ -81,13 +87,17 @@ class Jobs:
         digest = request_hash or request_digest(request)
         key = idempotency_key
         id = id or new_id("job", now=self.clock())
+        trained = candidates or {}
         try:
-            job, replayed = self._insert(id, kind, request, owner, key, digest)
+            job, replayed = self._insert(id, kind, request, owner, key, digest, trained)
         except IntegrityError:
             # Another process inserted the same key between our look and our insert.
-            job, replayed = self._insert(id, kind, request, owner, key, digest)
+            job, replayed = self._insert(id, kind, request, owner, key, digest, trained)
         if not replayed:
-            self.send(job.kind, job.id)
+            for each in trained:
+                self.send("training", each)
+            if not trained:
+                self.send(job.kind, job.id)
         return job, replayed
 
     def get(self, id: str) -> Job:
@@ -106,14 +116,15 @@ class Jobs:
         after: str | None = None,
         state: str | None = None,
         kind: str | None = None,
+        parent: str | None = None,
     ) -> Page[Job]:
-        """Return a page of jobs, newest first, of one state or kind where given."""
+        """Return a page of jobs, newest first, of one state, kind or sweep."""
         table = tables.jobs
         query = sa.select(table)
-        if state is not None:
-            query = query.where(table.c.state == state)
-        if kind is not None:
-            query = query.where(table.c.kind == kind)
+        given = {"state": state, "kind": kind, "parent_id": parent}
+        for name, value in given.items():
+            if value is not None:
+                query = query.where(table.c[name] == value)
         with self.database.reading() as connection:
             rows, following = page_of(
                 connection,
@@ -128,21 +139,19 @@ class Jobs:
     def cancel(self, id: str) -> Job:
         """Cancel a queued job at once; ask the worker of a running one to stop.
 
+        The candidates of a sweep are cancelled with it.
+
         Raises:
             NotFound: There is none of that id.
             Conflict: It has succeeded or failed.
         """
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            row = move(connection, id, before="queued", after="cancelled", now=now)
+            row = _cancel(connection, id, now)
             if row is not None:
-                add_event(
-                    connection, id, "status", "cancelled", now, {"state": "cancelled"}
-                )
-                return as_job(row)
-            row = _flag_cancel(connection, id)
-            if row is not None:
-                add_event(connection, id, "status", "cancel requested", now)
+                if row["kind"] == SWEEP:
+                    for each in ids_of(connection, id, UNFINISHED):
+                        _cancel(connection, each, now)
                 return as_job(row)
             job = as_job(_row(connection, id))
         if job.state in ("succeeded", "failed"):
@@ -155,45 +164,28 @@ class Jobs:
     def retry(self, id: str) -> Job:
         """Queue a failed or cancelled job again, with all its attempts.
 
-        A cancelled one goes on from its last checkpoint, a failed one starts afresh.
+        A cancelled one goes on from its last checkpoint, a failed one starts afresh. Of
+        a sweep the candidates that did not succeed are queued again.
 
         Raises:
             NotFound: There is none of that id.
             Conflict: It has not ended, has succeeded, or its dataset is gone.
         """
         now = instant(self.clock())
-        fresh = {
-            "attempt": 1,
-            "cancel_requested": False,
-            "progress": None,
-            "error": None,
-            "finished_at": None,
-        }
         with self.database.transaction() as connection:
             row = _row(connection, id, lock=True)
-            if row["state"] not in ("failed", "cancelled"):
-                raise Conflict(
-                    f"job {id!r} is {row['state']}; only a failed or cancelled job "
-                    "can be retried",
-                    code="job_not_retriable",
-                )
-            if row["dropped_at"] is not None:
-                raise Conflict(
-                    f"the inputs of job {id!r} have been deleted; submit it anew",
-                    code="result_dropped",
-                )
-            if row["request"].get("dataset") and row["dataset_id"] is None:
-                raise Conflict(f"the dataset of job {id!r} has been deleted")
-            if row["state"] == "failed":
-                fresh["checkpoint"] = None
-            moved = move(
-                connection, id, before=row["state"], after="queued", now=now, **fresh
-            )
-            assert moved is not None, "the row is locked"
-            data = {"state": "queued", "retried_after": row["state"]}
-            add_event(connection, id, "status", "queued again by request", now, data)
-        job = as_job(moved)
-        self.send(job.kind, job.id)
+            _check_retriable(row)
+            if row["kind"] == SWEEP:
+                _check_ended(connection, id)
+            ids = ids_of(connection, id, RETRIABLE)
+            rows = [row, *(_row(connection, each, lock=True) for each in ids)]
+            job, *candidates = [
+                _queue_again(connection, each, now)
+                for each in rows
+                if each["state"] in RETRIABLE
+            ]
+        for each in candidates or [job]:
+            self.send(each.kind, each.id)
         return job
 
     def events(self, id: str, *, after: int = 0, limit: int = 1000) -> "list[Event]":
@@ -252,6 +244,7 @@ class Jobs:
         owner: str,
         key: str | None,
         digest: str,
+        candidates: Mapping[str, dict[str, Any]],
     ) -> tuple[Job, bool]:
         now = instant(self.clock())
         with self.database.transaction() as connection:
@@ -263,26 +256,29 @@ class Jobs:
             if dataset is not None:
                 _hold_dataset(connection, dataset)
             values = {
-                "id": id,
-                "kind": kind,
                 "owner": owner,
                 "state": "queued",
-                "request": request,
                 "dataset_id": dataset,
                 "attempt": 1,
                 "max_attempts": self.max_attempts,
                 "token": 0,
                 "cancel_requested": False,
-                "idempotency_key": key,
-                "request_hash": digest,
                 "created_at": now,
             }
-            insert = sa.insert(tables.jobs).values(values).returning(*tables.jobs.c)
-            row = connection.execute(insert).mappings().one()
-            add_event(
-                connection, row["id"], "status", "queued", now, {"state": "queued"}
-            )
+            asked = {"id": id, "kind": kind, "request": request}
+            named = {"idempotency_key": key, "request_hash": digest}
+            row = _add(connection, now, **values, **asked, **named)
+            for each, training in candidates.items():
+                asked = {"id": each, "kind": "training", "request": training}
+                _add(connection, now, **values, **asked, parent_id=id)
         return as_job(row), False
+
+
+def _add(connection: sa.Connection, now: datetime, **values: Any) -> sa.RowMapping:
+    insert = sa.insert(tables.jobs).values(values).returning(*tables.jobs.c)
+    row = connection.execute(insert).mappings().one()
+    add_event(connection, row["id"], "status", "queued", now, {"state": "queued"})
+    return row
 
 
 def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMapping:
@@ -292,6 +288,63 @@ def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMap
     if found is None:
         raise NotFound("job", id)
     return found
+
+
+def _cancel(connection: sa.Connection, id: str, now: datetime) -> sa.RowMapping | None:
+    row = move(connection, id, before="queued", after="cancelled", now=now)
+    if row is not None:
+        add_event(connection, id, "status", "cancelled", now, {"state": "cancelled"})
+        return row
+    row = _flag_cancel(connection, id)
+    if row is not None:
+        add_event(connection, id, "status", "cancel requested", now)
+    return row
+
+
+def _check_retriable(row: sa.RowMapping) -> None:
+    id = row["id"]
+    if row["state"] not in RETRIABLE:
+        raise Conflict(
+            f"job {id!r} is {row['state']}; only a failed or cancelled job can be "
+            "retried",
+            code="job_not_retriable",
+        )
+    if row["dropped_at"] is not None:
+        raise Conflict(
+            f"the inputs of job {id!r} have been deleted; submit it anew",
+            code="result_dropped",
+        )
+    if row["request"].get("dataset") and row["dataset_id"] is None:
+        raise Conflict(f"the dataset of job {id!r} has been deleted")
+
+
+def _check_ended(connection: sa.Connection, sweep: str) -> None:
+    if left := ids_of(connection, sweep, UNFINISHED):
+        raise Conflict(
+            f"{len(left)} candidates of job {sweep!r} have not ended yet, {left[0]!r} "
+            "first; retry it when they have",
+            code="job_not_retriable",
+        )
+
+
+def _queue_again(connection: sa.Connection, row: sa.RowMapping, now: datetime) -> Job:
+    """Queue a locked job that has ended otherwise than well."""
+    fresh = {
+        "attempt": 1,
+        "cancel_requested": False,
+        "progress": None,
+        "error": None,
+        "finished_at": None,
+    }
+    if row["state"] == "failed":
+        fresh["checkpoint"] = None
+    moved = move(
+        connection, row["id"], before=row["state"], after="queued", now=now, **fresh
+    )
+    assert moved is not None, "the row is locked"
+    data = {"state": "queued", "retried_after": row["state"]}
+    add_event(connection, row["id"], "status", "queued again by request", now, data)
+    return as_job(moved)
 
 
 def _flag_cancel(connection: sa.Connection, id: str) -> sa.RowMapping | None:

@@ -194,8 +194,7 @@ class Leases:
         Raises:
             LeaseLost: The job is another's now, or ended.
         """
-        with self.database.transaction() as connection:
-            self._requeue(connection, claim.job, claim.token, reason, counts=False)
+        self.give_back(claim, reason)
         self._send(claim.job)
 
     def put_off(self, claim: Claim, reason: str) -> None:
@@ -217,6 +216,15 @@ class Leases:
                 # As if its message had just been sent.
                 sent_at=instant(self.clock()),
             )
+
+    def give_back(self, claim: Claim, reason: str) -> None:
+        """Give the job back unsent: what it waits for will send it; no attempt counts.
+
+        Raises:
+            LeaseLost: The job is another's now, or ended.
+        """
+        with self.database.transaction() as connection:
+            self._requeue(connection, claim.job, claim.token, reason, counts=False)
 
     def crash(self, claim: Claim, reason: str) -> None:
         """Count a crashed attempt: queued again, or failed after the last.

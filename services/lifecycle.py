@@ -57,6 +57,8 @@ class Job:
     finished_at: datetime | None
     dropped_at: datetime | None
     """When its result in the store was deleted."""
+    parent: str | None
+    """The sweep that it is a candidate of."""
     worker: str | None
     """Who runs it now."""
 
@@ -214,5 +216,6 @@ def add_event(
 
 def as_job(row: Mapping[Any, Any]) -> Job:
     """Return the record of a row of ``jobs``."""
-    names = [name for name in Job.__dataclass_fields__ if name != "worker"]
-    return Job(worker=row["lease_owner"], **{name: row[name] for name in names})
+    renamed = {"worker": row["lease_owner"], "parent": row["parent_id"]}
+    names = [name for name in Job.__dataclass_fields__ if name not in renamed]
+    return Job(**renamed, **{name: row[name] for name in names})

@@ -30,6 +30,7 @@ QUEUE_OF_KIND = {
     "rollout": ROLLOUT_JOBS_QUEUE,
     "calibration": ROLLOUT_JOBS_QUEUE,
     "evaluation": ROLLOUT_JOBS_QUEUE,
+    "sweep": ROLLOUT_JOBS_QUEUE,
 }
 
 # With Redis a task that is not acknowledged within this time runs twice.

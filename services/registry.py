@@ -18,7 +18,6 @@ from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.registry_rows import (
     alias_row,
-    aliases_of,
     as_alias,
     as_model,
     check_match,
@@ -29,6 +28,7 @@ from services.database.registry_rows import (
     note_move,
     number_of,
     point,
+    promote,
     version_of,
 )
 from services.database.tables import instant
@@ -162,6 +162,7 @@ class Registry:
         certificate: dict[str, Any],
         job_id: str | None = None,
         alias: str | None = None,
+        is_candidate: bool = False,
     ) -> int:
         """Add a version, in the transaction that ends its job.
 
@@ -181,6 +182,7 @@ class Registry:
             job_id: The job that made it; a job makes one version.
             alias: Pointed at the new version as well; ``champion`` only through the
                 gates.
+            is_candidate: A sweep decides which aliases it gets, if any.
 
         Returns:
             Its number.
@@ -208,12 +210,8 @@ class Registry:
         connection.execute(sa.insert(tables.versions).values(vars(row)))
         if not self.blobs.exists(row.artifact_key):
             raise Unavailable(f"the artifact {digest} was deleted meanwhile")
-        passes = not gates.failures(evaluation, certificate)
-        wanted = {alias} - {None, CHAMPION}
-        if passes and (alias == CHAMPION or not aliases_of(connection, name, CHAMPION)):
-            wanted.add(CHAMPION)
-        for each in sorted(filter(None, wanted)):
-            point(connection, name, each, number, now, owner, "published")
+        if not is_candidate:
+            promote(connection, name, number, alias, now, owner, "published")
         return number
 
     def alias(self, name: str, alias: str) -> AliasRecord:

@@ -2,7 +2,8 @@
 
 A message is lost where the broker is wiped, where a gateway ends between the row and
 the message, and where a worker ends or sleeps for long with the message in its hands. A
-message too many does no harm: whoever comes second finds the job claimed.
+message too many does no harm: whoever comes second finds the job claimed. A sweep is
+sent when its last candidate has ended, not before.
 
 What was sent in the future was sent before the clock was set back. How long ago that
 was nobody knows, so it counts as long ago.
@@ -14,6 +15,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.candidate_rows import SWEEP, WAITS
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
@@ -73,11 +75,17 @@ class Unsent:
         overtaken = sa.false() if sent is None else _sent < sent - age
         return self._take(kinds, sa.or_(overtaken, _sent > ahead))
 
+    def take_ready(self) -> list[tuple[str, str]]:
+        """Return (kind, id) of the sweeps whose last candidate has just ended."""
+        return self._take((SWEEP,), tables.jobs.c.sent_at.is_(None))
+
     def _take(
         self, kinds: Collection[str], is_lost: sa.ColumnElement[bool]
     ) -> list[tuple[str, str]]:
         table = tables.jobs
-        waiting = sa.and_(table.c.state == "queued", table.c.kind.in_(kinds), is_lost)
+        waiting = sa.and_(
+            table.c.state == "queued", table.c.kind.in_(kinds), is_lost, ~WAITS
+        )
         with self.database.reading() as connection:
             if connection.execute(sa.select(table.c.id).where(waiting)).first() is None:
                 return []

@@ -73,18 +73,11 @@ def compare(
     """
     if len(surrogates) < 2:
         raise InvalidInput("surrogates", found=str(len(surrogates)), expected="two")
-    for name, surrogate in surrogates.items():
-        check_agreement(surrogate, dataset, f"which {name} takes")
-    measure = _Measure.of(dataset, _kinds([*surrogates.values()], dataset), seed)
-    judged = {name: measure.judge(each) for name, each in surrogates.items()}
+    measure, judged = _judged(surrogates, dataset, seed)
     reference, *others = judged
     found = {
-        "trajectories": dataset.trajectories,
-        "samples": int(dataset.mask.sum()),
-        "seed": seed,
+        **_measured(measure, judged, seed),
         "reference": reference,
-        "scalings": dict(zip(dataset.names, measure.scaling.kinds, strict=True)),
-        "surrogates": {name: each.record for name, each in judged.items()},
         "baselines": measure.trivial(surrogates[reference], training),
         "paired": {
             name: _paired(name, judged[name], reference, judged[reference])
@@ -92,6 +85,26 @@ def compare(
         },
     }
     return _plain(found)
+
+
+def judge(
+    surrogates: Mapping[str, Surrogate], dataset: Dataset, *, seed: int = 0
+) -> dict[str, Any]:
+    """Roll any number of surrogates out on the same trajectories, one too.
+
+    Args:
+        surrogates: By name.
+        dataset: Trajectories that none of them learned from.
+        seed: Source of the later samples that rollouts start from as well.
+
+    Returns:
+        ``trajectories``, ``samples``, ``seed``, ``scalings`` and ``surrogates``, as
+        ``compare`` has them.
+
+    Raises:
+        InvalidInput: The dataset lacks what one of them takes.
+    """
+    return _plain(_measured(*_judged(surrogates, dataset, seed), seed))
 
 
 def check_agreement(surrogate: Surrogate, dataset: Dataset, why: str) -> None:
@@ -200,6 +213,28 @@ class _Measure:
         errors = (moved - normalised(self.scaling, dataset.filled)) / self.spread
         errors = np.where(mask, np.where(finite, errors, np.inf), 0.0)
         return Deviations(dataset.names, errors, mask, dataset.elapsed)
+
+
+def _judged(
+    surrogates: Mapping[str, Surrogate], dataset: Dataset, seed: int
+) -> tuple[_Measure, dict[str, _Judged]]:
+    for name, surrogate in surrogates.items():
+        check_agreement(surrogate, dataset, f"which {name} takes")
+    measure = _Measure.of(dataset, _kinds([*surrogates.values()], dataset), seed)
+    return measure, {name: measure.judge(each) for name, each in surrogates.items()}
+
+
+def _measured(
+    measure: _Measure, judged: Mapping[str, _Judged], seed: int
+) -> dict[str, Any]:
+    dataset = measure.dataset
+    return {
+        "trajectories": dataset.trajectories,
+        "samples": int(dataset.mask.sum()),
+        "seed": seed,
+        "scalings": dict(zip(dataset.names, measure.scaling.kinds, strict=True)),
+        "surrogates": {name: each.record for name, each in judged.items()},
+    }
 
 
 def _kinds(surrogates: list[Surrogate], dataset: Dataset) -> list[ScalingKind]:

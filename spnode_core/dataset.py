@@ -180,13 +180,14 @@ class Dataset:
 
         Args:
             split: Fractions held out; a fraction above 0 takes one trajectory at least.
-            seed: Equal seeds divide equal datasets equally.
+            seed: Equal seeds divide equal datasets equally; ``split.seed`` goes before.
 
         Raises:
             InvalidInput: Too few trajectories for such a split, or a negative seed.
         """
         if seed < 0:
             raise InvalidInput("seed", found=repr(seed), expected="at least 0")
+        seed = seed if split.seed is None else split.seed
         count = self.trajectories
         held = split.held_out(count)
         if count - sum(held) < 1:

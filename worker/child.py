@@ -129,6 +129,8 @@ def _work(
             outcome = _calibrate(request, folder, channel)
         elif request["kind"] == "evaluation":
             outcome = _evaluate(request, folder, channel)
+        elif request["kind"] == "sweep":
+            outcome = _rank(request, folder, channel)
         else:
             outcome = _train(request, job_id, folder, checkpoint_seconds, channel)
     except Stopped as stopped:
@@ -214,6 +216,14 @@ def _evaluate(
 
     planned = PlannedEvaluation.model_validate(request)
     return run_evaluation(planned, folder, report=channel.send)
+
+
+def _rank(request: dict[str, Any], folder: Path, channel: Channel) -> dict[str, Any]:
+    from services.sweeps.request import PlannedSweep
+    from services.sweeps.run import run_sweep
+
+    planned = PlannedSweep.model_validate(request)
+    return run_sweep(planned, folder, report=channel.send)
 
 
 def _code(error: Exception) -> str:

@@ -16,6 +16,7 @@ from services.queue import Queue
 from services.registry import Registry
 from services.results import Results
 from services.settings import Settings
+from services.sweeps.candidates import Candidates
 from services.unsent import Unsent
 from services.work_folder import work_folder
 from services.workers import Workers
@@ -35,6 +36,7 @@ class Context:
     datasets: Datasets
     results: Results
     orphans: Orphans
+    candidates: Candidates
     workers: Workers
     name: str
     queues: tuple[str, ...]
@@ -62,6 +64,7 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         datasets=Datasets(database, blobs, settings),
         results=Results(database, blobs, settings),
         orphans=Orphans(database, blobs, older_than_s=settings.orphan_seconds),
+        candidates=Candidates(database),
         workers=Workers(database, stale_seconds=settings.lease_seconds),
         name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
         queues=queues,

@@ -12,6 +12,7 @@ from services.errors import ServiceError
 from services.queue import JOB_QUEUES, QUEUE_OF_KIND
 from services.work_folder import sweep_jobs
 from worker.context import Context
+from worker.sweeps import send_ready
 
 log = logging.getLogger("spnode.worker")
 
@@ -80,9 +81,11 @@ class Housekeeping(threading.Thread):
 
         Where a queue is empty, nothing is on its way to its jobs; where messages wait,
         a job may just be behind others, unless later ones run. The first round does not
-        wait: the broker may have been wiped while no worker was there to notice.
+        wait: the broker may have been wiped while no worker was there to notice. A
+        sweep goes out when the last of its candidates has ended.
         """
         context = self.context
+        send_ready(context)
         age = context.settings.resend_seconds
         for queue in JOB_QUEUES:
             kinds = [kind for kind, its in QUEUE_OF_KIND.items() if its == queue]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.blobs import Damaged
+from services.database.candidate_rows import SWEEP
 from services.datasets import PREFIX as DATASETS
 from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_dict
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
@@ -23,6 +24,12 @@ from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
+from worker.sweeps import (
+    candidate_ended,
+    fetch_candidates,
+    is_early,
+    publish_ranking,
+)
 
 log = logging.getLogger("spnode.worker")
 
@@ -43,6 +50,8 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
         return
     log.info("job %s: attempt %d", id, claim.job.attempt)
     try:
+        if claim.job.kind == SWEEP and is_early(context, claim):
+            return
         _attempt_or_cancel(context, server, claim)
     except LeaseLost as error:
         attempt = claim.job.attempt
@@ -55,6 +64,8 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
     except Exception as error:  # the task boundary
         log.exception("job %s", id)
         _crash(context, claim, error)
+    if claim.job.parent is not None:
+        candidate_ended(context, claim.job.parent)
 
 
 def _attempt_or_cancel(
@@ -130,6 +141,8 @@ def publish(
     elif claim.job.kind == "evaluation":
         compared = f"{len(outcome['surrogates'])} versions compared"
         _publish_in_row(context, claim, outcome, compared)
+    elif claim.job.kind == SWEEP:
+        publish_ranking(context, claim, outcome)
     else:
         _publish_dataset(context, claim, folder, outcome)
 
@@ -148,6 +161,7 @@ def _publish_version(
                 owner=job.owner,
                 job_id=job.id,
                 alias=job.request.get("alias"),
+                is_candidate=job.parent is not None,
                 size_bytes=(folder / ARTIFACT).stat().st_size,
                 **{**outcome, "digest": digest},
             )
@@ -212,6 +226,8 @@ def _fetch(
     dataset = request.get("dataset")
     if dataset is not None:
         context.datasets.download(dataset, folder / DATASET)
+    if claim.job.kind == SWEEP:
+        fetch_candidates(context, claim, folder, check)
     if claim.job.kind == "rollout":
         fetch_rollout(context, claim, folder, check)
     if claim.job.kind == "calibration":

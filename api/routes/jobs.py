@@ -20,6 +20,7 @@ from services.job_request import JobKind, JobRequest
 from services.jobs import request_digest
 from services.lifecycle import Job
 from services.rollouts.job_request import RolloutJob
+from services.sweeps.request import SweepJob
 from services.training.plan import plan
 from services.training.request import stored
 
@@ -51,7 +52,7 @@ async def submit(
         bool, Query(description="Check the request and queue nothing.")
     ] = False,
 ) -> Any:
-    """Training, making a dataset, a large rollout, a calibration, a comparison.
+    """Trainings, sweeps of them, datasets, large rollouts, calibrations, comparisons.
 
     An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
     may come as npz.
@@ -64,7 +65,7 @@ async def submit(
         raise Invalid(
             "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
         )
-    if isinstance(body, CalibrationJob | EvaluationJob):
+    if isinstance(body, CalibrationJob | EvaluationJob | SweepJob):
         options: dict[str, Any] = {
             "owner": owner,
             "idempotency_key": key,
@@ -72,8 +73,10 @@ async def submit(
         }
         if isinstance(body, CalibrationJob):
             submitted = gateway.sql(gateway.calibrations.submit, body, **options)
-        else:
+        elif isinstance(body, EvaluationJob):
             submitted = gateway.sql(gateway.evaluations.submit, body, **options)
+        else:
+            submitted = gateway.sql(gateway.sweeps.submit, body, **options)
         made, replayed = await submitted
         return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
     kept = await gateway.sql(plan, body, gateway.datasets, gateway.registry)
@@ -93,9 +96,14 @@ async def list_jobs(
         Query(description="Only jobs in this state."),
     ] = None,
     kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
+    parent: Annotated[
+        str | None, Query(description="Only the candidates of this sweep.")
+    ] = None,
 ) -> Page[JobOut]:
     """Newest first."""
-    page = await gateway.sql(gateway.jobs.list, **paging.query, state=state, kind=kind)
+    page = await gateway.sql(
+        gateway.jobs.list, **paging.query, state=state, kind=kind, parent=parent
+    )
     return Page(data=[JobOut.of(job) for job in page.items], next=page.next)
 
 
@@ -160,13 +168,19 @@ async def get_history(id: str, gateway: GatewayDep) -> dict[str, list[dict[str, 
 
 @router.post("/v1/jobs/{id}/cancel", status_code=202, summary="Cancel a job")
 async def cancel(id: str, gateway: GatewayDep) -> JobOut:
-    """A queued one at once; a running one within about two seconds."""
+    """A queued one at once; a running one within about two seconds.
+
+    The candidates of a sweep are cancelled with it.
+    """
     return JobOut.of(await gateway.sql(gateway.jobs.cancel, id))
 
 
 @router.post("/v1/jobs/{id}/retry", status_code=202, summary="Retry a job")
 async def retry(id: str, gateway: GatewayDep) -> JobOut:
-    """A failed or cancelled one; what it had reached is used where it can be."""
+    """A failed or cancelled one; what it had reached is used where it can be.
+
+    Of a sweep the candidates that did not succeed are queued again.
+    """
     return JobOut.of(await gateway.sql(gateway.jobs.retry, id))
 
 

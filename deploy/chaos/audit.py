@@ -80,8 +80,13 @@ class Audit:
         return [finding for check in checks for finding in check()]
 
     def submitted(self) -> Iterator[Finding]:
-        """Each submission is one job, and there are no others."""
+        """Each submission is one job, and there are none but candidates of those."""
         ids = [each.id for each in self.submissions]
+        candidates = {
+            id
+            for id, row in self.jobs.items()
+            if row["parent_id"] is not None and row["parent_id"] in ids
+        }
         for each in self.submissions:
             if each.id is None:
                 yield _finding("a submission never got an answer", each.key)
@@ -89,16 +94,19 @@ class Audit:
                 yield _finding("an accepted job is lost", each.id)
             if each.id is not None and ids.count(each.id) > 1:
                 yield _finding("two submissions are one job", each.id)
-        for id in self.jobs.keys() - set(ids):
+        for id in self.jobs.keys() - set(ids) - candidates:
             yield _finding("a job exists that nobody submitted", id)
 
     def ended(self) -> Iterator[Finding]:
         """Each job ended, and as it should."""
         asked = {each.id: each.cancel for each in self.submissions}
+        right = {"asked": {"cancelled"}, "unknown": {"cancelled", "succeeded"}}
         for id, row in self.jobs.items():
-            cancel, state = asked.get(id, ""), row["state"]
-            right = {"asked": {"cancelled"}, "unknown": {"cancelled", "succeeded"}}
-            expected = right.get(cancel, {"succeeded"})
+            cancel, state = asked.get(id), row["state"]
+            if cancel is None and asked.get(row["parent_id"]):
+                # Of a cancelled sweep those that had succeeded before stay so.
+                cancel = "unknown"
+            expected = right.get(cancel or "", {"succeeded"})
             if state not in expected:
                 yield _finding(
                     "a job did not end rightly",

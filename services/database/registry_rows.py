@@ -177,6 +177,35 @@ def check_match(
         )
 
 
+def promote(
+    connection: sa.Connection,
+    name: str,
+    number: int,
+    alias: str | None,
+    now: datetime,
+    moved_by: str,
+    reason: str,
+) -> list[str]:
+    """Point an alias at a version; ``champion``, under its gates, where it is free too.
+
+    Returns:
+        The aliases that moved.
+
+    Raises:
+        NotFound: There is no such version.
+    """
+    lock_model(connection, name)
+    version = version_of(connection, name, number)
+    passes = not gates.failures(version.evaluation, version.certificate)
+    wanted = {alias} - {None, CHAMPION}
+    if passes and (alias == CHAMPION or not aliases_of(connection, name, CHAMPION)):
+        wanted.add(CHAMPION)
+    moved = sorted(filter(None, wanted))
+    for each in moved:
+        point(connection, name, each, number, now, moved_by, reason)
+    return moved
+
+
 def point(
     connection: sa.Connection,
     name: str,

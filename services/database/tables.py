@@ -96,6 +96,8 @@ jobs = sa.Table(
     sa.Column("finished_at", Instant),
     # When the result in the store, and what the caller sent for it, were deleted.
     sa.Column("dropped_at", Instant),
+    # The sweep that a training is a candidate of.
+    sa.Column("parent_id", sa.String(64), index=True),
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",

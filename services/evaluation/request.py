@@ -148,7 +148,10 @@ def _division(
     is_same = source.get("digest") == dataset.summary.get("digest") is not None
     if not (is_same or source.get("id") == dataset.id) or "split" not in card:
         return None
-    return SplitSpec.model_validate(card["split"]), int(card["seed"])
+    split = SplitSpec.model_validate(card["split"])
+    seed = int(card["seed"]) if split.seed is None else split.seed
+    # Equal divisions are equal, wherever their seed was said.
+    return split.model_copy(update={"seed": None}), seed
 
 
 def _overlaps(

@@ -111,10 +111,13 @@ class TrainingSpec(Spec):
 
 
 class SplitSpec(Spec):
-    """Which fractions of the trajectories are held out, chosen by the seed."""
+    """Which fractions of the trajectories are held out, chosen by a seed."""
 
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Source of that choice alone, so that trainings of different seeds hold the same
+    trajectories out; by default the seed of the training."""
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:

@@ -278,6 +278,8 @@ def test_split_is_disjoint_complete_and_repeatable():
     assert sorted(starts) == sorted(dataset.states[:, 0, 0])
     again = dataset.split(SplitSpec(), seed=5)
     other = dataset.split(SplitSpec(), seed=6)
+    own = dataset.split(SplitSpec(seed=5), seed=6)
+    assert [p.digest for p in parts] == [p.digest for p in own]
     assert [p.digest for p in parts] == [p.digest for p in again]
     assert parts[1].digest != other[1].digest
 

@@ -201,6 +201,21 @@ def test_the_audit_finds_jobs_that_are_lost_doubled_or_stuck(world) -> None:
     ]
 
 
+def test_candidates_are_submitted_with_their_sweep_and_end_as_it_does(world) -> None:
+    request = {"kind": "training", "model": "n"}
+    ids = [f"job_{'0' * 25}{number}" for number in (1, 2)]
+    sweep, _ = world.jobs.submit(
+        "sweep", {"kind": "sweep"}, owner="me", candidates=dict.fromkeys(ids, request)
+    )
+    world.submissions.append(Submission({}, "sweep", sweep.id))
+    assert sorted(world.findings()) == ["a job did not end rightly"] * 3
+    world.jobs.cancel(sweep.id)
+    world.submissions[-1].cancel = "asked"
+    assert world.findings() == []
+    world.submissions.pop()
+    assert set(world.findings()) >= {"a job exists that nobody submitted"}
+
+
 def test_the_audit_finds_a_cancelled_job_that_ended_well(world) -> None:
     world.submissions[2].cancel = "asked"
     assert world.findings() == ["a job did not end rightly"]

@@ -76,6 +76,13 @@ def test_the_test_part_of_the_last_version_trained_on_it_is_compared(
     (warning,) = plan(asked(dataset.id, part="all"), tuned, dataset)["warnings"]
     assert "m/2 was trained on" in warning
 
+    # The same division, once by the training's seed and once by the split's own.
+    split = {"validation": 0.2, "test": 0.2, "seed": 7}
+    card = {"dataset": {"id": dataset.id}, "split": split, "seed": 3}
+    swept = dataclasses.replace(old, card=card)
+    row = plan(job, [swept, trained_on(new, dataset, seed=7)], dataset)
+    assert (row["split_seed"], row["split"]["seed"], row["warnings"]) == (7, None, [])
+
     none = [old, trained_on(new, dataset, test=0.0)]
     assert plan(job, none, dataset)["part"] == "all"
     with pytest.raises(Invalid) as refused:

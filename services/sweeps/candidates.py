@@ -1,0 +1,130 @@
+"""What a sweep knows of its candidates while they train, and at its end."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.database.candidate_rows import (
+    UNFINISHED,
+    counts_of,
+    ids_of,
+    lock_waiting,
+    rows_of,
+    write_progress,
+)
+from services.database.clock import Clock
+from services.database.engine import Database
+from services.database.registry_rows import promote
+from services.database.tables import instant
+from services.lifecycle import TERMINAL, Job, add_event
+from services.sweeps.request import PlannedSweep
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a candidate."""
+
+    job: str
+    settings: dict[str, Any]
+    """What it has beside the base, by field."""
+    state: str
+    version: int | None = None
+    digest: str | None = None
+    seconds: float | None = None
+    """From when it began first to its end."""
+    error: dict[str, Any] | None = None
+    """Why there is no version of it."""
+
+    def record(self) -> dict[str, Any]:
+        """The outcome as JSON."""
+        return asdict(self)
+
+
+class Candidates:
+    """The candidates of sweeps.
+
+    Args:
+        database: Where the rows are.
+        clock: Seconds since 1970; the database's by default.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
+        self.database = database
+        self.clock = clock or database.clock
+
+    def unfinished(self, sweep: str) -> int:
+        """Return how many candidates of a sweep have not ended."""
+        with self.database.reading() as connection:
+            return len(ids_of(connection, sweep, UNFINISHED))
+
+    def note(self, sweep: str) -> None:
+        """Write to a sweep that waits how many of its candidates have ended.
+
+        Nothing is written where a worker has it, or where nothing is new.
+        """
+        with self.database.transaction() as connection:
+            row = lock_waiting(connection, sweep)
+            if row is None:
+                return
+            counts = counts_of(connection, sweep)
+            ended = {state: counts[state] for state in sorted(TERMINAL)}
+            total = counts.total()
+            done = sum(ended.values())
+            progress = {
+                "stage": "candidates",
+                "candidates": total,
+                **ended,
+                "fraction": done / max(total, 1),
+            }
+            if progress == row["progress"] or not done:
+                return
+            write_progress(connection, sweep, progress)
+            message = f"{ended['succeeded']} of {total} candidates trained"
+            for state in ("failed", "cancelled"):
+                message += f", {ended[state]} {state}" if ended[state] else ""
+            now = instant(self.clock())
+            add_event(connection, sweep, "log", message, now, progress)
+
+    def outcomes(self, sweep: Job) -> list[Outcome]:
+        """Return what became of each candidate, in the order of the request."""
+        with self.database.reading() as connection:
+            rows = rows_of(connection, sweep.id)
+        planned = PlannedSweep.model_validate(sweep.request)
+        return [
+            _outcome(rows[each.job], each.settings)
+            for each in planned.candidates
+            if each.job is not None
+        ]
+
+    def promote(self, connection: sa.Connection, sweep: Job, number: int) -> list[str]:
+        """Give the best version its aliases, in the transaction that ends the sweep.
+
+        Returns:
+            The aliases that moved: the sweep's own, and ``champion`` where the model
+            has none; that one through its gates alone.
+
+        Raises:
+            NotFound: The version was deleted.
+        """
+        request, now = sweep.request, instant(self.clock())
+        alias, reason = request.get("alias"), f"best of sweep {sweep.id}"
+        return promote(
+            connection, request["model"], number, alias, now, sweep.owner, reason
+        )
+
+
+def _outcome(row: sa.RowMapping, settings: dict[str, Any]) -> Outcome:
+    made = row["result"] or {}
+    seconds = None
+    if row["started_at"] is not None and row["finished_at"] is not None:
+        seconds = (row["finished_at"] - row["started_at"]).total_seconds()
+    return Outcome(
+        job=row["id"],
+        settings=settings,
+        state=row["state"],
+        version=made.get("version"),
+        digest=made.get("digest"),
+        seconds=seconds,
+        error=row["error"],
+    )

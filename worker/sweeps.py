@@ -1,0 +1,92 @@
+"""A sweep in its worker: what it needs of its candidates, and how it ends.
+
+It holds no worker while they train. Who ends the last of them sends it; a worker that
+is told of it too early gives it back.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from services.errors import NotFound, ServiceError, as_dict
+from services.job_files import CANDIDATES
+from services.leases import Claim
+from services.sweeps.candidates import Outcome
+from worker.chunks import fetch_artifact
+from worker.context import Context
+
+log = logging.getLogger("spnode.worker")
+
+
+def is_early(context: Context, claim: Claim) -> bool:
+    """Whether candidates have not ended; the sweep is then given back."""
+    waits = context.candidates.unfinished(claim.job.id)
+    if waits:
+        context.leases.give_back(claim, f"waits for {waits} candidates")
+    return waits > 0
+
+
+def send_ready(context: Context) -> None:
+    """Send the sweeps whose candidates have all ended."""
+    for kind, id in context.unsent.take_ready():
+        log.info("job %s: its candidates have ended", id)
+        context.queue.send_job(kind, id)
+
+
+def candidate_ended(context: Context, sweep: str) -> None:
+    """Tell a sweep how far it is, and send it where this candidate was the last.
+
+    What fails here is made good by the housekeeping.
+    """
+    try:
+        context.candidates.note(sweep)
+        send_ready(context)
+    except ServiceError as error:
+        log.warning("job %s: %s", sweep, error)
+
+
+def fetch_candidates(
+    context: Context, claim: Claim, folder: Path, check: Callable[[], None]
+) -> None:
+    """Bring what became of the candidates, and their artifacts, into the folder.
+
+    A version that was deleted meanwhile is one that did not succeed.
+
+    Raises:
+        Damaged: One of them is damaged.
+    """
+    found = []
+    for each in context.candidates.outcomes(claim.job):
+        check()
+        found.append(_fetched(context, each, folder).record())
+    (folder / CANDIDATES).write_text(json.dumps(found))
+
+
+def publish_ranking(context: Context, claim: Claim, outcome: dict[str, Any]) -> None:
+    """Give the best version its aliases and end the sweep with the ranking.
+
+    Raises:
+        LeaseLost: The job is another's; nothing was moved.
+        CancelRequested: The caller cancelled first; nothing was moved.
+        NotFound: The best version was deleted meanwhile.
+    """
+    best = outcome["best"]
+    with context.database.transaction() as connection:
+        context.leases.guard(connection, claim)
+        aliases = context.candidates.promote(connection, claim.job, best)
+        result = {**outcome, "aliases": aliases}
+        message = f"version {best} of {outcome['model']} is best"
+        context.leases.succeed(connection, claim, result, message)
+
+
+def _fetched(context: Context, outcome: Outcome, folder: Path) -> Outcome:
+    if outcome.digest is None:
+        return outcome
+    try:
+        fetch_artifact(context, outcome.digest, folder)
+    except NotFound as error:
+        return replace(outcome, version=None, digest=None, error=as_dict(error))
+    return outcome
