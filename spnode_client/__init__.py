@@ -31,12 +31,14 @@ from spnode_client.jobs import Job
 from spnode_client.operations.results import ResultChunk
 from spnode_client.records import Dataset, Event, ModelVersion, Rollout
 from spnode_client.results import AsyncRolloutResult, RolloutResult
+from spnode_client.sweeps import Candidate, Ranking
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
     "AsyncRolloutResult",
     "Calibration",
+    "Candidate",
     "Client",
     "ClientError",
     "Comparison",
@@ -53,6 +55,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "ProblemError",
+    "Ranking",
     "ResultChunk",
     "Rollout",
     "RolloutResult",

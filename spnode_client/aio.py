@@ -1,6 +1,6 @@
 """The async client: the same operations, awaited."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from spnode_client.records import (
 )
 from spnode_client.results import AsyncRolloutResult
 from spnode_client.sse import EventReader
+from spnode_client.sweeps import Ranking, sweep_request
 from spnode_client.transport import AsyncTransport
 
 
@@ -77,6 +78,20 @@ class AsyncClient(AsyncDerivatives):
         """Queue the training of a new version; options as ``Client.train``."""
         return await self.submit(jobs.training_request(dataset, model, options))
 
+    async def sweep(
+        self,
+        dataset: Dataset | str,
+        model: str,
+        candidates: Sequence[Record] | None = None,
+        **options: Any,
+    ) -> "AsyncJob":
+        """Queue trainings that differ in some settings, as ``Client.sweep``."""
+        own = {
+            name: options.pop(name, None) for name in ("grid", "split", "alias", "tags")
+        }
+        own["candidates"] = None if candidates is None else list(candidates)
+        return await self.submit(sweep_request(dataset, model, own, options))
+
     async def calibrate(
         self,
         model: str,
@@ -130,7 +145,13 @@ class AsyncClient(AsyncDerivatives):
 
 
 AsyncMade = (
-    ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
+    ModelVersion
+    | Dataset
+    | AsyncRolloutResult
+    | Calibration
+    | Comparison
+    | Ranking
+    | Record
 )
 """What a job may make."""
 
@@ -150,9 +171,7 @@ class AsyncJob(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> (
-        ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
-    ):
+    ) -> AsyncMade:
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
@@ -162,9 +181,7 @@ class AsyncJob(AbstractJob):
 
     async def result(
         self,
-    ) -> (
-        ModelVersion | Dataset | AsyncRolloutResult | Calibration | Comparison | Record
-    ):
+    ) -> AsyncMade:
         """What a succeeded job made, as ``Job.result``."""
         made = await self._client.run(jobs.result(self.record, self._client.retries))
         if self.record.get("kind") == "rollout":

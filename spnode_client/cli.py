@@ -15,6 +15,7 @@ from spnode_client.commands.compare import compare
 from spnode_client.commands.export import export
 from spnode_client.commands.rollout import rollout
 from spnode_client.commands.rollout_jobs import queue_rollout
+from spnode_client.commands.sweep import sweep
 from spnode_client.commands.train import train
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError
@@ -33,6 +34,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(choose_service)
     app.command()(train)
+    app.command()(sweep)
     app.command()(rollout)
     app.command()(calibrate)
     jobs.app.command("rollout")(queue_rollout)

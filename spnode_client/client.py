@@ -14,6 +14,7 @@ from spnode_client.jobs import Job, Jobs, Resource
 from spnode_client.model import Model
 from spnode_client.operations import datasets, jobs, keys, models, rollouts
 from spnode_client.records import Dataset, ModelVersion, Record, Rollout
+from spnode_client.sweeps import sweep_request
 from spnode_client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -79,6 +80,39 @@ class Client(Derivatives):
             The job; ``wait()`` gives the version.
         """
         return self.jobs.submit(jobs.training_request(dataset, model, options))
+
+    def sweep(
+        self,
+        dataset: Dataset | str,
+        model: str,
+        candidates: Sequence[Record] | None = None,
+        *,
+        grid: Record | None = None,
+        split: Record | None = None,
+        alias: str | None = None,
+        tags: dict[str, str] | None = None,
+        **base: Any,
+    ) -> Job:
+        """Queue trainings that differ in some settings, and the search for the best.
+
+        Args:
+            dataset: A dataset or its id.
+            model: Name of the model that gets a version of each candidate.
+            candidates: What each has beside ``base``: ``[{"preset": "auto"}, …]``.
+            grid: Instead, values by field, all combinations of which are tried:
+                ``{"seed": [0, 1], "surrogate.latent": [4, 8]}``.
+            split: What all hold out; they are ranked on the validation part.
+            alias: Alias that the best version takes.
+            tags: Your own words, for each version.
+            **base: What all have in common, as for ``train``.
+
+        Returns:
+            The job; ``wait()`` gives a ``Ranking``.
+        """
+        given = None if candidates is None else list(candidates)
+        options = {"candidates": given, "grid": grid, "split": split}
+        options |= {"alias": alias, "tags": tags}
+        return self.jobs.submit(sweep_request(dataset, model, options, base))
 
     def calibrate(
         self,

@@ -15,9 +15,16 @@ from spnode_client.progress_line import progress_line
 from spnode_client.records import AbstractJob, Dataset, Event, ModelVersion, Record
 from spnode_client.results import RolloutResult
 from spnode_client.sse import EventReader
+from spnode_client.sweeps import Ranking
 
 if TYPE_CHECKING:
     from spnode_client.client import Client
+
+
+Made = (
+    ModelVersion | Dataset | RolloutResult | Calibration | Comparison | Ranking | Record
+)
+"""What a job may make."""
 
 
 class Resource:
@@ -49,7 +56,7 @@ class Job(AbstractJob):
         self,
         timeout_s: float | None = None,
         on_record: Callable[[Record], None] | None = None,
-    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Comparison | Record:
+    ) -> Made:
         """Wait for the end; give the version, the dataset or the result.
 
         Args:
@@ -70,7 +77,7 @@ class Job(AbstractJob):
 
     def result(
         self,
-    ) -> ModelVersion | Dataset | RolloutResult | Calibration | Comparison | Record:
+    ) -> Made:
         """What a succeeded job made.
 
         Raises:
@@ -126,7 +133,7 @@ class Jobs(Resource):
         return self._job(jobs.get(job_id, wait_s, self._retries))
 
     def list(self, limit: int = 20, **query: Any) -> list[Job]:
-        """The newest jobs; ``state`` and ``kind`` narrow them."""
+        """The newest jobs; ``state``, ``kind`` and ``parent`` narrow them."""
         page = self._run(jobs.page({"limit": limit, **query}, self._retries))
         return [Job(self._client, record) for record in page["data"]]
 

@@ -21,6 +21,15 @@ def rows_done(progress: Record) -> str:
     )
 
 
+def candidates_done(progress: Record) -> str:
+    """How many candidates of a sweep are trained; empty for other kinds."""
+    if not progress.get("candidates"):
+        return ""
+    lost = progress["failed"] + progress["cancelled"]
+    trained = f"{progress['succeeded']} of {progress['candidates']} trained"
+    return f"{trained}, {lost} not" if lost else trained
+
+
 def _show(record: Record) -> None:
     progress = record.get("progress") or {}
     parts = [f"{record['id']} {record['state']}"]
@@ -29,7 +38,7 @@ def _show(record: Record) -> None:
     else:
         end = ""
         parts.append(str(progress.get("message") or ""))
-        parts.append(rows_done(progress))
+        parts.append(rows_done(progress) or candidates_done(progress))
         loss, left = progress.get("validation_loss"), progress.get("remaining_s")
         parts.append("" if loss is None else f"validation loss {loss:.2e}")
         parts.append("" if left is None else f"{left:.0f} s left")

@@ -36,6 +36,7 @@ from spnode_client.jobs import Job
 from spnode_client.progress_line import rows_done
 from spnode_client.records import Dataset, ModelVersion
 from spnode_client.results import RolloutResult
+from spnode_client.sweeps import Ranking
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PLAIN_EVERY_S = 5.0
@@ -63,7 +64,7 @@ def print_json(value: Any) -> None:
 
 def plain(value: Any) -> Any:
     """Records and arrays as JSON sees them."""
-    if isinstance(value, (Calibration, Comparison, Dataset, ModelVersion)):
+    if isinstance(value, (Calibration, Comparison, Dataset, ModelVersion, Ranking)):
         return value.record
     if isinstance(value, (Job, RolloutResult)):
         return value.record
@@ -177,9 +178,12 @@ class _Meter:
 
 
 def done_of(progress: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Iterations or rows that are done, of how many."""
+    """Iterations, rows or candidates that are done, of how many."""
     if progress.get("rows_total"):
         return progress["rows"], progress["rows_total"]
+    if total := progress.get("candidates"):
+        states = ("succeeded", "failed", "cancelled")
+        return sum(progress[state] for state in states), total
     return progress.get("iteration"), progress.get("iterations") or None
 
 

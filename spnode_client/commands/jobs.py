@@ -28,6 +28,9 @@ JobId = Annotated[str, typer.Argument(help="Id of the job, job_….")]
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only jobs of this state.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only the candidates of this sweep.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +38,8 @@ def list_jobs(
 
     Example: spnode jobs list --state running
     """
-    query = {k: v for k, v in {"state": state, "kind": kind}.items() if v is not None}
+    given = {"state": state, "kind": kind, "parent": parent}
+    query = {name: value for name, value in given.items() if value is not None}
     found = connection.client().jobs.list(limit, **query)
     emit([job.record for job in found], as_json, lambda: _table(found))
 

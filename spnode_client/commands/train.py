@@ -90,10 +90,10 @@ def train(
     if members is not None:
         options["members"] = members
     for assignment in settings or ():
-        _assign(options, assignment)
+        assign(options, assignment)
     client = connection.client()
     dataset = dataset_of(client, data)
-    job = client.train(dataset, model or _model_name(data), **options)
+    job = client.train(dataset, model or model_name(data), **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
         return
@@ -130,6 +130,31 @@ def parse_conserved(text: str) -> tuple[str, dict[str, float]]:
     return name.strip(), terms
 
 
+def assign(options: dict[str, Any], assignment: str) -> None:
+    """Put what ``--set`` says, ``"training.batch=8"``, into nested options.
+
+    Raises:
+        UsageError: It is not of that form.
+    """
+    path, equals, text = assignment.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all([*parents, last]):
+        raise UsageError(f"--set {assignment!r}: expected a field and its value, a.b=1")
+    for parent in parents:
+        options = options.setdefault(parent, {})
+        if not isinstance(options, dict):
+            raise UsageError(f"--set {assignment!r}: {parent!r} has no fields")
+    try:
+        options[last] = json.loads(text)
+    except ValueError:
+        options[last] = text
+
+
+def model_name(data: str) -> str:
+    """The name of a model by that of its file."""
+    return re.sub(r"[^a-z0-9_-]+", "-", Path(data).stem.lower()).strip("-") or "model"
+
+
 def _options(
     preset: str | None,
     seed: int | None,
@@ -150,25 +175,6 @@ def _options(
     if iterations is not None:
         options["training"] = {"iterations": iterations}
     return options
-
-
-def _assign(options: dict[str, Any], assignment: str) -> None:
-    path, equals, text = assignment.partition("=")
-    *parents, last = path.split(".")
-    if not equals or not all([*parents, last]):
-        raise UsageError(f"--set {assignment!r}: expected a field and its value, a.b=1")
-    for parent in parents:
-        options = options.setdefault(parent, {})
-        if not isinstance(options, dict):
-            raise UsageError(f"--set {assignment!r}: {parent!r} has no fields")
-    try:
-        options[last] = json.loads(text)
-    except ValueError:
-        options[last] = text
-
-
-def _model_name(data: str) -> str:
-    return re.sub(r"[^a-z0-9_-]+", "-", Path(data).stem.lower()).strip("-") or "model"
 
 
 def _describe(version: ModelVersion) -> None:

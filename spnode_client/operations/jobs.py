@@ -10,6 +10,7 @@ from spnode_client.comparisons import Comparison
 from spnode_client.errors import JobFailed
 from spnode_client.operations import datasets, models, results
 from spnode_client.records import ENDED, Record
+from spnode_client.sweeps import Ranking
 
 LONG_POLL_S = 20
 WATCHED_POLL_S = 1
@@ -111,4 +112,6 @@ def result(record: Record, retries: int) -> Operation[Any]:
         return Calibration.of(made)
     if record.get("kind") == "evaluation" and made:
         return Comparison.of(made)
+    if record.get("kind") == "sweep" and made:
+        return Ranking.of(made)
     return made
