@@ -19,6 +19,7 @@ from api.openapi import describe
 from api.protocols.open_inference import routes as open_inference
 from api.protocols.shapes import refusal
 from api.protocols.tesseract import door as tesseract
+from api.protocols.umbridge import door as umbridge
 from api.routes import (
     artifacts,
     catalogue,
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = _Application(
         {
             path: Entrance(endpoint, **limits)
-            for path, endpoint in rollouts.ENDPOINTS.items()
+            for path, endpoint in (rollouts.ENDPOINTS | umbridge.ENDPOINTS).items()
         },
         title="spnode",
         version=VERSION,
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *rollouts.routes,
         *open_inference.routes,
         *tesseract.routes,
+        *umbridge.routes,
     ]
     for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
         app.include_router(module.router)

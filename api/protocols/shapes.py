@@ -37,6 +37,8 @@ def _umbridge(problem: Problem) -> tuple[int, Any]:
     kind = types.get(problem.status, problem.code)
     if problem.code == "rollout_failed":
         kind = "InvalidOutput"
+    if problem.code == "unsupported_feature":
+        kind = "UnsupportedFeature"
     # Its clients expect 400 for what is the caller's fault.
     status = 400 if problem.status in (404, 422) else problem.status
     return status, {"error": {"type": kind, "message": problem.detail}}
