@@ -23,6 +23,7 @@ class Served:
 
         self._surrogate = artifact.load(os.environ[MODEL_VARIABLE])
         self._times = times()
+        self._gradient = jax.jit(self._pulled)
         for rows in _BUCKETS:
             self.rollout([[1.0, 0.0, 0.0]] * rows)
 
@@ -33,3 +34,13 @@ class Served:
         bucket = next(each for each in _BUCKETS if each >= rows)
         filled = np.concatenate([given, np.repeat(given[-1:], bucket - rows, axis=0)])
         return np.asarray(self._surrogate.rollout(filled, self._times))[:rows]
+
+    def gradient(self, x0: Any, sens: Any) -> np.ndarray:
+        """The gradient of ``sum(sens * states)`` of one initial state."""
+        given = np.asarray(x0, np.float64)
+        weights = np.asarray(sens, np.float64).reshape(len(self._times), -1)
+        return np.asarray(self._gradient(given, weights))
+
+    def _pulled(self, x0: Any, weights: Any) -> Any:
+        _, pull = jax.vjp(lambda x: self._surrogate.rollout(x, self._times), x0)
+        return pull(weights)[0]

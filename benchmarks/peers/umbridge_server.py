@@ -32,7 +32,17 @@ class Robertson(umbridge.Model):
         """Evaluate."""
         return [self._served.rollout(parameters).ravel().tolist()]
 
+    def gradient(
+        self, out_wrt: int, in_wrt: int, parameters: Any, sens: Any, config: Any
+    ) -> list[float]:
+        """The gradient of the weighted trajectory."""
+        return self._served.gradient(parameters[0], sens).tolist()
+
     def supports_evaluate(self) -> bool:
+        """Yes."""
+        return True
+
+    def supports_gradient(self) -> bool:
         """Yes."""
         return True
 

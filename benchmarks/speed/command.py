@@ -16,13 +16,21 @@ from benchmarks.paper.machine import commit, machine, processor, versions
 from benchmarks.paper.meter import Meter
 from benchmarks.paper.rows import Record
 from benchmarks.paper.store import Store
-from benchmarks.speed import claims, cold_start, rollout, scale, serving, training
+from benchmarks.speed import (
+    claims,
+    cold_start,
+    doors,
+    rollout,
+    scale,
+    serving,
+    training,
+)
 from benchmarks.speed.figures import Figure, Group, Options
 from benchmarks.speed.report import write_index, write_report
 
 GROUPS: dict[str, Group] = {
     module.GROUP.name: module.GROUP
-    for module in (rollout, serving, training, cold_start, scale, claims)
+    for module in (rollout, serving, doors, training, cold_start, scale, claims)
 }
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -150,7 +150,7 @@ def _measure(serving: Serving, other: Other, tell: Tell) -> Numbers:
     from benchmarks.speed.serving import Target, compared
 
     body = json.dumps(other.body(unseen(1)[0].tolist())).encode()
-    server = _start(serving, other, body)
+    server = start(serving, other, body)
     try:
         target = Target(server, post(other.path, body, _JSON))
         for connections in (1, 64):
@@ -165,7 +165,7 @@ def _measure(serving: Serving, other: Other, tell: Tell) -> Numbers:
     return numbers
 
 
-def _start(serving: Serving, other: Other, body: bytes) -> Server:
+def start(serving: Serving, other: Other, body: bytes) -> Server:
     """Start it and see that it gives our numbers.
 
     Raises:

@@ -98,20 +98,20 @@ class Serving:
     @functools.cached_property
     def json(self) -> Target:
         """One row, JSON both ways."""
-        return self._warm(self.gateway, self._post(json_body(), "application/json"))
+        return self.warmed(self.gateway, self._post(json_body(), "application/json"))
 
     @functools.cached_property
     def npz(self) -> Target:
         """One row, npz both ways."""
         arrays = {"model": np.array(MODEL), "x0": unseen(1)[0], "times": times()}
         body = pack(arrays)
-        return self._warm(self.gateway, self._post(body, "application/x-npz"))
+        return self.warmed(self.gateway, self._post(body, "application/x-npz"))
 
     @functools.cached_property
     def unbatched(self) -> Target:
         """The service with batches of one row."""
         server = self.deployment.gateway("unbatched", max_batch_rows=1)
-        return self._warm(server, self.json.request)
+        return self.warmed(server, self.json.request)
 
     def drive(self, target: Target, connections: int = CONNECTIONS) -> Load:
         """One window; every answer must be a success."""
@@ -143,7 +143,7 @@ class Serving:
     def _post(self, body: bytes, kind: str) -> bytes:
         return post("/v1/rollout", body, self.deployment.headers(kind))
 
-    def _warm(self, server: Server, request: bytes) -> Target:
+    def warmed(self, server: Server, request: bytes) -> Target:
         """A target after its first answers, and after what they leave to be done."""
         target = Target(server, request)
         for connections in (1, CONNECTIONS, 1):

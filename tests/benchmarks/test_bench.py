@@ -181,6 +181,15 @@ def test_quick_rollout_gives_every_kind_of_figure(quick):
 
 
 @pytest.mark.timeout(900)
+def test_quick_doors_count_the_rows_of_batches(quick):
+    content, _ = quick("doors")
+    rows = {row["name"]: row["numbers"] for row in content["rows"]}
+    assert len(rows) == 2
+    for numbers in rows.values():
+        assert 1.0 < numbers["value"]["median"] <= 64.0
+
+
+@pytest.mark.timeout(900)
 def test_quick_serving_answers_every_request_and_compares_windows(quick):
     content, out = quick("serving")
     rows = {row["name"]: row["numbers"] for row in content["rows"]}
