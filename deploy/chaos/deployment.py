@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from services.keys import SCOPES, Keys
 from services.settings import Settings
 
 READY_WITHIN_S = 240.0
+SERVERS = ("broker", "database", "store")
 Times = dict[str, Any]
 TIMES: Times = {
     "lease_seconds": 6.0,
@@ -99,12 +100,26 @@ class Deployment:
         return process
 
     def add_ours(
-        self, name: str, command: str, settings: Settings, **environment: str
+        self,
+        name: str,
+        command: str,
+        settings: Settings,
+        *,
+        before: Sequence[str] = (),
+        **environment: str,
     ) -> None:
-        """Start a gateway or a worker."""
+        """Start a gateway or a worker.
+
+        Args:
+            name: Of the process.
+            command: The module with its options.
+            settings: Of the process.
+            before: A command that becomes the one that follows it.
+            **environment: More variables.
+        """
         cache = {"JAX_COMPILATION_CACHE_DIR": os.fspath(self.compiled)}
         given = settings.environment() | cache | self.clocks.environment(name)
-        words = [sys.executable, "-P", "-m", *command.split()]
+        words = [*before, sys.executable, "-P", "-m", *command.split()]
         self.add(name, words, given | environment)
 
     def keep_up(self) -> None:
@@ -118,7 +133,10 @@ class Deployment:
         Raises:
             StackError: They are not in time.
         """
-        workers = len(self.named("worker"))
+        wanted = {
+            "training": len(self.named("worker")),
+            "rollouts": len(self.named("rollouts")),
+        }
 
         def is_ready(url: str) -> bool:
             self.keep_up()
@@ -126,7 +144,8 @@ class Deployment:
                 answer = httpx.get(f"{url}/health/ready", timeout=5, trust_env=False)
                 found = answer.json()
                 if answer.status_code == 200:
-                    return found["workers"]["training"] >= workers
+                    there = found["workers"]
+                    return all(there[kind] >= n for kind, n in wanted.items())
             return False
 
         for url in self.urls:
@@ -134,8 +153,15 @@ class Deployment:
 
     def close(self) -> None:
         """End everything, servers last."""
-        for process in reversed(self.processes.values()):
-            process.close()
+        servers = [self.processes[name] for name in SERVERS if name in self.processes]
+        ours = [each for each in self.processes.values() if each not in servers]
+        for group in (ours, servers):
+            for process in group:
+                # Asked, the S3 server takes twenty seconds; nobody reads it any more.
+                end = process.kill if process.name == "store" else process.ask_to_end
+                end()
+            for process in group:
+                process.close()
         self.links.close()
         self.clocks.close()
 

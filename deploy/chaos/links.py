@@ -2,7 +2,8 @@
 
 ::
 
-    process ──127.0.0.1:port──▶ Link ──▶ the server: host and port, or a socket
+    process ──host:port──▶ Link ──▶ the server: host and port, or a socket
+                               └──▶ or the next of several that takes it
 
 All links of a run share one event loop in a thread of its own.
 """
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+Target = Path | tuple[str, int]
 State = Literal["open", "slow", "held", "cut", "errors"]
+HOST = "127.0.0.1"
 CHUNK_BYTES = 1 << 16
 SLOW_S = 0.15
 """Delay of each piece that crosses a slow link."""
@@ -34,19 +37,23 @@ class Link:
 
     Args:
         name: For the report: which process reaches what by it.
-        target: A socket's path, or host and port.
+        targets: A socket's path, or host and port; of several each gets a connection in
+            turn, and one that takes none is passed over, as by a balancer.
+        host: The address that it listens on.
     """
 
     name: str
-    target: Path | tuple[str, int]
+    targets: tuple[Target, ...]
+    host: str = HOST
     state: State = "open"
     port: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _server: asyncio.Server | None = None
+    _turn: int = 0
 
     async def listen(self) -> None:
         """Begin to accept connections on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def change(self, state: State) -> None:
@@ -86,9 +93,13 @@ class Link:
                 each.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self.target, Path):
-            return await asyncio.open_unix_connection(self.target)
-        return await asyncio.open_connection(*self.target)
+        self._turn += 1
+        first = self._turn % len(self.targets)
+        *others, last = self.targets[first:] + self.targets[:first]
+        for target in others:
+            with contextlib.suppress(OSError):
+                return await _connected(target)
+        return await _connected(last)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -117,9 +128,9 @@ class Links:
         self._thread.start()
         self.all: list[Link] = []
 
-    def add(self, name: str, target: Path | tuple[str, int]) -> Link:
+    def add(self, name: str, *targets: Target, host: str = HOST) -> Link:
         """Open a link; its port is known when this returns."""
-        link = Link(name, target)
+        link = Link(name, targets, host)
         self._run(link.listen())
         self.all.append(link)
         return link
@@ -145,6 +156,14 @@ class Links:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+async def _connected(
+    target: Target,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(target, Path):
+        return await asyncio.open_unix_connection(target)
+    return await asyncio.open_connection(*target)
 
 
 async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

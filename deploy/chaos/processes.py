@@ -85,6 +85,15 @@ class Process:
         assert self._process is not None
         self._process.terminate()
 
+    def ended(self) -> int:
+        """Wait for the end that it was asked for; how it ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It does not end in time.
+        """
+        assert self._process is not None
+        return self._process.wait(STOP_S)
+
     def family(self) -> list[psutil.Process]:
         """It and all its descendants; it alone where they cannot be told."""
         if self._process is None:
@@ -105,14 +114,19 @@ class Process:
                     found.append(each)
         return found
 
-    def close(self) -> None:
-        """End it for good."""
+    def ask_to_end(self) -> None:
+        """Ask it to end for good, and wake what of it is stopped."""
         if self._process is None:
             return
         for each in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
         self._process.terminate()
+
+    def close(self) -> None:
+        """Wait until it has ended; end it hard where it does not in time."""
+        if self._process is None:
+            return
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

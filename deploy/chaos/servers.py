@@ -28,11 +28,12 @@ _WEED = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
 _WEED += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
 
 
-def postgres(folder: Path) -> tuple[list[str], int]:
+def postgres(folder: Path, *, durable: bool = True) -> tuple[list[str], int]:
     """Make a database cluster.
 
     Args:
         folder: An empty folder that nobody may enter.
+        durable: Whether what is committed outlives a power cut.
 
     Returns:
         The server's command and its port.
@@ -42,7 +43,7 @@ def postgres(folder: Path) -> tuple[list[str], int]:
             cluster cannot be made.
     """
     port = free_port()
-    return postgres_peer.make_cluster(folder, port), port
+    return postgres_peer.make_cluster(folder, port, durable=durable), port
 
 
 def make_database(port: int, logs: Path) -> str:
@@ -51,9 +52,9 @@ def make_database(port: int, logs: Path) -> str:
     return postgres_peer.url(port)
 
 
-def through(url: str, port: int) -> str:
+def through(url: str, host: str, port: int) -> str:
     """A database's URL by way of a link."""
-    made = sa.engine.make_url(url).set(port=port)
+    made = sa.engine.make_url(url).set(host=host, port=port)
     return made.render_as_string(hide_password=False)
 
 

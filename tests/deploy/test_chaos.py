@@ -1,13 +1,11 @@
-"""The fault command: its schedule, its audit, its links, and a short run."""
+"""The fault command: its schedule, its audit, its links."""
 
 import contextlib
-import json
 import os
 import socket
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,11 +14,11 @@ import jax
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.peers.ports import free_port
 from deploy.chaos.audit import Audit
 from deploy.chaos.clocks import Clocks, can_step
 from deploy.chaos.faults import LOCAL, NETWORK
 from deploy.chaos.links import Links
-from deploy.chaos.run import Request, run
 from deploy.chaos.schedule import draw
 from deploy.chaos.waiting import wait_for
 from deploy.chaos.workload import Submission
@@ -290,31 +288,18 @@ def test_a_link_can_be_cut_slowed_held_and_made_to_refuse(echo) -> None:
         assert _asked(connect()) == b"hello"
 
 
-def test_a_short_run_of_two_faults_loses_nothing(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="spnode-") as compiled:
-        request = Request(
-            minutes=7 / 60,
-            seed=1,
-            on="local",
-            folder=tmp_path / "run",
-            command="./spnode chaos",
-            compiled=Path(compiled),
-            kinds=("kill worker", "wipe broker"),
-            jobs=("dataset",),
-            every_s=1.5,
-            orphan_seconds=1.0,
-            executor="queue",  # a gateway without JAX starts sooner
-        )
-        told: list[str] = []
-        report = run(request, told.append)
-    assert report.findings == []
-    assert {each["kind"] for each in report.faults} == {"kill worker", "wipe broker"}
-    assert report.jobs["dataset succeeded"] >= 3
-    page = report.write(tmp_path / "out")
-    assert "\n0 findings.**" in page.read_text()
-    stored = json.loads(page.with_suffix(".json").read_text())
-    assert stored["seed"] == 1
-    assert sum(stored["jobs"].values()) == sum(report.jobs.values())
+def test_a_link_to_several_passes_over_those_that_take_nothing(echo) -> None:
+    with contextlib.ExitStack() as opened:
+        links = Links()
+        opened.callback(links.close)
+        nobody = ("127.0.0.1", free_port())
+        link = links.add("test", nobody, echo)
+        for _ in range(4):
+            connection = socket.create_connection(("127.0.0.1", link.port), timeout=5)
+            assert _asked(opened.enter_context(connection)) == b"hello"
+        refused = links.add("nobody", nobody, nobody)
+        connection = socket.create_connection(("127.0.0.1", refused.port), timeout=5)
+        assert _ended(opened.enter_context(connection))
 
 
 def test_a_clock_is_stepped_for_its_own_processes_alone(tmp_path: Path) -> None:
