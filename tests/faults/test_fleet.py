@@ -93,6 +93,7 @@ def test_a_worker_cut_off_in_mid_training_loses_its_job_and_writes_nothing(
     assert fleet.findings() == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::spnode_client.errors.DomainWarning")
 def test_a_rolling_restart_under_load_fails_no_request_and_costs_no_attempt(
     fleet, dataset, undisturbed

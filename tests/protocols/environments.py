@@ -64,7 +64,14 @@ def run_client(name: str, program: Path, *arguments: object, **environment: str)
 
 
 def _run(*command: object) -> None:
+    # An index that pip was told about in the environment serves uv too.
+    given = {"UV_DEFAULT_INDEX": each for each in [os.getenv("PIP_INDEX_URL")] if each}
     done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False
+        list(map(str, command)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=given | os.environ,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -248,19 +248,16 @@ def test_small_tiles_are_used_once_proven(engine, stored):
 
 def test_a_wide_model_in_float32_uses_the_smallest_tile(stored, tmp_path):
     settings, blobs, _ = stored
-    networks = {"width": 100, "depth": 2}
-    surrogate = small_surrogate(
-        normalisation=LINEAR,
-        precision="mixed",
-        nonlinear=RelaxationSpec(**networks),
-        autoencoder=ResidualSpec(**networks),
-    )
+    wide = {
+        "nonlinear": RelaxationSpec(width=100, depth=2),
+        "autoencoder": ResidualSpec(width=100, depth=2),
+    }
+    surrogate = small_surrogate(normalisation=LINEAR, precision="mixed", **wide)
     digest = artifact.save(surrogate, tmp_path / "wide")
     blobs.put(f"artifacts/{digest}", tmp_path / "wide")
     found = []
-    # Two compilations of one program have been seen to round differently, once in some
-    # twenty runs: a small tile is kept out then, as it must be. What was compiled is
-    # kept, so each try needs a folder of its own.
+    # Two compilations of one program may round differently, once in some twenty runs: a
+    # small tile is kept out then. What was compiled is kept: each try has its folder.
     for number in range(3):
         compilation_cache.reset_cache()
         folder = tmp_path / f"try-{number}"
@@ -269,13 +266,11 @@ def test_a_wide_model_in_float32_uses_the_smallest_tile(stored, tmp_path):
         while engine.idle():
             pass
         tiles = engine.resident.get(digest).tiles
-        # On the grid, at its end alone, and beside the grid.
-        assert len(tiles) == 3
+        assert len(tiles) == 3, "on the grid, at its end alone, and beside the grid"
         found.append(set(tiles.values()))
         if found[-1] == {TILES}:
             break
-    compilation_cache.reset_cache()
-    assert found[-1] == {TILES}, found
+    assert {TILES} in found, found
 
 
 def test_a_warm_model_compiles_nothing_for_its_own_times(engine, stored):
