@@ -9,7 +9,7 @@ from tests.faults.callers import Callers
 from tests.faults.fleet import DATASET, TRAINING, Running, running
 
 # Half a minute of two cores each; far more where others use them too.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FAR = 500
 """Iterations after which a training has checkpoints, and much still to do."""
 
@@ -93,7 +93,6 @@ def test_a_worker_cut_off_in_mid_training_loses_its_job_and_writes_nothing(
     assert fleet.findings() == []
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::spnode_client.errors.DomainWarning")
 def test_a_rolling_restart_under_load_fails_no_request_and_costs_no_attempt(
     fleet, dataset, undisturbed

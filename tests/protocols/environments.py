@@ -65,7 +65,8 @@ def run_client(name: str, program: Path, *arguments: object, **environment: str)
 
 def _run(*command: object) -> None:
     # An index that pip was told about in the environment serves uv too.
-    given = {"UV_DEFAULT_INDEX": each for each in [os.getenv("PIP_INDEX_URL")] if each}
+    index = os.environ.get("PIP_INDEX_URL")
+    given = {"UV_DEFAULT_INDEX": index} if index else {}
     done = subprocess.run(
         list(map(str, command)),
         cwd=ROOT,
