@@ -43,11 +43,7 @@ def jax_function(make: Make) -> Callable[..., Any]:
     ) -> jax.Array:
         function = make(times, control_times)
         given = {"x0": x0, "parameters": parameters, "controls": controls}
-        for name, value in given.items():
-            if (value is None) == (name in function.names):
-                expected = "an array" if name in function.names else "none"
-                raise ValueError(f"{name}: found {value!r}; expected {expected}")
-        inputs = _broadcast(function, [given[name] for name in function.names])
+        inputs = _broadcast(function, function.ordered(given, "an array"))
         return _rollout_p.bind(*inputs, function=function)[0]
 
     return rollout
@@ -57,7 +53,7 @@ def _broadcast(function: ServedRollout, given: list[Any]) -> list[jax.Array]:
     """Inputs of one dtype and with the same leading axes."""
     arrays = [jnp.asarray(each) for each in given]
     kind = jnp.result_type(float, *arrays)
-    ranks = [2 if name == "controls" else 1 for name in function.names]
+    ranks = function.ranks
     leads = [each.shape[: each.ndim - k] for each, k in zip(arrays, ranks, strict=True)]
     lead = np.broadcast_shapes(*leads)
     return [

@@ -36,11 +36,7 @@ def torch_function(make: Make) -> Callable[..., Any]:
     ) -> torch.Tensor:
         function = make(_times(times), _times(control_times))
         given = {"x0": x0, "parameters": parameters, "controls": controls}
-        for name, value in given.items():
-            if (value is None) == (name in function.names):
-                expected = "a tensor" if name in function.names else "none"
-                raise ValueError(f"{name}: found {value!r}; expected {expected}")
-        inputs = _broadcast(function, [given[name] for name in function.names])
+        inputs = _broadcast(function, function.ordered(given, "a tensor"))
         return _Rollout.apply(function, *inputs)
 
     return rollout
@@ -111,7 +107,7 @@ def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
     kind = torch.get_default_dtype()
     for each in tensors:
         kind = torch.promote_types(kind, each.dtype)
-    ranks = [2 if name == "controls" else 1 for name in function.names]
+    ranks = function.ranks
     leads = [
         each.shape[: each.ndim - k] for each, k in zip(tensors, ranks, strict=True)
     ]

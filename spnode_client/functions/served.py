@@ -10,7 +10,7 @@ are. ``as_jax``, ``as_torch`` and ``as_scipy`` stand on this alone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from spnode_client.client import Client
 
 Arrays = tuple[np.ndarray, ...]
-INPUTS = ("x0", "parameters", "controls")
 _RANK = {"x0": 1, "parameters": 1, "controls": 2}
 
 
@@ -57,9 +56,30 @@ class ServedRollout:
         count = len(self.times) // 8
         return (self.states,) if self.is_final else (count, self.states)
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Number of axes that each input of one row has."""
+        return tuple(_RANK[name] for name in self.names)
+
+    def ordered(self, given: Mapping[str, Any], noun: str) -> list[Any]:
+        """Those inputs that the version takes, in their order.
+
+        Args:
+            given: All inputs by name, None where one was not given.
+            noun: What an input is called: ``an array``.
+
+        Raises:
+            ValueError: One is missing, or one that the version does not take is there.
+        """
+        for name, value in given.items():
+            if (value is None) == (name in self.names):
+                expected = noun if name in self.names else "none"
+                raise ValueError(f"{name}: found {value!r}; expected {expected}")
+        return [given[name] for name in self.names]
+
     def batch_shape(self, inputs: Sequence[Any]) -> tuple[int, ...]:
         """The leading axes, which all inputs have."""
-        return inputs[0].shape[: inputs[0].ndim - _RANK[self.names[0]]]
+        return inputs[0].shape[: inputs[0].ndim - self.ranks[0]]
 
     def rollout(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """``x``, ``(*batch, [time,] state)``."""
