@@ -171,7 +171,9 @@ def test_the_log_likelihood_has_all_derivatives(service, door):
     def log_likelihood(theta):
         start = jnp.array([theta[0], x0[1], theta[1]])
         x = states(start, theta[2:]).reshape(3, 3)
-        each = -0.5 * ((x - y) / noise) ** 2 - jnp.log(noise * jnp.sqrt(2 * jnp.pi))
+        deviations = (x - y) / noise[None, :]
+        constants = jnp.log(noise[None, :] * jnp.sqrt(2 * jnp.pi))
+        each = -0.5 * deviations**2 - constants
         return jnp.where(seen, each, 0.0).sum()
 
     theta = jnp.array([x0[0], x0[2], *parameters])

@@ -246,6 +246,15 @@ def test_small_tiles_are_used_once_proven(engine, stored):
     assert any(len(each) > 1 for each in tiles)
 
 
+@pytest.fixture
+def optimised():
+    """Programs as a server compiles them; tests leave most optimisations out."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
 def test_a_wide_model_in_float32_uses_the_smallest_tile(stored, tmp_path):
     settings, blobs, _ = stored
     wide = {

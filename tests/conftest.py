@@ -1,0 +1,28 @@
+"""How JAX compiles in this process, whichever tests run and in whatever order."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+# Tests compile far more than they compute; the processes that they start optimise.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+# A compiled program is some hundred memory mappings, of which Linux grants a process
+# 65,530; one more ends the interpreter with a fatal error.
+MOST_MAPPINGS = 20_000
+
+
+def mappings() -> int:
+    """Memory mappings of this process; 0 where the system does not tell."""
+    path = Path("/proc/self/maps")
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture(autouse=True)
+def few_mappings():
+    """Forget compiled programs before there are too many of them."""
+    yield
+    if mappings() > MOST_MAPPINGS:
+        jax.clear_caches()
