@@ -24,16 +24,27 @@ from services.errors import Unavailable
 BUSY_TIMEOUT_MS = 10_000
 PING_AFTER_S = 1.0
 """A connection to PostgreSQL that rested for so long is tried before it is used."""
-IDLE_TRANSACTION_S = 300
+IDLE_TRANSACTION_S = 20
 """So long PostgreSQL keeps the locks of one who is silent amid a transaction.
 
-Longer than the store takes to answer or to give up, which some transactions wait for.
+A worker that is cut off between a write and its commit holds up its job for so long.
 """
+WAIT_FOR_STORE_S = 300
+"""The same once a name is locked; longer than the store takes to answer or give up."""
+_PEER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""When a server of PostgreSQL that has vanished is given up; the URL may say else."""
 _SQLITE_PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "synchronous=NORMAL",
     "foreign_keys=ON",
 )
+_IDLE = "idle_in_transaction_session_timeout"
 _TIME = "SELECT extract(epoch FROM clock_timestamp())"
 
 
@@ -51,7 +62,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = sa.create_engine(self.url)
+        peer = {} if self.is_sqlite else _PEER
+        given = {name: peer[name] for name in peer.keys() - self.url.query.keys()}
+        self.engine = sa.create_engine(self.url, connect_args=given)
         self.clock: Clock = time.time if self.is_sqlite else ServerClock(self._read)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -61,7 +74,10 @@ class Database:
         self._compiled: dict[Callable[[], sa.Select[Any]], DriverStatement] = {}
         # Connections of their own: to change how one commits takes as long as to ask.
         self._single = sa.create_engine(
-            self.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+            self.url,
+            connect_args=given,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
         )
         for engine in (self.engine, self._single):
             event.listen(engine, "checkin", _note_use)
@@ -139,11 +155,15 @@ class Database:
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Exclude others that lock the same name until the transaction ends.
 
-        On SQLite a write transaction excludes every other already.
+        Who holds it may ask the store for what the name means, and wait. On SQLite a
+        write transaction excludes every other already.
         """
         if not self.is_sqlite:
             number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            locked = sa.func.pg_advisory_xact_lock(number)
+            wait = f"{WAIT_FOR_STORE_S}s"
+            allowed = sa.func.set_config(_IDLE, wait, True)
+            connection.execute(sa.select(locked, allowed))
 
     def ping(self) -> None:
         """Ask the database for a one.
@@ -203,7 +223,7 @@ def _note_use(connection: Any, record: Any) -> None:
 def _limit_idle_transactions(connection: Any, record: Any) -> None:
     """A peer that vanished in mid-transaction would keep its locks for two hours."""
     # By a statement: poolers refuse this as a parameter of the connection.
-    limit = f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_S}s'"
+    limit = f"SET {_IDLE} = '{IDLE_TRANSACTION_S}s'"
     connection.execute(limit)
     connection.commit()
 

@@ -148,15 +148,32 @@ def test_one_who_is_silent_amid_a_transaction_loses_its_locks(
     monkeypatch.setattr(engine, "IDLE_TRANSACTION_S", 0.2)
     database = Database(postgres_url)
 
-    def be_silent() -> None:
+    def be_silent(*, waits_for_store: bool) -> None:
         with database.transaction() as connection:
-            database.lock(connection, "mine")
+            if waits_for_store:
+                database.lock(connection, "mine")
+            connection.execute(sa.select(1))
             time.sleep(0.5)
             connection.execute(sa.select(1))
 
     with pytest.raises(Unavailable, match="the database"):
-        be_silent()
+        be_silent(waits_for_store=False)
+    be_silent(waits_for_store=True)
+    # The longer wait ended with its transaction.
+    with pytest.raises(Unavailable, match="the database"):
+        be_silent(waits_for_store=False)
     database.ping()
+    database.close()
+
+
+def test_a_server_that_vanished_is_given_up_as_the_url_says(postgres_url: str) -> None:
+    url = sa.make_url(postgres_url).update_query_dict({"tcp_user_timeout": "5000"})
+    database = Database(url.render_as_string(hide_password=False))
+    with database.reading() as connection:
+        assert connection.connection.dbapi_connection is not None
+        told = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[attr-defined]
+    assert told["tcp_user_timeout"] == "5000"
+    assert told["keepalives_idle"] == "30"
     database.close()
 
 
