@@ -73,6 +73,8 @@ class Report:
         kinds = Counter(each["kind"] for each in self.faults)
         found = "\n".join(f"* `{json.dumps(each)}`" for each in self.findings)
         machine = f"{self.machine['cores']} cores, {self.machine['machine']}"
+        untried = [f"{kind} ({why})" for kind, why in self.left_out.items()]
+        idle = [f"{kind} ({times} times)" for kind, times in self.missed.items()]
         return f"""# Faults: {self.on}
 
 {_WHAT[self.on]}. Seed {self.seed}, {self.minutes:g} minutes of faults, then
@@ -85,8 +87,8 @@ class Report:
 ## Faults
 {_table(("kind", "times"), kinds)}
 
-Found nothing to hit before the end: {json.dumps(self.missed)}. Could not be tried:
-{json.dumps(self.left_out)}.
+Could not be tried: {", ".join(untried) or "none"}. Found nothing to hit before the end:
+{", ".join(idle) or "none"}.
 
 ## Jobs
 {_table(("kind and end", "jobs"), self.jobs)}
