@@ -169,6 +169,29 @@ class Deployment:
         authorization = f"Bearer {self.key}"
         return {"Authorization": authorization, "Content-Type": kind, "Accept": kind}
 
+    def publish(self, name: str, model: Model) -> None:
+        """Make the model a version that gateways serve by a name."""
+        settings, surrogate = self.settings, model.surrogate
+        database, blobs = Database(settings.database_url), Blobs(settings.store_url)
+        blobs.put(f"artifacts/{model.digest}", model.path)
+        try:
+            with database.transaction() as connection:
+                Registry(database, blobs).publish(
+                    connection,
+                    name,
+                    owner="bench",
+                    digest=model.digest,
+                    size_bytes=model.path.stat().st_size,
+                    signature=surrogate.signature.model_dump(mode="json"),
+                    spec=surrogate.spec.model_dump(mode="json"),
+                    card={},
+                    # What the gates of a champion ask for.
+                    evaluation={"test": {"scaled_mse": 1e-7}},
+                    certificate={"box": {"holds": True, "statement": "not asked for"}},
+                )
+        finally:
+            database.close()
+
     def gateway(
         self,
         name: str = "gateway",
@@ -221,15 +244,15 @@ def deployed(model: Model) -> Iterator[Deployment]:
         settings = Settings(data_folder=folder / "data", redis_url=f"unix://{broker}")
         with Running(folder) as running:
             start_valkey(running, broker)
-            database, blobs = Database(settings.database_url), Blobs(settings.store_url)
+            database = Database(settings.database_url)
             try:
                 upgrade(database)
                 key, _ = Keys(database).create("bench", SCOPES)
-                blobs.put(f"artifacts/{model.digest}", model.path)
-                _publish(database, blobs, model)
             finally:
                 database.close()
-            yield Deployment(settings, key, running)
+            deployment = Deployment(settings, key, running)
+            deployment.publish(MODEL, model)
+            yield deployment
 
 
 def this_process() -> Server:
@@ -241,24 +264,6 @@ def json_body() -> bytes:
     """A request for one row at the model's own times."""
     body = {"model": MODEL, "x0": unseen(1)[0].tolist(), "times": times().tolist()}
     return json.dumps(body).encode()
-
-
-def _publish(database: Database, blobs: Blobs, model: Model) -> None:
-    surrogate = model.surrogate
-    with database.transaction() as connection:
-        Registry(database, blobs).publish(
-            connection,
-            MODEL,
-            owner="bench",
-            digest=model.digest,
-            size_bytes=model.path.stat().st_size,
-            signature=surrogate.signature.model_dump(mode="json"),
-            spec=surrogate.spec.model_dump(mode="json"),
-            card={},
-            # What the gates of a champion ask for.
-            evaluation={"test": {"scaled_mse": 1e-7}},
-            certificate={"box": {"holds": True, "statement": "not asked for"}},
-        )
 
 
 def start_valkey(running: Running, broker: Path) -> None:

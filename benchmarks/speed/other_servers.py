@@ -17,12 +17,12 @@ import numpy as np
 from benchmarks.paper.rows import Numbers
 from benchmarks.peers.environment import PeerError, find_python
 from benchmarks.peers.ports import free_port
-from benchmarks.peers.served import MODEL_VARIABLE
+from benchmarks.peers.served import MODEL_VARIABLE, TIMES_VARIABLE
 from benchmarks.speed.computing import computing
 from benchmarks.speed.deployment import Server
 from benchmarks.speed.figures import Figure, Options, Tell
 from benchmarks.speed.load import post
-from benchmarks.speed.robertson import times, unseen
+from benchmarks.speed.robertson import Floats, Model, times, unseen
 
 if TYPE_CHECKING:
     from benchmarks.speed.serving import Serving
@@ -165,17 +165,35 @@ def _measure(serving: Serving, other: Other, tell: Tell) -> Numbers:
     return numbers
 
 
-def start(serving: Serving, other: Other, body: bytes) -> Server:
+def start(
+    serving: Serving,
+    other: Other,
+    body: bytes,
+    model: Model | None = None,
+    at: Floats | None = None,
+) -> Server:
     """Start it and see that it gives our numbers.
 
+    Args:
+        serving: The servers of the group.
+        other: What to start.
+        body: A request for one row.
+        model: What it serves, by default the one that is measured everywhere.
+        at: The times of every rollout, by default the model's own.
+
     Raises:
-        PeerError: It does not.
+        PeerError: It gives other numbers.
     """
     programs = find_python(other.peer, serving.options.folder).parent
-    model = computing(serving.options).model
+    model = model or computing(serving.options).model
+    at = times() if at is None else at
     port = free_port()
     running = serving.deployment.running
-    variables = {MODEL_VARIABLE: os.fspath(model.path), **other.environment}
+    variables = {
+        MODEL_VARIABLE: os.fspath(model.path),
+        TIMES_VARIABLE: json.dumps(at.tolist()),
+        **other.environment,
+    }
     process = running.start(other.peer, other.command(programs, port), variables)
     answers: list[Any] = []
 
@@ -194,7 +212,7 @@ def start(serving: Serving, other: Other, body: bytes) -> Server:
 
     running.wait(other.peer, process, is_ready)
     states = np.array(other.read(answers[-1].json()), np.float64)
-    ours = np.asarray(model.surrogate.rollout(unseen(1), times()))
+    ours = np.asarray(model.surrogate.rollout(unseen(1), at))
     if not np.allclose(states.reshape(ours.shape), ours, atol=_SAME_WITHIN):
         raise PeerError(f"{other.name} gives other numbers than we do")
     return Server(port, process)

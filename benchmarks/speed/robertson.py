@@ -23,13 +23,15 @@ from spnode_core import (
     fit,
     generate,
 )
-from spnode_core.spec import RelaxationSpec, ResidualSpec
+from spnode_core.spec import RelaxationSpec, ResidualSpec, UniformStepsSpec
 from spnode_core.systems.robertson import Robertson, derivative, jacobian
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.presets import resolve
 
 Floats = NDArray[np.float64]
 LATENT, WIDTH, STEPS = 8, 100, 50
+LONG_STEPS = 1000
+"""Steps of the long version, all of one length, to the same end."""
 SURROGATE = SurrogateSpec(
     latent=LATENT,
     nonlinear=RelaxationSpec(width=WIDTH),
@@ -82,20 +84,35 @@ def find_model(options: Options, tell: Tell) -> Model:
     return Model(path, artifact.file_digest(path), artifact.load(path))
 
 
+def find_long_model(options: Options) -> Model:
+    """The same in many steps, untrained: no speed depends on the weights."""
+    path = options.folder / f"robertson-{LONG_STEPS}-steps.spnode"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        steps = UniformStepsSpec(step=times()[-1] / LONG_STEPS)
+        _make_untrained(path, SURROGATE.replaced(steps=steps))
+    return Model(path, artifact.file_digest(path), artifact.load(path))
+
+
 def _described() -> str:
     text = SURROGATE.model_dump_json() + TRAINING.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _make(path: Path, tell: Tell, *, quick: bool) -> None:
-    dataset = generate("robertson", _QUICK_TRAJECTORIES if quick else _TRAJECTORIES, 0)
     if quick:
-        spec, _, _ = resolve(dataset, SURROGATE, TRAINING)
-        artifact.save(create_surrogate(dataset, spec, 0), path)
+        _make_untrained(path, SURROGATE)
         return
+    dataset = generate("robertson", _TRAJECTORIES, 0)
     split = SplitSpec(validation=0.1, test=0)
     run = fit(dataset, SURROGATE, TRAINING, seed=0, split=split, on_progress=tell)
     artifact.save(run.surrogate, path)
+
+
+def _make_untrained(path: Path, spec: SurrogateSpec) -> None:
+    dataset = generate("robertson", _QUICK_TRAJECTORIES, 0)
+    resolved, _, _ = resolve(dataset, spec, TRAINING)
+    artifact.save(create_surrogate(dataset, resolved, 0), path)
 
 
 def unseen(rows: int) -> Floats:
