@@ -17,6 +17,7 @@ from spnode_core.nonlinear.polynomial import term_count
 from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.spec import (
+    DataStepsSpec,
     GridStepsSpec,
     NoAutoencoderSpec,
     OperatorInferenceSpec,
@@ -31,7 +32,13 @@ from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import TimeGrid
 from spnode_core.training.one_step import MOST_COEFFICIENTS
 from spnode_core.training.presets import SMALL, SMOOTH_SUBSTEPS, Choices, resolve
-from spnode_core.training.step_grids import refined_steps, step_grid
+from spnode_core.training.step_grids import (
+    UNRESOLVED,
+    missed_between,
+    refined_steps,
+    shifted_steps,
+    step_grid,
+)
 
 GOOD = 4e-3
 """A candidate whose held-out error is below this needs no other beside it."""
@@ -120,8 +127,12 @@ def fallback(
     dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
 ) -> Candidate:
     """The relaxation form, trained from later samples too, where candidates failed."""
-    train = training or TrainingSpec()
-    spec, train, choices = resolve(dataset, surrogate, train, "auto")
+    train, given = training or TrainingSpec(), surrogate or SurrogateSpec()
+    missed = missed_between(dataset)
+    is_between = isinstance(given.steps, DataStepsSpec) and missed > UNRESOLVED
+    if is_between:
+        given = given.replaced(steps=shifted_steps(step_grid(dataset)[0]))
+    spec, train, choices = resolve(dataset, given, train, "auto")
     assert isinstance(spec.steps, GridStepsSpec | UniformStepsSpec)
     steps = len(TimeGrid.from_spec(spec.steps).extended(dataset.longest)) - 1
     share = min(1.0, _AFFORDABLE_STEPS / steps)
@@ -135,6 +146,12 @@ def fallback(
         {"what": f"training.{name}", "value": value, "why": why[name]}
         for name, value in chosen.items()
     ]
+    if is_between:
+        told = (
+            f"samples do not tell what happens between them (an error of {missed:.2g} "
+            "of the spread, from their neighbours): samples lie inside steps too"
+        )
+        said.append({"what": "surrogate.steps", "value": f"{steps} steps", "why": told})
     train = train.replaced(**chosen)
     return Candidate("the relaxation form", spec, train, [*choices, *said])
 
