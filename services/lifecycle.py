@@ -160,7 +160,8 @@ def begin(
         bound |= {"new_started_at": now}
         bound |= {f"new_{name}": value for name, value in lease.items()}
         return database.run(_begin, bound)
-    with database.transaction() as connection:
+    # Where a power cut takes it back, the job is queued, and its worker gone.
+    with database.transaction(is_durable=False) as connection:
         row = move(connection, id, before="queued", after="running", now=now, **lease)
         if row is not None:
             data = {"state": "running", "attempt": row["attempt"], "worker": worker}

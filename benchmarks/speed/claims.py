@@ -37,10 +37,10 @@ The bare loop is psycopg alone with one prepared `UPDATE jobs … WHERE id = …
 'queued'` a claim, on the same table: no event, no row in return. It commits as psycopg
 does by default (BEGIN, UPDATE, COMMIT), or each statement by itself. Batches are
 `UPDATE … WHERE id IN (SELECT … LIMIT {BATCH} FOR UPDATE SKIP LOCKED)`, which the
-service does not use: its jobs come one by one, by messages. Databases run with their
-usual settings, so that PostgreSQL waits for the disk at each commit, and SQLite, with
-its write-ahead log and `synchronous=NORMAL`, does not. Celery's tasks do nothing; each
-is taken from the broker by one of {CLAIMERS} processes, marked as started and then as
+service does not use: its jobs come one by one, by messages. PostgreSQL waits for the
+disk at each commit. SQLite does where a caller is told of what was written, and not at
+a claim, which a power cut may take back: it ends the worker too. Celery's tasks do
+nothing; each is taken from the broker by one of {CLAIMERS} processes, marked as started and then as
 done in Valkey.
 """
 

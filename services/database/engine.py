@@ -15,7 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.url import make_url
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InvalidatePoolError,
+    OperationalError,
+)
+from sqlalchemy.exc import (
+    TimeoutError as PoolTimeout,
+)
 
 from services.database.clock import Clock, Reading, ServerClock
 from services.database.driver import DriverStatement
@@ -41,7 +48,6 @@ _PEER = {
 """When a server of PostgreSQL that has vanished is given up; the URL may say else."""
 _SQLITE_PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
-    "synchronous=NORMAL",
     "foreign_keys=ON",
 )
 _IDLE = "idle_in_transaction_session_timeout"
@@ -84,8 +90,13 @@ class Database:
             event.listen(engine, "checkout", self._ping_after_rest)
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self, *, is_durable: bool = True) -> Iterator[sa.Connection]:
         """Give a connection whose writes are committed together, or not at all.
+
+        Args:
+            is_durable: Whether they must survive a power cut once this returns: what
+                callers were told must, who has a lease need not. SQLite waits for the
+                disk then; PostgreSQL always does.
 
         Raises:
             Unavailable: The database does not answer, or stays locked.
@@ -93,7 +104,9 @@ class Database:
         with (
             _translated(),
             self.engine.connect() as bare,
-            bare.execution_options(spnode_write=True) as connection,
+            bare.execution_options(
+                spnode_write=True, spnode_durable=is_durable
+            ) as connection,
             connection.begin(),
         ):
             yield connection
@@ -208,6 +221,8 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except PoolTimeout as error:
+        raise Unavailable("all connections to the database are in use") from error
     except OperationalError as error:
         raise Unavailable(f"the database does not answer: {error.orig}") from error
     except DBAPIError as error:
@@ -256,5 +271,9 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    is_write = connection.get_execution_options().get("spnode_write", False)
+    options = connection.get_execution_options()
+    is_write = options.get("spnode_write", False)
+    if is_write:
+        level = "FULL" if options["spnode_durable"] else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous={level}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

@@ -233,6 +233,19 @@ def test_transactions_that_read_and_write_never_find_the_database_locked(
         ]
 
 
+def test_sqlite_waits_for_the_disk_unless_what_is_written_may_be_lost(
+    database: Database,
+) -> None:
+    def level(*, is_durable: bool) -> int:
+        with database.transaction(is_durable=is_durable) as connection:
+            return connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+    full, normal = 2, 1
+    assert level(is_durable=True) == full
+    assert level(is_durable=False) == normal
+    assert level(is_durable=True) == full
+
+
 def test_a_failed_transaction_leaves_nothing(any_database: Database) -> None:
     now = instant(0)
     row = {"id": "w", "queues": [], "started_at": now, "seen_at": now}
