@@ -173,6 +173,7 @@ class Jobs:
         """
         now = instant(self.clock())
         with self.database.transaction() as connection:
+            _keep_dataset(connection, _row(connection, id)["dataset_id"])
             row = _row(connection, id, lock=True)
             _check_retriable(row)
             if row["kind"] == SWEEP:
@@ -291,6 +292,8 @@ def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMap
 
 
 def _cancel(connection: sa.Connection, id: str, now: datetime) -> sa.RowMapping | None:
+    # Locked: it might be running for the first statement, and queued for the second.
+    _row(connection, id, lock=True)
     row = move(connection, id, before="queued", after="cancelled", now=now)
     if row is not None:
         add_event(connection, id, "status", "cancelled", now, {"state": "cancelled"})
@@ -376,11 +379,18 @@ def _replay(earlier: sa.RowMapping, digest: str) -> Job:
 
 
 def _hold_dataset(connection: sa.Connection, id: str) -> None:
-    # The lock keeps it from being deleted before our row refers to it (PostgreSQL).
+    if not _keep_dataset(connection, id):
+        raise no_such_dataset(id)
+
+
+def _keep_dataset(connection: sa.Connection, id: str | None) -> bool:
+    """Keep a dataset, if it is there, until our row refers to it (PostgreSQL).
+
+    Before the row of a job is locked: who deletes a dataset locks in this order too.
+    """
     table = tables.datasets
     query = sa.select(table.c.id).where(table.c.id == id).with_for_update(read=True)
-    if connection.execute(query).one_or_none() is None:
-        raise no_such_dataset(id)
+    return connection.execute(query).one_or_none() is not None
 
 
 def request_digest(request: dict[str, Any]) -> str:

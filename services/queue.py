@@ -165,7 +165,9 @@ def broker_url(url: str) -> str:
         return url
     query = dict(parse_qsl(parts.query))
     # Kombu takes a socket's credentials from the place of the host alone.
-    password = query.get("password")
-    credentials = f":{quote(password, safe='')}@" if password else parts.netloc
+    user, password = (
+        quote(query.get(k, ""), safe="") for k in ("username", "password")
+    )
+    credentials = f"{user}:{password}@" if password else parts.netloc
     database = query.get("db", "0")
     return f"redis+socket://{credentials}{parts.path}?virtual_host={database}"

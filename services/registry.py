@@ -355,9 +355,10 @@ class Registry:
 
         Raises:
             NotFound: There is no such version.
-            Conflict: An alias points at it (code ``version_in_use``).
+            Conflict: An alias points at it, or a job that has not ended needs it (code
+                ``version_in_use``).
         """
-        table, aliases = tables.versions, tables.aliases
+        table, aliases, jobs = tables.versions, tables.aliases, tables.jobs
         mine = sa.and_(table.c.model == name, table.c.number == number)
         pointing = sa.select(aliases.c.alias).where(
             aliases.c.model == name, aliases.c.number == number
@@ -370,6 +371,17 @@ class Registry:
                 pointing_at = ", ".join(f"{name}@{each}" for each in sorted(names))
                 raise Conflict(
                     f"{pointing_at} points at version {number}; move it first",
+                    code="version_in_use",
+                )
+            # Rollouts, calibrations, comparisons and warm starts say which by digest.
+            needing = sa.select(jobs.c.id).where(
+                jobs.c.state.in_(("queued", "running")),
+                sa.cast(jobs.c.request, sa.Text).contains(version.digest),
+            )
+            job = connection.execute(needing.limit(1)).scalar_one_or_none()
+            if job is not None:
+                raise Conflict(
+                    f"job {job!r} needs version {number}; wait for it or cancel it",
                     code="version_in_use",
                 )
             connection.execute(sa.delete(table).where(mine))

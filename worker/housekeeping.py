@@ -70,11 +70,11 @@ class Housekeeping(threading.Thread):
         now = time.monotonic()
         if self._swept is not None and now - self._swept < self._sweep_every_s:
             return
-        self._swept = now
-        for id in self.context.results.sweep():
-            log.info("job %s: its result and inputs were deleted", id)
         for key in self.context.orphans.sweep():
             log.info("%s: deleted, since nothing refers to it", key)
+        for id in self.context.results.sweep():
+            log.info("job %s: its result and inputs were deleted", id)
+        self._swept = now
 
     def _resend(self) -> None:
         """Send queued jobs again whose message is lost.

@@ -81,3 +81,7 @@ class Keeper:
                 if now - renewed > settings.lease_seconds:
                     self._lost = LeaseLost(f"could not renew the lease: {error}")
                     return
+            except Exception as error:  # the thread's boundary
+                log.exception("job %s", self._claim.job.id)
+                self._lost = LeaseLost(f"could not renew the lease: {error}")
+                return

@@ -102,11 +102,12 @@ def test_a_rolling_restart_under_load_fails_no_request_and_costs_no_attempt(
         fleet.fleet.add(name)
     version = fleet.done(undisturbed).result["version"]
     it.wait_until_ready()
-    training = fleet.submit({**TRAINING, "dataset": dataset})
     front = it.links.add("all to gateways", *fleet.gateways)
     url = f"http://127.0.0.1:{front.port}"
     callers = Callers(url, it.key, f"fleet/{version}")
     try:
+        # Only now: it must still be at work when its worker is stopped.
+        training = fleet.submit({**TRAINING, "dataset": dataset})
         busy = fleet.wait(training, lambda now: iteration(now) > 0)
         for group in _groups(fleet, fleet.process_of(busy.worker)):
             before = callers.tally.seen["rollouts"]

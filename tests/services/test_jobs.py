@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -183,6 +184,20 @@ def test_a_running_job_is_asked_to_stop(jobs: Jobs, leases: Leases) -> None:
     assert jobs.get(job.id).state == "cancelled"
 
 
+def test_a_job_is_cancelled_while_its_worker_gives_it_back(
+    jobs: Jobs, leases: Leases
+) -> None:
+    claim = leases.claim(submit(jobs).id, "w")
+    assert claim is not None
+    with ThreadPoolExecutor(1) as pool:
+        with jobs.database.transaction() as connection:
+            leases._requeue(connection, claim.job, claim.token, "stops", counts=False)
+            cancelled = pool.submit(jobs.cancel, claim.job.id)
+            time.sleep(0.5)
+        assert cancelled.result(30).state == "cancelled"
+    assert jobs.get(claim.job.id).state == "cancelled"
+
+
 def test_an_ended_job_cannot_be_cancelled(jobs: Jobs, leases: Leases) -> None:
     claim = leases.claim(submit(jobs).id, "w")
     assert claim is not None
@@ -233,6 +248,31 @@ def test_no_state_follows_another_unless_it_is_written_down(jobs: Jobs, clock) -
         pytest.raises(AssertionError, match="succeeded never becomes running"),
     ):
         move(connection, "j", before="succeeded", after="running", now=None)
+
+
+def test_of_a_retry_and_the_deletion_of_its_dataset_one_is_refused(
+    jobs: Jobs, any_database, blobs, settings, clock, small_file
+) -> None:
+    datasets = Datasets(any_database, blobs, settings, clock=clock)
+    first = datasets.add(small_file, owner="me")
+    given = {"digest": first.digest, "size_bytes": first.size_bytes, "owner": "me"}
+
+    def race() -> None:
+        with any_database.transaction() as connection:
+            dataset = datasets.register(connection, summary=first.summary, **given)
+        request = {"kind": "training", "dataset": dataset.id, "model": "m"}
+        job, _ = jobs.submit("training", request, owner="me")
+        jobs.cancel(job.id)
+        with ThreadPoolExecutor(2) as pool:
+            calls = (
+                pool.submit(jobs.retry, job.id),
+                pool.submit(datasets.delete, dataset.id),
+            )
+        refused = [isinstance(each.exception(), Conflict) for each in calls]
+        assert sorted(refused) == [False, True], [each.exception() for each in calls]
+
+    for _ in range(20):
+        race()
 
 
 def test_a_dataset_in_use_is_not_deleted(

@@ -31,6 +31,11 @@ from services.settings import Settings
             "unix://:pw@/run/v.sock?db=3",
         ),
         (
+            "unix:///run/v.sock?username=u&password=p%40w",
+            "redis+socket://u:p%40w@/run/v.sock?virtual_host=0",
+            "unix:///run/v.sock?username=u&password=p%40w",
+        ),
+        (
             "redis+socket:///run/v.sock?virtual_host=1",
             "redis+socket:///run/v.sock?virtual_host=1",
             "unix:///run/v.sock?db=1",

@@ -13,6 +13,7 @@ from services.errors import (
     PreconditionRequired,
     Unavailable,
 )
+from services.jobs import Jobs
 from services.registry import Registry
 from services.versions import check_alias, check_name, read_reference
 
@@ -192,6 +193,25 @@ def test_a_version_is_not_deleted_while_an_alias_points_at_it(registry) -> None:
     with pytest.raises(NotFound, match="robertson/2"):
         registry.version("robertson", 2)
     assert publish(registry) == 3, "a number is never given again"
+
+
+@pytest.mark.parametrize("kind", ["rollout", "calibration", "evaluation", "training"])
+def test_a_version_is_not_deleted_while_a_job_needs_it(registry, clock, kind) -> None:
+    publish(registry)
+    publish(registry, content=b"other")
+    digest = registry.version("robertson", 2).digest
+    request = {
+        "rollout": {"digest": digest},
+        "calibration": {"digest": digest},
+        "evaluation": {"versions": [{"version": "robertson/2", "digest": digest}]},
+        "training": {"parent": {"version": "robertson/2", "digest": digest}},
+    }[kind]
+    jobs = Jobs(registry.database, clock=clock)
+    job, _ = jobs.submit(kind, request, owner="me")
+    with pytest.raises(Conflict, match=f"job '{job.id}' needs version 2"):
+        registry.delete_version("robertson", 2)
+    jobs.cancel(job.id)
+    registry.delete_version("robertson", 2)
 
 
 def test_a_shared_artifact_goes_with_its_last_version(registry) -> None:
