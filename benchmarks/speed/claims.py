@@ -40,8 +40,8 @@ does by default (BEGIN, UPDATE, COMMIT), or each statement by itself. Batches ar
 service does not use: its jobs come one by one, by messages. PostgreSQL waits for the
 disk at each commit. SQLite does where a caller is told of what was written, and not at
 a claim, which a power cut may take back: it ends the worker too. Celery's tasks do
-nothing; each is taken from the broker by one of {CLAIMERS} processes, marked as started and then as
-done in Valkey.
+nothing; each is taken from the broker by one of {CLAIMERS} processes, marked as started
+and then as done in Valkey.
 """
 
 
