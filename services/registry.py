@@ -355,8 +355,7 @@ class Registry:
 
         Raises:
             NotFound: There is no such version.
-            Conflict: An alias points at it, or a job that has not ended needs it (code
-                ``version_in_use``).
+            Conflict: An alias or a job needs it (code ``version_in_use``).
         """
         table, aliases, jobs = tables.versions, tables.aliases, tables.jobs
         mine = sa.and_(table.c.model == name, table.c.number == number)
