@@ -1,4 +1,4 @@
-"""The OpenAPI description: FastAPI's, and the rollout doors that it does not see."""
+"""The OpenAPI description: FastAPI's, rollouts and doors, which it does not see."""
 
 from typing import Any
 
@@ -7,14 +7,16 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.protocols.listed import TAGS, listed
 from api.routes.rollouts import DESCRIBED, JSON, NPZ
 from api.schemas import ProblemOut
 
 _REF = "#/components/schemas/{model}"
 _ABOUT = """\
 Surrogates of stiff systems: datasets in, trained and certified models out, rollouts
-with exact derivatives. Errors are problems (RFC 9457). Arrays travel as JSON or as
-`application/x-npz` (numpy's own container), by Content-Type and Accept."""
+with exact derivatives. Errors are problems (RFC 9457), but for those of the doors,
+which have the form of their protocols. Arrays travel as JSON or as `application/x-npz`
+(numpy's own container), by Content-Type and Accept."""
 _NPZ_BODY = {
     "schema": {"type": "string", "format": "binary"},
     "description": "Arrays under the names of the JSON fields (tangents.x0 for one "
@@ -31,6 +33,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _add_security(schema)
         _add_rollouts(schema)
         _add_problems(schema)
+        schema["paths"] |= listed()
+        schema["tags"] = TAGS
         app.openapi_schema = schema
     return app.openapi_schema
 

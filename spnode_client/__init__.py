@@ -27,7 +27,9 @@ from spnode_client.errors import (
     ServiceFault,
     Unreachable,
 )
+from spnode_client.fixed import AsyncModel
 from spnode_client.jobs import Job
+from spnode_client.model import Model
 from spnode_client.operations.results import ResultChunk
 from spnode_client.records import Dataset, Event, ModelVersion, Rollout
 from spnode_client.results import AsyncRolloutResult, RolloutResult
@@ -36,6 +38,7 @@ from spnode_client.sweeps import Candidate, Ranking
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "AsyncModel",
     "AsyncRolloutResult",
     "Calibration",
     "Candidate",
@@ -51,6 +54,7 @@ __all__ = [
     "InvalidRequest",
     "Job",
     "JobFailed",
+    "Model",
     "ModelVersion",
     "NotFound",
     "Overloaded",

@@ -11,6 +11,7 @@ from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
 from spnode_client.comparisons import Comparison, comparison_request
 from spnode_client.derivatives import AsyncDerivatives
+from spnode_client.fixed import AsyncModel
 from spnode_client.operations import datasets, jobs, models, results, rollouts
 from spnode_client.progress_line import progress_line
 from spnode_client.records import (
@@ -129,6 +130,10 @@ class AsyncClient(AsyncDerivatives):
     async def version(self, reference: str) -> ModelVersion:
         """The version that ``name``, ``name@alias`` or ``name/3`` stands for."""
         return await self.run(models.version(reference, self.retries))
+
+    async def model(self, reference: str) -> AsyncModel:
+        """A version, fixed from here on, as ``Client.model``."""
+        return AsyncModel(self, await self.version(reference))
 
     async def rollout(
         self, model: str, x0: Any, times: Any, **options: Any

@@ -12,32 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spnode_client.fixed import FixedCalls
 from spnode_client.functions.served import ServedRollout
-from spnode_client.records import ModelVersion
 
 if TYPE_CHECKING:
-    from spnode_client.client import Client
     from spnode_client.functions.as_scipy import ScipyFunctions
 
 
-class Model:
+class Model(FixedCalls):
     """A version, fixed: where its alias moves meanwhile, this stays what it was.
 
     Args:
         client: Asks the service.
         version: Which version it is.
     """
-
-    def __init__(self, client: "Client", version: ModelVersion) -> None:
-        self.client = client
-        self.version = version
-        signature = version.record["signature"]
-        self.states: tuple[str, ...] = tuple(signature["states"])
-        self.parameters: tuple[str, ...] = tuple(signature.get("parameters") or ())
-        self.controls: tuple[str, ...] = tuple(signature.get("controls") or ())
-
-    def __repr__(self) -> str:
-        return f"Model({str(self.version)!r}, {self.client.url!r})"
 
     def as_jax(
         self,
@@ -141,7 +129,7 @@ class Model:
             options["precision"] = precision
         return ServedRollout(
             self.client,
-            str(self.version),
+            self.reference,
             names,
             len(self.states if states is None else states),
             _bytes("times", times),

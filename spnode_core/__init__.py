@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from spnode_core.systems import generate
     from spnode_core.timegrid import TimeGrid
     from spnode_core.training.fit import Progress, Run, Stopped, fit
-    from spnode_core.xarrays import from_xarray, to_xarray
+    from spnode_core.xarrays import as_xarray, from_xarray, to_xarray
 
 _HOMES = {
     "ArtifactError": "errors",
@@ -68,6 +68,7 @@ _HOMES = {
     "TrainingSpec": "spec",
     "UnknownSpec": "spec",
     "UnknownsSpec": "spec",
+    "as_xarray": "xarrays",
     "calibrate": "calibration.calibrate",
     "check_arrays": "dataset",
     "compare": "comparison",
@@ -111,6 +112,7 @@ __all__ = [
     "TrainingSpec",
     "UnknownSpec",
     "UnknownsSpec",
+    "as_xarray",
     "calibrate",
     "check_arrays",
     "compare",

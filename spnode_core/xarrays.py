@@ -1,12 +1,17 @@
-"""Datasets as labelled variables of xarray, in and out."""
+"""Datasets as labelled variables of xarray, in and out; rollouts as such."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from spnode_core.dataset import Dataset, check_arrays
+from spnode_core.errors import InvalidInput
 from spnode_core.formats.labelled import TIME, TRAJECTORY, arrays_of
+
+if TYPE_CHECKING:
+    from spnode_core.surrogate import Surrogate
 
 
 def from_xarray(content: xr.Dataset) -> Dataset:
@@ -48,3 +53,35 @@ def to_xarray(dataset: Dataset) -> xr.Dataset:
     if dataset.positive:
         attributes["positive"] = 1
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def as_xarray(surrogate: "Surrogate", x0: Any, times: Any, **inputs: Any) -> xr.Dataset:
+    """A rollout whose axes have names, as ``spnode_client`` labels those of a service.
+
+    Args:
+        surrogate: What is rolled out.
+        x0: ``(state,)`` or ``(row, state)``.
+        times: The same for all rows, ``(time,)``.
+        **inputs: ``parameters``, ``controls``, ``control_times``, as ``rollout`` takes
+            them.
+
+    Returns:
+        ``x`` with the axes ``row`` (where there are rows), ``time`` and ``state``.
+
+    Raises:
+        InvalidInput: A shape, number or time that the model does not take.
+    """
+    if np.ndim(times) != 1:
+        found = f"an array of shape {np.shape(times)}"
+        raise InvalidInput("times", found=found, expected="a list: one for all rows")
+    signature = surrogate.signature
+    x = np.asarray(surrogate.rollout(x0, times, **inputs))
+    axes = ("row", TIME, "state")[3 - x.ndim :]
+    attributes = {"units": signature.time_unit} if signature.time_unit else {}
+    coordinates: dict[str, Any] = {
+        TIME: (TIME, np.asarray(times, np.float64), attributes),
+        "state": ("state", list(signature.states)),
+    }
+    if signature.units:
+        coordinates["unit"] = ("state", list(signature.units))
+    return xr.Dataset({"x": (axes, x)}, coordinates)

@@ -5,6 +5,10 @@ agree with ours. ``<name>.in`` says what is wanted, ``<name>.lock`` holds the ve
 
     uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 \
         tests/protocols/clients.in -o tests/protocols/clients.lock
+
+torch comes in builds of very different size. Where pip is told of a folder with the one
+for processors alone, it is taken, and what the other needs is left out. To its lock the
+hash of that build is added by hand, the first of torch.
 """
 
 import fcntl
@@ -17,6 +21,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 PRIVATE = ROOT / ".uv"
+_PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 
 def client_python(name: str) -> Path:
@@ -32,11 +37,21 @@ def client_python(name: str) -> Path:
         shutil.rmtree(environment, ignore_errors=True)
         uv = shutil.which("uv") or os.fspath(PRIVATE / "venv" / "bin" / "uv")
         _run(uv, "venv", "--quiet", "--python", sys.executable, environment)
-        lock = FOLDER / f"{name}.lock"
-        into = ("--python", python, "--require-hashes")
-        _run(uv, "pip", "sync", "--quiet", *into, lock)
+        lock, into = FOLDER / f"{name}.lock", ("--quiet", "--python", python)
+        if name == "torch":
+            wanted_in = ("--requirements", FOLDER / f"{name}.in")
+            _run(uv, "pip", "install", *into, *wanted_in, "--constraints", lock)
+        else:
+            _run(uv, "pip", "sync", *into, "--require-hashes", lock)
         stamp.write_bytes(wanted)
     return python
+
+
+def is_small_torch_at_hand() -> bool:
+    """Whether pip is told of a folder with a build of torch for processors alone."""
+    return any(
+        any(Path(folder).glob(f"torch-*+cpu-{_PYTHON}-*.whl")) for folder in _told()
+    )
 
 
 def run_client(name: str, program: Path, *arguments: object, **environment: str) -> str:
@@ -63,10 +78,15 @@ def run_client(name: str, program: Path, *arguments: object, **environment: str)
     return done.stdout
 
 
+def _told() -> list[str]:
+    return os.environ.get("PIP_FIND_LINKS", "").split()
+
+
 def _run(*command: object) -> None:
-    # An index that pip was told about in the environment serves uv too.
-    index = os.environ.get("PIP_INDEX_URL")
-    given = {"UV_DEFAULT_INDEX": index} if index else {}
+    # What pip was told about in the environment serves uv too.
+    index, folders = os.environ.get("PIP_INDEX_URL"), ",".join(_told())
+    told = {"UV_DEFAULT_INDEX": index, "UV_FIND_LINKS": folders}
+    given = {name: value for name, value in told.items() if value}
     done = subprocess.run(
         list(map(str, command)),
         cwd=ROOT,

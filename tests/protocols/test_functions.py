@@ -1,4 +1,4 @@
-"""Rollouts in the service as functions of JAX, SciPy and torch, against this process."""
+"""Rollouts in the service as functions of JAX and SciPy, against this process."""
 
 import jax
 import jax.numpy as jnp
@@ -156,6 +156,30 @@ def test_scipy_recovers_parameters(client, local):
     assert set(f.inputs(found.x)) == {"x0", "parameters"}
 
 
+def test_scipy_has_the_derivatives_of_this_process(client, local):
+    weights = 1 / np.array([1e-2, 1e-6, 1e-2])
+    f = client.model("kinetics/1").as_scipy(
+        *(X0[0], TIMES, K),
+        vary=["x0", "parameters"],
+        observations=np.zeros((3, 3)),
+        noise=1 / weights,
+        precision="float64",
+    )
+
+    def residuals(x0, k):
+        return (local(x0, TIMES, k) * weights).ravel()
+
+    expected = np.hstack(jax.jacfwd(residuals, (0, 1))(X0[0], K))
+    assert f.names == ("a", "b", "c", "p0", "p1")
+    np.testing.assert_allclose(f.fun(f.start), residuals(X0[0], K), **EXACT)
+    sizes = np.abs(expected).max(axis=0)
+    np.testing.assert_allclose(f.jac(f.start) / sizes, expected / sizes, **EXACT)
+    value, gradient = f.value_and_gradient(f.start)
+    half = residuals(X0[0], K)
+    np.testing.assert_allclose(value, half @ half / 2, rtol=1e-10)
+    np.testing.assert_allclose(gradient, half @ expected, rtol=1e-10)
+
+
 def test_scipy_varies_single_entries_and_names_what_is_wrong(client):
     model = client.model("kinetics/1")
     f = model.as_scipy(X0[0], TIMES, K, vary=["b", "p1"])
@@ -179,22 +203,3 @@ def test_a_model_stays_the_version_that_it_was(client):
     model = client.model("kinetics/1")
     assert repr(model).startswith("Model('kinetics/1'")
     assert model.states == ("a", "b", "c")
-
-
-def test_torch_differentiates_twice(client, local):
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    f = client.model("kinetics/1").as_torch(precision="float64")
-    x0 = torch.tensor(np.array(X0), dtype=torch.float64, requires_grad=True)
-    k = torch.tensor(np.array(K), dtype=torch.float64, requires_grad=True)
-
-    def total(x0, k):
-        return torch.sin(f(x0, TIMES, parameters=k)[:, 1:]).sum()
-
-    (gradient,) = torch.autograd.grad(total(x0, k), k, create_graph=True)
-    over_rows = lambda k: sum(loss(local)(each, k) for each in X0)  # noqa: E731
-    np.testing.assert_allclose(
-        gradient.detach().numpy(), jax.grad(over_rows)(K), **EXACT
-    )
-    rows = [torch.autograd.grad(each, k, retain_graph=True)[0] for each in gradient]
-    expected = jax.hessian(over_rows)(K)
-    np.testing.assert_allclose(torch.stack(rows).numpy(), expected, **EXACT)

@@ -4,9 +4,9 @@ import json
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.protocols.fuzzing import fuzz, in_time
 from tests.protocols.umbridge_calls import OPERATIONS, ask, opened_door, refused
 
 
@@ -166,23 +166,25 @@ BODY = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+REQUESTS = st.tuples(
+    st.sampled_from([*OPERATIONS, "ModelInfo", "InputSizes", "OutputSizes"]),
+    BODY.map(json.dumps).map(str.encode) | st.binary(max_size=40),
 )
-@given(
-    operation=st.sampled_from([*OPERATIONS, "ModelInfo", "InputSizes", "OutputSizes"]),
-    body=BODY.map(json.dumps).map(str.encode) | st.binary(max_size=40),
-)
-def test_no_body_breaks_the_door(door, operation, body):
-    response = door.post(f"/{operation}", content=body)
-    content = response.json()
-    if response.status_code == 200:
-        assert len(content) == 1
-        return
-    assert response.status_code in (400, 404), response.text
-    assert set(content["error"]) == {"type", "message"}
+
+
+@in_time
+def test_no_body_breaks_the_door(door):
+    def check(operation, body):
+        response = door.post(f"/{operation}", content=body)
+        told = (operation, body, response.text)
+        content = response.json()
+        if response.status_code == 200:
+            assert len(content) == 1, told
+            return
+        assert response.status_code in (400, 404), told
+        assert set(content["error"]) == {"type", "message"}, told
+
+    fuzz(REQUESTS, check, examples=150)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ _LARGE_BYTES = 64_000
 _BYTES_PER_NUMBER = 20
 _HEADER = HEADER.lower()
 Endpoint = Callable[[Request], Awaitable[Response]]
+OF_MODEL = "/v2/models/{model}"
 
 
 class Inference:
@@ -194,7 +195,7 @@ async def _load(request: Request) -> Response:
 def _of_model(rest: str, endpoint: Any, method: str = "GET") -> list[Route]:
     """An endpoint of a model, with a version in its path and without."""
     return [
-        Route(f"/v2/models/{{model}}{version}{rest}", endpoint, methods=[method])
+        Route(f"{OF_MODEL}{version}{rest}", endpoint, methods=[method])
         for version in ("", "/versions/{version}")
     ]
 

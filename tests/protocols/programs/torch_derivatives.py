@@ -1,0 +1,47 @@
+"""torch on a model in the service: values, gradients, their gradients, forward mode.
+
+torch_derivatives.py MODEL GIVEN.npz FOUND.npz, with SPNODE_URL and SPNODE_KEY.
+"""
+
+import os
+import sys
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from spnode_client import Client
+
+model, given, found = sys.argv[1:]
+client = Client(os.environ["SPNODE_URL"], os.environ["SPNODE_KEY"], timeout_s=280)
+arrays = {name: torch.from_numpy(each) for name, each in np.load(given).items()}
+times = arrays["times"]
+x0 = arrays["x0"].requires_grad_()
+k = arrays["parameters"].requires_grad_()
+f = client.model(model).as_torch(precision="float64")
+
+
+def total(x0, k):
+    return (arrays["cotangent"] * torch.sin(f(x0, times, parameters=k))).sum()
+
+
+by_x0, by_k = torch.autograd.grad(total(x0, k), (x0, k), create_graph=True)
+rows = [torch.autograd.grad(each, k, retain_graph=True)[0] for each in by_k]
+mixed = [torch.autograd.grad(each, x0, retain_graph=True)[0] for each in by_k]
+with forward_ad.dual_level():
+    moved = forward_ad.make_dual(x0.detach(), arrays["tangent_x0"])
+    by = forward_ad.make_dual(k.detach(), arrays["tangent_parameters"])
+    tangent = forward_ad.unpack_dual(f(moved, times, parameters=by)).tangent
+single = f(x0.detach().float(), times, parameters=k.detach().float())
+assert single.dtype == torch.float32
+
+results = {
+    "x": f(x0, times, parameters=k),
+    "by_x0": by_x0,
+    "by_parameters": by_k,
+    "hessian": torch.stack(rows),
+    "mixed": torch.stack(mixed),
+    "jvp": tangent,
+    "single": single,
+}
+np.savez(found, **{name: each.detach().numpy() for name, each in results.items()})

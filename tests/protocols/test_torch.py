@@ -1,0 +1,71 @@
+"""A model in the service as a torch function, in torch's own environment.
+
+The build of torch for processors alone is 190 MB; where pip is told of none, only the one
+with CUDA can be had, which with what it needs is 3 GB: that is for ``test --all``.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.protocols.environments import (
+    FOLDER,
+    ROOT,
+    is_small_torch_at_hand,
+    run_client,
+)
+from tests.protocols.kinetics import GIVEN, MODEL, PARAMETERS, SCALE, TIMES, X0, close
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    *([] if is_small_torch_at_hand() else [pytest.mark.slow]),
+]
+
+
+@pytest.fixture
+def run(service):
+    """Runs a program where torch is; what it printed."""
+    variables = {"SPNODE_URL": service.url, "SPNODE_KEY": service.key}
+
+    def run(program, *arguments):
+        return run_client("torch", program, *arguments, **variables)
+
+    return run
+
+
+def test_torch_differentiates_twice_as_this_process_does(service, run, tmp_path):
+    given, found = tmp_path / "given.npz", tmp_path / "found.npz"
+    np.savez(given, **GIVEN)
+    run(FOLDER / "programs" / "torch_derivatives.py", f"{MODEL}/1", given, found)
+    with np.load(found) as members:
+        found = dict(members)
+    model = service.surrogates[MODEL]
+    args = jnp.asarray(X0), jnp.asarray(PARAMETERS)
+
+    def rollout(x0, k):
+        return model.rollout(x0, TIMES, parameters=k)
+
+    def total(x0, k):
+        return jnp.sum(GIVEN["cotangent"] * jnp.sin(rollout(x0, k)))
+
+    tangents = GIVEN["tangent_x0"], GIVEN["tangent_parameters"]
+    x, moved = jax.jvp(rollout, args, tuple(map(jnp.asarray, tangents)))
+    by_x0, by_k = jax.grad(total, (0, 1))(*args)
+    second = jax.jacfwd(jax.grad(total, 1), (0, 1))(*args)
+    close(found["x"], x, 1 / SCALE)
+    close(found["jvp"], moved, 1 / SCALE)
+    close(found["by_x0"], by_x0, SCALE)
+    close(found["by_parameters"], by_k)
+    close(found["mixed"], second[0], SCALE)
+    close(found["hessian"], second[1])
+    np.testing.assert_allclose(found["single"], x, rtol=1e-5, atol=1e-9)
+
+
+def test_a_torch_module_is_trained_through_the_service(run):
+    printed = run(ROOT / "docs" / "examples" / "train_torch.py", "plain@latest")
+    first, last = map(float, re.search(r"misfit (\S+) -> (\S+)", printed).groups())
+    assert last < 1.5 < 100 < first, printed
+    assert float(re.search(r"the law is (\S+) off", printed)[1]) < 4e-3
