@@ -1,7 +1,6 @@
 from dataclasses import dataclass
 
 import httpx
-import jax
 import pytest
 
 from tests.api.deployment import Deployment, deployed, opened, publish
@@ -38,8 +37,6 @@ def models():
 
 @pytest.fixture(scope="session")
 def service():
-    # Tests compile far more than they compute.
-    jax.config.update("jax_disable_most_optimizations", True)
     with deployed() as deployment:
         made = models()
         with opened(deployment.settings) as (database, blobs):
