@@ -1,16 +1,19 @@
 """Blobs: immutable contents under keys, in a local folder or an S3 bucket.
 
 Every key is written once (a second put of it is a success) and nearly all end in the
-SHA-256 of their content, which every read checks. What refers to a blob is committed
-after it, so a reference without its blob never exists. The local store of obstore never
-syncs: we sync the file and its folders before ``put`` returns.
+SHA-256 of their content, which every read checks. A second put checks it too, and
+writes anew what is damaged. What refers to a blob is committed after it, so a reference
+without its blob never exists. The local store of obstore never syncs, so we write files
+ourselves: a file is synced before it gets its name, its folders before ``put`` returns.
 """
 
 import hashlib
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,13 @@ from obstore.store import LocalStore, from_url
 from services.errors import NotFound, ServiceError, Unavailable
 from services.identity import DIGEST, sha256
 
-# obstore writes `name#1` and then renames or links it.
+# A file on its way to its name; obstore, which once wrote them, never lists these.
 _UNFINISHED = re.compile(r"#[0-9]+$")
+
+# S3 has no conditional put in parts, and one in a piece lies in memory as a whole.
+LARGE_BYTES = 16 << 20
+_PART_BYTES = 8 << 20
+_PARTS_AT_ONCE = 4
 
 
 class Damaged(ServiceError):
@@ -55,23 +63,50 @@ class Blobs:
     def put(self, key: str, content: bytes | Path) -> None:
         """Keep a content under a key, once; a key that is there already is left alone.
 
+        Where the key names a digest, what is there is read, and written anew if it is
+        damaged. A large file is never in memory as a whole.
+
         Raises:
+            ValueError: The key leads out of the store.
             Unavailable: The store does not answer, or is full.
         """
+        if self.root is None:
+            self._put_away(key, content)
+            return
+        path = self.root / key
+        if not Path(os.path.abspath(path)).is_relative_to(self.root.absolute()):
+            raise ValueError(f"the key {key!r} leads out of the store")
+        try:
+            with _translated(key):
+                if not self._is_kept(key):
+                    _write(path, content, is_replaced=_digest(key) is not None)
+                _sync(self.root, path)
+        except NotFound as error:
+            raise Unavailable(f"{key!r} was deleted meanwhile") from error
+
+    def _put_away(self, key: str, content: bytes | Path) -> None:
+        """Put into a bucket. Who overwrites a named digest writes what was there."""
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with _translated(key):
-            try:
-                obstore.put(self._store, key, content, mode="create")
-            except AlreadyExistsError:
-                # A power cut between our link and our sync can leave a short file,
-                # and a sweep may just have deleted the one that was there.
-                if self.root is not None and _size(self.root / key) != size:
-                    obstore.put(self._store, key, content, mode="overwrite")
-        if self.root is not None:
-            try:
-                _sync(self.root, self.root / key)
-            except FileNotFoundError as error:
-                raise Unavailable(f"{key!r} was deleted meanwhile") from error
+            if size <= LARGE_BYTES or _digest(key) is None:
+                try:
+                    obstore.put(self._store, key, content, mode="create")
+                    return
+                except AlreadyExistsError:
+                    pass
+            if not self._is_kept(key):
+                obstore.put(
+                    self._store,
+                    key,
+                    content,
+                    use_multipart=size > LARGE_BYTES,
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+
+    def _is_kept(self, key: str) -> bool:
+        """Whether there is nothing to put: a key of no digest is believed."""
+        return self.exists(key) if _digest(key) is None else self.is_whole(key)
 
     def put_content(self, prefix: str, content: bytes | Path) -> str:
         """Keep a content under ``prefix/<its sha256>``; return the digest."""
@@ -124,6 +159,18 @@ class Blobs:
         for part in self.stream(key):
             running.update(part)
         _check(key, running.hexdigest())
+
+    def is_whole(self, key: str) -> bool:
+        """Whether the store has a content, byte for byte; it is read to its end.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        try:
+            self.verify(key)
+        except (NotFound, Damaged):
+            return False
+        return True
 
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None
@@ -212,20 +259,40 @@ def _translated(key: str) -> Iterator[None]:
         raise Unavailable(f"the store does not answer for {key!r}: {error}") from error
 
 
-def _check(key: str, digest: str) -> None:
+def _digest(key: str) -> str | None:
+    """The digest that a key names."""
     named = key.rsplit("/", 1)[-1]
-    if DIGEST.fullmatch(named) and named != digest:
+    return named if DIGEST.fullmatch(named) else None
+
+
+def _check(key: str, digest: str) -> None:
+    if _digest(key) not in (None, digest):
         raise Damaged(
             f"blob {key!r} is damaged: its content has the digest {digest}; restore it "
             "from a backup"
         )
 
 
-def _size(path: Path) -> int | None:
+def _write(path: Path, content: bytes | Path, *, is_replaced: bool) -> None:
+    """Write a file that has its name when it is on the disk; or leave what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}#{secrets.randbits(63)}")
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+        with part.open("xb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                with content.open("rb") as given:
+                    shutil.copyfileobj(given, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        if is_replaced:
+            part.replace(path)
+        else:
+            with suppress(FileExistsError):
+                path.hardlink_to(part)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _sync(root: Path, path: Path) -> None:

@@ -13,8 +13,26 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.ports import free_ports
-from services.blobs import Blobs, Damaged
+from services.blobs import LARGE_BYTES, Blobs, Damaged
 from services.errors import NotFound, Unavailable
+
+MIB = 1 << 20
+GROWTH = """
+import sys
+from pathlib import Path
+from services.blobs import Blobs
+
+def peak():
+    # The peak that getrusage tells may be of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+blobs, file = Blobs(sys.argv[1]), Path(sys.argv[2])
+blobs.put_content("small", b"x")
+before = peak()
+digest = blobs.put_content("things", file)
+print(digest, peak() - before)
+"""
 
 
 def digest_of(content: bytes) -> str:
@@ -69,6 +87,71 @@ def test_a_content_cut_short_by_a_power_failure_is_put_right(blobs: Blobs) -> No
     assert blobs.get(f"things/{digest}") == b"whole"
 
 
+@pytest.mark.parametrize("size", [1000, LARGE_BYTES + 1])
+def test_a_damaged_content_of_the_right_length_is_put_right(
+    blobs: Blobs, size: int
+) -> None:
+    content = os.urandom(size)
+    key = f"things/{blobs.put_content('things', content)}"
+    assert blobs.root is not None
+    (blobs.root / key).write_bytes(bytes(size))
+    assert not blobs.is_whole(key)
+    blobs.put(key, content)
+    assert blobs.get(key) == content
+
+
+def test_a_content_that_is_whole_is_not_written_again(blobs: Blobs) -> None:
+    key = f"things/{blobs.put_content('things', b'content')}"
+    assert blobs.root is not None
+    before = (blobs.root / key).stat()
+    blobs.put_content("things", b"content")
+    blobs.put(key, b"another")
+    after = (blobs.root / key).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_many_writers_put_a_damaged_content_right(blobs: Blobs) -> None:
+    """Whoever reads meanwhile gets the damage told or the whole, never a part."""
+    content = os.urandom(MIB)
+    key = f"things/{blobs.put_content('things', content)}"
+    assert blobs.root is not None
+    (blobs.root / key).write_bytes(bytes(MIB))
+    with ThreadPoolExecutor(8) as threads:
+        puts = [threads.submit(blobs.put, key, content) for _ in range(16)]
+        reads = [threads.submit(blobs.is_whole, key) for _ in range(16)]
+    assert [each.result() for each in puts] == [None] * 16
+    assert reads[-1].result()
+    assert [each.name for each in (blobs.root / "things").iterdir()] == [
+        key.removeprefix("things/")
+    ]
+
+
+def growth_of_a_put(url: str, tmp_path: Path) -> int:
+    """By how much the peak memory of a process grows that puts 200 MB."""
+    file = tmp_path / "large"
+    with file.open("wb") as to:
+        for _ in range(200):
+            to.write(os.urandom(MIB))
+    command = [sys.executable, "-c", GROWTH, url, str(file)]
+    said = subprocess.run(command, check=True, capture_output=True, timeout=120)
+    digest, grown = said.stdout.decode().split()
+    assert Blobs(url).is_whole(f"things/{digest}")
+    file.unlink()
+    return int(grown)
+
+
+def test_a_large_file_is_not_put_through_memory(blobs: Blobs, tmp_path: Path) -> None:
+    assert growth_of_a_put(blobs.url, tmp_path) < 32 * MIB
+
+
+def test_a_put_that_fails_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Unavailable, match="directory"):
+        blobs.put(f"things/{digest_of(b'')}", tmp_path / "folder")
+    assert blobs.root is not None
+    assert list((blobs.root / "things").iterdir()) == []
+
+
 def test_what_is_not_there_is_not_found(blobs: Blobs, tmp_path: Path) -> None:
     for ask in (blobs.get, blobs.size, lambda key: blobs.download(key, tmp_path / "x")):
         with pytest.raises(NotFound, match="no blob 'a/b'"):
@@ -81,6 +164,9 @@ def test_a_key_cannot_leave_the_store(blobs: Blobs) -> None:
     for key in ("../x", "a/../../x"):
         with pytest.raises((ValueError, Unavailable, NotFound)):
             blobs.get(key)
+    for key in ("../x", "a/../../x", "/x", f"../{digest_of(b'x')}"):
+        with pytest.raises(ValueError, match="leads out of the store"):
+            blobs.put(key, b"x")
 
 
 def test_the_store_is_private(blobs: Blobs) -> None:
@@ -152,6 +238,19 @@ def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
     test_a_key_is_written_once(blobs)
     test_many_writers_of_one_content_all_succeed(blobs)
     test_what_is_not_there_is_not_found(blobs, tmp_path)
+    for size in (1000, LARGE_BYTES + 1):
+        content = os.urandom(size)
+        key = f"things/{digest_of(content)}"
+        for there in (bytes(size), b"short"):
+            blobs.delete(key)
+            blobs.put(key, there)
+            assert not blobs.is_whole(key)
+            blobs.put(key, content)
+            assert blobs.is_whole(key)
+            blobs.put(key, there)
+            assert blobs.is_whole(key), "what is whole is left alone"
+    # Four parts of 8 MiB on their way, and what verifies them.
+    assert growth_of_a_put(seaweed, tmp_path) < 100 * MIB
 
 
 class Skewed(http.server.BaseHTTPRequestHandler):
