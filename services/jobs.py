@@ -6,8 +6,8 @@ job's state changes is written in ``services.lifecycle``.
 
 import contextlib
 import json
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,16 +17,14 @@ from services.database import tables
 from services.database.candidate_rows import SWEEP, UNFINISHED, ids_of
 from services.database.clock import Clock
 from services.database.engine import Database
+from services.database.idempotency import free_job_key, job_under, reused
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.datasets import no_such_dataset
-from services.errors import Conflict, Invalid, NotFound, Unavailable
+from services.errors import Conflict, NotFound, Unavailable
 from services.identity import new_id, sha256
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
-
-IDEMPOTENCY = timedelta(hours=24)
-"""For how long an idempotency key is remembered."""
-RETRIABLE = ("failed", "cancelled")
+from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
 
 
 class Jobs:
@@ -99,6 +97,31 @@ class Jobs:
             if not trained:
                 self.send(job.kind, job.id)
         return job, replayed
+
+    def submitted(
+        self, owner: str, key: str | None, digest: Callable[[], str]
+    ) -> Job | None:
+        """Return the job that was submitted under a key before, if there is one.
+
+        To be asked before anything else of a submission is looked at: what it names
+        may have been deleted since.
+
+        Args:
+            owner: Whose job it is.
+            key: The idempotency key.
+            digest: Gives the digest of what the caller sent; called where the key is
+                known.
+
+        Raises:
+            Invalid: The key was used for another request (code
+                ``idempotency_key_reused``).
+        """
+        if key is None:
+            return None
+        now = instant(self.clock())
+        with self.database.reading() as connection:
+            earlier = job_under(connection, owner, key, now)
+        return None if earlier is None else _replay(earlier, digest())
 
     def get(self, id: str) -> Job:
         """Return a job.
@@ -175,13 +198,13 @@ class Jobs:
         with self.database.transaction() as connection:
             _keep_dataset(connection, _row(connection, id)["dataset_id"])
             row = _row(connection, id, lock=True)
-            _check_retriable(row)
+            check_retriable(row)
             if row["kind"] == SWEEP:
-                _check_ended(connection, id)
+                check_ended(connection, id)
             ids = ids_of(connection, id, RETRIABLE)
             rows = [row, *(_row(connection, each, lock=True) for each in ids)]
             job, *candidates = [
-                _queue_again(connection, each, now)
+                queue_again(connection, each, now)
                 for each in rows
                 if each["state"] in RETRIABLE
             ]
@@ -250,7 +273,8 @@ class Jobs:
         now = instant(self.clock())
         with self.database.transaction() as connection:
             if key is not None:
-                earlier = _earlier(connection, owner, key, now)
+                free_job_key(connection, owner, key, now)
+                earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
                     return _replay(earlier, digest), True
             dataset = request.get("dataset")
@@ -304,52 +328,6 @@ def _cancel(connection: sa.Connection, id: str, now: datetime) -> sa.RowMapping 
     return row
 
 
-def _check_retriable(row: sa.RowMapping) -> None:
-    id = row["id"]
-    if row["state"] not in RETRIABLE:
-        raise Conflict(
-            f"job {id!r} is {row['state']}; only a failed or cancelled job can be "
-            "retried",
-            code="job_not_retriable",
-        )
-    if row["dropped_at"] is not None:
-        raise Conflict(
-            f"the inputs of job {id!r} have been deleted; submit it anew",
-            code="result_dropped",
-        )
-    if row["request"].get("dataset") and row["dataset_id"] is None:
-        raise Conflict(f"the dataset of job {id!r} has been deleted")
-
-
-def _check_ended(connection: sa.Connection, sweep: str) -> None:
-    if left := ids_of(connection, sweep, UNFINISHED):
-        raise Conflict(
-            f"{len(left)} candidates of job {sweep!r} have not ended yet, {left[0]!r} "
-            "first; retry it when they have",
-            code="job_not_retriable",
-        )
-
-
-def _queue_again(connection: sa.Connection, row: sa.RowMapping, now: datetime) -> Job:
-    """Queue a locked job that has ended otherwise than well."""
-    fresh = {
-        "attempt": 1,
-        "cancel_requested": False,
-        "progress": None,
-        "error": None,
-        "finished_at": None,
-    }
-    if row["state"] == "failed":
-        fresh["checkpoint"] = None
-    moved = move(
-        connection, row["id"], before=row["state"], after="queued", now=now, **fresh
-    )
-    assert moved is not None, "the row is locked"
-    data = {"state": "queued", "retried_after": row["state"]}
-    add_event(connection, row["id"], "status", "queued again by request", now, data)
-    return as_job(moved)
-
-
 def _flag_cancel(connection: sa.Connection, id: str) -> sa.RowMapping | None:
     table = tables.jobs
     update = sa.update(table).where(table.c.id == id, table.c.state == "running")
@@ -357,24 +335,9 @@ def _flag_cancel(connection: sa.Connection, id: str) -> sa.RowMapping | None:
     return connection.execute(flagged).mappings().one_or_none()
 
 
-def _earlier(
-    connection: sa.Connection, owner: str, key: str, now: datetime
-) -> sa.RowMapping | None:
-    table = tables.jobs
-    same = sa.and_(table.c.owner == owner, table.c.idempotency_key == key)
-    forgotten = sa.and_(same, table.c.created_at < now - IDEMPOTENCY)
-    connection.execute(sa.update(table).where(forgotten).values(idempotency_key=None))
-    return connection.execute(sa.select(table).where(same)).mappings().one_or_none()
-
-
 def _replay(earlier: sa.RowMapping, digest: str) -> Job:
     if earlier["request_hash"] != digest:
-        raise Invalid(
-            "Idempotency-Key",
-            found=f"a key that job {earlier['id']!r} used for another request",
-            expected="a new key for a new request",
-            code="idempotency_key_reused",
-        )
+        raise reused(f"job {earlier['id']!r}")
     return as_job(earlier)
 
 

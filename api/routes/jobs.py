@@ -79,11 +79,16 @@ async def submit(
             submitted = gateway.sql(gateway.sweeps.submit, body, **options)
         made, replayed = await submitted
         return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
+    # An alias may have moved between two tries of one submission.
+    digest = request_digest(stored(body))
+    if key is not None and not validate_only:
+        jobs = gateway.jobs
+        earlier = await gateway.sql(jobs.submitted, owner, key, lambda: digest)
+        if earlier is not None:
+            return _queued(earlier, True)
     kept = await gateway.sql(plan, body, gateway.datasets, gateway.registry)
     if validate_only:
         return _valid(kept)
-    # An alias may have moved between two tries of one submission.
-    digest = request_digest(stored(body))
     return await accepted(gateway, body.kind, kept, owner, key, digest)
 
 
@@ -212,6 +217,12 @@ async def _submit_rollout(
     key: str | None,
     validate_only: bool,
 ) -> Response:
+    if key is not None and not validate_only:
+        earlier = await asyncio.to_thread(
+            gateway.rollout_jobs.submitted, body, sent, owner, key
+        )
+        if earlier is not None:
+            return _queued(earlier, True)
     served = await gateway.served(body.model)
     # Reads every number that was sent: never in one of the few threads for SQL.
     made, replayed = await asyncio.to_thread(

@@ -48,15 +48,19 @@ class Calibrations:
             Invalid: The key was used before for another request.
             InvalidInput: What cannot be used, where, and what belongs there.
         """
+        # An alias may have moved between two tries of one submission.
+        digest = request_digest(job.model_dump(mode="json", exclude_unset=True))
+        if not validate_only:
+            earlier = self.jobs.submitted(owner, idempotency_key, lambda: digest)
+            if earlier is not None:
+                return earlier, True
         kept = plan(job, self.registry.resolve(job.model), self.settings)
         if validate_only:
             return kept, False
-        # An alias may have moved between two tries of one submission.
-        asked = job.model_dump(mode="json", exclude_unset=True)
         return self.jobs.submit(
             KIND,
             kept,
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=request_digest(asked),
+            request_hash=digest,
         )

@@ -48,6 +48,12 @@ class Evaluations:
             Invalid: What cannot be used, where, and what belongs there; or the key was
                 used before for another request.
         """
+        # An alias may have moved between two tries of one submission.
+        digest = request_digest(job.model_dump(mode="json", exclude_unset=True))
+        if not validate_only:
+            earlier = self.jobs.submitted(owner, idempotency_key, lambda: digest)
+            if earlier is not None:
+                return earlier, True
         versions = [
             self.registry.resolve(each, field=f"/models/{index}")
             for index, each in enumerate(job.models)
@@ -55,12 +61,10 @@ class Evaluations:
         kept = plan(job, versions, self.datasets.asked(job.dataset))
         if validate_only:
             return kept, False
-        # An alias may have moved between two tries of one submission.
-        asked = job.model_dump(mode="json", exclude_unset=True)
         return self.jobs.submit(
             KIND,
             kept,
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=request_digest(asked),
+            request_hash=digest,
         )

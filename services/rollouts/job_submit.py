@@ -94,6 +94,21 @@ class RolloutJobs:
             self.results.delete_contents(id)
         return queued, replayed
 
+    def submitted(
+        self, job: RolloutJob, sent: Path | None, owner: str, key: str | None
+    ) -> Job | None:
+        """Return the job that was submitted under a key before, if there is one.
+
+        Raises:
+            Invalid: The key was used before for another request.
+        """
+
+        def digest() -> str:
+            with self._arrays(job, sent) as path:
+                return _digest(job, None if path is None else sha256(path))
+
+        return self.jobs.submitted(owner, key, digest)
+
     def _dataset(self, job: RolloutJob) -> DatasetRecord | None:
         return None if job.dataset is None else self.datasets.asked(job.dataset)
 

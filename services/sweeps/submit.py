@@ -70,6 +70,12 @@ class Sweeps:
             Invalid: What cannot be used, where, and what belongs there; or the key was
                 used before for another request.
         """
+        # An alias may have moved between two tries of one submission.
+        digest = request_digest(job.model_dump(mode="json", exclude_unset=True))
+        if not validate_only:
+            earlier = self.jobs.submitted(owner, idempotency_key, lambda: digest)
+            if earlier is not None:
+                return earlier, True
         planned, trainings = self._plan(job)
         if validate_only:
             return planned.model_dump(mode="json"), False
@@ -81,14 +87,12 @@ class Sweeps:
             for id, each in zip(candidates, planned.candidates, strict=True)
         ]
         kept = planned.model_copy(update={"candidates": known})
-        # An alias may have moved between two tries of one submission.
-        asked = job.model_dump(mode="json", exclude_unset=True)
         return self.jobs.submit(
             SWEEP,
             kept.model_dump(mode="json"),
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=request_digest(asked),
+            request_hash=digest,
             candidates=candidates,
         )
 
