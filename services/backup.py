@@ -40,8 +40,8 @@ class BackedUp:
         path: The folder; as a data folder it is the deployment at that moment.
         contents: How many contents were copied by this backup.
         size_bytes: How large they are together.
-        missing: Contents that a row names and the store did not have: they were
-            deleted while the backup ran, or lost before.
+        missing: Contents that a row names and neither the store nor the folder had
+            whole: they were deleted while the backup ran, or lost before.
     """
 
     path: str
@@ -61,7 +61,7 @@ def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
         database: SQLite; a server's has tools of its own.
         blobs: The store beside it; what is read is verified.
         folder: New, or of an earlier backup, which is brought up to date: contents that
-            it has already are not copied again.
+            it has already, whole, are not copied again.
 
     Raises:
         Conflict: The database is not SQLite, or the folder holds something else.
@@ -71,15 +71,16 @@ def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
     _check(database, folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = Blobs(f"file://{(folder / STORE).absolute()}")
-    copied = _copy(blobs, kept)
+    whole: set[str] = set()
+    copied = _copy(blobs, kept, whole)
     _snapshot(database, folder / DATABASE)
-    copied += _copy(blobs, kept)
+    copied += _copy(blobs, kept, whole)
     copy = Database(f"sqlite:///{(folder / DATABASE).absolute()}")
     try:
         named = _references(copy)
     finally:
         copy.close()
-    missing = tuple(sorted(key for key in named if not kept.exists(key)))
+    missing = tuple(sorted(key for key in named - whole if not kept.is_whole(key)))
     return BackedUp(str(folder), len(copied), sum(copied), missing)
 
 
@@ -100,21 +101,29 @@ def _check(database: Database, folder: Path) -> None:
         raise Conflict(f"{folder} is the data folder itself; name another")
 
 
-def _copy(blobs: Blobs, kept: Blobs) -> list[int]:
-    """Copy what is not there yet; return the sizes of what was copied."""
+def _copy(blobs: Blobs, kept: Blobs, whole: set[str]) -> list[int]:
+    """Copy what is not there yet or damaged there; return the sizes of the copies.
+
+    Args:
+        blobs: The store.
+        kept: The folder's.
+        whole: Keys that this backup has read in the folder or copied; more come.
+    """
     there = {key for prefix in _PREFIXES for key in kept.list(prefix)}
     copied = []
     with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
         path = Path(folder) / "content"
         for key in (key for prefix in _PREFIXES for key in blobs.list(prefix)):
-            if key in there:
+            if key in whole:
                 continue
-            try:
-                blobs.download(key, path)
-            except NotFound:
-                continue  # Deleted since it was listed.
-            kept.put(key, path)
-            copied.append(path.stat().st_size)
+            if key not in there or not kept.is_whole(key):
+                try:
+                    blobs.download(key, path)
+                except NotFound:
+                    continue  # Deleted since it was listed.
+                kept.put(key, path)
+                copied.append(path.stat().st_size)
+            whole.add(key)
     return copied
 
 

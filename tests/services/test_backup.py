@@ -138,6 +138,28 @@ def test_a_second_backup_copies_what_is_new(
     there.close()
 
 
+def test_a_second_backup_mends_what_is_damaged_in_the_first(
+    registry, database, blobs, tmp_path
+) -> None:
+    back_up(database, blobs, tmp_path / "backup")
+    damaged, lost = (
+        registry.version("small", number).artifact_key for number in (2, 3)
+    )
+    store = tmp_path / "backup" / "store"
+    for key in (damaged, lost):
+        (store / key).write_bytes(bytes((store / key).stat().st_size))
+    content = blobs.get(lost)
+    blobs.delete(lost)
+    found = back_up(database, blobs, tmp_path / "backup")
+    assert (found.contents, found.missing) == (1, (lost,))
+    kept = Blobs(f"file://{store}")
+    assert kept.get(damaged) == blobs.get(damaged)
+    blobs.put(lost, content)
+    found = back_up(database, blobs, tmp_path / "backup")
+    assert (found.contents, found.missing) == (1, ())
+    assert kept.get(lost) == content
+
+
 def test_what_is_lost_is_named_and_what_is_damaged_is_not_kept(
     registry, database, blobs, tmp_path
 ) -> None:
