@@ -65,12 +65,12 @@ def _whole_chunks(
             whole.append(chunk.number)
         else:
             damaged.append(chunk)
-    if damaged:
+    for chunk in damaged:
         with context.database.transaction() as connection:
+            # Under the lock: who takes the job over may put the same content again.
             context.leases.guard(connection, claim)
-            results.forget_chunks(connection, id, damaged)
-        for chunk in damaged:
             context.blobs.delete(chunk.key(id))
+            results.forget_chunks(connection, id, [chunk])
     return whole
 
 

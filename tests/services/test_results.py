@@ -173,3 +173,23 @@ def test_a_chunk_that_is_damaged_or_missing_is_not_whole(
     with results.database.transaction() as connection:
         results.forget_chunks(connection, job.id, [made])
     assert results.chunks(job.id) == []
+
+
+@pytest.mark.parametrize("is_row_left", [True, False])
+def test_a_chunk_whose_mending_was_cut_off_is_made_whole(
+    results, jobs, leases, tmp_path, settings, is_row_left
+) -> None:
+    """Killed with the content gone and its row left, or the other way round."""
+    job, _ = jobs.submit("rollout", REQUEST, owner="me")
+    claim = leases.claim(job.id, "worker")
+    made = added(results, claim, leases, 0, tmp_path)
+    (settings.data_folder / "store" / made.key(job.id)).write_bytes(b"rowz")
+    if is_row_left:
+        results.blobs.delete(made.key(job.id))
+        (left,) = results.chunks(job.id)
+        assert not results.is_whole(job.id, left), "the next attempt makes it anew"
+    with results.database.transaction() as connection:
+        results.forget_chunks(connection, job.id, [made])
+    again = added(results, claim, leases, 0, tmp_path)
+    assert results.is_whole(job.id, again)
+    assert results.chunks(job.id) == [made] == [again]

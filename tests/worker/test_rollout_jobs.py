@@ -153,10 +153,14 @@ def test_a_cancelled_job_goes_on_with_the_chunks_that_are_whole(rollouts) -> Non
     assert 2000 <= sum(chunk.rows for chunk in chunks) < MANY
     before = rollouts.files(job)
     store = rollouts.stack.settings.data_folder / "store"
-    damaged, missing = chunks[0], chunks[1]
-    content = (store / damaged.key(job.id)).read_bytes()
-    (store / damaged.key(job.id)).write_bytes(content[:-1] + b"!")
+    damaged, missing, forgotten = chunks[:3]
+    for chunk in (damaged, forgotten):
+        content = (store / chunk.key(job.id)).read_bytes()
+        (store / chunk.key(job.id)).write_bytes(content[:-1] + b"!")
     (store / missing.key(job.id)).unlink()
+    with rollouts.stack.database.transaction() as connection:
+        # As earlier versions left it where they were killed between row and content.
+        rollouts.results.forget_chunks(connection, job.id, [forgotten])
 
     rollouts.stack.jobs.retry(job.id)
     ended = rollouts.stack.end(job.id, 250)
@@ -166,7 +170,7 @@ def test_a_cancelled_job_goes_on_with_the_chunks_that_are_whole(rollouts) -> Non
     made_anew = {name for name in before if after[name] != before[name]}
     assert made_anew == {
         chunk.key(job.id).removeprefix(f"results/{job.id}/")
-        for chunk in (damaged, missing)
+        for chunk in (damaged, missing, forgotten)
     }
     rollouts.check(ended, x0)
 
