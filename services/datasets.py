@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from services.blobs import Blobs
 from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
+from services.database.idempotency import Asked, made_under, remember, request_digest
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.dataset_parser import DISK_FULL
-from services.errors import Conflict, Invalid, NotFound, Unavailable
-from services.identity import new_id
+from services.errors import Conflict, Gone, Invalid, NotFound, Unavailable
+from services.identity import new_id, sha256
 from services.settings import Settings
 from services.work_folder import working
 
@@ -98,13 +100,56 @@ class Datasets:
         self.settings = settings
         self.clock = clock or database.clock
 
-    def add(self, path: Path, *, owner: str, name: str | None = None) -> DatasetRecord:
+    def upload(
+        self,
+        path: Path,
+        *,
+        owner: str,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> tuple[DatasetRecord, bool]:
+        """Check an uploaded file and keep it, once per idempotency key and owner.
+
+        Args:
+            path: The file as it was sent; it may be anything.
+            owner: Whose it is.
+            name: What people call it.
+            idempotency_key: The caller's name for this upload.
+
+        Returns:
+            The record, and whether it was there already under that key.
+
+        Raises:
+            Invalid: What is wrong with the file, or the key was used for another one
+                (code ``idempotency_key_reused``).
+            Gone: What was uploaded under that key has been deleted.
+        """
+        if idempotency_key is None:
+            return self.add(path, owner=owner, name=name), False
+        digest = request_digest({"name": name, "content": sha256(path)})
+        asked = Asked(owner, idempotency_key, digest)
+        with self.database.reading() as connection:
+            earlier = made_under(connection, asked, instant(self.clock()))
+        if earlier is not None:
+            return self._earlier(earlier), True
+        return self.add(path, owner=owner, name=name, asked=asked), False
+
+    def add(
+        self,
+        path: Path,
+        *,
+        owner: str,
+        name: str | None = None,
+        asked: Asked | None = None,
+    ) -> DatasetRecord:
         """Check an uploaded file and keep it.
 
         Args:
             path: The file as it was sent; it may be anything.
             owner: Whose it is.
             name: What people call it, at most 200 characters.
+            asked: The request, where it has a key: what another has kept under it
+                meanwhile is returned.
 
         Raises:
             Invalid: What is wrong with it, where, and what belongs there; nothing is
@@ -117,16 +162,14 @@ class Datasets:
             summary = self._parse(path, canonical)
             digest = self.blobs.put_content(PREFIX, canonical)
             size = canonical.stat().st_size
+        values = {"digest": digest, "size_bytes": size, "summary": summary}
+        values |= {"owner": owner, "name": name}
         try:
-            with self.database.transaction() as connection:
-                return self.register(
-                    connection,
-                    digest=digest,
-                    size_bytes=size,
-                    summary=summary,
-                    owner=owner,
-                    name=name,
-                )
+            try:
+                return self._keep(asked, values)
+            except IntegrityError:
+                # Another used the same key between our look and our insert.
+                return self._keep(asked, values)
         except BaseException:
             self.drop_content(digest)
             raise
@@ -254,6 +297,29 @@ class Datasets:
             self.database.lock(connection, key)
             if connection.execute(query).one_or_none() is None:
                 self.blobs.delete(key)
+
+    def _keep(self, asked: Asked | None, values: dict[str, Any]) -> DatasetRecord:
+        """Make the record, or find the one that the key has."""
+        with self.database.transaction() as connection:
+            earlier = None
+            if asked is not None:
+                earlier = made_under(connection, asked, instant(self.clock()))
+            if earlier is None:
+                record = self.register(connection, **values)
+                if asked is not None:
+                    remember(connection, asked, record.id, record.created_at)
+                return record
+        return self._earlier(earlier)
+
+    def _earlier(self, id: str) -> DatasetRecord:
+        try:
+            return self.get(id)
+        except NotFound as error:
+            raise Gone(
+                f"dataset {id!r}, which was uploaded under this Idempotency-Key, has "
+                "been deleted; upload it again under a new key",
+                code="dataset_deleted",
+            ) from error
 
     def _parse(self, source: Path, target: Path) -> dict[str, Any]:
         limits = self.settings

@@ -5,7 +5,6 @@ job's state changes is written in ``services.lifecycle``.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -17,12 +16,20 @@ from services.database import tables
 from services.database.candidate_rows import SWEEP, UNFINISHED, ids_of
 from services.database.clock import Clock
 from services.database.engine import Database
-from services.database.idempotency import free_job_key, job_under, reused
+from services.database.idempotency import (
+    Asked,
+    free_job_key,
+    job_under,
+    made_under,
+    remember,
+    request_digest,
+    reused,
+)
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.datasets import no_such_dataset
 from services.errors import Conflict, NotFound, Unavailable
-from services.identity import new_id, sha256
+from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
 
@@ -184,31 +191,35 @@ class Jobs:
             )
         return job
 
-    def retry(self, id: str) -> Job:
+    def retry(
+        self, id: str, *, owner: str = "", idempotency_key: str | None = None
+    ) -> Job:
         """Queue a failed or cancelled job again, with all its attempts.
 
         A cancelled one goes on from its last checkpoint, a failed one starts afresh. Of
         a sweep the candidates that did not succeed are queued again.
 
+        Args:
+            id: The job's.
+            owner: Who asks.
+            idempotency_key: The caller's name for this retry: the job is queued once
+                under it, however often it is asked for.
+
         Raises:
             NotFound: There is none of that id.
+            Invalid: The key was used for another request (code
+                ``idempotency_key_reused``).
             Conflict: It has not ended, has succeeded, or its dataset is gone.
         """
-        now = instant(self.clock())
-        with self.database.transaction() as connection:
-            _keep_dataset(connection, _row(connection, id)["dataset_id"])
-            row = _row(connection, id, lock=True)
-            check_retriable(row)
-            if row["kind"] == SWEEP:
-                check_ended(connection, id)
-            ids = ids_of(connection, id, RETRIABLE)
-            rows = [row, *(_row(connection, each, lock=True) for each in ids)]
-            job, *candidates = [
-                queue_again(connection, each, now)
-                for each in rows
-                if each["state"] in RETRIABLE
-            ]
-        for each in candidates or [job]:
+        asked = None
+        if idempotency_key is not None:
+            asked = Asked(owner, idempotency_key, request_digest({"retry": id}))
+        try:
+            job, queued = self._retry(id, asked)
+        except IntegrityError:
+            # Another process used the same key between our look and our insert.
+            job, queued = self._retry(id, asked)
+        for each in queued:
             self.send(each.kind, each.id)
         return job
 
@@ -298,6 +309,28 @@ class Jobs:
                 _add(connection, now, **values, **asked, parent_id=id)
         return as_job(row), False
 
+    def _retry(self, id: str, asked: Asked | None) -> "tuple[Job, list[Job]]":
+        """The job, and which jobs are to be sent to the workers."""
+        now = instant(self.clock())
+        with self.database.transaction() as connection:
+            _keep_dataset(connection, _row(connection, id)["dataset_id"])
+            row = _row(connection, id, lock=True)
+            if asked is not None and made_under(connection, asked, now) is not None:
+                return as_job(row), []
+            check_retriable(row)
+            if row["kind"] == SWEEP:
+                check_ended(connection, id)
+            ids = ids_of(connection, id, RETRIABLE)
+            rows = [row, *(_row(connection, each, lock=True) for each in ids)]
+            job, *candidates = [
+                queue_again(connection, each, now)
+                for each in rows
+                if each["state"] in RETRIABLE
+            ]
+            if asked is not None:
+                remember(connection, asked, id, now)
+        return job, candidates or [job]
+
 
 def _add(connection: sa.Connection, now: datetime, **values: Any) -> sa.RowMapping:
     insert = sa.insert(tables.jobs).values(values).returning(*tables.jobs.c)
@@ -354,8 +387,3 @@ def _keep_dataset(connection: sa.Connection, id: str | None) -> bool:
     table = tables.datasets
     query = sa.select(table.c.id).where(table.c.id == id).with_for_update(read=True)
     return connection.execute(query).one_or_none() is not None
-
-
-def request_digest(request: dict[str, Any]) -> str:
-    """What tells one request from another under the same idempotency key."""
-    return sha256(json.dumps(request, sort_keys=True).encode())

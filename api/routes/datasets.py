@@ -14,6 +14,7 @@ from api.middleware import media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import DatasetOut, JobOut, Page
 from api.uploads import received
+from services.datasets import DatasetRecord
 from services.training.request import DatasetRequest, stored
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
@@ -73,7 +74,7 @@ async def upload(
     ``times``; optionally names, units, time_unit, parameters, parameter_names,
     controls, control_names, mask, lengths. Tables have a row for every sample, in
     columns trajectory, time and the states. JSON asks a job to make a dataset of a
-    system.
+    system. An Idempotency-Key makes a repetition return the first dataset or job.
     """
     kind = media_type(request.headers)
     if kind == _JSON:
@@ -87,9 +88,11 @@ async def upload(
         )
     if kind and kind not in _FILES:
         refuse_type(kind, f"{_JSON}, or a file: {', '.join(sorted(_FILES))}")
-    record = await _stored(request, gateway, owner, name)
+    record, replayed = await _stored(request, gateway, owner, name)
     response.headers["location"] = f"/v1/datasets/{record.id}"
-    return record
+    if replayed:
+        response.headers["idempotency-replayed"] = "true"
+    return DatasetOut.of(record)
 
 
 @router.get("", summary="List datasets")
@@ -134,10 +137,10 @@ async def delete_dataset(id: str, gateway: GatewayDep) -> None:
 
 async def _stored(
     request: Request, gateway: Gateway, owner: str, name: str | None
-) -> DatasetOut:
+) -> tuple[DatasetRecord, bool]:
     """Have the body checked and keep it, or keep nothing."""
+    key = idempotency_key(request)
     async with received(request, gateway.settings) as path:
-        record = await asyncio.to_thread(
-            gateway.datasets.add, path, owner=owner, name=name
+        return await asyncio.to_thread(
+            gateway.datasets.upload, path, owner=owner, name=name, idempotency_key=key
         )
-    return DatasetOut.of(record)

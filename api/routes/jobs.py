@@ -14,10 +14,10 @@ from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
 from services.calibration.request import CalibrationJob
+from services.database.idempotency import request_digest
 from services.errors import Invalid
 from services.evaluation.request import EvaluationJob
 from services.job_request import JobKind, JobRequest
-from services.jobs import request_digest
 from services.lifecycle import Job
 from services.rollouts.job_request import RolloutJob
 from services.sweeps.request import SweepJob
@@ -181,12 +181,17 @@ async def cancel(id: str, gateway: GatewayDep) -> JobOut:
 
 
 @router.post("/v1/jobs/{id}/retry", status_code=202, summary="Retry a job")
-async def retry(id: str, gateway: GatewayDep) -> JobOut:
+async def retry(
+    id: str, request: Request, gateway: GatewayDep, owner: OwnerDep
+) -> JobOut:
     """A failed or cancelled one; what it had reached is used where it can be.
 
-    Of a sweep the candidates that did not succeed are queued again.
+    Of a sweep the candidates that did not succeed are queued again. A repetition under
+    the same Idempotency-Key returns the job as it is then.
     """
-    return JobOut.of(await gateway.sql(gateway.jobs.retry, id))
+    key = idempotency_key(request)
+    job = await gateway.sql(gateway.jobs.retry, id, owner=owner, idempotency_key=key)
+    return JobOut.of(job)
 
 
 async def accepted(

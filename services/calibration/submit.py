@@ -3,7 +3,8 @@
 from typing import Any
 
 from services.calibration.request import KIND, CalibrationJob, plan
-from services.jobs import Jobs, request_digest
+from services.database.idempotency import request_digest
+from services.jobs import Jobs
 from services.lifecycle import Job
 from services.registry import Registry
 from services.settings import Settings

@@ -138,6 +138,18 @@ chunks = sa.Table(
     sa.Column("outside", sa.BigInteger, nullable=False),
 )
 
+# What an upload or a retry made, by the key that the caller gave; jobs keep the keys
+# of their submissions themselves.
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("owner", sa.String(200), primary_key=True),
+    sa.Column("idempotency_key", sa.String(255), primary_key=True),
+    sa.Column("request_hash", sa.String(64), nullable=False),
+    sa.Column("made_id", sa.String(64), nullable=False),
+    sa.Column("created_at", Instant, nullable=False, index=True),
+)
+
 models = sa.Table(
     "models",
     metadata,

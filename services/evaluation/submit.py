@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from services.database.idempotency import request_digest
 from services.datasets import Datasets
 from services.evaluation.request import KIND, EvaluationJob, plan
-from services.jobs import Jobs, request_digest
+from services.jobs import Jobs
 from services.lifecycle import Job
 from services.registry import Registry
 

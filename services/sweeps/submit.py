@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.database.candidate_rows import SWEEP
+from services.database.idempotency import request_digest
 from services.datasets import Datasets
 from services.errors import Invalid
 from services.identity import new_id
-from services.jobs import Jobs, request_digest
+from services.jobs import Jobs
 from services.lifecycle import Job
 from services.registry import Registry
 from services.sweeps.request import (

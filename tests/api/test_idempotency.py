@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from spnode_client import Client
+from spnode_client.calls import Call, Lost
+from spnode_client.transport import Transport
 from tests.api.test_calibration import ASKED
 from tests.api.test_errors import NPZ, checked, npz
 
@@ -12,6 +15,7 @@ TIMES, RATES = np.linspace(0.0, 1.0, 5), np.arange(1, 6)[:, None, None]
 STATES = np.exp(-RATES * TIMES[:, None] * np.ones(3))
 X0 = [[0.5, 1e-5, 0.5]]
 ROLLOUT = {"kind": "rollout", "model": "small@passing", "times": [0.1, 1.0]}
+MADE = {"kind": "dataset", "system": "robertson", "trajectories": 2}
 SWEEP = {"kind": "sweep", "model": "swept", "grid": {"seed": [0, 1]}}
 
 
@@ -119,3 +123,65 @@ def test_a_check_of_a_request_is_no_submission(client, dataset):
     assert response.status_code == 200, response.text
     assert response.json()["request"]["dataset"] == dataset
     replayed(client, body, "checked", job)
+
+
+def test_a_file_sent_again_is_the_same_dataset(client):
+    def upload(content, key, query=""):
+        headers = {**NPZ, "idempotency-key": key}
+        return client.post(f"/v1/datasets{query}", content=content, headers=headers)
+
+    content = npz(states=STATES, times=TIMES)
+    first = upload(content, "upload-1")
+    again = upload(content, '"upload-1"')
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert again.headers["location"] == first.headers["location"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    other = npz(states=STATES[:3], times=TIMES)
+    checked(upload(other, "upload-1"), 422, "idempotency_key_reused")
+    checked(upload(content, "upload-1", "?name=x"), 422, "idempotency_key_reused")
+    checked(upload(content, '""'), 422, "invalid", "/Idempotency-Key")
+    assert client.delete(first.headers["location"]).status_code == 204
+    checked(upload(content, "upload-1"), 410, "dataset_deleted")
+
+
+def test_a_retry_sent_again_is_the_same_job(client):
+    path = f"/v1/jobs/{queued(client, MADE, 'retried')}/retry"
+    for _ in range(2):
+        retried = client.post(path, headers={"idempotency-key": "retry-1"})
+        assert retried.status_code == 202, retried.text
+        assert retried.json()["state"] == "queued"
+    another = client.post(path, headers={"idempotency-key": "retry-2"})
+    checked(another, 409, "job_not_retriable")
+
+
+class Losing(Transport):
+    """The client's own transport; the first answer to each call is lost."""
+
+    seen: tuple[Call, ...] = ()
+
+    def _exchange(self, call):
+        outcome = super()._exchange(call)
+        is_first = call not in self.seen
+        self.seen = (*self.seen, call)
+        return Lost("lost on its way") if is_first else outcome
+
+
+def test_a_client_that_loses_answers_does_nothing_twice(deployment, tmp_path):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(npz(states=STATES, times=TIMES))
+    with Client(deployment.url, deployment.key, retries=1) as client:
+        client.transport.http.close()
+        client.transport = Losing(deployment.url, deployment.key, 60.0)
+        made = client.datasets.upload(path, "lost and found")
+        found = [each.record for each in client.datasets.list()]
+        assert [each["id"] for each in found if each["name"] == "lost and found"] == [
+            made.id
+        ]
+        job = client.jobs.submit(MADE)
+        client.jobs.cancel(job.id)
+        assert client.jobs.retry(job.id).state == "queued"
+        client.jobs.cancel(job.id)
+        states = [each.data["data"].get("state") for each in client.jobs.events(job.id)]
+    assert states == ["queued", "cancelled", "queued", "cancelled"]
