@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from deploy.chaos.orphans import orphans
+from deploy.chaos.uploads import Upload
 from deploy.chaos.workload import Submission
 from services.blobs import Blobs, Damaged
 from services.database import tables
@@ -41,6 +42,7 @@ class Audit:
         submissions: What the callers asked for.
         orphan_s: From which age on nothing may lie in the store without a reference.
         work_folders: Where the folders of jobs and requests were.
+        uploads: What the callers sent.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Audit:
         submissions: Sequence[Submission],
         orphan_s: float,
         work_folders: Sequence[Path] = (),
+        uploads: Sequence[Upload] = (),
     ) -> None:
         self.blobs = blobs
         self.submissions = submissions
         self.orphan_s = orphan_s
         self.work_folders = work_folders
+        self.uploads = uploads
         self._repeated: set[str] = set()
         with database.reading() as connection:
             self.jobs = {row["id"]: row for row in _all(connection, tables.jobs)}
@@ -70,6 +74,7 @@ class Audit:
         """All that is wrong; empty after a good run."""
         checks = (
             self.submitted,
+            self.uploaded,
             self.ended,
             self.told,
             self.published,
@@ -96,6 +101,29 @@ class Audit:
                 yield _finding("two submissions are one job", each.id)
         for id in self.jobs.keys() - set(ids) - candidates:
             yield _finding("a job exists that nobody submitted", id)
+
+    def uploaded(self) -> Iterator[Finding]:
+        """Each upload is one dataset of its content, and no others have no job."""
+        kept = {row["id"]: row for row in self.datasets if row["job_id"] is None}
+        ids = [each.id for each in self.uploads]
+        for each in self.uploads:
+            if each.id is None:
+                yield _finding("an upload never got an answer", each.key)
+            elif each.id not in kept:
+                yield _finding("an accepted upload is lost", each.id)
+            elif (found := kept[each.id]["digest"]) != each.digest:
+                yield _finding(
+                    "an upload has another content",
+                    each.id,
+                    found=found,
+                    expected=each.digest,
+                )
+            if each.id is not None and ids.count(each.id) > 1:
+                yield _finding("two uploads are one dataset", each.id)
+        for id in kept.keys() - set(ids):
+            yield _finding(
+                "a dataset exists that nobody uploaded", id, name=kept[id]["name"]
+            )
 
     def ended(self) -> Iterator[Finding]:
         """Each job ended, and as it should."""
@@ -140,7 +168,7 @@ class Audit:
     def published(self) -> Iterator[Finding]:
         """A succeeded job made one thing, any other none; numbers have no gaps."""
         yield from self._made("training", self.versions)
-        # Those without a job were uploaded.
+        # Those without a job were uploaded: another check.
         made = [row for row in self.datasets if row["job_id"] is not None]
         yield from self._made("dataset", made)
         numbers = defaultdict(list)

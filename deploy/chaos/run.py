@@ -156,6 +156,7 @@ def _audit(
             workload.submissions,
             2 * request.orphan_seconds,
             sorted(request.folder.glob("*/work")),
+            workload.uploads,
         )
         return list(audit.jobs.values()), audit.findings()
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.chaos.uploads import Upload
 from spnode_client.calls import Call, Lost, Reply, json_call, perform
 from spnode_client.client import Client
 from spnode_client.errors import ClientError, Conflict, Overloaded, Unreachable
@@ -127,17 +128,18 @@ class Workload:
         urls: Of the gateways.
         key: API key.
         seed: Of what is asked when.
-        folder: Where it keeps a file.
+        folder: Where it keeps some files.
     """
 
     def __init__(self, urls: list[str], key: str, seed: int, folder: Path) -> None:
         self.tally = Tally()
         self.clients = [self._client(url, key) for url in urls]
         self.submissions: list[Submission] = []
+        self.uploads: list[Upload] = []
         self._random = random.Random(seed)
         self._seed = seed
         self._folder = folder
-        self._file = folder
+        self._files: list[Path] = []
         self._stop = threading.Event()
         self._requests: list[Record] = []
         self._expected: list[np.ndarray] = []
@@ -152,10 +154,13 @@ class Workload:
         """
         data = {"kind": "dataset", "system": "robertson", "trajectories": 6}
         self._requests = [{**data, "seed": 2}]
-        dataset = self._done({**data, "seed": 1})["dataset"]
-        self._file = self.clients[0].datasets.download(
-            dataset, self._folder / "upload.npz"
+        dataset, other = (
+            self._done({**data, "seed": seed})["dataset"] for seed in (1, 2)
         )
+        download = self.clients[0].datasets.download
+        self._files = [
+            download(each, self._folder / f"{each}.npz") for each in (dataset, other)
+        ]
         if set(kinds) - {"dataset"}:
             self._add_requests(dataset)
         self._requests = [each for each in self._requests if each["kind"] in kinds]
@@ -299,16 +304,37 @@ class Workload:
         self.tally.count("cancels taken")
 
     def _upload(self) -> None:
+        key = f"chaos-{self._seed}-file-{len(self.uploads)}"
+        made = Upload.of(self._random.choice(self._files), key)
+        self.uploads.append(made)
+        made.id = self._send_file(made)
+        if self._random.random() < REPEATED:
+            again = self._send_file(made)
+            self.tally.count("uploads repeated")
+            if None not in (again, made.id) and again != made.id:
+                self.tally.complain(
+                    "one Idempotency-Key gave two datasets",
+                    found=again,
+                    expected=made.id,
+                )
+            made.id = made.id or again
+
+    def _send_file(self, upload: Upload) -> str | None:
         try:
-            self._random.choice(self.clients).datasets.upload(self._file)
+            found = upload.send(self._random.choice(self.clients), RETRIES)
         except (Unreachable, Overloaded):
-            self.tally.count("uploads given up")
-            return
+            self.tally.count("uploads given up for now")
+            return None
         self.tally.count("uploads")
+        return found
 
     def _look(self) -> int:
-        """Ask for every job that has not ended; how many have not."""
+        """Ask for all that has not ended or has no answer; how many those are."""
         waiting = 0
+        for each in self.uploads:
+            # The same key: a dataset that was kept without our knowing is found.
+            each.id = each.id or self._send_file(each)
+            waiting += each.id is None
         for each in self.submissions:
             if each.state in ENDED:
                 continue

@@ -20,6 +20,7 @@ from deploy.chaos.clocks import Clocks, can_step
 from deploy.chaos.faults import LOCAL, NETWORK
 from deploy.chaos.links import Links
 from deploy.chaos.schedule import draw
+from deploy.chaos.uploads import Upload
 from deploy.chaos.waiting import wait_for
 from deploy.chaos.workload import Submission
 from services.blobs import Blobs
@@ -64,7 +65,7 @@ def test_a_short_run_meets_every_kind_of_fault(kinds) -> None:
 
 
 class World:
-    """A deployment after a good run: one training, one dataset, two calibrations."""
+    """After a good run: a training, a dataset, two calibrations, two uploads."""
 
     def __init__(self, folder: Path) -> None:
         settings = Settings(data_folder=folder / "data")
@@ -76,14 +77,26 @@ class World:
         self.registry = Registry(self.database, self.blobs)
         self.folder, self.work = folder, settings.data_folder / "work"
         self.submissions: list[Submission] = []
+        self.uploads: list[Upload] = []
         self.training, self.dataset = self._train(), self._make_dataset()
         self.calibrations = [self._calibrate(), self._calibrate()]
+        self.files = [folder / "dataset.npz", folder / "other.npz"]
+        save_dataset(generate("robertson", 3, seed=2), self.files[1])
+        for path in self.files:
+            self.upload(path)
         cancelled = self._submit("dataset", {"kind": "dataset", "seed": 5})
         self.jobs.cancel(cancelled)
         self.submissions[-1].cancel = "asked"
 
     def findings(self) -> list[str]:
-        audit = Audit(self.database, self.blobs, self.submissions, -1.0, [self.work])
+        audit = Audit(
+            self.database,
+            self.blobs,
+            self.submissions,
+            -1.0,
+            [self.work],
+            self.uploads,
+        )
         return [each["what"] for each in audit.findings()]
 
     def execute(self, statement) -> None:
@@ -93,6 +106,17 @@ class World:
     def change(self, id: str, **values) -> None:
         table = tables.jobs
         self.execute(sa.update(table).where(table.c.id == id).values(values))
+
+    def upload(self, path: Path, key: str = "") -> str:
+        """Keep a file and note it, under a new key or once more under an old one."""
+        made = Upload.of(path, key or f"file-{len(self.uploads)}")
+        record, replayed = self.datasets.upload(
+            path, owner="me", name=made.key, idempotency_key=made.key
+        )
+        if not replayed:
+            made.id = record.id
+            self.uploads.append(made)
+        return record.id
 
     def _submit(self, kind: str, request: dict) -> str:
         key = f"key-{len(self.submissions)}"
@@ -178,7 +202,7 @@ def test_the_audit_finds_an_end_that_was_told_twice(world) -> None:
 def test_the_audit_finds_a_content_that_is_gone_or_damaged(
     world, prefix, is_missing
 ) -> None:
-    (key,) = world.blobs.list(prefix)
+    key, *_ = world.blobs.list(prefix)
     path = world.blobs.root / key
     path.unlink() if is_missing else path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert "a content cannot be read" in world.findings()
