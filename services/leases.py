@@ -18,6 +18,7 @@ from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import LeaseLost
+from services.lease_watch import LeaseWatch
 from services.lifecycle import Job, Sender, add_event, as_job, begin, move
 
 
@@ -69,9 +70,7 @@ class Leases:
         self.sender = sender
         self.lease = timedelta(seconds=lease_seconds)
         self.clock = clock or database.clock
-        self.monotonic = monotonic
-        # Ends of the leases of running jobs, and since when they are seen to be so.
-        self._watched: dict[str, tuple[datetime, float]] = {}
+        self._watch = LeaseWatch(2 * lease_seconds, monotonic)
 
     def claim(self, id: str, worker: str) -> Claim | None:
         """Take a queued job, or return None where it is not queued any more."""
@@ -97,11 +96,9 @@ class Leases:
         Raises:
             LeaseLost: The job is another's now, or ended.
         """
-        values: dict[str, Any] = {}
-        if progress is not None:
-            values["progress"] = progress
+        values: dict[str, Any] = {} if progress is None else {"progress": progress}
         if checkpoint is not None:
-            values["checkpoint"] = checkpoint
+            values |= {"checkpoint": checkpoint, **_not_counting(claim)}
         with self.database.transaction() as connection:
             row = self._renew(connection, claim, **values)
             now = instant(self.clock())
@@ -131,14 +128,19 @@ class Leases:
             raise _lost(claim.job.id)
         return bool(flag)
 
-    def guard(self, connection: sa.Connection, claim: Claim) -> None:
+    def guard(
+        self, connection: sa.Connection, claim: Claim, *, goes_on: bool = False
+    ) -> None:
         """Check the claim and lock the row, first in a transaction that publishes.
+
+        Later attempts go on from what a ``goes_on`` keeps, so this one does not count.
 
         Raises:
             LeaseLost: The job is another's now, or ended.
             CancelRequested: The caller has asked to cancel it.
         """
-        if self._renew(connection, claim)["cancel_requested"]:
+        values = _not_counting(claim) if goes_on else {}
+        if self._renew(connection, claim, **values)["cancel_requested"]:
             raise CancelRequested
 
     def succeed(
@@ -233,8 +235,9 @@ class Leases:
             LeaseLost: The job is another's now, or ended.
         """
         with self.database.transaction() as connection:
-            self._requeue(connection, claim.job, claim.token, reason, counts=True)
-        if claim.job.attempt < claim.job.max_attempts:
+            job, token = claim.job, claim.token
+            is_queued = self._requeue(connection, job, token, reason, counts=True)
+        if is_queued:
             self._send(claim.job)
 
     def reap(self) -> list[str]:
@@ -249,24 +252,12 @@ class Leases:
         with self.database.reading() as connection:
             found = connection.execute(running.where(table.c.state == "running"))
             ends = {row.id: row.lease_until for row in found}
-        silent = self._silent(ends)
+        silent = self._watch.silent(ends)
         return [
             id
             for id, end in ends.items()
             if (end < now or id in silent) and self._reap(id, end)
         ]
-
-    def _silent(self, ends: dict[str, datetime]) -> set[str]:
-        """Running jobs whose lease has had the same end for two leases."""
-        now, before = self.monotonic(), self._watched
-        self._watched = {
-            id: before[id] if id in before and before[id][0] == end else (end, now)
-            for id, end in ends.items()
-        }
-        longest_s = 2 * self.lease.total_seconds()
-        return {
-            id for id, (_, since) in self._watched.items() if now - since > longest_s
-        }
 
     def _renew(
         self, connection: sa.Connection, claim: Claim, **values: Any
@@ -316,15 +307,17 @@ class Leases:
         counts: bool,
         level: str = "info",
         **values: Any,
-    ) -> None:
-        if _is_cancelled(connection, job.id):
+    ) -> bool:
+        """Whether the job is queued now, and not at its end."""
+        is_cancelled, most = _asked(connection, job.id)
+        if is_cancelled:
             self._end(connection, Claim(job, token, None), "cancelled", reason, {})
-            return
+            return False
         now = instant(self.clock())
-        final = counts and job.attempt >= job.max_attempts
+        final = counts and job.attempt >= most
         error = {
             "code": "attempts_exhausted",
-            "detail": f"{reason}; that was attempt {job.attempt} of {job.max_attempts}",
+            "detail": f"{reason}; that was attempt {job.attempt} of {most}",
         }
         values |= {"error": error} if final else {"attempt": job.attempt + int(counts)}
         row = move(
@@ -341,6 +334,7 @@ class Leases:
         data = {"state": row["state"], "attempt": row["attempt"], "reason": reason}
         level = "error" if final else "warning" if counts else level
         add_event(connection, job.id, "status", reason, now, data, level=level)
+        return not final
 
     def _reap(self, id: str, end: datetime) -> bool:
         # Who has the row now may be cut off: that must hold up no other job.
@@ -353,10 +347,11 @@ class Leases:
                     return False
                 job = as_job(row)
                 reason = f"worker {job.worker} stopped renewing its lease"
-                self._requeue(connection, job, row["token"], reason, counts=True)
+                token = row["token"]
+                is_queued = self._requeue(connection, job, token, reason, counts=True)
         except LeaseLost:
             return False
-        if job.attempt < job.max_attempts:
+        if is_queued:
             self._send(job)
         return True
 
@@ -369,6 +364,11 @@ class Leases:
                 connection.execute(update.values(sent_at=instant(self.clock())))
 
 
+def _not_counting(claim: Claim) -> dict[str, Any]:
+    """An attempt that others go on from leaves as many attempts as there were."""
+    return {"max_attempts": claim.job.max_attempts + 1}
+
+
 def _held(claim: Claim) -> sa.ColumnElement[bool]:
     table = tables.jobs
     return sa.and_(
@@ -378,9 +378,12 @@ def _held(claim: Claim) -> sa.ColumnElement[bool]:
     )
 
 
-def _is_cancelled(connection: sa.Connection, id: str) -> bool:
-    query = sa.select(tables.jobs.c.cancel_requested).where(tables.jobs.c.id == id)
-    return bool(connection.execute(query.with_for_update()).scalar_one())
+def _asked(connection: sa.Connection, id: str) -> tuple[bool, int]:
+    """Whether a job is to be cancelled, and its attempts at most; its row is locked."""
+    columns = tables.jobs.c
+    query = sa.select(columns.cancel_requested, columns.max_attempts)
+    row = connection.execute(query.where(columns.id == id).with_for_update()).one()
+    return bool(row.cancel_requested), row.max_attempts
 
 
 def _refused(id: str, token: int) -> LeaseLost:

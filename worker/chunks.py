@@ -104,7 +104,7 @@ class ChunkKeeper:
         chunk = Chunk(**{name: told[name] for name in Chunk.__dataclass_fields__})
         context.results.put_chunk(id, chunk, path)
         with context.database.transaction() as connection:
-            context.leases.guard(connection, self._claim)
+            context.leases.guard(connection, self._claim, goes_on=True)
             context.results.add_chunk(connection, id, chunk)
         path.unlink()
         self._kept += chunk.rows

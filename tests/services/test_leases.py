@@ -144,6 +144,24 @@ def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
     assert reasons == ["the training process died (signal 9)"] * 2
 
 
+def test_attempts_that_get_on_do_not_count(jobs: Jobs, leases, claim) -> None:
+    for number in range(1, 6):
+        for checkpoint in ("a", "b"):
+            leases.heartbeat(claim, checkpoint=f"{checkpoint}{number}")
+        leases.crash(claim, "the worker died")
+        claim = leases.claim(claim.job.id, "next")
+        assert claim is not None
+        assert (claim.job.attempt, claim.job.max_attempts) == (number + 1, number + 2)
+    with leases.database.transaction() as connection:
+        leases.guard(connection, claim, goes_on=True)
+    for ending in ("queued", "queued", "queued", "failed"):
+        if ending == "queued" and claim.job.attempt == claim.job.max_attempts:
+            leases.heartbeat(claim, checkpoint="at the last attempt")
+        leases.crash(claim, "the worker died")
+        assert jobs.get(claim.job.id).state == ending
+        claim = leases.claim(claim.job.id, "next")
+
+
 def test_a_released_job_keeps_its_attempt(jobs: Jobs, leases, claim) -> None:
     for _ in range(5):
         leases.release(claim, "the worker stops")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 
 import psutil
 
@@ -116,19 +117,17 @@ def test_a_zombie_that_wakes_after_its_lease_writes_nothing(stack) -> None:
 def test_a_crashing_child_is_started_again_and_then_given_up(stack) -> None:
     worker = stack.start_worker()
     job = stack.train(iterations=LONG)
-    for attempt in (1, 2):
-        # The progress of an attempt stays until the next one has some of its own.
-        stack.wait(
-            job.id, lambda now, n=attempt: now.attempt == n and children_of(worker), 250
-        )
+    # Those that kept a checkpoint do not count, so there may be more than two.
+    while not stack.jobs.get(job.id).is_terminal:
         for child in children_of(worker):
             os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.1)
     ended = stack.end(job.id, 250)
     assert ended.state == "failed"
     assert ended.error["code"] == "attempts_exhausted"
     assert "the job's process died (signal 9)" in ended.error["detail"]
     reasons = [e.message for e in stack.jobs.events(job.id) if e.level != "info"]
-    assert len(reasons) == 2
+    assert len(reasons) == ended.attempt >= 2
 
 
 def test_a_job_whose_message_was_lost_is_sent_again(stack) -> None:
