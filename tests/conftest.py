@@ -27,21 +27,6 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", half)
 
 
-def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no process waits for the other at the end."""
-    from tests.scheduling import position
-
-    items.sort(key=lambda item: position(item.path))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """How ``--dist loadfile`` divides the tests."""
-    from tests.scheduling import ByServers
-
-    return ByServers(config, log) if config.option.dist == "loadfile" else None
-
-
 # A compiled program is some hundred memory mappings, of which Linux grants a process
 # 65,530; one more ends the interpreter with a fatal error.
 MOST_MAPPINGS = 20_000
