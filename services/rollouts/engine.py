@@ -16,7 +16,6 @@ import functools
 import gc
 import itertools
 import logging
-import os
 import tempfile
 import time
 from collections import deque
@@ -361,15 +360,9 @@ def configure_jax(settings: Settings) -> None:
     jax.config.update("jax_enable_x64", True)
     cache = settings.data_folder / "compiled"
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    defaults = {
-        "jax_compilation_cache_dir": str(cache),
-        "jax_persistent_cache_min_compile_time_secs": 0.05,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    # What the environment says to JAX itself comes first, as it does for jobs.
-    for name, value in defaults.items():
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,3 +1,4 @@
+import jax
 import pytest
 
 from spnode_client import Client
@@ -49,6 +50,8 @@ def caller(served):
 @pytest.fixture(scope="session")
 def exact():
     """A client of a gateway in this process that has the models of ``INTEGRATORS``."""
+    # Tests compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
     with deployed() as deployment:
         # Without a certificate none becomes champion, so none is compiled unasked.
         with opened(deployment.settings) as (database, blobs):

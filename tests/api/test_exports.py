@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +23,8 @@ TOLERANCE = {"mixed": 1e-5, "forced": 1e-12}
 
 @pytest.fixture(scope="module")
 def by_client(deployment):
+    # Tests compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
     with Client(deployment.url, deployment.key) as client:
         yield client
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models import MASS, STATES, random_states, small_surrogate
-from test_fit import decay, leaves
+from test_fit import decay, leaves, quick_compilation
 
 from spnode_core import artifact
 from spnode_core.dataset import check_arrays
@@ -33,6 +33,8 @@ from spnode_core.training.fit import Stopped, fit
 from spnode_core.training.members import member_seeds
 from spnode_core.training.presets import resolve
 from spnode_core.training.progress import Reporter
+
+__all__ = ["quick_compilation"]
 
 TIMES = [0.0, 0.5, 3.0, 1000.0]
 SMALL = SurrogateSpec(

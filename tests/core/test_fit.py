@@ -42,6 +42,22 @@ BRIEF = TrainingSpec(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(tmp_path_factory):
+    """Most of the time here is compilation: do less of it, and equal ones once."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    defaults = {
+        "jax_compilation_cache_dir": (folder, None),
+        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
+        "jax_disable_most_optimizations": (True, False),
+    }
+    for name, (here, _) in defaults.items():
+        jax.config.update(name, here)
+    yield
+    for name, (_, elsewhere) in defaults.items():
+        jax.config.update(name, elsewhere)
+
+
 def decay(trajectories=24, **more):
     """Two decaying states, one of which feeds the other; exact."""
     random = np.random.default_rng(0)

@@ -35,6 +35,20 @@ WILD = TrainingSpec(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(tmp_path_factory):
+    """Equal programs are compiled once."""
+    defaults = {
+        "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None),
+        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
+    }
+    for name, (here, _) in defaults.items():
+        jax.config.update(name, here)
+    yield
+    for name, (_, elsewhere) in defaults.items():
+        jax.config.update(name, elsewhere)
+
+
 def decay(trajectories=24, *, rate=1.0, end=2.0, seed=0, **more):
     """Two decaying states, one of which feeds the other; exact."""
     random = np.random.default_rng(seed)

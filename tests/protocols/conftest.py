@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import httpx
+import jax
 import pytest
 
 from tests.api.deployment import Deployment, deployed, opened, publish
@@ -37,6 +38,8 @@ def models():
 
 @pytest.fixture(scope="session")
 def service():
+    # Tests compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
     with deployed() as deployment:
         made = models()
         with opened(deployment.settings) as (database, blobs):

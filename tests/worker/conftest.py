@@ -91,13 +91,11 @@ class Stack:
         return self.jobs.submit("training", request, owner="me")[0]
 
     def start_worker(self, *options: str) -> subprocess.Popen[bytes]:
-        # The folder is found as a deployment finds it.
-        kept = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "worker", *options],
                 cwd=ROOT,
-                env={**kept, **self.settings.environment()},
+                env={**os.environ, **self.settings.environment()},
                 stdout=log,
                 stderr=log,
             )
@@ -136,11 +134,9 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def compiled() -> Path:
-    """Where the workers of all tests keep what they compiled, of both processes."""
-    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "workers"
-    folder.mkdir(exist_ok=True)
-    return folder
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of all tests keep what they compiled."""
+    return tmp_path_factory.mktemp("compiled")
 
 
 @contextlib.contextmanager
