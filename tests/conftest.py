@@ -7,6 +7,8 @@ import pytest
 
 # Tests compile far more than they compute; the processes that they start optimise.
 jax.config.update("jax_disable_most_optimizations", True)
+# What broadcasts by accident is refused, in code of ours and in tests.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 # A compiled program is some hundred memory mappings, of which Linux grants a process

@@ -1,4 +1,4 @@
-"""Numerical hygiene for the library's tests: x64, no silent rank promotion, shapes.
+"""Numerical hygiene for the library's tests: x64, shapes.
 
 Shape annotations are checked by beartype on every call in these tests.
 """
@@ -8,7 +8,6 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(
     [
         f"spnode_core.{name}"

@@ -44,12 +44,11 @@ BRIEF = TrainingSpec(
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(tmp_path_factory):
-    """Most of the time here is compilation: do less of it, and equal ones once."""
+    """Equal programs are compiled once."""
     folder = str(tmp_path_factory.mktemp("compiled"))
     defaults = {
         "jax_compilation_cache_dir": (folder, None),
         "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
-        "jax_disable_most_optimizations": (True, False),
     }
     for name, (here, _) in defaults.items():
         jax.config.update(name, here)

@@ -167,7 +167,7 @@ def test_scipy_has_the_derivatives_of_this_process(client, local):
     )
 
     def residuals(x0, k):
-        return (local(x0, TIMES, k) * weights).ravel()
+        return (local(x0, TIMES, k) * weights[None, :]).ravel()
 
     expected = np.hstack(jax.jacfwd(residuals, (0, 1))(X0[0], K))
     assert f.names == ("a", "b", "c", "p0", "p1")
