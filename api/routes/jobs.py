@@ -1,6 +1,7 @@
 """/v1/jobs and /jobs: submit, look, wait, follow, cancel, retry."""
 
 import asyncio
+import functools
 import re
 import time
 from pathlib import Path
@@ -14,12 +15,12 @@ from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
 from services.calibration.request import CalibrationJob
-from services.database.idempotency import request_digest
 from services.errors import Invalid
 from services.evaluation.request import EvaluationJob
 from services.job_request import JobKind, JobRequest
 from services.lifecycle import Job
 from services.rollouts.job_request import RolloutJob
+from services.submission import submit_planned
 from services.sweeps.request import SweepJob
 from services.training.plan import plan
 from services.training.request import stored
@@ -65,31 +66,23 @@ async def submit(
         raise Invalid(
             "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
         )
-    if isinstance(body, CalibrationJob | EvaluationJob | SweepJob):
-        options: dict[str, Any] = {
-            "owner": owner,
-            "idempotency_key": key,
-            "validate_only": validate_only,
-        }
-        if isinstance(body, CalibrationJob):
-            submitted = gateway.sql(gateway.calibrations.submit, body, **options)
-        elif isinstance(body, EvaluationJob):
-            submitted = gateway.sql(gateway.evaluations.submit, body, **options)
-        else:
-            submitted = gateway.sql(gateway.sweeps.submit, body, **options)
-        made, replayed = await submitted
-        return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
-    # An alias may have moved between two tries of one submission.
-    digest = request_digest(stored(body))
-    if key is not None and not validate_only:
-        jobs = gateway.jobs
-        earlier = await gateway.sql(jobs.submitted, owner, key, lambda: digest)
-        if earlier is not None:
-            return _queued(earlier, True)
-    kept = await gateway.sql(plan, body, gateway.datasets, gateway.registry)
-    if validate_only:
-        return _valid(kept)
-    return await accepted(gateway, body.kind, kept, owner, key, digest)
+    options: dict[str, Any] = {
+        "owner": owner,
+        "idempotency_key": key,
+        "validate_only": validate_only,
+    }
+    if isinstance(body, CalibrationJob):
+        submitted = gateway.sql(gateway.calibrations.submit, body, **options)
+    elif isinstance(body, EvaluationJob):
+        submitted = gateway.sql(gateway.evaluations.submit, body, **options)
+    elif isinstance(body, SweepJob):
+        submitted = gateway.sql(gateway.sweeps.submit, body, **options)
+    else:
+        planned = functools.partial(plan, body, gateway.datasets, gateway.registry)
+        given = (gateway.jobs, body.kind, stored(body), planned)
+        submitted = gateway.sql(submit_planned, *given, **options)
+    made, replayed = await submitted
+    return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
 
 
 @router.get("/v1/jobs", summary="List jobs")
@@ -200,7 +193,6 @@ async def accepted(
     request: dict[str, Any],
     owner: str,
     key: str | None,
-    digest: str | None = None,
 ) -> Response:
     """Queue a job and say where it is."""
     job, replayed = await gateway.sql(
@@ -209,7 +201,6 @@ async def accepted(
         request,
         owner=owner,
         idempotency_key=key,
-        request_hash=digest,
     )
     return _queued(job, replayed)
 

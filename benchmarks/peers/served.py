@@ -7,26 +7,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.speed.robertson import times
-
 MODEL_VARIABLE = "BENCH_MODEL"
 """Where the artifact is."""
 TIMES_VARIABLE = "BENCH_TIMES"
-"""At which times it is rolled out, a JSON list; the model's own by default."""
+"""At which times it is rolled out, a JSON list."""
 MAX_BATCH_ROWS, MAX_WAIT_MS = 64, 1
 _BUCKETS = (1, 8, 64)
 
 
 class Served:
-    """Rolls out on the model's own times."""
+    """Rolls out on these times."""
 
     def __init__(self) -> None:
         jax.config.update("jax_enable_x64", True)
         from spnode_core import artifact
 
         self._surrogate = artifact.load(os.environ[MODEL_VARIABLE])
-        given = os.environ.get(TIMES_VARIABLE)
-        self._times = np.array(json.loads(given)) if given else times()
+        self._times = np.array(json.loads(os.environ[TIMES_VARIABLE]))
         self._rollout = jax.jit(lambda x: self._surrogate.rollout(x, self._times))
         self._gradient = jax.jit(self._pulled)
         for rows in _BUCKETS:

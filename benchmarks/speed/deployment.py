@@ -173,8 +173,8 @@ class Deployment:
         """Make the model a version that gateways serve by a name."""
         settings, surrogate = self.settings, model.surrogate
         database, blobs = Database(settings.database_url), Blobs(settings.store_url)
-        blobs.put(f"artifacts/{model.digest}", model.path)
         try:
+            blobs.put(f"artifacts/{model.digest}", model.path)
             with database.transaction() as connection:
                 Registry(database, blobs).publish(
                     connection,

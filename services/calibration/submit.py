@@ -3,11 +3,11 @@
 from typing import Any
 
 from services.calibration.request import KIND, CalibrationJob, plan
-from services.database.idempotency import request_digest
 from services.jobs import Jobs
 from services.lifecycle import Job
 from services.registry import Registry
 from services.settings import Settings
+from services.submission import submit_planned
 
 
 class Calibrations:
@@ -49,19 +49,15 @@ class Calibrations:
             Invalid: The key was used before for another request.
             InvalidInput: What cannot be used, where, and what belongs there.
         """
-        # An alias may have moved between two tries of one submission.
-        digest = request_digest(job.model_dump(mode="json", exclude_unset=True))
-        if not validate_only:
-            earlier = self.jobs.submitted(owner, idempotency_key, lambda: digest)
-            if earlier is not None:
-                return earlier, True
-        kept = plan(job, self.registry.resolve(job.model), self.settings)
-        if validate_only:
-            return kept, False
-        return self.jobs.submit(
+        return submit_planned(
+            self.jobs,
             KIND,
-            kept,
+            job.model_dump(mode="json", exclude_unset=True),
+            lambda: self._plan(job),
             owner=owner,
             idempotency_key=idempotency_key,
-            request_hash=digest,
+            validate_only=validate_only,
         )
+
+    def _plan(self, job: CalibrationJob) -> dict[str, Any]:
+        return plan(job, self.registry.resolve(job.model), self.settings)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from services.database.idempotency import request_digest
 from services.datasets import Datasets
 from services.evaluation.request import KIND, EvaluationJob, plan
 from services.jobs import Jobs
 from services.lifecycle import Job
 from services.registry import Registry
+from services.submission import submit_planned
 
 
 class Evaluations:
@@ -49,23 +49,19 @@ class Evaluations:
             Invalid: What cannot be used, where, and what belongs there; or the key was
                 used before for another request.
         """
-        # An alias may have moved between two tries of one submission.
-        digest = request_digest(job.model_dump(mode="json", exclude_unset=True))
-        if not validate_only:
-            earlier = self.jobs.submitted(owner, idempotency_key, lambda: digest)
-            if earlier is not None:
-                return earlier, True
+        return submit_planned(
+            self.jobs,
+            KIND,
+            job.model_dump(mode="json", exclude_unset=True),
+            lambda: self._plan(job),
+            owner=owner,
+            idempotency_key=idempotency_key,
+            validate_only=validate_only,
+        )
+
+    def _plan(self, job: EvaluationJob) -> dict[str, Any]:
         versions = [
             self.registry.resolve(each, field=f"/models/{index}")
             for index, each in enumerate(job.models)
         ]
-        kept = plan(job, versions, self.datasets.asked(job.dataset))
-        if validate_only:
-            return kept, False
-        return self.jobs.submit(
-            KIND,
-            kept,
-            owner=owner,
-            idempotency_key=idempotency_key,
-            request_hash=digest,
-        )
+        return plan(job, versions, self.datasets.asked(job.dataset))

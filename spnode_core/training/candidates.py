@@ -128,8 +128,9 @@ def fallback(
 ) -> Candidate:
     """The relaxation form, trained from later samples too, where candidates failed."""
     train, given = training or TrainingSpec(), surrogate or SurrogateSpec()
-    missed = missed_between(dataset)
-    is_between = isinstance(given.steps, DataStepsSpec) and missed > UNRESOLVED
+    may_choose = isinstance(given.steps, DataStepsSpec)
+    missed = missed_between(dataset) if may_choose else 0.0
+    is_between = missed > UNRESOLVED
     if is_between:
         given = given.replaced(steps=shifted_steps(step_grid(dataset)[0]))
     spec, train, choices = resolve(dataset, given, train, "auto")
