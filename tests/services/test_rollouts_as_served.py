@@ -1,8 +1,10 @@
-"""Engines that compile as a server does: with all optimisations, in their own folder."""
+"""Engines that compile as a server does: with all optimisations, in own processes."""
 
-import jax
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from services.blobs import Blobs
 from services.rollouts.engine import Engine
@@ -14,39 +16,48 @@ from tests.core.models import small_surrogate
 from tests.services.test_rollouts_engine import LINEAR
 
 
-@pytest.fixture
-def optimised():
-    """Programs as a server compiles them; tests leave most optimisations out."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.mark.usefixtures("optimised")
-def test_a_wide_model_in_float32_uses_the_smallest_tile(tmp_path):
-    settings = Settings(data_folder=tmp_path / "data")
+def proven_tiles(data: Path) -> list[list[int]]:
+    """Tiles of a wide model, stored in the folder: on the grid, at its end, beside it."""
+    settings = Settings(data_folder=data)
     blobs = Blobs(settings.store_url)
     wide = {
         "nonlinear": RelaxationSpec(width=100, depth=2),
         "autoencoder": ResidualSpec(width=100, depth=2),
     }
     surrogate = small_surrogate(normalisation=LINEAR, precision="mixed", **wide)
-    digest = artifact.save(surrogate, tmp_path / "wide")
-    blobs.put(f"artifacts/{digest}", tmp_path / "wide")
+    digest = artifact.save(surrogate, data / "wide")
+    blobs.put(f"artifacts/{digest}", data / "wide")
+    engine = Engine(settings, blobs)
+    engine.warm(digest)
+    while engine.idle():
+        pass
+    return list(map(list, engine.resident.get(digest).tiles.values()))
+
+
+def test_a_wide_model_in_float32_uses_the_smallest_tile(tmp_path):
+    # Not how tests compile.
+    served = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    script = f"""
+import json, sys
+from pathlib import Path
+from {__name__} import proven_tiles
+print(json.dumps(proven_tiles(Path(sys.argv[1]))))
+"""
     found = []
     # Two compilations of one program may round differently, once in some twenty runs: a
     # small tile is kept out then. What was compiled is kept: each try has its folder.
     for number in range(3):
-        compilation_cache.reset_cache()
         folder = tmp_path / f"try-{number}"
-        engine = Engine(settings.model_copy(update={"data_folder": folder}), blobs)
-        engine.warm(digest)
-        while engine.idle():
-            pass
-        tiles = engine.resident.get(digest).tiles
-        assert len(tiles) == 3, "on the grid, at its end alone, and beside the grid"
-        found.append(set(tiles.values()))
-        if found[-1] == {TILES}:
+        folder.mkdir()
+        run = subprocess.run(
+            [sys.executable, "-c", script, folder],
+            env={**served, "JAX_ENABLE_X64": "1"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads(run.stdout))
+        if found[-1] == [list(TILES)] * 3:
             break
-    assert {TILES} in found, found
+    assert [list(TILES)] * 3 in found, found
