@@ -79,6 +79,9 @@ class JobOut(Out):
     id: str
     kind: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    queue: str
+    """Workers of which queue take it."""
+    priority: int
     progress: dict[str, Any] | None
     request: dict[str, Any]
     result: dict[str, Any] | None
@@ -87,6 +90,8 @@ class JobOut(Out):
     max_attempts: int
     cancel_requested: bool
     created_at: datetime
+    deadline: datetime | None
+    """When it fails unless it has ended."""
     started_at: datetime | None
     finished_at: datetime | None
     parent: str | None

@@ -21,10 +21,12 @@ from deploy import supervisor, valkey
 from deploy.folder import ROOT, Folder, write_private
 from deploy.supervisor import Process, Program
 from services.database.engine import Database
+from services.devices import visible_gpus
 from services.errors import ServiceError, Unavailable
 from services.jobs import Jobs
 from services.keys import SCOPES, Keys
-from services.queue import QUEUES, ROLLOUTS_QUEUE, Queue
+from services.queue import Queue
+from services.queue_names import QUEUES, ROLLOUTS_QUEUE
 from services.settings import Settings, read_settings
 
 READY_WITHIN_S = 120.0
@@ -186,7 +188,7 @@ def _programs(folder: Folder, settings: Settings) -> list[Program]:
         Program("gateway", [*python, "api"], priority=20),
         Program("worker", [*python, "worker"], priority=30, stop_s=25),
     ]
-    gpus = _gpus()
+    gpus = visible_gpus()
     for number in range(_rollout_workers(settings)):
         gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
         command = [*python, "worker", "--rollouts"]
@@ -206,15 +208,6 @@ def _programs(folder: Folder, settings: Settings) -> list[Program]:
 
 def _rollout_workers(settings: Settings) -> int:
     return settings.rollout_workers if settings.executor == "queue" else 0
-
-
-def _gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use, as CUDA names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name]
-    found = Path("/dev").glob("nvidia[0-9]*")
-    return sorted((each.name.removeprefix("nvidia") for each in found), key=int)
 
 
 def _json(settings: Settings) -> str:

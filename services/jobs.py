@@ -32,6 +32,7 @@ from services.errors import Conflict, NotFound, Unavailable
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
+from services.schedule import place_of
 
 
 class Jobs:
@@ -94,16 +95,14 @@ class Jobs:
         id = id or new_id("job", now=self.clock())
         trained = candidates or {}
         try:
-            job, replayed = self._insert(id, kind, request, owner, key, digest, trained)
+            job, queued = self._insert(id, kind, request, owner, key, digest, trained)
         except IntegrityError:
             # Another process inserted the same key between our look and our insert.
-            job, replayed = self._insert(id, kind, request, owner, key, digest, trained)
-        if not replayed:
-            for each in trained:
-                self.send("training", each)
-            if not trained:
-                self.send(job.kind, job.id)
-        return job, replayed
+            job, queued = self._insert(id, kind, request, owner, key, digest, trained)
+        if queued is not None:
+            for each in queued:
+                self.send(each)
+        return job, queued is None
 
     def submitted(
         self, owner: str, key: str | None, digest: Callable[[], str]
@@ -220,7 +219,7 @@ class Jobs:
             # Another process used the same key between our look and our insert.
             job, queued = self._retry(id, asked)
         for each in queued:
-            self.send(each.kind, each.id)
+            self.send(each)
         return job
 
     def events(self, id: str, *, after: int = 0, limit: int = 1000) -> "list[Event]":
@@ -254,16 +253,16 @@ class Jobs:
                 _row(connection, id)
         return [point for point in found if point is not None]
 
-    def send(self, kind: str, id: str) -> None:
+    def send(self, job: Job) -> None:
         """Send a queued job's id to the workers and note that it was sent.
 
         The job is accepted already, so nothing that fails here is the caller's: what
         is not noted is sent again.
         """
-        if self.sender is None or not self.sender.send_job(kind, id):
+        if self.sender is None or not self.sender.send_job(job.queue, job.id):
             return
         table = tables.jobs
-        queued = sa.and_(table.c.id == id, table.c.state == "queued")
+        queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
         sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
         with (
             contextlib.suppress(Unavailable),
@@ -280,14 +279,15 @@ class Jobs:
         key: str | None,
         digest: str,
         candidates: Mapping[str, dict[str, Any]],
-    ) -> tuple[Job, bool]:
+    ) -> "tuple[Job, list[Job] | None]":
+        """The job, and which to send to the workers; None where it was there before."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
             if key is not None:
                 free_job_key(connection, owner, key, now)
                 earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
-                    return _replay(earlier, digest), True
+                    return _replay(earlier, digest), None
             dataset = request.get("dataset")
             if dataset is not None:
                 _hold_dataset(connection, dataset)
@@ -303,11 +303,13 @@ class Jobs:
             }
             asked = {"id": id, "kind": kind, "request": request}
             named = {"idempotency_key": key, "request_hash": digest}
-            row = _add(connection, now, **values, **asked, **named)
+            job = _add(connection, now, **values, **asked, **named)
+            queued = []
             for each, training in candidates.items():
                 asked = {"id": each, "kind": "training", "request": training}
-                _add(connection, now, **values, **asked, parent_id=id)
-        return as_job(row), False
+                queued.append(_add(connection, now, **values, **asked, parent_id=id))
+        # A sweep waits for its candidates.
+        return job, queued or [job]
 
     def _retry(self, id: str, asked: Asked | None) -> "tuple[Job, list[Job]]":
         """The job, and which jobs are to be sent to the workers."""
@@ -323,7 +325,7 @@ class Jobs:
             ids = ids_of(connection, id, RETRIABLE)
             rows = [row, *(_row(connection, each, lock=True) for each in ids)]
             job, *candidates = [
-                queue_again(connection, each, now)
+                queue_again(connection, each, now, self.max_attempts)
                 for each in rows
                 if each["state"] in RETRIABLE
             ]
@@ -332,11 +334,13 @@ class Jobs:
         return job, candidates or [job]
 
 
-def _add(connection: sa.Connection, now: datetime, **values: Any) -> sa.RowMapping:
-    insert = sa.insert(tables.jobs).values(values).returning(*tables.jobs.c)
-    row = connection.execute(insert).mappings().one()
+def _add(connection: sa.Connection, now: datetime, **values: Any) -> Job:
+    asked = (values["kind"], values["owner"], values["request"])
+    place = place_of(connection, *asked, now)
+    insert = sa.insert(tables.jobs).values(values | place.columns)
+    row = connection.execute(insert.returning(*tables.jobs.c)).mappings().one()
     add_event(connection, row["id"], "status", "queued", now, {"state": "queued"})
-    return row
+    return as_job(row)
 
 
 def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMapping:

@@ -13,27 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.claims import CancelRequested, Claim, DeadlineExceeded, begin
 from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import LeaseLost
 from services.lease_watch import LeaseWatch
-from services.lifecycle import Job, Sender, add_event, as_job, begin, move
-
-
-class CancelRequested(Exception):
-    """The caller asked to cancel before the job could end otherwise."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's hold on a running job; ``token`` fences every write."""
-
-    job: Job
-    token: int
-    checkpoint: str | None
-    """Digest of the checkpoint of an earlier attempt, if there is one."""
+from services.lifecycle import Job, Sender, add_event, as_job, move
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,7 @@ class Leases:
         database: Where the rows are.
         sender: Sends a job's id to the workers when it is queued again.
         lease_seconds: How long a claim holds without a heartbeat.
+        rest_seconds: How long a job rests that is put off.
         clock: Seconds since 1970; the database's by default.
         monotonic: Seconds that never go back, by which leases are watched.
     """
@@ -63,22 +51,21 @@ class Leases:
         sender: Sender | None = None,
         *,
         lease_seconds: float = 15.0,
+        rest_seconds: float = 30.0,
         clock: Clock | None = None,
         monotonic: Clock = time.monotonic,
     ) -> None:
         self.database = database
         self.sender = sender
         self.lease = timedelta(seconds=lease_seconds)
+        self.rest = timedelta(seconds=rest_seconds)
         self.clock = clock or database.clock
         self._watch = LeaseWatch(2 * lease_seconds, monotonic)
 
     def claim(self, id: str, worker: str) -> Claim | None:
-        """Take a queued job, or return None where it is not queued any more."""
+        """Take the first job of the queue of a job; None where none may begin there."""
         now = instant(self.clock())
-        row = begin(self.database, id, worker=worker, until=now + self.lease, now=now)
-        if row is None:
-            return None
-        return Claim(as_job(row), row["token"], row["checkpoint"])
+        return begin(self.database, id, worker=worker, until=now + self.lease, now=now)
 
     def heartbeat(
         self,
@@ -138,10 +125,22 @@ class Leases:
         Raises:
             LeaseLost: The job is another's now, or ended.
             CancelRequested: The caller has asked to cancel it.
+            DeadlineExceeded: Its deadline has passed.
         """
         values = _not_counting(claim) if goes_on else {}
         if self._renew(connection, claim, **values)["cancel_requested"]:
             raise CancelRequested
+        self.check_deadline(claim)
+
+    def check_deadline(self, claim: Claim) -> None:
+        """Return while a job's deadline has not passed.
+
+        Raises:
+            DeadlineExceeded: It has.
+        """
+        end = claim.job.deadline
+        if end is not None and end <= instant(self.clock()):
+            raise DeadlineExceeded
 
     def succeed(
         self,
@@ -196,11 +195,12 @@ class Leases:
         Raises:
             LeaseLost: The job is another's now, or ended.
         """
-        self.give_back(claim, reason)
+        with self.database.transaction() as connection:
+            self._requeue(connection, claim.job, claim.token, reason, counts=False)
         self._send(claim.job)
 
     def put_off(self, claim: Claim, reason: str) -> None:
-        """Give the job back until its message counts as lost; no attempt is counted.
+        """Give the job back for a while; no attempt is counted.
 
         For what is not the job's fault: the store does not answer, or is full.
 
@@ -215,18 +215,8 @@ class Leases:
                 reason,
                 counts=False,
                 level="warning",
-                # As if its message had just been sent.
-                sent_at=instant(self.clock()),
+                not_before=instant(self.clock()) + self.rest,
             )
-
-    def give_back(self, claim: Claim, reason: str) -> None:
-        """Give the job back unsent: what it waits for will send it; no attempt counts.
-
-        Raises:
-            LeaseLost: The job is another's now, or ended.
-        """
-        with self.database.transaction() as connection:
-            self._requeue(connection, claim.job, claim.token, reason, counts=False)
 
     def crash(self, claim: Claim, reason: str) -> None:
         """Count a crashed attempt: queued again, or failed after the last.
@@ -356,7 +346,7 @@ class Leases:
         return True
 
     def _send(self, job: Job) -> None:
-        if self.sender is not None and self.sender.send_job(job.kind, job.id):
+        if self.sender is not None and self.sender.send_job(job.queue, job.id):
             table = tables.jobs
             queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
             update = sa.update(table).where(queued)

@@ -6,6 +6,7 @@
       │ ▲               │ │ └───▶ failed ────┐
       │ └─release, reap─┘ └─────▶ cancelled ─┤
       ├──cancel──────────────────────▲       │
+      ├──deadline────────────────▶ failed    │
       └◀──────────────retry──────────────────┘
 
 ``services.jobs`` is the side of the callers, ``services.leases`` that of the workers;
@@ -21,12 +22,11 @@ from typing import Any, Literal, Protocol
 import sqlalchemy as sa
 
 from services.database import tables
-from services.database.engine import Database
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "queued": frozenset({"running", "cancelled"}),
+    "queued": frozenset({"running", "cancelled", "failed"}),
     "running": frozenset({"succeeded", "failed", "cancelled", "queued"}),
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
@@ -43,6 +43,8 @@ class Job:
 
     id: str
     kind: str
+    queue: str
+    rank: int
     owner: str
     state: State
     request: dict[str, Any]
@@ -53,6 +55,8 @@ class Job:
     max_attempts: int
     cancel_requested: bool
     created_at: datetime
+    deadline: datetime | None
+    """When it fails unless it has ended."""
     started_at: datetime | None
     finished_at: datetime | None
     dropped_at: datetime | None
@@ -61,6 +65,11 @@ class Job:
     """The sweep that it is a candidate of."""
     worker: str | None
     """Who runs it now."""
+
+    @property
+    def priority(self) -> int:
+        """A queue's jobs of a higher one begin first."""
+        return -self.rank
 
     @property
     def is_terminal(self) -> bool:
@@ -86,7 +95,7 @@ class Event:
 class Sender(Protocol):
     """What sends a job's id to the workers: ``services.queue.Queue``."""
 
-    def send_job(self, kind: str, id: str) -> bool:
+    def send_job(self, queue: str, id: str) -> bool:
         """Send it; whether the broker took it."""
         ...
 
@@ -115,7 +124,7 @@ def move(
     if after in TERMINAL:
         implied["finished_at"] = now
     if after == "queued":
-        implied["sent_at"] = None
+        implied |= {"sent_at": None, "not_before": None}
     if after == "running":
         implied["started_at"] = now
     new = implied | values
@@ -131,6 +140,17 @@ def move(
 def _update(after: State, names: frozenset[str], *, is_fenced: bool) -> Any:
     """The statement of a change, made once: that takes longer than to run it."""
     table = tables.jobs
+    update = changing(after, names).where(
+        table.c.id == sa.bindparam("job"), table.c.state == sa.bindparam("before")
+    )
+    if is_fenced:
+        update = update.where(table.c.token == sa.bindparam("fence"))
+    return update.returning(*table.c)
+
+
+def changing(after: State, names: frozenset[str]) -> sa.Update:
+    """Return the change of jobs to a state, with parameters ``new_*`` of its values."""
+    table = tables.jobs
     new: dict[str, Any] = {
         name: sa.bindparam(f"new_{name}", type_=table.c[name].type)
         for name in sorted(names)
@@ -138,55 +158,7 @@ def _update(after: State, names: frozenset[str], *, is_fenced: bool) -> Any:
     if after == "running":
         new["token"] = table.c.token + 1
         new["started_at"] = sa.func.coalesce(table.c.started_at, new["started_at"])
-    update = sa.update(table).where(
-        table.c.id == sa.bindparam("job"), table.c.state == sa.bindparam("before")
-    )
-    if is_fenced:
-        update = update.where(table.c.token == sa.bindparam("fence"))
-    return update.values(new).returning(*table.c)
-
-
-def begin(
-    database: Database, id: str, *, worker: str, until: datetime, now: datetime
-) -> Mapping[Any, Any] | None:
-    """Claim a queued job for a worker and say so in its events.
-
-    Returns:
-        The row as it is now, or None where the job was not queued any more.
-    """
-    lease = {"lease_owner": worker, "lease_until": until}
-    if not database.is_sqlite:
-        bound = {"job": id, "before": "queued", "now": now, "new_state": "running"}
-        bound |= {"new_started_at": now}
-        bound |= {f"new_{name}": value for name, value in lease.items()}
-        return database.run(_begin, bound)
-    # Where a power cut takes it back, the job is queued, and its worker gone.
-    with database.transaction(is_durable=False) as connection:
-        row = move(connection, id, before="queued", after="running", now=now, **lease)
-        if row is not None:
-            data = {"state": "running", "attempt": row["attempt"], "worker": worker}
-            add_event(connection, id, "status", f"attempt {row['attempt']}", now, data)
-    return row
-
-
-def _begin() -> sa.Select[Any]:
-    """The change with its event; the row is locked before the event has its id."""
-    names = frozenset({"state", "started_at", "lease_owner", "lease_until"})
-    moved = _update("running", names, is_fenced=False).cte("moved")
-    words = map(sa.literal_column, ("'state'", "'running'", "'attempt'", "'worker'"))
-    state, running, attempt, worker = words
-    event = {
-        "job_id": moved.c.id,
-        "kind": sa.literal_column("'status'"),
-        "level": sa.literal_column("'info'"),
-        "message": sa.func.concat(sa.literal_column("'attempt '"), moved.c.attempt),
-        "data": sa.func.json_build_object(
-            state, running, attempt, moved.c.attempt, worker, moved.c.lease_owner
-        ),
-        "created_at": sa.bindparam("now", type_=tables.events.c.created_at.type),
-    }
-    told = sa.insert(tables.events).from_select(list(event), sa.select(*event.values()))
-    return sa.select(moved).add_cte(told.cte("told"))
+    return sa.update(table).values(new)
 
 
 def add_event(

@@ -1,7 +1,8 @@
-"""Celery as transport: which queue carries what, and how an id gets there.
+"""Celery as transport: how word of a job gets to the workers of its queue.
 
-The database is the truth; a message carries an id and no more. A lost message is sent
-again by the housekeeping of the workers, a doubled one finds the job claimed already.
+The database is the truth; a message carries an id and no more. It says that its queue
+has a job to begin, not which: that is the first by ``services.schedule``. A message
+that is lost is sent again by the workers' housekeeping, one too many finds nothing.
 Workers define the tasks; everybody else sends them by name.
 """
 
@@ -13,25 +14,11 @@ import redis
 from kombu.exceptions import OperationalError
 
 from services.errors import Unavailable
+from services.queue_names import ROLLOUTS_QUEUE, TRAINING_QUEUE
 from services.settings import Settings
 
 JOB_TASK = "spnode.job"
 BATCH_TASK = "spnode.rollout_batch"
-TRAINING_QUEUE = "training"
-DATASETS_QUEUE = "datasets"
-ROLLOUT_JOBS_QUEUE = "rollout_jobs"
-ROLLOUTS_QUEUE = "rollouts"
-"""Batches that a gateway waits for, not jobs."""
-JOB_QUEUES = (TRAINING_QUEUE, DATASETS_QUEUE, ROLLOUT_JOBS_QUEUE)
-QUEUES = (*JOB_QUEUES, ROLLOUTS_QUEUE)
-QUEUE_OF_KIND = {
-    "training": TRAINING_QUEUE,
-    "dataset": DATASETS_QUEUE,
-    "rollout": ROLLOUT_JOBS_QUEUE,
-    "calibration": ROLLOUT_JOBS_QUEUE,
-    "evaluation": ROLLOUT_JOBS_QUEUE,
-    "sweep": ROLLOUT_JOBS_QUEUE,
-}
 
 # With Redis a task that is not acknowledged within this time runs twice.
 VISIBILITY_TIMEOUT_S = 7 * 24 * 3600
@@ -81,15 +68,15 @@ class Queue:
         once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.05}
         self.app.conf.broker_transport_options |= once
 
-    def send_job(self, kind: str, id: str) -> bool:
-        """Send a job's id to the workers of its kind.
+    def send_job(self, queue: str, id: str) -> bool:
+        """Send a job's id to the workers of its queue.
 
         Returns:
             Whether the broker took it. The caller need not care: a queued job whose
             message is missing is sent again by the housekeeping.
         """
         try:
-            self._send(JOB_TASK, QUEUE_OF_KIND[kind], [id])
+            self._send(JOB_TASK, queue, [id])
         except Unavailable:
             return False
         return True

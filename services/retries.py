@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from services.database.candidate_rows import UNFINISHED, ids_of
 from services.errors import Conflict
 from services.lifecycle import Job, add_event, as_job, move
+from services.schedule import place_of
 
 RETRIABLE = ("failed", "cancelled")
 """States of which a job can be queued again."""
@@ -48,10 +49,15 @@ def check_ended(connection: sa.Connection, sweep: str) -> None:
         )
 
 
-def queue_again(connection: sa.Connection, row: sa.RowMapping, now: datetime) -> Job:
-    """Queue a locked job that has ended otherwise than well."""
+def queue_again(
+    connection: sa.Connection, row: sa.RowMapping, now: datetime, max_attempts: int
+) -> Job:
+    """Queue a locked job that has ended otherwise than well, as if it were new."""
+    place = place_of(connection, row["kind"], row["owner"], row["request"], now)
     fresh = {
+        **place.columns,
         "attempt": 1,
+        "max_attempts": max_attempts,
         "cancel_requested": False,
         "progress": None,
         "error": None,

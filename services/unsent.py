@@ -1,24 +1,27 @@
-"""Queued jobs whose message is missing: which they are, and who sends them again.
+"""Queued jobs of which no worker has word: whom to send again, and what to give up.
 
 A message is lost where the broker is wiped, where a gateway ends between the row and
-the message, and where a worker ends or sleeps for long with the message in its hands. A
-message too many does no harm: whoever comes second finds the job claimed. A sweep is
-sent when its last candidate has ended, not before.
+the message, and where a worker ends or sleeps for long with the message in its hands.
+Messages say that a queue has a job, not which, so what is lost is a number: as many as
+jobs are due beyond the messages that wait. A message too many does no harm. A sweep is
+due when its last candidate has ended, not before.
 
 What was sent in the future was sent before the clock was set back. How long ago that
 was nobody knows, so it counts as long ago.
 """
 
-from collections.abc import Collection
 from datetime import timedelta
 
 import sqlalchemy as sa
 
+from services.claims import is_due
 from services.database import tables
-from services.database.candidate_rows import SWEEP, WAITS
+from services.database.candidate_rows import SWEEP
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
+from services.lifecycle import add_event, move
+from services.schedule import LATE
 
 _sent = sa.func.coalesce(tables.jobs.c.sent_at, tables.jobs.c.created_at)
 """When it was sent, or should have been."""
@@ -36,61 +39,74 @@ class Unsent:
         self.database = database
         self.clock = clock or database.clock
 
-    def take(
-        self, kinds: Collection[str], *, older_than_s: float
-    ) -> list[tuple[str, str]]:
-        """Return (kind, id) of queued jobs, not sent for that long.
+    def queues(self) -> list[str]:
+        """Return the queues that have queued jobs."""
+        table = tables.jobs
+        query = sa.select(table.c.queue).where(table.c.state == "queued").distinct()
+        with self.database.reading() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def take(self, queue: str, *, waiting: int, older_than_s: float) -> list[str]:
+        """Return ids of jobs to send: as many as are due beyond the messages there.
 
         Args:
-            kinds: Those whose queue is empty: nothing is on its way to them.
-            older_than_s: Less than that ago, a message may be in a worker's hands.
+            queue: Whose jobs.
+            waiting: How many messages wait in it.
+            older_than_s: Jobs that were sent less than that ago are not among them:
+                their message may be in a worker's hands.
         """
         now, age = instant(self.clock()), timedelta(seconds=older_than_s)
-        return self._take(kinds, sa.or_(_sent < now - age, _sent > now + age))
-
-    def take_overtaken(
-        self, kinds: Collection[str], *, older_than_s: float
-    ) -> list[tuple[str, str]]:
-        """Return (kind, id) of queued jobs of one queue that later ones have overtaken.
-
-        A queue hands its messages out in their order. Where a job runs that was sent so
-        much later, the message of the earlier one is lost, though the queue may never
-        be empty.
-
-        Args:
-            kinds: Those of the queue.
-            older_than_s: How much later; less may be two workers side by side.
-        """
         table = tables.jobs
-        age = timedelta(seconds=older_than_s)
-        ahead = instant(self.clock()) + age
-        latest = sa.select(sa.func.max(table.c.sent_at)).where(
-            table.c.state == "running",
-            table.c.kind.in_(kinds),
-            # All others would be earlier than what was sent in the future.
-            table.c.sent_at <= ahead,
-        )
+        due = sa.and_(table.c.queue == queue, is_due(now))
+        old = sa.or_(_sent < now - age, _sent > now + age)
+        query = sa.select(table.c.id).where(due, old).order_by(_sent, table.c.id)
         with self.database.reading() as connection:
-            sent = connection.execute(latest).scalar_one()
-        overtaken = sa.false() if sent is None else _sent < sent - age
-        return self._take(kinds, sa.or_(overtaken, _sent > ahead))
+            count = sa.select(sa.func.count()).select_from(table).where(due)
+            lacking = connection.execute(count).scalar_one() - waiting
+            if lacking <= 0:
+                return []
+            found = list(connection.execute(query.limit(lacking)).scalars())
+        return self._note(sa.and_(table.c.id.in_(found), due, old))
 
     def take_ready(self) -> list[tuple[str, str]]:
-        """Return (kind, id) of the sweeps whose last candidate has just ended."""
-        return self._take((SWEEP,), tables.jobs.c.sent_at.is_(None))
-
-    def _take(
-        self, kinds: Collection[str], is_lost: sa.ColumnElement[bool]
-    ) -> list[tuple[str, str]]:
+        """Return (queue, id) of the sweeps whose last candidate has just ended."""
         table = tables.jobs
-        waiting = sa.and_(
-            table.c.state == "queued", table.c.kind.in_(kinds), is_lost, ~WAITS
-        )
+        due = sa.and_(table.c.kind == SWEEP, is_due(instant(self.clock())))
+        mine = sa.and_(due, table.c.sent_at.is_(None))
+        query = sa.select(table.c.id, table.c.queue).where(mine)
         with self.database.reading() as connection:
-            if connection.execute(sa.select(table.c.id).where(waiting)).first() is None:
-                return []
+            queues = {row.id: row.queue for row in connection.execute(query)}
+        if not queues:
+            return []
+        taken = self._note(sa.and_(table.c.id.in_(list(queues)), mine))
+        return [(queues[id], id) for id in taken]
+
+    def fail_late(self) -> list[str]:
+        """Fail the queued jobs whose deadline has passed; return their ids."""
+        now, table = instant(self.clock()), tables.jobs
+        late = sa.and_(table.c.state == "queued", table.c.deadline <= now)
+        query = sa.select(table.c.id).where(late)
+        with self.database.reading() as connection:
+            found = list(connection.execute(query).scalars())
+        return [id for id in found if self._fail(id)]
+
+    def _fail(self, id: str) -> bool:
         now = instant(self.clock())
-        update = sa.update(table).where(waiting).values(sent_at=now)
         with self.database.transaction() as connection:
-            taken = connection.execute(update.returning(table.c.kind, table.c.id))
-            return [(row.kind, row.id) for row in taken]
+            row = move(
+                connection, id, before="queued", after="failed", now=now, error=LATE
+            )
+            if row is None:
+                return False
+            data = {"state": "failed", "error": LATE}
+            text = LATE["detail"]
+            add_event(connection, id, "status", text, now, data, level="error")
+        return True
+
+    def _note(self, chosen: sa.ColumnElement[bool]) -> list[str]:
+        """Write that jobs are sent now; the ids of those that no other process sent."""
+        table, now = tables.jobs, instant(self.clock())
+        update = sa.update(table).where(chosen).values(sent_at=now)
+        with self.database.transaction() as connection:
+            taken = connection.execute(update.returning(table.c.id))
+            return list(taken.scalars())

@@ -87,9 +87,8 @@ class AsyncClient(AsyncDerivatives):
         **options: Any,
     ) -> "AsyncJob":
         """Queue trainings that differ in some settings, as ``Client.sweep``."""
-        own = {
-            name: options.pop(name, None) for name in ("grid", "split", "alias", "tags")
-        }
+        named = ("grid", "split", "alias", "tags", "schedule")
+        own = {name: options.pop(name, None) for name in named}
         own["candidates"] = None if candidates is None else list(candidates)
         return await self.submit(sweep_request(dataset, model, own, options))
 

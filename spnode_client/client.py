@@ -73,8 +73,9 @@ class Client(Derivatives):
             model: Name of the model that gets the version.
             **options: Fields of the request: ``preset``, ``seed``, ``surrogate``,
                 ``training``, ``split``, ``certified``, ``alias``, ``tags``,
-                ``members`` (of an ensemble), and ``warm_start``, a version (or
-                ``name@alias``) to go on from.
+                ``members`` (of an ensemble), ``warm_start``, a version (or
+                ``name@alias``) to go on from, and ``schedule``:
+                ``{"priority", "deadline_seconds", "device"}``.
 
         Returns:
             The job; ``wait()`` gives the version.
@@ -91,6 +92,7 @@ class Client(Derivatives):
         split: Record | None = None,
         alias: str | None = None,
         tags: dict[str, str] | None = None,
+        schedule: Record | None = None,
         **base: Any,
     ) -> Job:
         """Queue trainings that differ in some settings, and the search for the best.
@@ -104,6 +106,7 @@ class Client(Derivatives):
             split: What all hold out; they are ranked on the validation part.
             alias: Alias that the best version takes.
             tags: Your own words, for each version.
+            schedule: Of all its jobs, as for ``train``.
             **base: What all have in common, as for ``train``.
 
         Returns:
@@ -111,7 +114,7 @@ class Client(Derivatives):
         """
         given = None if candidates is None else list(candidates)
         options = {"candidates": given, "grid": grid, "split": split}
-        options |= {"alias": alias, "tags": tags}
+        options |= {"alias": alias, "tags": tags, "schedule": schedule}
         return self.jobs.submit(sweep_request(dataset, model, options, base))
 
     def calibrate(
@@ -132,7 +135,7 @@ class Client(Derivatives):
                 with ``start``, ``prior`` and ``scale`` where wanted.
             **options: ``states`` (names of the columns), ``noise``, ``model_error``,
                 ``x0``, ``parameters``, ``controls``, ``control_times``, ``starts``,
-                ``seed``, ``coverage``.
+                ``seed``, ``coverage``, ``schedule``.
 
         Returns:
             The job; ``wait()`` gives a ``Calibration``.
@@ -245,7 +248,7 @@ class Models(Resource):
                 reference that the others are held against.
             dataset: A dataset or its id.
             **options: ``part`` (``"all"``, or ``"test"``: what the last version that
-                was trained on the dataset held out), ``seed``.
+                was trained on the dataset held out), ``seed``, ``schedule``.
 
         Returns:
             The job; ``wait()`` gives a ``Comparison``.

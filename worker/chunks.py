@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.claims import Claim
 from services.errors import NotFound
 from services.job_files import DONE, INPUTS, STORE
-from services.leases import Claim
 from services.results import Chunk
 from services.versions import ARTIFACTS
 from worker.context import Context
@@ -96,7 +96,7 @@ class ChunkKeeper:
 
         Raises:
             LeaseLost: The job is another's; the chunk was not added.
-            CancelRequested: The caller cancelled; the chunk was not added.
+            MustEnd: The caller cancelled, or time is up; the chunk was not added.
             Unavailable: The store or the database does not answer.
         """
         context, id = self._context, self._claim.job.id
@@ -131,7 +131,7 @@ def publish_result(context: Context, claim: Claim, outcome: dict[str, Any]) -> N
 
     Raises:
         LeaseLost: The job is another's; it did not end.
-        CancelRequested: The caller cancelled first; it did not end.
+        MustEnd: The caller cancelled first, or time was up; it did not end.
         NotFound: A chunk is missing.
     """
     job, results = claim.job, context.results

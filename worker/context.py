@@ -58,7 +58,12 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         database=database,
         blobs=blobs,
         queue=queue,
-        leases=Leases(database, queue, lease_seconds=settings.lease_seconds),
+        leases=Leases(
+            database,
+            queue,
+            lease_seconds=settings.lease_seconds,
+            rest_seconds=settings.resend_seconds,
+        ),
         unsent=Unsent(database),
         registry=Registry(database, blobs),
         datasets=Datasets(database, blobs, settings),

@@ -9,7 +9,6 @@ import threading
 import time
 
 from services.errors import ServiceError
-from services.queue import JOB_QUEUES, QUEUE_OF_KIND
 from services.work_folder import sweep_jobs
 from worker.context import Context
 from worker.sweeps import send_ready
@@ -58,6 +57,8 @@ class Housekeeping(threading.Thread):
         context.workers.beat(context.name, context.queues)
         for id in context.leases.reap():
             log.warning("job %s: its lease had expired", id)
+        for id in context.unsent.fail_late():
+            log.warning("job %s: its deadline has passed", id)
         self._resend()
         if self._rounds == 0:
             sweep_jobs(context.settings, context.name.replace(":", "-"))
@@ -79,20 +80,14 @@ class Housekeeping(threading.Thread):
     def _resend(self) -> None:
         """Send queued jobs again whose message is lost.
 
-        Where a queue is empty, nothing is on its way to its jobs; where messages wait,
-        a job may just be behind others, unless later ones run. The first round does not
-        wait: the broker may have been wiped while no worker was there to notice. A
-        sweep goes out when the last of its candidates has ended.
+        The first round does not wait: the broker may have been wiped while no worker
+        was there to notice. A sweep goes out when the last of its candidates has ended.
         """
         context = self.context
         send_ready(context)
-        age = context.settings.resend_seconds
-        for queue in JOB_QUEUES:
-            kinds = [kind for kind, its in QUEUE_OF_KIND.items() if its == queue]
-            if context.queue.waiting(queue) == 0:
-                lost = context.unsent.take(kinds, older_than_s=age * bool(self._rounds))
-            else:
-                lost = context.unsent.take_overtaken(kinds, older_than_s=age)
-            for kind, id in lost:
+        age = context.settings.resend_seconds * bool(self._rounds)
+        for queue in context.unsent.queues():
+            waiting = context.queue.waiting(queue)
+            for id in context.unsent.take(queue, waiting=waiting, older_than_s=age):
                 log.info("job %s: sent again", id)
-                context.queue.send_job(kind, id)
+                context.queue.send_job(queue, id)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from services.blobs import Damaged
+from services.claims import CancelRequested, Claim, DeadlineExceeded, MustEnd
 from services.database.candidate_rows import SWEEP
 from services.datasets import PREFIX as DATASETS
 from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_dict
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
-from services.leases import CancelRequested, Claim
+from services.schedule import LATE
 from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
@@ -27,7 +28,6 @@ from worker.supervisor import Ending, Supervisor, checkpoint_prefix
 from worker.sweeps import (
     candidate_ended,
     fetch_candidates,
-    is_early,
     publish_ranking,
 )
 
@@ -35,24 +35,23 @@ log = logging.getLogger("spnode.worker")
 
 
 def run_job(context: Context, server: ForkServerContext, id: str) -> None:
-    """Run a job if it is still queued; every ending is written to its row.
+    """Run the first job of the queue of a job; every ending is written to its row.
 
     Args:
         context: The worker's services.
         server: Where children start from.
-        id: The job's id.
+        id: The job that the worker was told of.
     """
     if context.stopping.is_set():
         return
     claim = context.leases.claim(id, context.name)
     if claim is None:
-        log.info("job %s is not queued any more", id)
+        log.info("told of job %s: none waits in its queue", id)
         return
+    id = claim.job.id
     log.info("job %s: attempt %d", id, claim.job.attempt)
     try:
-        if claim.job.kind == SWEEP and is_early(context, claim):
-            return
-        _attempt_or_cancel(context, server, claim)
+        _attempt_or_end(context, server, claim)
     except LeaseLost as error:
         attempt = claim.job.attempt
         log.warning("%s gives up attempt %d: %s", context.name, attempt, error)
@@ -68,14 +67,15 @@ def run_job(context: Context, server: ForkServerContext, id: str) -> None:
         candidate_ended(context, claim.job.parent)
 
 
-def _attempt_or_cancel(
-    context: Context, server: ForkServerContext, claim: Claim
-) -> None:
+def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -> None:
     try:
         _attempt(context, server, claim)
     except CancelRequested:
         context.leases.cancel(claim)
         log.info("job %s: cancelled", claim.job.id)
+    except DeadlineExceeded:
+        context.leases.fail(claim, LATE)
+        log.info("job %s: its deadline has passed", claim.job.id)
 
 
 def _crash(context: Context, claim: Claim, error: Exception) -> None:
@@ -128,7 +128,7 @@ def publish(
 
     Raises:
         LeaseLost: The job is another's; nothing was published.
-        CancelRequested: The caller cancelled first; nothing was published.
+        MustEnd: The caller cancelled first, or time was up; nothing was published.
     """
     if claim.job.kind == "training":
         _publish_version(context, claim, folder, outcome)
@@ -173,7 +173,7 @@ def _publish_version(
             }
             message = f"version {number} of {name}"
             context.leases.succeed(connection, claim, result, message)
-    except (LeaseLost, CancelRequested):
+    except (LeaseLost, MustEnd):
         context.registry.drop_artifact(digest)
         raise
     log.info("job %s: published %s/%d", job.id, name, number)
@@ -207,7 +207,7 @@ def _publish_dataset(
             )
             result = {"dataset": record.id}
             context.leases.succeed(connection, claim, result, f"dataset {record.id}")
-    except (LeaseLost, CancelRequested):
+    except (LeaseLost, MustEnd):
         context.datasets.drop_content(digest)
         raise
 

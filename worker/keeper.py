@@ -10,8 +10,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from services.claims import CancelRequested, Claim, MustEnd
 from services.errors import LeaseLost, Unavailable
-from services.leases import CancelRequested, Claim
 from worker.context import Context
 
 log = logging.getLogger("spnode.worker")
@@ -32,7 +32,7 @@ class Keeper:
         self._claim = claim
         self._done = threading.Event()
         self._lost: LeaseLost | None = None
-        self._cancelled = False
+        self._ended: MustEnd | None = None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
@@ -51,16 +51,17 @@ class Keeper:
         self._thread.join()
 
     def check(self) -> None:
-        """Return while the claim holds and nobody cancelled.
+        """Return while the claim holds, nobody cancelled and time is left.
 
         Raises:
             LeaseLost: The job is another's, or could not be renewed in time.
             CancelRequested: The caller cancelled.
+            DeadlineExceeded: The job's deadline has passed.
         """
         if self._lost is not None:
             raise self._lost
-        if self._cancelled:
-            raise CancelRequested
+        if self._ended is not None:
+            raise self._ended
 
     def _keep(self) -> None:
         settings, leases = self._context.settings, self._context.leases
@@ -68,11 +69,16 @@ class Keeper:
         while not self._done.wait(_LOOK_S):
             now = time.monotonic()
             try:
+                leases.check_deadline(self._claim)
                 if now - renewed < settings.heartbeat_seconds:
-                    self._cancelled = leases.is_cancel_requested(self._claim)
-                    continue
-                self._cancelled = leases.heartbeat(self._claim)
-                renewed = now
+                    is_cancelled = leases.is_cancel_requested(self._claim)
+                else:
+                    is_cancelled = leases.heartbeat(self._claim)
+                    renewed = now
+                if is_cancelled:
+                    self._ended = CancelRequested()
+            except MustEnd as end:
+                self._ended = end
             except LeaseLost as error:
                 self._lost = error
                 return

@@ -11,9 +11,11 @@ from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_shutting_down
 
 from services.database.migrate import upgrade
+from services.devices import visible_gpus
 from services.errors import ServiceError
-from services.queue import JOB_QUEUES, JOB_TASK, ROLLOUTS_QUEUE
+from services.queue import JOB_TASK
 from services.queue import create_app as create_celery_app
+from services.queue_names import GPU_QUEUES, JOB_QUEUES, ROLLOUTS_QUEUE, on_gpu
 from services.settings import Settings, SettingsError, get_settings
 from worker.child import fork_server
 from worker.context import Context, open_context
@@ -26,7 +28,7 @@ log = logging.getLogger("spnode.worker")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return its exit code."""
     options = _options(arguments)
-    queues = (ROLLOUTS_QUEUE,) if options.rollouts else tuple(options.queues.split(","))
+    queues = (ROLLOUTS_QUEUE,) if options.rollouts else _queues(options.queues)
     try:
         settings = get_settings()
     except SettingsError as error:
@@ -110,7 +112,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--queues",
         default=",".join(JOB_QUEUES),
-        help=f"queues of jobs to take, of {', '.join(JOB_QUEUES)} (default: all)",
+        help=f"queues of jobs to take, of {', '.join(JOB_QUEUES)} (default: all); with "
+        f"a GPU also {' and '.join(GPU_QUEUES)}, where their twin is taken",
     )
     parser.add_argument(
         "--rollouts",
@@ -118,10 +121,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="serve rollout batches, on this process's device, and take no jobs",
     )
     options = parser.parse_args(arguments)
-    unknown = set(options.queues.split(",")) - set(JOB_QUEUES)
+    unknown = set(options.queues.split(",")) - set(JOB_QUEUES) - set(GPU_QUEUES)
     if unknown:
         parser.error(f"--queues: {', '.join(sorted(unknown))} is no queue of jobs")
     return options
+
+
+def _queues(given: str) -> tuple[str, ...]:
+    """The queues to take: with a GPU, those of the same jobs that need one as well."""
+    named = tuple(given.split(","))
+    twins = map(on_gpu, named) if visible_gpus() else ()
+    return named + tuple(twin for twin in twins if twin in GPU_QUEUES)
 
 
 def _log(settings: Settings) -> None:

@@ -18,9 +18,10 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+from services.claims import Claim
 from services.errors import Unavailable
 from services.job_files import CHECKPOINT
-from services.leases import Claim, Note
+from services.leases import Note
 from services.orphans import CHECKPOINTS
 from worker import child
 from worker.chunks import ChunkKeeper
@@ -96,7 +97,7 @@ class Supervisor:
             How it ended by itself, or when it was told to stop.
 
         Raises:
-            CancelRequested: The caller cancelled; the child is gone.
+            MustEnd: The caller cancelled, or time is up; the child is gone.
             LeaseLost: The job is another's; the child is gone.
         """
         self._process.start()

@@ -1,7 +1,7 @@
 """A sweep in its worker: what it needs of its candidates, and how it ends.
 
-It holds no worker while they train. Who ends the last of them sends it; a worker that
-is told of it too early gives it back.
+It holds no worker while they train. Who ends the last of them sends it; before that no
+worker can claim it.
 """
 
 import json
@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from services.claims import Claim
 from services.errors import NotFound, ServiceError, as_dict
 from services.job_files import CANDIDATES
-from services.leases import Claim
 from services.sweeps.candidates import Outcome
 from worker.chunks import fetch_artifact
 from worker.context import Context
@@ -21,19 +21,11 @@ from worker.context import Context
 log = logging.getLogger("spnode.worker")
 
 
-def is_early(context: Context, claim: Claim) -> bool:
-    """Whether candidates have not ended; the sweep is then given back."""
-    waits = context.candidates.unfinished(claim.job.id)
-    if waits:
-        context.leases.give_back(claim, f"waits for {waits} candidates")
-    return waits > 0
-
-
 def send_ready(context: Context) -> None:
     """Send the sweeps whose candidates have all ended."""
-    for kind, id in context.unsent.take_ready():
+    for queue, id in context.unsent.take_ready():
         log.info("job %s: its candidates have ended", id)
-        context.queue.send_job(kind, id)
+        context.queue.send_job(queue, id)
 
 
 def candidate_ended(context: Context, sweep: str) -> None:
@@ -70,7 +62,7 @@ def publish_ranking(context: Context, claim: Claim, outcome: dict[str, Any]) -> 
 
     Raises:
         LeaseLost: The job is another's; nothing was moved.
-        CancelRequested: The caller cancelled first; nothing was moved.
+        MustEnd: The caller cancelled first, or time was up; nothing was moved.
         NotFound: The best version was deleted meanwhile.
     """
     best = outcome["best"]

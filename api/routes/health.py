@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.dependencies import Gateway, GatewayDep
 from services.errors import ServiceError
-from services.queue import QUEUES
+from services.queue_names import QUEUES
 
 router = APIRouter(prefix="/health", tags=["operations"])
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from api.auth import Caller
 from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
 from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
 from services.calibration.request import CalibrationJob
-from services.errors import Invalid
+from services.errors import Forbidden, Invalid
 from services.evaluation.request import EvaluationJob
 from services.job_request import JobKind, JobRequest
 from services.lifecycle import Job
@@ -58,6 +59,7 @@ async def submit(
     An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
     may come as npz.
     """
+    _check_priority(body, request.state.caller)
     key = idempotency_key(request)
     sent = getattr(request.state, "sent", None)
     if isinstance(body, RolloutJob):
@@ -231,6 +233,15 @@ async def _submit_rollout(
         validate_only=validate_only,
     )
     return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
+
+
+def _check_priority(body: JobRequest, caller: Caller) -> None:
+    """Everybody may stand back; before others only an administrator may step."""
+    if body.schedule.priority > 0 and not caller.allows("admin"):
+        raise Forbidden(
+            f"/schedule/priority: found {body.schedule.priority}, expected at most 0 "
+            "from a key without the scope 'admin'"
+        )
 
 
 def _valid(kept: dict[str, Any]) -> Response:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from services.registry import VersionRecord
 from services.rollouts.wire import Number, SeenMatrix, SeenOrMatrix, Vector, Wire
+from services.schedule import Scheduled
 from services.settings import Settings
 from services.training.request import Seed
 from spnode_core.calibration.problem import Problem, pose
@@ -59,7 +60,7 @@ _POSED = (
 _Given = Annotated[list[Number | None], Field(fail_fast=True, max_length=65_536)]
 
 
-class CalibrationJob(Wire):
+class CalibrationJob(Wire, Scheduled):
     """Find parameters, initial states or controls from observations."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})

@@ -18,7 +18,9 @@ _CANDIDATE = tables.jobs.alias("candidate")
 WAITS = (
     sa.select(_CANDIDATE.c.id)
     .where(
-        _CANDIDATE.c.parent_id == tables.jobs.c.id, _CANDIDATE.c.state.in_(UNFINISHED)
+        _CANDIDATE.c.parent_id == tables.jobs.c.id,
+        # Without IN, whose parameters a driver's own statement does not take.
+        sa.or_(*(_CANDIDATE.c.state == state for state in UNFINISHED)),
     )
     .exists()
 )

@@ -98,6 +98,14 @@ jobs = sa.Table(
     sa.Column("dropped_at", Instant),
     # The sweep that a training is a candidate of.
     sa.Column("parent_id", sa.String(64), index=True),
+    # Its place among those that wait: see services.schedule.
+    sa.Column("queue", sa.String(32), nullable=False, server_default="training"),
+    # The smallest comes first: a priority with the other sign, which an index can sort.
+    sa.Column("rank", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("turn", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("deadline", Instant),
+    # Until when it rests after it was put off.
+    sa.Column("not_before", Instant),
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
@@ -108,6 +116,7 @@ jobs = sa.Table(
     ),
     sa.Index(None, "created_at", "id"),
     sa.Index(None, "state", "lease_until"),
+    sa.Index("ix_jobs_place", "queue", "state", "rank", "turn", "id"),
     sa.Index(None, "dataset_id", "state"),
 )
 

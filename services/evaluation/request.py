@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.datasets import DatasetRecord
 from services.errors import Invalid
+from services.schedule import Scheduled
 from services.training.agreement import check_version_agrees
 from services.training.request import Seed
 from services.versions import VersionRecord
@@ -19,7 +20,7 @@ KIND = "evaluation"
 MOST_VERSIONS = 8
 
 
-class EvaluationJob(BaseModel):
+class EvaluationJob(Scheduled):
     """Compare versions on the same held-out trajectories."""
 
     model_config = ConfigDict(
@@ -77,7 +78,7 @@ class PlannedEvaluation(EvaluationJob):
     split: SplitSpec | None = None
     """How the dataset is divided, for its test part."""
     split_seed: int | None = None
-    warnings: list[str] = []
+    warnings: Annotated[list[str], Field(default_factory=list)]
     """Which of the versions learned from the trajectories."""
 
 
@@ -110,6 +111,7 @@ def plan(
         models=job.models,
         dataset=job.dataset,
         seed=job.seed,
+        schedule=job.schedule,
         part=part,
         versions=compared,
         split=division and division[0],

@@ -35,6 +35,7 @@ from services.rollouts.wire import (
     Times,
     Vector,
 )
+from services.schedule import Scheduled
 from services.settings import Settings
 from spnode_core.errors import InvalidInput
 from spnode_core.npz import Member
@@ -46,7 +47,7 @@ _ROUND_ROWS = (256, 32)
 _BLOCK_BYTES = 8 * 2**20
 
 
-class RolloutJob(Options):
+class RolloutJob(Options, Scheduled):
     """Roll out more rows than one answer holds; the result goes to the store.
 
     Rows are those of ``x0``, of a dataset's trajectories, or of a sweep's grid.
@@ -112,7 +113,7 @@ class RolloutJob(Options):
         return found
 
 
-class PlannedRollout(Options):
+class PlannedRollout(Options, Scheduled):
     """A rollout job as its row keeps it: checked, its version fixed, without arrays."""
 
     kind: Literal["rollout"] = "rollout"

@@ -6,9 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.database.candidate_rows import (
-    UNFINISHED,
     counts_of,
-    ids_of,
     lock_waiting,
     rows_of,
     write_progress,
@@ -52,11 +50,6 @@ class Candidates:
     def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
         self.database = database
         self.clock = clock or database.clock
-
-    def unfinished(self, sweep: str) -> int:
-        """Return how many candidates of a sweep have not ended."""
-        with self.database.reading() as connection:
-            return len(ids_of(connection, sweep, UNFINISHED))
 
     def note(self, sweep: str) -> None:
         """Write to a sweep that waits how many of its candidates have ended.

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from services.schedule import Scheduled
 from services.training.request import ModelName, Seed
 from services.versions import Tags
 from spnode_core.spec import (
@@ -46,7 +47,7 @@ class CandidateSettings(_Model):
     warm_start: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
-class SweepJob(_Model):
+class SweepJob(_Model, Scheduled):
     """Train versions that differ in some settings, and find the best of them."""
 
     model_config = ConfigDict(
@@ -119,7 +120,7 @@ class Candidate(_Model):
     """What it has beside the base, by field."""
 
 
-class PlannedSweep(_Model):
+class PlannedSweep(_Model, Scheduled):
     """A sweep as its row keeps it: checked, its candidates written out."""
 
     kind: Literal["sweep"] = "sweep"

@@ -117,6 +117,7 @@ class Sweeps:
             "model": job.model,
             "split": split.model_dump(mode="json"),
             "tags": job.tags,
+            "schedule": job.schedule.model_dump(mode="json"),
         }
         candidates: list[Candidate] = []
         trainings: list[dict[str, Any]] = []
@@ -146,6 +147,7 @@ class Sweeps:
             split=split,
             alias=job.alias,
             tags=job.tags,
+            schedule=job.schedule,
         )
         return planned, trainings
 

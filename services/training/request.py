@@ -7,10 +7,11 @@ nothing: no job was made.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from services.datasets import DatasetRecord, Datasets
 from services.errors import Invalid
+from services.schedule import Schedule, Scheduled
 from services.versions import NAME_PATTERN, Tags, check_alias
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
@@ -33,7 +34,7 @@ class _Request(BaseModel):
     )
 
 
-class TrainingRequest(_Request):
+class TrainingRequest(_Request, Scheduled):
     """Train a surrogate on a dataset and register it as a version of a model."""
 
     model_config = ConfigDict(
@@ -100,7 +101,7 @@ class TrainingRequest(_Request):
     """Your own words, kept with the job and in the version's card."""
 
 
-class DatasetRequest(_Request):
+class DatasetRequest(_Request, Scheduled):
     """Make a dataset from a built-in system and its reference solver."""
 
     model_config = ConfigDict(
@@ -125,6 +126,13 @@ class DatasetRequest(_Request):
     """Source of the initial states."""
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """What people call the dataset."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _needs_no_gpu(cls, schedule: Schedule) -> Schedule:
+        if schedule.device != "any":
+            raise ValueError("reference solvers run on CPUs: leave device out")
+        return schedule
 
 
 _REQUESTS: TypeAdapter[TrainingRequest | DatasetRequest] = TypeAdapter(

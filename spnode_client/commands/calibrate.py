@@ -9,6 +9,7 @@ import typer
 
 from spnode_client.calibrations import Calibration
 from spnode_client.commands.rollout import parse_rows, parse_times
+from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.records import Record
 from spnode_client.terminal import (
@@ -69,6 +70,9 @@ def calibrate(
     coverage: Annotated[
         float, typer.Option(help="Probability that intervals are made for.")
     ] = 0.95,
+    priority: Priority = None,
+    deadline: Deadline = None,
+    gpu: Gpu = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Queue the job and return.")
     ] = False,
@@ -88,6 +92,7 @@ def calibrate(
     if model_error is not None:
         body["model_error"] = _by_state(model_error, "--model-error", states)
     options: Record = {"starts": starts, "seed": seed, "coverage": coverage}
+    options["schedule"] = schedule_of(priority, deadline, gpu)
     for name, text in (("x0", x0), ("parameters", parameters)):
         if text is not None:
             options[name] = parse_rows(text, f"--{name}")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.commands.datasets import dataset_of
+from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.comparisons import Comparison
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError, NotFound
@@ -24,6 +25,9 @@ def compare(
             help="all, or test: what the last version trained there held out."
         ),
     ] = None,
+    priority: Priority = None,
+    deadline: Deadline = None,
+    gpu: Gpu = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Queue the job and return.")
     ] = False,
@@ -35,7 +39,8 @@ def compare(
     """
     client = connection.client()
     asked = dataset_of(client, dataset)
-    job = client.models.compare(*models, dataset=asked, part=part)
+    schedule = schedule_of(priority, deadline, gpu)
+    job = client.models.compare(*models, dataset=asked, part=part, schedule=schedule)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
         return

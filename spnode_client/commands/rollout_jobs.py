@@ -8,6 +8,7 @@ import typer
 from spnode_client.client import Client
 from spnode_client.commands.jobs import check_file, write_result
 from spnode_client.commands.rollout import parse_rows, parse_times
+from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.terminal import Json, UsageError, emit, follow, out
 
@@ -47,6 +48,9 @@ def queue_rollout(
         Literal["reproducible", "throughput"],
         typer.Option(help="throughput: more rows a second, equal up to rounding."),
     ] = "reproducible",
+    priority: Priority = None,
+    deadline: Deadline = None,
+    gpu: Gpu = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", help="Wait, and write an .npz file."),
@@ -63,6 +67,7 @@ def queue_rollout(
         check_file(output)
     client = connection.client()
     options: dict[str, Any] = {"on_error": on_error, "mode": mode, "dataset": dataset}
+    options["schedule"] = schedule_of(priority, deadline, gpu)
     if final:
         options["outputs"] = {"times": "final"}
     if parameters is not None:

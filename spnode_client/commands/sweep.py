@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.commands.datasets import dataset_of
+from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.commands.train import assign, model_name
 from spnode_client.connection import connection
 from spnode_client.sweeps import Candidate, Ranking
@@ -48,6 +49,9 @@ def sweep(
             "--set", help="A field of all candidates, training.max_seconds=60."
         ),
     ] = None,
+    priority: Priority = None,
+    deadline: Deadline = None,
+    gpu: Gpu = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Queue the jobs and return.")
     ] = False,
@@ -64,6 +68,7 @@ def sweep(
     client = connection.client()
     dataset = dataset_of(client, data)
     own = {name: options.pop(name) for name in _OWN if name in options}
+    own["schedule"] = schedule_of(priority, deadline, gpu)
     name = model or model_name(data)
     job = client.sweep(dataset, name, grid=grid, alias=alias, **own, **options)
     if detach:

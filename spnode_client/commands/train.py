@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.commands.datasets import dataset_of
+from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.records import (
     ModelVersion,
@@ -73,6 +74,9 @@ def train(
             "--set", help="Any field of the request, training.learning_rate=0.005."
         ),
     ] = None,
+    priority: Priority = None,
+    deadline: Deadline = None,
+    gpu: Gpu = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Queue the job and return.")
     ] = False,
@@ -89,6 +93,7 @@ def train(
         options["warm_start"] = warm_start
     if members is not None:
         options["members"] = members
+    options["schedule"] = schedule_of(priority, deadline, gpu)
     for assignment in settings or ():
         assign(options, assignment)
     client = connection.client()

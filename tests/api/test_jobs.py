@@ -270,3 +270,41 @@ def test_a_gateway_that_stops_ends_its_streams_and_waits():
             listening.join(5)
             waiting.join(5)
     assert len(found) == 2
+
+
+def test_a_job_says_where_it_stands_in_its_queue(client) -> None:
+    schedule = {"priority": 2, "deadline_seconds": 3600.0}
+    job = submit(client, {**MADE, "schedule": schedule}).json()
+    assert (job["queue"], job["priority"]) == ("datasets", 2)
+    assert job["deadline"] > job["created_at"]
+    assert job["request"]["schedule"] == schedule
+    plain = submit(client).json()
+    assert (plain["priority"], plain["deadline"]) == (0, None)
+    for each in (job, plain):
+        client.post(f"/v1/jobs/{each['id']}/cancel")
+
+
+def test_only_an_administrator_goes_before_others(quiet) -> None:
+    with quiet.client(quiet.new_key("read", "jobs:write")) as client:
+        body = {**MADE, "schedule": {"priority": 1}}
+        refused = client.post("/v1/jobs", json=body)
+        checked(refused, 403, "forbidden")
+        assert "/schedule/priority" in refused.json()["detail"]
+        behind = submit(client, {**MADE, "schedule": {"priority": -1}}).json()
+        client.post(f"/v1/jobs/{behind['id']}/cancel")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "place"),
+    [
+        ({"priority": 11}, "/schedule/priority"),
+        ({"deadline_seconds": 0}, "/schedule/deadline_seconds"),
+        ({"device": "tpu"}, "/schedule/device"),
+        ({"device": "gpu"}, "/schedule"),
+        ({"nice": 1}, "/schedule/nice"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(client, schedule, place) -> None:
+    refused = client.post("/v1/jobs", json={**MADE, "schedule": schedule})
+    problem = checked(refused, 422, "invalid")
+    assert [each["pointer"] for each in problem["errors"]] == [place]

@@ -115,7 +115,7 @@ def test_a_backup_under_writes_is_whole(
 
     jobs = Jobs(database)
     assert jobs.get(early.id).state == "queued"
-    sent = {id for _, id in Unsent(database).take(["dataset"], older_than_s=-1)}
+    sent = set(Unsent(database).take("datasets", waiting=0, older_than_s=-1))
     query = sa.select(tables.jobs.c.id).where(tables.jobs.c.state == "queued")
     with database.reading() as connection:
         queued = set(connection.execute(query).scalars())

@@ -165,22 +165,34 @@ def test_a_dead_worker_s_job_goes_on_after_the_clock_was_set_back(
 def test_what_was_sent_in_the_future_is_sent_again_once(any_database, clock) -> None:
     jobs, unsent = Jobs(any_database, clock=clock), Unsent(any_database, clock=clock)
     leases = Leases(any_database, clock=clock)
-    running, put_off, never = (
-        jobs.submit("training", {}, owner="me")[0].id for _ in range(3)
-    )
-    leases.put_off(leases.claim(put_off, "worker"), "the store does not answer")
-    unsent.take(["training"], older_than_s=-1)
+    running, never = (jobs.submit("training", {}, owner="me")[0].id for _ in range(2))
     leases.claim(running, "worker")
     clock.advance(-HOUR)
     later, _ = jobs.submit("training", {}, owner="me")
-    found = unsent.take_overtaken(["training"], older_than_s=30)
-    assert sorted(id for _, id in found) == sorted([put_off, never])
-    assert unsent.take_overtaken(["training"], older_than_s=30) == []
-    assert unsent.take(["training"], older_than_s=30) == []
+
+    def lacking() -> list[str]:
+        return unsent.take("training", waiting=0, older_than_s=30)
+
+    assert lacking() == [never]
+    assert lacking() == []
     clock.advance(-HOUR)
-    found = unsent.take(["training"], older_than_s=30)
-    assert sorted(id for _, id in found) == sorted([put_off, never, later.id])
-    assert unsent.take(["training"], older_than_s=30) == []
+    assert sorted(lacking()) == sorted([never, later.id])
+    assert lacking() == []
+
+
+def test_a_job_that_was_put_off_rests_no_longer_after_the_clock_was_set_back(
+    any_database, clock
+) -> None:
+    jobs = Jobs(any_database, clock=clock)
+    leases = Leases(any_database, rest_seconds=30, clock=clock)
+    job, _ = jobs.submit("training", {}, owner="me")
+    leases.put_off(leases.claim(job.id, "worker"), "the store does not answer")
+    assert leases.claim(job.id, "worker") is None
+    clock.advance(31)
+    claim = leases.claim(job.id, "worker")
+    leases.put_off(claim, "the store does not answer")
+    clock.advance(-HOUR)
+    assert leases.claim(job.id, "worker") is not None
 
 
 def test_a_worker_seen_in_the_future_counts_as_dead_until_it_beats(

@@ -2,11 +2,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from services.claims import CancelRequested, Claim
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.errors import LeaseLost
 from services.jobs import Jobs
-from services.leases import CancelRequested, Claim, Leases, Note
+from services.leases import Leases, Note
 from services.workers import Workers
 
 REQUEST = {"kind": "dataset", "system": "robertson", "trajectories": 4}

@@ -179,7 +179,7 @@ class Locking:
             path, isolation_level=None, check_same_thread=False
         )
 
-    def send_job(self, kind: str, id: str) -> bool:
+    def send_job(self, queue: str, id: str) -> bool:
         self.connection.execute("BEGIN IMMEDIATE")
         return True
 

@@ -33,7 +33,6 @@ REFUSED = [
     ({"split": {"validation": 0}}, "/split/validation"),
     ({"alias": "latest"}, "/alias"),
 ]
-KINDS = ["sweep", "evaluation"]
 
 
 class Queue:
@@ -145,27 +144,15 @@ def test_a_sweep_is_sent_once_when_its_last_candidate_has_ended(queue, clock) ->
     queue.fail(first)
     queue.candidates.note(sweep.id)
     clock.advance(1000)
-    assert queue.unsent.take(KINDS, older_than_s=0) == []
+    assert queue.unsent.take("rollout_jobs", waiting=0, older_than_s=0) == []
+    assert queue.leases.claim(sweep.id, "w") is None, "its candidates have not ended"
     assert queue.unsent.take_ready() == []
     queue.fail(second)
-    assert queue.unsent.take_ready() == [("sweep", sweep.id)]
+    assert queue.unsent.take_ready() == [("rollout_jobs", sweep.id)]
     assert queue.unsent.take_ready() == []
     clock.advance(31)
-    assert queue.unsent.take(KINDS, older_than_s=30) == [("sweep", sweep.id)]
-
-
-def test_a_sweep_that_was_claimed_too_early_waits_on_unsent(queue, clock) -> None:
-    sweep = queue.submit()
-    claim = queue.leases.claim(sweep.id, "w")
-    assert claim is not None
-    assert queue.candidates.unfinished(sweep.id) == 2
-    queue.leases.give_back(claim, "waits")
-    back = queue.jobs.get(sweep.id)
-    assert (back.state, back.attempt) == ("queued", 1)
-    assert queue.unsent.take_ready() == []
-    for each in queue.candidates_of(sweep):
-        queue.fail(each)
-    assert queue.unsent.take_ready() == [("sweep", sweep.id)]
+    assert queue.unsent.take("rollout_jobs", waiting=0, older_than_s=30) == [sweep.id]
+    assert queue.leases.claim(sweep.id, "w") is not None
 
 
 def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
@@ -181,8 +168,8 @@ def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
     assert progress["fraction"] == 0.5
     told = [each for each in queue.jobs.events(sweep.id) if each.kind == "log"]
     assert [each.message for each in told] == ["0 of 2 candidates trained, 1 failed"]
-    assert queue.leases.claim(sweep.id, "w") is not None
     queue.fail(second)
+    assert queue.leases.claim(sweep.id, "w") is not None
     queue.candidates.note(sweep.id)
     assert queue.jobs.get(sweep.id).progress == progress, "a worker has it"
 

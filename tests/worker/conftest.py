@@ -79,7 +79,13 @@ class Stack:
         save_dataset(generate("robertson", 10, seed=3), path)
         return self.datasets.add(path, owner="me").id
 
-    def train(self, model: str = "tiny", **training) -> Job:
+    def train(
+        self,
+        model: str = "tiny",
+        *,
+        schedule: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> Job:
         """Submit the training of a tiny surrogate."""
         request = {
             "kind": "training",
@@ -87,6 +93,7 @@ class Stack:
             "model": model,
             "surrogate": SURROGATE,
             "training": {**TRAINING, **training},
+            "schedule": schedule or {},
         }
         return self.jobs.submit("training", request, owner="me")[0]
 

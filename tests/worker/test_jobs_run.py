@@ -7,6 +7,7 @@ import numpy as np
 
 from services.calibration.request import CalibrationJob
 from services.calibration.submit import Calibrations
+from services.schedule import LATE
 from services.workers import Workers
 from spnode_core.artifact import load
 from spnode_core.dataset import check_arrays, save_dataset
@@ -153,6 +154,18 @@ def test_a_running_job_is_cancelled_within_two_seconds(running) -> None:
     assert ended.finished_at.timestamp() - asked < 2.0
     names = {model.name for model in running.registry.models().items}
     assert "cancelled" not in names
+
+
+def test_a_job_that_runs_beyond_its_deadline_fails_and_publishes_nothing(
+    running,
+) -> None:
+    job = running.train("late", iterations=LONG, schedule={"deadline_seconds": 8})
+    running.wait(job.id, lambda now: now.state == "running")
+    ended = running.end(job.id, 60)
+    assert (ended.state, ended.error) == ("failed", LATE)
+    assert (ended.finished_at - ended.deadline).total_seconds() < 2.0
+    names = {model.name for model in running.registry.models().items}
+    assert "late" not in names
 
 
 def test_a_worker_says_that_it_lives(running) -> None:
