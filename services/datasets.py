@@ -26,7 +26,14 @@ from services.database.idempotency import Asked, made_under, remember, request_d
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.dataset_parser import DISK_FULL
-from services.errors import Conflict, Gone, Invalid, NotFound, Unavailable
+from services.errors import (
+    Conflict,
+    ContentGone,
+    Gone,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
 from services.identity import new_id, sha256
 from services.settings import Settings
 from services.work_folder import working
@@ -160,19 +167,15 @@ class Datasets:
         with working(self.settings, "upload") as folder:
             canonical = folder / "dataset.npz"
             summary = self._parse(path, canonical)
-            digest = self.blobs.put_content(PREFIX, canonical)
             size = canonical.stat().st_size
-        values = {"digest": digest, "size_bytes": size, "summary": summary}
-        values |= {"owner": owner, "name": name}
-        try:
+            values = {"size_bytes": size, "summary": summary}
+            values |= {"owner": owner, "name": name}
             try:
-                return self._keep(asked, values)
-            except IntegrityError:
-                # Another used the same key between our look and our insert.
-                return self._keep(asked, values)
-        except BaseException:
-            self.drop_content(digest)
-            raise
+                return self._put(asked, canonical, values)
+            except (IntegrityError, ContentGone):
+                # Between our look and our insert another used the same key, or was
+                # refused the same content and deleted it.
+                return self._put(asked, canonical, values)
 
     def register(
         self,
@@ -188,7 +191,7 @@ class Datasets:
         """Make the record of a content that the store has, in a caller's transaction.
 
         Raises:
-            Unavailable: The content was deleted meanwhile; put it again.
+            ContentGone: It was deleted meanwhile; put it again.
         """
         seconds = self.clock()
         record = DatasetRecord(
@@ -204,7 +207,7 @@ class Datasets:
         self.database.lock(connection, f"{PREFIX}/{digest}")
         connection.execute(sa.insert(tables.datasets).values(vars(record)))
         if not self.blobs.exists(f"{PREFIX}/{digest}"):
-            raise Unavailable(
+            raise ContentGone(
                 f"the content {digest} of a dataset was deleted meanwhile"
             )
         return record
@@ -297,6 +300,17 @@ class Datasets:
             self.database.lock(connection, key)
             if connection.execute(query).one_or_none() is None:
                 self.blobs.delete(key)
+
+    def _put(
+        self, asked: Asked | None, path: Path, values: dict[str, Any]
+    ) -> DatasetRecord:
+        """Put a file into the store and keep its record, or neither."""
+        digest = self.blobs.put_content(PREFIX, path)
+        try:
+            return self._keep(asked, {"digest": digest, **values})
+        except BaseException:
+            self.drop_content(digest)
+            raise
 
     def _keep(self, asked: Asked | None, values: dict[str, Any]) -> DatasetRecord:
         """Make the record, or find the one that the key has."""

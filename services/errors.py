@@ -148,6 +148,10 @@ class Unavailable(ServiceError):
     default_code = "unavailable"
 
 
+class ContentGone(Unavailable):
+    """A content was deleted between its put and its record; it is to be put again."""
+
+
 class RolloutFailed(ServiceError):
     """A trajectory left the finite range.
 

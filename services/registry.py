@@ -34,10 +34,10 @@ from services.database.registry_rows import (
 from services.database.tables import instant
 from services.errors import (
     Conflict,
+    ContentGone,
     Invalid,
     NotFound,
     PreconditionFailed,
-    Unavailable,
 )
 from services.versions import (
     ARTIFACTS,
@@ -188,7 +188,7 @@ class Registry:
             Its number.
 
         Raises:
-            Unavailable: The artifact was deleted meanwhile; put it again.
+            ContentGone: The artifact was deleted meanwhile; put it again.
         """
         now = instant(self.clock())
         number = next_number(connection, check_name(name), owner, now)
@@ -209,7 +209,7 @@ class Registry:
         )
         connection.execute(sa.insert(tables.versions).values(vars(row)))
         if not self.blobs.exists(row.artifact_key):
-            raise Unavailable(f"the artifact {digest} was deleted meanwhile")
+            raise ContentGone(f"the artifact {digest} was deleted meanwhile")
         if not is_candidate:
             promote(connection, name, number, alias, now, owner, "published")
         return number

@@ -6,9 +6,10 @@ from pathlib import Path
 import jax
 import pytest
 
-# Tests compile far more than they compute. XLA's older emitters take a third less of a
-# processor for it, also in the processes that tests start; those optimise besides.
+# Tests compile far more than they compute, and so do the processes that they start.
+# XLA's older emitters take a third less of a processor for it.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", True)
 # What broadcasts by accident is refused, in code of ours and in tests.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -42,6 +42,23 @@ def test_an_upload_is_kept_and_summarised(datasets, small_file, tmp_path) -> Non
     assert len(stored) == record.size_bytes
 
 
+def test_a_content_that_another_deletes_meanwhile_is_put_again(
+    datasets, small_file, monkeypatch
+) -> None:
+    put, made = datasets.blobs.put_content, []
+
+    def put_and_lose(prefix: str, path: Path) -> str:
+        made.append(put(prefix, path))
+        if len(made) == 1:
+            datasets.blobs.delete(f"{prefix}/{made[0]}")
+        return made[-1]
+
+    monkeypatch.setattr(datasets.blobs, "put_content", put_and_lose)
+    record = datasets.add(small_file, owner="me")
+    assert made == [record.digest] * 2
+    assert datasets.blobs.exists(f"datasets/{record.digest}")
+
+
 def test_one_content_is_kept_once_and_goes_with_its_last_record(
     datasets, small_file
 ) -> None:

@@ -15,6 +15,8 @@ from spnode_core.spec import RelaxationSpec, ResidualSpec
 from tests.core.models import small_surrogate
 from tests.services.test_rollouts_engine import LINEAR
 
+AS_TESTS_COMPILE = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+
 
 def proven_tiles(data: Path) -> list[list[int]]:
     """Tiles of a wide model, stored in the folder: on the grid, at its end, beside it."""
@@ -35,8 +37,7 @@ def proven_tiles(data: Path) -> list[list[int]]:
 
 
 def test_a_wide_model_in_float32_uses_the_smallest_tile(tmp_path):
-    # Not how tests compile.
-    served = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    served = {k: v for k, v in os.environ.items() if k not in AS_TESTS_COMPILE}
     script = f"""
 import json, sys
 from pathlib import Path
