@@ -14,9 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from deploy.chaos.aliases import ALIAS, Moves
 from deploy.chaos.orphans import orphans
+from deploy.chaos.submissions import CANCELLED, Submission
 from deploy.chaos.uploads import Upload
-from deploy.chaos.workload import Submission
 from services.blobs import Blobs, Damaged
 from services.database import tables
 from services.database.engine import Database
@@ -43,6 +44,7 @@ class Audit:
         orphan_s: From which age on nothing may lie in the store without a reference.
         work_folders: Where the folders of jobs and requests were.
         uploads: What the callers sent.
+        moves: Where the callers moved an alias.
     """
 
     def __init__(
@@ -53,18 +55,22 @@ class Audit:
         orphan_s: float,
         work_folders: Sequence[Path] = (),
         uploads: Sequence[Upload] = (),
+        moves: Moves | None = None,
     ) -> None:
         self.blobs = blobs
         self.submissions = submissions
         self.orphan_s = orphan_s
         self.work_folders = work_folders
         self.uploads = uploads
+        self.moves = moves
         self._repeated: set[str] = set()
         with database.reading() as connection:
             self.jobs = {row["id"]: row for row in _all(connection, tables.jobs)}
             self.versions = _all(connection, tables.versions)
             self.datasets = _all(connection, tables.datasets)
             self.chunks = _all(connection, tables.chunks)
+            self.aliases = _all(connection, tables.aliases)
+            self.alias_moves = _all(connection, tables.alias_moves)
             self.events: dict[str, Rows] = defaultdict(list)
             for row in _all(connection, tables.events):
                 if row["kind"] == "status":
@@ -78,6 +84,7 @@ class Audit:
             self.ended,
             self.told,
             self.published,
+            self.moved,
             self.contents,
             self.answers,
             self.left_behind,
@@ -110,7 +117,10 @@ class Audit:
             if each.id is None:
                 yield _finding("an upload never got an answer", each.key)
             elif each.id not in kept:
-                yield _finding("an accepted upload is lost", each.id)
+                if not each.deletion:
+                    yield _finding("an accepted upload is lost", each.id)
+            elif each.deletion == "asked":
+                yield _finding("a deleted dataset is there", each.id)
             elif (found := kept[each.id]["digest"]) != each.digest:
                 yield _finding(
                     "an upload has another content",
@@ -127,14 +137,14 @@ class Audit:
 
     def ended(self) -> Iterator[Finding]:
         """Each job ended, and as it should."""
-        asked = {each.id: each.cancel for each in self.submissions}
-        right = {"asked": {"cancelled"}, "unknown": {"cancelled", "succeeded"}}
+        asked = {each.id: each for each in self.submissions}
         for id, row in self.jobs.items():
-            cancel, state = asked.get(id), row["state"]
-            if cancel is None and asked.get(row["parent_id"]):
+            mine, state = asked.get(id), row["state"]
+            sweep = asked.get(row["parent_id"])
+            expected = {"succeeded"} if mine is None else mine.ends
+            if mine is None and sweep is not None:
                 # Of a cancelled sweep those that had succeeded before stay so.
-                cancel = "unknown"
-            expected = right.get(cancel or "", {"succeeded"})
+                expected = sweep.ends | {"succeeded"}
             if state not in expected:
                 yield _finding(
                     "a job did not end rightly",
@@ -147,7 +157,11 @@ class Audit:
                 )
 
     def told(self) -> Iterator[Finding]:
-        """The events of a job are a walk through its states that ends once."""
+        """The events of a job are a walk through its states that ends once.
+
+        Where it was retried, it was cancelled before.
+        """
+        retried = {each.id for each in self.submissions if each.retry == "taken"}
         for id, row in self.jobs.items():
             data = [each["data"] or {} for each in self.events[id]]
             states = [each["state"] for each in data if "state" in each]
@@ -157,6 +171,8 @@ class Audit:
             if states[:1] != ["queued"] or wrong:
                 yield _finding("the events of a job contradict", id, found=states)
             expected = [row["state"]] if row["state"] in TERMINAL else []
+            if {id, row["parent_id"]} & retried and ends[:1] == [CANCELLED]:
+                expected = [CANCELLED, *expected]
             if ends != expected:
                 yield _finding(
                     "the end of a job was not told once",
@@ -189,6 +205,18 @@ class Audit:
         for model, found in numbers.items():
             if sorted(found) != list(range(1, len(found) + 1)):
                 yield _finding("numbers of versions are missing", model, found=found)
+
+    def moved(self) -> Iterator[Finding]:
+        """An alias went where the answers said, in their order."""
+        if self.moves is None:
+            return
+        mine = [
+            [each for each in rows if each["alias"] == ALIAS]
+            for rows in (self.alias_moves, self.aliases)
+        ]
+        history, now = ([each["number"] for each in rows] for rows in mine)
+        for what in self.moves.contradictions(history, now[0] if now else None):
+            yield _finding(what, ALIAS, found=history, expected=self.moves.taken)
 
     def contents(self) -> Iterator[Finding]:
         """Everything that a row refers to is there, whole, and can be read."""

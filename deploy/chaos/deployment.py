@@ -46,7 +46,7 @@ TIMES: Times = {
     "checkpoint_seconds": 1.0,
     "stop_seconds": 3.0,
     # Faults come far more often than in any deployment; none may use up a job.
-    "max_attempts": 50,
+    "max_attempts": 10,
 }
 """Settings of every process: all that a fault needs to be noticed happens soon."""
 

@@ -157,6 +157,7 @@ def _audit(
             2 * request.orphan_seconds,
             sorted(request.folder.glob("*/work")),
             workload.uploads,
+            workload.moves,
         )
         return list(audit.jobs.values()), audit.findings()
     finally:

@@ -7,6 +7,7 @@ from services.identity import sha256
 from spnode_client.arrays import NPZ
 from spnode_client.calls import Call, perform
 from spnode_client.client import Client
+from spnode_client.errors import NotFound, Overloaded, Unreachable
 
 WITHIN_S = 600.0
 
@@ -20,12 +21,15 @@ class Upload:
         digest: Its SHA-256, which is that of the dataset.
         key: Its Idempotency-Key, and the dataset's name.
         id: The dataset's id; None until the service has answered.
+        deletion: ``asked`` where the service took the wish, ``unknown`` where no answer
+            came.
     """
 
     path: Path
     digest: str
     key: str
     id: str | None = None
+    deletion: str = ""
 
     @classmethod
     def of(cls, path: Path, key: str) -> "Upload":
@@ -42,3 +46,14 @@ class Upload:
         query = {"name": self.key}
         call = Call("POST", "/v1/datasets", query, headers, self.path, None, WITHIN_S)
         return client.run(perform(call, retries)).json()["id"]
+
+    def delete(self, client: Client) -> None:
+        """Ask for its deletion; a second try may find that the first one did it."""
+        assert self.id is not None
+        try:
+            client.datasets.delete(self.id)
+            self.deletion = "asked"
+        except NotFound:
+            self.deletion = "asked"
+        except (Unreachable, Overloaded):
+            self.deletion = "unknown"

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from deploy.chaos.aliases import Moves
+from deploy.chaos.submissions import CANCELLED, Submission
 from deploy.chaos.uploads import Upload
 from spnode_client.calls import Call, Lost, Reply, json_call, perform
 from spnode_client.client import Client
@@ -41,12 +43,15 @@ WEIGHTS = {
     "evaluation": 1,
     "calibration": 2,
     "rollout": 4,
+    "sweep": 1,
 }
 """How often each request is drawn, by kind: a training takes far longer than others."""
 AT_WORK = 8
 """So many jobs wait or run at once."""
-REPEATED, CANCELLED, UPLOADS = 0.2, 0.12, 0.1
+REPEATS, CANCELS, UPLOADS, MOVES = 0.2, 0.12, 0.1, 0.2
 """How many there are for each submission."""
+RETRIES_OF_JOBS, DELETIONS = 0.5, 0.3
+"""How many of the cancelled jobs are retried, and of the uploads deleted."""
 _QUERIES = 6
 _PAUSE_S = 0.25
 
@@ -102,25 +107,6 @@ class CountingTransport(Transport):
         return outcome
 
 
-@dataclass
-class Submission:
-    """A job that a caller asked for.
-
-    Args:
-        request: What was asked.
-        key: Its Idempotency-Key.
-        id: The job's id; None until the service has answered.
-        cancel: ``asked`` where the service took the wish, ``unknown`` where no answer
-            came.
-    """
-
-    request: Record
-    key: str
-    id: str | None = None
-    cancel: str = ""
-    state: str = ""
-
-
 class Workload:
     """Submits, repeats, cancels, and rolls out until it is told to stop.
 
@@ -136,6 +122,7 @@ class Workload:
         self.clients = [self._client(url, key) for url in urls]
         self.submissions: list[Submission] = []
         self.uploads: list[Upload] = []
+        self.moves = Moves(BASE)
         self._random = random.Random(seed)
         self._seed = seed
         self._folder = folder
@@ -184,9 +171,16 @@ class Workload:
             "starts": 4,
         }
         rollout = {"kind": "rollout", "model": base, "times": TIMES}
+        warm = {"kind": "training", "dataset": dataset, "model": MODEL}
+        warm["warm_start"] = base
+        sweep: Record = {"kind": "sweep", "dataset": dataset, "model": MODEL}
+        sweep["grid"] = {"seed": [0, 1]}
+        sweep["base"] = {"training": TRAINING, "surrogate": SURROGATE}
         self._requests += [
             {**train, "model": MODEL, "seed": 0},
             {**train, "model": MODEL, "seed": 1},
+            {**warm, "training": TRAINING},
+            sweep,
             {"kind": "evaluation", "models": [base, f"{BASE}/2"], "dataset": dataset},
             calibration,
             {**rollout, "dataset": dataset},
@@ -273,13 +267,15 @@ class Workload:
             if self._look() >= AT_WORK:
                 continue
             made = self._submit(self._random.choices(self._requests, weights)[0])
-            if self._random.random() < REPEATED:
+            if self._random.random() < REPEATS:
                 self._repeat(made)
-            if self._random.random() < CANCELLED:
+            if self._random.random() < CANCELS:
                 self._stop.wait(self._random.uniform(0.0, 4.0))
                 self._cancel(made)
             if self._random.random() < UPLOADS:
                 self._upload()
+            if self._expected and self._random.random() < MOVES:
+                self.moves.move(self._random.choice(self.clients))
 
     def _repeat(self, made: Submission) -> None:
         again = self._send(made)
@@ -302,13 +298,15 @@ class Workload:
             return
         made.cancel = "asked"
         self.tally.count("cancels taken")
+        if self._random.random() < RETRIES_OF_JOBS:
+            made.retry = "asked"
 
     def _upload(self) -> None:
         key = f"chaos-{self._seed}-file-{len(self.uploads)}"
         made = Upload.of(self._random.choice(self._files), key)
         self.uploads.append(made)
         made.id = self._send_file(made)
-        if self._random.random() < REPEATED:
+        if self._random.random() < REPEATS:
             again = self._send_file(made)
             self.tally.count("uploads repeated")
             if None not in (again, made.id) and again != made.id:
@@ -318,6 +316,8 @@ class Workload:
                     expected=made.id,
                 )
             made.id = made.id or again
+        if made.id is not None and self._random.random() < DELETIONS:
+            made.delete(self._random.choice(self.clients))
 
     def _send_file(self, upload: Upload) -> str | None:
         try:
@@ -336,7 +336,11 @@ class Workload:
             each.id = each.id or self._send_file(each)
             waiting += each.id is None
         for each in self.submissions:
+            if each.state == CANCELLED and each.retry == "asked":
+                self._retry(each)
             if each.state in ENDED:
+                # A retry whose answer was lost is asked for until there is one.
+                waiting += each.retry == "asked"
                 continue
             if each.id is None:
                 # The same key: a job that was queued without our knowing is found.
@@ -350,6 +354,18 @@ class Workload:
                     self.tally.count("looks given up for now")
             waiting += each.state not in ENDED
         return waiting
+
+    def _retry(self, made: Submission) -> None:
+        try:
+            made.ask_to_retry(self._random.choice(self.clients), RETRIES)
+        except (Unreachable, Overloaded):
+            self.tally.count("retries of jobs given up for now")
+        except Conflict as error:
+            # Of a sweep the candidates may take a moment more to end.
+            if "have not ended" not in str(error):
+                raise
+        else:
+            self.tally.count("retries of jobs taken")
 
     def _ask(self, client: Client, number: int) -> np.ndarray:
         x0 = [[0.8 + 0.01 * (number + row), 5e-7, 0.1] for row in range(number + 1)]

@@ -1,6 +1,6 @@
 """The audit of the fault command holds uploads against the rows of datasets."""
 
-from tests.deploy.test_chaos import world
+from tests.deploy.test_chaos_audit import world
 
 __all__ = ["world"]
 

@@ -17,7 +17,7 @@ from deploy.chaos.deployment import TIMES
 from deploy.chaos.links import HOST
 from deploy.chaos.network import GATEWAYS, WORKERS, Fleet, fleet
 from deploy.chaos.processes import Process
-from deploy.chaos.workload import Submission
+from deploy.chaos.submissions import Submission
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.jobs import Jobs
