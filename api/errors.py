@@ -38,6 +38,7 @@ STATUS: dict[type[Exception], int] = {
     errors.Overloaded: 503,
     errors.DeadlinePassed: 504,
     errors.Unavailable: 503,
+    errors.ContentGone: 503,
     errors.RolloutFailed: 422,
     errors.LeaseLost: 409,
     Damaged: 500,

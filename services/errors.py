@@ -15,6 +15,7 @@
     ├── Overloaded             too much is waiting: come back in retry_after_s
     ├── DeadlinePassed         the caller's deadline passed before the answer
     ├── Unavailable            a store, a database or a queue does not answer
+    │   └── ContentGone        a content was deleted before its record was there
     ├── RolloutFailed          a trajectory left the finite range: row, time
     └── LeaseLost              another worker holds the job now
 """
