@@ -130,8 +130,8 @@ class Descent:
         return self.parts.over(init)(self.parts.trained)
 
     def members(self, parameters: Leaves) -> list[Surrogate]:
-        """The surrogates of the trained arrays."""
-        each = self.parts.apart(parameters)
+        """The surrogates of the trained arrays, on one device."""
+        each = self.parts.apart(jax.device_put(parameters, jax.local_devices()[0]))
         return [self.parts.whole(trained, self.parts.fixed) for trained in each]
 
     def advance(self, state: State, count: int) -> State:

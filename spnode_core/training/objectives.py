@@ -11,6 +11,7 @@ from spnode_core.normaliser import Scaling
 from spnode_core.samples import Problem
 from spnode_core.spec import PretrainingSpec, TrainingSpec
 from spnode_core.surrogate import Surrogate
+from spnode_core.training.devices import over_devices
 from spnode_core.training.losses import training_loss
 from spnode_core.training.manifold import Manifold, manifold_loss
 from spnode_core.training.refinements import Refinements, refinements
@@ -26,7 +27,7 @@ class Objective(Protocol):
     validation: Any
 
     def batch(self, data: Any, key: PRNGKeyArray) -> Any:
-        """Some of the data."""
+        """Some of the data, laid over the devices."""
         ...
 
     def loss(self, surrogate: Surrogate, batch: Any) -> Float[Array, ""]:
@@ -85,7 +86,8 @@ class RolloutObjective:
         if manifold is not None:
             size = (spec.pretraining or PretrainingSpec()).batch
             manifold = _drawn(manifold, manifold.y, size, jax.random.fold_in(key, 1))
-        return RolloutData(problem, manifold)
+        samples = over_devices(problem.samples, problem.samples.x0.shape[0])
+        return RolloutData(problem._replace(samples=samples), manifold)
 
     def _noisy(self, problem: Problem, key: PRNGKeyArray) -> Problem:
         samples, scaling = problem.samples, self._scaling
@@ -133,7 +135,10 @@ class ManifoldObjective:
 
     def batch(self, data: Manifold, key: PRNGKeyArray) -> Manifold:
         """Some of the samples."""
-        return _drawn(data, data.y, self._spec.batch, key)
+        drawn = _drawn(data, data.y, self._spec.batch, key)
+        columns = (drawn.y, drawn.slope, drawn.others)
+        y, slope, others = over_devices(columns, drawn.y.shape[0])
+        return drawn._replace(y=y, slope=slope, others=others)
 
     def loss(self, surrogate: Surrogate, batch: Manifold) -> Float[Array, ""]:
         """The loss of pretraining."""
