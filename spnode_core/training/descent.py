@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from spnode_core.spec import TrainingSpec
 from spnode_core.surrogate import Surrogate, trainable
+from spnode_core.training.devices import on_one_device
 from spnode_core.training.objectives import Objective
 from spnode_core.training.optimisers import (
     create_optimiser,
@@ -131,7 +132,7 @@ class Descent:
 
     def members(self, parameters: Leaves) -> list[Surrogate]:
         """The surrogates of the trained arrays, on one device."""
-        each = self.parts.apart(jax.device_put(parameters, jax.local_devices()[0]))
+        each = self.parts.apart(on_one_device(parameters))
         return [self.parts.whole(trained, self.parts.fixed) for trained in each]
 
     def advance(self, state: State, count: int) -> State:

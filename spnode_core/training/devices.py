@@ -29,3 +29,9 @@ def over_devices(rows: T, count: int) -> T:
         Mesh(np.array(devices[:used]), "row"), PartitionSpec("row")
     )
     return jax.lax.with_sharding_constraint(rows, sharding)
+
+
+def on_one_device(values: T) -> T:
+    """Bring values back that are whole on each of several devices."""
+    first, *others = jax.local_devices()
+    return jax.device_put(values, first) if others else values
