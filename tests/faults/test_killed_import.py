@@ -22,7 +22,7 @@ from services.transfer.export import export_registry
 from services.transfer.take import import_registry
 from tests.services.test_transfer import publish
 
-VERSIONS = 60
+VERSIONS = 200
 
 
 def opened(folder: Path) -> Registry:
