@@ -69,7 +69,6 @@ class Keeper:
         while not self._done.wait(_LOOK_S):
             now = time.monotonic()
             try:
-                leases.check_deadline(self._claim)
                 if now - renewed < settings.heartbeat_seconds:
                     is_cancelled = leases.is_cancel_requested(self._claim)
                 else:
@@ -77,6 +76,8 @@ class Keeper:
                     renewed = now
                 if is_cancelled:
                     self._ended = CancelRequested()
+                    continue
+                leases.check_deadline(self._claim)
             except MustEnd as end:
                 self._ended = end
             except LeaseLost as error:

@@ -131,7 +131,8 @@ def _queues(given: str) -> tuple[str, ...]:
     """The queues to take: with a GPU, those of the same jobs that need one as well."""
     named = tuple(given.split(","))
     twins = map(on_gpu, named) if visible_gpus() else ()
-    return named + tuple(twin for twin in twins if twin in GPU_QUEUES)
+    chosen = [*named, *(twin for twin in twins if twin in GPU_QUEUES)]
+    return tuple(dict.fromkeys(chosen))
 
 
 def _log(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from spnode_client.terminal import (
     short,
 )
 
-_OWN = ("split", "tags")
+_OWN = ("split", "tags", "schedule")
 """Fields of a sweep itself; any other is one of its candidates."""
 
 
@@ -68,7 +68,8 @@ def sweep(
     client = connection.client()
     dataset = dataset_of(client, data)
     own = {name: options.pop(name) for name in _OWN if name in options}
-    own["schedule"] = schedule_of(priority, deadline, gpu)
+    if schedule := schedule_of(priority, deadline, gpu):
+        own["schedule"] = schedule
     name = model or model_name(data)
     job = client.sweep(dataset, name, grid=grid, alias=alias, **own, **options)
     if detach:

@@ -93,7 +93,8 @@ def train(
         options["warm_start"] = warm_start
     if members is not None:
         options["members"] = members
-    options["schedule"] = schedule_of(priority, deadline, gpu)
+    if schedule := schedule_of(priority, deadline, gpu):
+        options["schedule"] = schedule
     for assignment in settings or ():
         assign(options, assignment)
     client = connection.client()
