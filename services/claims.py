@@ -1,24 +1,26 @@
 """Which job a worker begins, and its claim: one change with its event.
 
-A worker is told of some job of a queue and takes the first one there, as
+A worker is told that a queue has a job and takes the first one there, as
 ``services.schedule`` has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from services.database import tables
 from services.database.candidate_rows import SWEEP, WAITS
 from services.database.engine import Database
-from services.lifecycle import Job, add_event, as_job, changing, move
+from services.lifecycle import COLUMNS, TRANSITIONS, Job, as_job
 
 LONGEST_REST = timedelta(hours=1)
 """What seems to rest for longer was put off before the clock was set back."""
-_TIMES = ("now", "ahead")
+_TIMES = ("now", "ahead", "until")
+_CLAIMED = [tables.jobs.c[name] for name in (*COLUMNS, "token", "checkpoint")]
 
 
 class MustEnd(Exception):
@@ -60,73 +62,75 @@ def _is_due(now: Any, ahead: Any) -> sa.ColumnElement[bool]:
 
 
 def begin(
-    database: Database, id: str, *, worker: str, until: datetime, now: datetime
+    database: Database, queue: str, *, worker: str, until: datetime, now: datetime
 ) -> Claim | None:
-    """Claim the first job in the queue of a job for a worker; say so in its events.
+    """Claim the first job of a queue for a worker; say so in its events.
 
     Returns:
         The claim, or None where no job may begin there.
     """
-    lease = {"lease_owner": worker, "lease_until": until}
-    asked: dict[str, Any] = {"hint": id, "now": now, "ahead": now + LONGEST_REST}
-    if not database.is_sqlite:
-        new = {"state": "running", "started_at": now, **lease}
-        bound = asked | {f"new_{name}": value for name, value in new.items()}
-        row: Mapping[Any, Any] | None = database.run(_begin, bound)
-        return None if row is None else _claim(row)
+    bound = {"asked": queue, "worker": worker, "until": until}
+    bound |= {"now": now, "ahead": now + LONGEST_REST}
     # Where a power cut takes it back, the job is queued, and its worker gone.
-    with database.transaction(is_durable=False) as connection:
-        first = connection.execute(_FIRST, asked).scalar()
-        if first is None:
-            return None
-        row = move(
-            connection, first, before="queued", after="running", now=now, **lease
-        )
-        assert row is not None, "nobody else writes"
-        data = {"state": "running", "attempt": row["attempt"], "worker": worker}
-        add_event(connection, first, "status", f"attempt {row['attempt']}", now, data)
-    return _claim(row)
-
-
-def _claim(row: Mapping[Any, Any]) -> Claim:
+    with database.by_driver() as run:
+        if not database.is_sqlite:
+            row = run(_take_and_tell, bound)
+        elif row := run(_take, bound):
+            run(_tell, {**row, "now": now})
+    if row is None:
+        return None
     return Claim(as_job(row), row["token"], row["checkpoint"])
 
 
-def _first() -> sa.Select[Any]:
+def _take() -> ReturningUpdate[Any]:
     table = tables.jobs
-    now, ahead = (sa.bindparam(name, type_=tables.Instant()) for name in _TIMES)
-    hinted = tables.jobs.alias("hinted")
-    queue = sa.select(hinted.c.queue).where(hinted.c.id == sa.bindparam("hint"))
-    return (
+    instants = (sa.bindparam(name, type_=tables.Instant()) for name in _TIMES)
+    now, ahead, until = instants
+    queue = sa.bindparam("asked", type_=table.c.queue.type)
+    first = (
         sa.select(table.c.id)
-        .where(table.c.queue == queue.scalar_subquery(), _is_due(now, ahead))
+        .where(table.c.queue == queue, _is_due(now, ahead))
         .order_by(table.c.rank, table.c.turn, table.c.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=table)
+        # What it selects is another row of the table than the one that changes.
+        .correlate(None)
     )
+    assert "running" in TRANSITIONS["queued"]
+    update = sa.update(table).values(
+        state=sa.literal("running"),
+        token=table.c.token + 1,
+        lease_owner=sa.bindparam("worker", type_=sa.String()),
+        lease_until=until,
+        started_at=sa.func.coalesce(table.c.started_at, now),
+    )
+    return update.where(table.c.id == first.scalar_subquery()).returning(*_CLAIMED)
 
 
-_FIRST = _first()
+def _tell() -> sa.Insert:
+    """The event of what was taken, whose columns are the parameters."""
+    return sa.insert(tables.events).values(_event(sa.bindparam, sa.func.json_object))
 
 
-def _begin() -> sa.Select[Any]:
-    """The change with its event; the row is locked before the event has its id."""
-    names = frozenset({"state", "started_at", "lease_owner", "lease_until"})
-    # What it selects is another row of the table than the one that it changes.
-    first = _first().correlate(None).scalar_subquery()
-    update = changing("running", names).where(tables.jobs.c.id == first)
-    moved = update.returning(*tables.jobs.c).cte("moved")
-    words = map(sa.literal_column, ("'state'", "'running'", "'attempt'", "'worker'"))
-    state, running, attempt, worker = words
-    event = {
-        "job_id": moved.c.id,
-        "kind": sa.literal_column("'status'"),
-        "level": sa.literal_column("'info'"),
-        "message": sa.func.concat(sa.literal_column("'attempt '"), moved.c.attempt),
-        "data": sa.func.json_build_object(
-            state, running, attempt, moved.c.attempt, worker, moved.c.lease_owner
-        ),
-        "created_at": sa.bindparam("now", type_=tables.events.c.created_at.type),
-    }
-    told = sa.insert(tables.events).from_select(list(event), sa.select(*event.values()))
+def _take_and_tell() -> sa.Select[Any]:
+    """Both in one; the row is locked before the event has its id."""
+    moved = _take().cte("moved")
+    event = _event(lambda name: moved.c[name], sa.func.json_build_object)
+    values = sa.select(*(value.label(name) for name, value in event.items()))
+    told = sa.insert(tables.events).from_select(list(event), values)
     return sa.select(moved).add_cte(told.cte("told"))
+
+
+def _event(
+    of: Callable[[str], sa.ColumnElement[Any]], make_json: Callable[..., Any]
+) -> dict[str, sa.ColumnElement[Any]]:
+    attempt = sa.cast(of("attempt"), sa.Integer)
+    data = ("state", "running", "attempt", attempt, "worker", of("lease_owner"))
+    return {
+        "job_id": of("id"),
+        "kind": sa.literal("status"),
+        "level": sa.literal("info"),
+        "message": sa.literal("attempt ").concat(sa.cast(attempt, sa.String)),
+        "data": make_json(*data),
+        "created_at": sa.bindparam("now", type_=tables.Instant()),
+    }

@@ -62,10 +62,10 @@ class Leases:
         self.clock = clock or database.clock
         self._watch = LeaseWatch(2 * lease_seconds, monotonic)
 
-    def claim(self, id: str, worker: str) -> Claim | None:
-        """Take the first job of the queue of a job; None where none may begin there."""
-        now = instant(self.clock())
-        return begin(self.database, id, worker=worker, until=now + self.lease, now=now)
+    def claim(self, queue: str, worker: str) -> Claim | None:
+        """Take the first job of a queue; None where none may begin there."""
+        now, database = instant(self.clock()), self.database
+        return begin(database, queue, worker=worker, until=now + self.lease, now=now)
 
     def heartbeat(
         self,

@@ -10,7 +10,7 @@
       └◀──────────────retry──────────────────┘
 
 ``services.jobs`` is the side of the callers, ``services.leases`` that of the workers;
-both change a state through ``move`` alone.
+both change a state through ``move`` alone, but for the claim, ``services.claims``.
 """
 
 import functools
@@ -112,8 +112,6 @@ def move(
 ) -> sa.RowMapping | None:
     """Change a job's state if it still is ``before``, and ``fence`` its token.
 
-    A claim raises the token, and says when the job began where none did before.
-
     Returns:
         The row as it is now, or None where the job was not in that state any more.
     """
@@ -125,10 +123,8 @@ def move(
         implied["finished_at"] = now
     if after == "queued":
         implied |= {"sent_at": None, "not_before": None}
-    if after == "running":
-        implied["started_at"] = now
     new = implied | values
-    update = _update(after, frozenset(new), is_fenced=fence is not None)
+    update = _update(frozenset(new), is_fenced=fence is not None)
     bound = {f"new_{name}": value for name, value in new.items()}
     bound |= {"job": id, "before": before}
     if fence is not None:
@@ -137,28 +133,19 @@ def move(
 
 
 @functools.cache
-def _update(after: State, names: frozenset[str], *, is_fenced: bool) -> Any:
+def _update(names: frozenset[str], *, is_fenced: bool) -> Any:
     """The statement of a change, made once: that takes longer than to run it."""
     table = tables.jobs
-    update = changing(after, names).where(
+    new = {
+        name: sa.bindparam(f"new_{name}", type_=table.c[name].type)
+        for name in sorted(names)
+    }
+    update = sa.update(table).where(
         table.c.id == sa.bindparam("job"), table.c.state == sa.bindparam("before")
     )
     if is_fenced:
         update = update.where(table.c.token == sa.bindparam("fence"))
-    return update.returning(*table.c)
-
-
-def changing(after: State, names: frozenset[str]) -> sa.Update:
-    """Return the change of jobs to a state, with parameters ``new_*`` of its values."""
-    table = tables.jobs
-    new: dict[str, Any] = {
-        name: sa.bindparam(f"new_{name}", type_=table.c[name].type)
-        for name in sorted(names)
-    }
-    if after == "running":
-        new["token"] = table.c.token + 1
-        new["started_at"] = sa.func.coalesce(table.c.started_at, new["started_at"])
-    return sa.update(table).values(new)
+    return update.values(new).returning(*table.c)
 
 
 def add_event(
@@ -187,8 +174,12 @@ def add_event(
     connection.execute(_APPEND, event)
 
 
+_RENAMED = {"worker": "lease_owner", "parent": "parent_id"}
+_COLUMN_OF = {name: _RENAMED.get(name, name) for name in Job.__dataclass_fields__}
+COLUMNS = tuple(_COLUMN_OF.values())
+"""Those that a record takes."""
+
+
 def as_job(row: Mapping[Any, Any]) -> Job:
     """Return the record of a row of ``jobs``."""
-    renamed = {"worker": row["lease_owner"], "parent": row["parent_id"]}
-    names = [name for name in Job.__dataclass_fields__ if name not in renamed]
-    return Job(**renamed, **{name: row[name] for name in names})
+    return Job(**{name: row[column] for name, column in _COLUMN_OF.items()})

@@ -1,9 +1,9 @@
 """Celery as transport: how word of a job gets to the workers of its queue.
 
-The database is the truth; a message carries an id and no more. It says that its queue
-has a job to begin, not which: that is the first by ``services.schedule``. A message
-that is lost is sent again by the workers' housekeeping, one too many finds nothing.
-Workers define the tasks; everybody else sends them by name.
+The database is the truth; a message says that a queue has a job to begin. It names the
+one that it was sent for, but the first by ``services.schedule`` begins. A message that
+is lost is sent again by the workers' housekeeping, one too many finds nothing. Workers
+define the tasks; everybody else sends them by name.
 """
 
 from typing import Any
@@ -69,14 +69,14 @@ class Queue:
         self.app.conf.broker_transport_options |= once
 
     def send_job(self, queue: str, id: str) -> bool:
-        """Send a job's id to the workers of its queue.
+        """Tell the workers of a queue that a job has come to it.
 
         Returns:
             Whether the broker took it. The caller need not care: a queued job whose
             message is missing is sent again by the housekeeping.
         """
         try:
-            self._send(JOB_TASK, queue, [id])
+            self._send(JOB_TASK, queue, [queue, id])
         except Unavailable:
             return False
         return True

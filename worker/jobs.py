@@ -34,19 +34,19 @@ from worker.sweeps import (
 log = logging.getLogger("spnode.worker")
 
 
-def run_job(context: Context, server: ForkServerContext, id: str) -> None:
-    """Run the first job of the queue of a job; every ending is written to its row.
+def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
+    """Run the first job of a queue; every ending is written to its row.
 
     Args:
         context: The worker's services.
         server: Where children start from.
-        id: The job that the worker was told of.
+        queue: Where the worker was told that a job waits.
     """
     if context.stopping.is_set():
         return
-    claim = context.leases.claim(id, context.name)
+    claim = context.leases.claim(queue, context.name)
     if claim is None:
-        log.info("told of job %s: none waits in its queue", id)
+        log.info("no job waits in %s", queue)
         return
     id = claim.job.id
     log.info("job %s: attempt %d", id, claim.job.attempt)

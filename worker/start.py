@@ -89,8 +89,9 @@ def _add_job_task(
     app: celery.Celery, context: Context, server: ForkServerContext
 ) -> None:
     @app.task(name=JOB_TASK, ignore_result=True)
-    def job(id: str) -> None:
-        run_job(context, server, id)
+    def job(queue: str, id: str) -> None:
+        log.info("told of job %s in %s", id, queue)
+        run_job(context, server, queue)
 
 
 def _prepare_jax(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from services.database.engine import Database
 from services.errors import Unavailable
 from services.leases import Leases
 
-BATCH = 20
+BATCH, QUEUE = 20, "datasets"
 _TAKE = """
 UPDATE jobs SET state = 'running', token = token + 1, lease_owner = %(worker)s,
     lease_until = %(until)s, started_at = coalesce(started_at, %(now)s)
@@ -35,7 +35,8 @@ class Claimer:
     def connect(self, url: str, worker: str) -> dict[str, Any]:
         """Open connections and make every way to claim."""
         leases = Leases(Database(url))
-        self._claims = {"ours": lambda id: int(leases.claim(id, worker) is not None)}
+        # It takes the first that waits, whichever the message was sent for.
+        self._claims = {"ours": lambda _: int(leases.claim(QUEUE, worker) is not None)}
         if not leases.database.is_sqlite:
             plain = url.replace("postgresql+psycopg", "postgresql")
             for name, autocommit in (("update", False), ("autocommit", True)):

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks.peers import postgres
+from benchmarks.peers.claimer import QUEUE
 from benchmarks.peers.environment import PeerError
 from benchmarks.peers.ports import free_port
 from benchmarks.peers.process import Program
@@ -88,6 +89,7 @@ class Store:
         ids = [f"job_{secrets.token_hex(13)}" for _ in range(count)]
         row = {
             "kind": "dataset",
+            "queue": QUEUE,
             "owner": "bench",
             "state": "queued",
             "request": _REQUEST,
@@ -104,7 +106,8 @@ class Store:
             else:
                 connection.exec_driver_sql("TRUNCATE jobs CASCADE")
             connection.execute(
-                sa.insert(tables.jobs), [{"id": id, **row} for id in ids]
+                sa.insert(tables.jobs),
+                [{"id": id, "turn": turn, **row} for turn, id in enumerate(ids)],
             )
         if not self.database.is_sqlite:
             apart = self.database.engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -25,19 +25,20 @@ from benchmarks.speed.turns import Took, in_turns, ratios, spread, walls
 AT_LEAST_A_SECOND, SHARE_OF_BARE = 1000.0, 0.9
 
 ABOUT = f"""
-{CLAIMERS} processes take queued jobs with the service's own code, `Leases.claim`: a
-compare-and-set that raises the fencing token, sets the lease and appends an event,
-committed before the next. Each round begins with fresh rows; each process has ids of
-its own, as from messages, and every tenth of a neighbour's too, so that some claims
-come second. After each round the rows are held against what the claimers say: a job
-that two have, or that nobody has, is an error and no figure. Claims that come second
-are not counted.
+{CLAIMERS} processes take queued jobs with the service's own code, `Leases.claim`: it
+finds the first of the queue that is due, by priority and turn, raises its fencing
+token, sets the lease and appends an event, committed before the next; all four want the
+same first job. Each round begins with fresh rows. After it the rows are held against
+what the claimers say: a job that two have, or that nobody has, is an error and no
+figure.
 
 The bare loop is psycopg alone with one prepared `UPDATE jobs … WHERE id = … AND state =
-'queued'` a claim, on the same table: no event, no row in return. It commits as psycopg
-does by default (BEGIN, UPDATE, COMMIT), or each statement by itself. Batches are
+'queued'` a claim, on the same table: it does not choose, appends no event, and gets no
+row in return. Each process has ids of its own, and every tenth of a neighbour's, so
+that some come second, which are not counted. It commits as psycopg does by default
+(BEGIN, UPDATE, COMMIT), or each statement by itself. Batches are
 `UPDATE … WHERE id IN (SELECT … LIMIT {BATCH} FOR UPDATE SKIP LOCKED)`, which the
-service does not use: its jobs come one by one, by messages. PostgreSQL waits for the
+service does not use: its jobs take longer than any claim. PostgreSQL waits for the
 disk at each commit. SQLite does where a caller is told of what was written, and not at
 a claim, which a power cut may take back: it ends the worker too. Celery's tasks do
 nothing; each is taken from the broker by one of {CLAIMERS} processes, marked as started
@@ -167,8 +168,8 @@ def _on_sqlite(claims: Claims, tell: Tell) -> Numbers:
         "value": spread([1 / each.wall_s for each in taken]),
         "ours": _in_words(taken),
         "notes": [
-            f"{sum(claims.sqlite.won):,} claims in all; {claims.sqlite.lost:,} came "
-            f"second; {claims.sqlite.locked} found the database locked."
+            f"{sum(claims.sqlite.won):,} claims in all; {claims.sqlite.lost:,} found "
+            f"nothing; {claims.sqlite.locked} found the database locked."
         ],
     }
 

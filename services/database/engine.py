@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,9 +24,15 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import (
     TimeoutError as PoolTimeout,
 )
+from sqlalchemy.pool import NullPool
 
 from services.database.clock import Clock, Reading, ServerClock
-from services.database.driver import DriverStatement
+from services.database.driver import (
+    DriverConnections,
+    DriverStatement,
+    Row,
+    Statement,
+)
 from services.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
@@ -53,6 +60,11 @@ _SQLITE_PRAGMAS = (
 _IDLE = "idle_in_transaction_session_timeout"
 _TIME = "SELECT extract(epoch FROM clock_timestamp())"
 
+Make = Callable[[], Statement]
+"""Makes a statement; called once."""
+Run = Callable[[Make, Mapping[str, Any]], Row | None]
+"""Runs a statement with the values of its parameters; its first row, or None."""
+
 
 class Database:
     """Connections to the one database that holds all mutable state.
@@ -72,22 +84,20 @@ class Database:
         given = {name: peer[name] for name in peer.keys() - self.url.query.keys()}
         self.engine = sa.create_engine(self.url, connect_args=given)
         self.clock: Clock = time.time if self.is_sqlite else ServerClock(self._read)
+        self._compiled: dict[Make, DriverStatement] = {}
+        single = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        apart = sa.create_engine(
+            self.url, connect_args=given, poolclass=NullPool, **single
+        )
+        self._apart = DriverConnections(apart, PING_AFTER_S)
+        prepare = _prepare_sqlite if self.is_sqlite else _limit_idle_transactions
+        for engine in (self.engine, apart):
+            event.listen(engine, "connect", prepare)
         if self.is_sqlite:
-            event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
             return
-        event.listen(self.engine, "connect", _limit_idle_transactions)
-        self._compiled: dict[Callable[[], sa.Select[Any]], DriverStatement] = {}
-        # Connections of their own: to change how one commits takes as long as to ask.
-        self._single = sa.create_engine(
-            self.url,
-            connect_args=given,
-            isolation_level="AUTOCOMMIT",
-            pool_reset_on_return=None,
-        )
-        for engine in (self.engine, self._single):
-            event.listen(engine, "checkin", _note_use)
-            event.listen(engine, "checkout", self._ping_after_rest)
+        event.listen(self.engine, "checkin", _note_use)
+        event.listen(self.engine, "checkout", self._ping_after_rest)
 
     @contextmanager
     def transaction(self, *, is_durable: bool = True) -> Iterator[sa.Connection]:
@@ -111,49 +121,29 @@ class Database:
         ):
             yield connection
 
-    def run(
-        self, make: Callable[[], sa.Select[Any]], values: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
-        """Run a statement that changes something and is a transaction by itself.
+    @contextmanager
+    def by_driver(self) -> Iterator[Run]:
+        """Give what runs statements that change something by the driver itself.
 
-        PostgreSQL commits it before it answers: one round trip instead of three.
-
-        Args:
-            make: Makes the statement; called once.
-            values: Of its parameters.
-
-        Returns:
-            The row that it gives, or None.
+        PostgreSQL commits each before it answers: one round trip instead of three.
+        SQLite commits all together at the end, and does not wait for the disk.
 
         Raises:
-            Unavailable: The database does not answer.
+            Unavailable: The database does not answer, or stays locked.
         """
-        assert not self.is_sqlite, "its driver has no types of its own"
+        with self._apart.one() as cursor:
+            if self.is_sqlite:
+                _begin_writing(cursor.execute, is_durable=False)
+            yield partial(self._run, cursor)
+            if self.is_sqlite:
+                cursor.execute("COMMIT")
+
+    def _run(self, cursor: Any, make: Make, values: Mapping[str, Any]) -> Row | None:
         statement = self._compiled.get(make)
         if statement is None:
             statement = DriverStatement(make(), self.engine.dialect)
             self._compiled[make] = statement
-        with self._driver() as driver:
-            return statement.row(driver, values)
-
-    @contextmanager
-    def _driver(self) -> Iterator[Any]:
-        """Give the driver's own connection, which commits each statement."""
-        failed = self.engine.dialect.loaded_dbapi.OperationalError
-        try:
-            connection = self._single.raw_connection()
-        except failed as error:
-            raise Unavailable(f"the database does not answer: {error}") from error
-        driver: Any = connection.driver_connection
-        try:
-            yield driver
-        except failed as error:
-            if driver.closed:
-                connection.invalidate(error)
-                self._single.dispose()
-            raise Unavailable(f"the database does not answer: {error}") from error
-        finally:
-            connection.close()
+        return statement.row(cursor, values)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -189,15 +179,14 @@ class Database:
 
     def close(self) -> None:
         """Close every connection of the pool."""
+        self._apart.close()
         self.engine.dispose()
-        if not self.is_sqlite:
-            self._single.dispose()
 
     def _read(self) -> Reading:
         """Ask the server what time it is, by a connection that is open already."""
-        with self._driver() as driver:
+        with self._apart.one() as cursor:
             asked_at = time.monotonic()
-            row = driver.execute(_TIME).fetchone()
+            row = cursor.execute(_TIME).fetchone()
             return Reading(float(row[0]), asked_at, time.monotonic())
 
     def _ping_after_rest(self, connection: Any, record: Any, proxy: Any) -> None:
@@ -272,8 +261,12 @@ def _write_ahead(cursor: Any) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     options = connection.get_execution_options()
-    is_write = options.get("spnode_write", False)
-    if is_write:
-        level = "FULL" if options["spnode_durable"] else "NORMAL"
-        connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+    if options.get("spnode_write", False):
+        _begin_writing(connection.exec_driver_sql, is_durable=options["spnode_durable"])
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(execute: Callable[[str], Any], *, is_durable: bool) -> None:
+    execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+    execute("BEGIN IMMEDIATE")

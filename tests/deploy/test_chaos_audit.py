@@ -91,8 +91,9 @@ class World:
         return job.id
 
     def _claim(self, id: str):
-        claim = self.leases.claim(id, "worker")
+        claim = self.leases.claim(self.jobs.get(id).queue, "worker")
         assert claim is not None
+        assert claim.job.id == id
         return claim
 
     def train(self) -> str:

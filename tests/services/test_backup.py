@@ -121,7 +121,7 @@ def test_a_backup_under_writes_is_whole(
         queued = set(connection.execute(query).scalars())
     assert sent == queued, "all are sent again, to a broker that knows of none"
     assert len(queued) > rounds[-2]
-    assert Leases(database).claim(early.id, "worker") is not None
+    assert Leases(database).claim(early.queue, "worker") is not None
     database.close()
 
 

@@ -105,11 +105,11 @@ def test_hosts_with_other_clocks_leave_each_other_s_jobs_alone(stepped, step) ->
     here, there = stepped(0.0), stepped(step)
     job, _ = Jobs(here).submit("training", {}, owner="me")
     mine, theirs = Leases(here, lease_seconds=1.5), Leases(there, lease_seconds=1.5)
-    assert theirs.claim(job.id, "there") is not None
+    assert theirs.claim(job.queue, "there") is not None
     assert mine.reap() == []
     time.sleep(1.6)
     assert mine.reap() == [job.id], "the lease lasts as long as any other"
-    assert mine.claim(job.id, "here") is not None
+    assert mine.claim(job.queue, "here") is not None
     assert theirs.reap() == []
     assert Workers(there).living() == []
     Workers(here).beat("here", ["training"])
@@ -147,8 +147,9 @@ def test_a_dead_worker_s_job_goes_on_after_the_clock_was_set_back(
         any_database, lease_seconds=15, clock=clock, monotonic=lambda: watch
     )
     dead, alive = (jobs.submit("training", {}, owner="me")[0].id for _ in range(2))
-    leases.claim(dead, "dead")
-    claim = leases.claim(alive, "alive")
+    leases.claim("training", "dead")
+    claim = leases.claim("training", "alive")
+    assert claim.job.id == alive
     clock.advance(-HOUR)
     for _ in range(10):
         assert leases.reap() == []
@@ -166,7 +167,7 @@ def test_what_was_sent_in_the_future_is_sent_again_once(any_database, clock) -> 
     jobs, unsent = Jobs(any_database, clock=clock), Unsent(any_database, clock=clock)
     leases = Leases(any_database, clock=clock)
     running, never = (jobs.submit("training", {}, owner="me")[0].id for _ in range(2))
-    leases.claim(running, "worker")
+    leases.claim("training", "worker")
     clock.advance(-HOUR)
     later, _ = jobs.submit("training", {}, owner="me")
 
@@ -186,13 +187,13 @@ def test_a_job_that_was_put_off_rests_no_longer_after_the_clock_was_set_back(
     jobs = Jobs(any_database, clock=clock)
     leases = Leases(any_database, rest_seconds=30, clock=clock)
     job, _ = jobs.submit("training", {}, owner="me")
-    leases.put_off(leases.claim(job.id, "worker"), "the store does not answer")
-    assert leases.claim(job.id, "worker") is None
+    leases.put_off(leases.claim(job.queue, "worker"), "the store does not answer")
+    assert leases.claim(job.queue, "worker") is None
     clock.advance(31)
-    claim = leases.claim(job.id, "worker")
+    claim = leases.claim(job.queue, "worker")
     leases.put_off(claim, "the store does not answer")
     clock.advance(-HOUR)
-    assert leases.claim(job.id, "worker") is not None
+    assert leases.claim(job.queue, "worker") is not None
 
 
 def test_a_worker_seen_in_the_future_counts_as_dead_until_it_beats(

@@ -113,7 +113,9 @@ def test_its_jobs_dataset_and_key_are_there(opened, tmp_path) -> None:
     assert states == {PUBLISHED: "succeeded", QUEUED: "queued", CLAIMED: "running"}
     assert leases.reap() == [CLAIMED], "its worker is long gone"
     for id in (QUEUED, CLAIMED):
-        assert leases.claim(id, "worker") is not None
+        claim = leases.claim(jobs.get(id).queue, "worker")
+        assert claim is not None
+        assert claim.job.id == id
     request = jobs.get(PUBLISHED).request
     again, was_there = jobs.submit(
         "training", request, owner="tests", idempotency_key="first"

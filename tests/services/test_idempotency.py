@@ -139,7 +139,7 @@ def test_an_old_retry_sent_late_queues_nothing(jobs, any_database, cancelled) ->
     leases = Leases(any_database, Sent(), lease_seconds=15, clock=jobs.clock)
     for key in ("first", "second"):
         jobs.retry(cancelled, owner="me", idempotency_key=key)
-        claim = leases.claim(cancelled, "worker")
+        claim = leases.claim("datasets", "worker")
         leases.fail(claim, {"code": "wrong", "detail": "it failed"})
     for key in ("first", "second"):
         found = jobs.retry(cancelled, owner="me", idempotency_key=key)

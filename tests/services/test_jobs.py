@@ -89,7 +89,7 @@ def test_as_many_are_sent_again_as_lack_a_message(
     found += lacking(0)
     assert sorted(found) == sorted(job.id for job in old), "all but the young one"
     clock.advance(31)
-    leases.claim(young.id, "worker")
+    leases.claim(young.queue, "worker")
     assert len(lacking(1)) == 2, "one of the four runs"
 
 
@@ -158,7 +158,7 @@ def test_pages_hold_every_job_once_newest_first(jobs: Jobs, clock) -> None:
 
 def test_jobs_are_listed_by_state_and_kind(jobs: Jobs, leases: Leases) -> None:
     running, waiting = submit(jobs), submit(jobs)
-    leases.claim(waiting.id, "w")
+    leases.claim(waiting.queue, "w")
     assert [job.id for job in jobs.list(state="running").items] == [running.id]
     assert [job.id for job in jobs.list(state="queued").items] == [waiting.id]
     assert jobs.list(kind="training").items == ()
@@ -168,12 +168,12 @@ def test_a_queued_job_is_cancelled_at_once(jobs: Jobs, leases: Leases) -> None:
     job = jobs.cancel(submit(jobs).id)
     assert job.state == "cancelled"
     assert job.finished_at is not None
-    assert leases.claim(job.id, "w") is None
+    assert leases.claim(job.queue, "w") is None
     assert jobs.cancel(job.id).state == "cancelled"
 
 
 def test_a_running_job_is_asked_to_stop(jobs: Jobs, leases: Leases) -> None:
-    claim = leases.claim(submit(jobs).id, "w")
+    claim = leases.claim(submit(jobs).queue, "w")
     assert claim is not None
     job = jobs.cancel(claim.job.id)
     assert (job.state, job.cancel_requested) == ("running", True)
@@ -185,7 +185,7 @@ def test_a_running_job_is_asked_to_stop(jobs: Jobs, leases: Leases) -> None:
 def test_a_job_is_cancelled_while_its_worker_gives_it_back(
     jobs: Jobs, leases: Leases
 ) -> None:
-    claim = leases.claim(submit(jobs).id, "w")
+    claim = leases.claim(submit(jobs).queue, "w")
     assert claim is not None
     with ThreadPoolExecutor(1) as pool:
         with jobs.database.transaction() as connection:
@@ -197,7 +197,7 @@ def test_a_job_is_cancelled_while_its_worker_gives_it_back(
 
 
 def test_an_ended_job_cannot_be_cancelled(jobs: Jobs, leases: Leases) -> None:
-    claim = leases.claim(submit(jobs).id, "w")
+    claim = leases.claim(submit(jobs).queue, "w")
     assert claim is not None
     leases.fail(claim, {"code": "x", "detail": "bad"})
     with pytest.raises(Conflict, match="has failed and cannot be cancelled"):
@@ -207,14 +207,14 @@ def test_an_ended_job_cannot_be_cancelled(jobs: Jobs, leases: Leases) -> None:
 def test_a_failed_job_is_retried_with_all_its_attempts(
     jobs: Jobs, leases: Leases, sent: Sent
 ) -> None:
-    claim = leases.claim(submit(jobs).id, "w")
+    claim = leases.claim(submit(jobs).queue, "w")
     assert claim is not None
     leases.heartbeat(claim, checkpoint="c" * 64)
     leases.fail(claim, {"code": "x", "detail": "bad"})
     job = jobs.retry(claim.job.id)
     assert (job.state, job.attempt, job.error) == ("queued", 1, None)
     assert sent.ids[-1] == job.id
-    again = leases.claim(job.id, "w")
+    again = leases.claim(job.queue, "w")
     assert again is not None
     assert again.token == claim.token + 1
     assert again.checkpoint is None
@@ -223,12 +223,12 @@ def test_a_failed_job_is_retried_with_all_its_attempts(
 def test_a_cancelled_job_goes_on_from_its_checkpoint(
     jobs: Jobs, leases: Leases
 ) -> None:
-    claim = leases.claim(submit(jobs).id, "w")
+    claim = leases.claim(submit(jobs).queue, "w")
     assert claim is not None
     leases.heartbeat(claim, checkpoint="c" * 64)
     jobs.cancel(claim.job.id)
     leases.cancel(claim)
-    again = leases.claim(jobs.retry(claim.job.id).id, "w")
+    again = leases.claim(jobs.retry(claim.job.id).queue, "w")
     assert again is not None
     assert again.checkpoint == "c" * 64
     assert again.job.cancel_requested is False

@@ -26,7 +26,7 @@ def leases(any_database: Database, clock) -> Leases:
 @pytest.fixture
 def claim(jobs: Jobs, leases: Leases) -> Claim:
     job, _ = jobs.submit("dataset", REQUEST, owner="me")
-    claim = leases.claim(job.id, "first")
+    claim = leases.claim(job.queue, "first")
     assert claim is not None
     return claim
 
@@ -34,7 +34,7 @@ def claim(jobs: Jobs, leases: Leases) -> Claim:
 def test_one_of_many_claimers_wins(jobs: Jobs, leases: Leases) -> None:
     job, _ = jobs.submit("dataset", REQUEST, owner="me")
     with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(lambda n: leases.claim(job.id, f"w{n}"), range(16)))
+        won = list(threads.map(lambda n: leases.claim(job.queue, f"w{n}"), range(16)))
     (claim,) = [each for each in won if each is not None]
     assert jobs.get(job.id).worker == claim.job.worker
 
@@ -45,7 +45,7 @@ def test_a_claim_is_told_alike_on_every_database(jobs, leases, claim, clock) -> 
     assert claim.job.started_at == began
     clock.advance(3)
     leases.crash(claim, "boom")
-    again = leases.claim(claim.job.id, "second")
+    again = leases.claim(claim.job.queue, "second")
     assert again is not None
     assert (again.token, again.job.attempt, again.job.worker) == (2, 2, "second")
     assert again.job.request == REQUEST
@@ -56,7 +56,7 @@ def test_a_claim_is_told_alike_on_every_database(jobs, leases, claim, clock) -> 
         data = {"state": "running", "attempt": number, "worker": worker}
         assert each == ("status", "info", f"attempt {number}", data)
     assert (events[-1].created_at - events[1].created_at).total_seconds() == 3
-    assert leases.claim(claim.job.id, "third") is None
+    assert leases.claim(claim.job.queue, "third") is None
     assert len(jobs.events(claim.job.id)) == len(events)
 
 
@@ -90,9 +90,10 @@ def test_a_worker_that_vanished_amid_a_write_holds_up_no_other_job(
     upgrade(database)
     jobs, leases = Jobs(database, clock=clock), Leases(database, clock=clock)
     held, other = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
-    claim = leases.claim(held, "vanished")
+    claim = leases.claim("datasets", "vanished")
     assert claim is not None
-    leases.claim(other, "gone")
+    assert claim.job.id == held
+    leases.claim("datasets", "gone")
     clock.advance(16)
     with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
         # Its commit never comes: the row stays locked.
@@ -106,7 +107,7 @@ def test_a_worker_that_vanished_amid_a_write_holds_up_no_other_job(
 def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
     clock.advance(16)
     leases.reap()
-    again = leases.claim(claim.job.id, "second")
+    again = leases.claim(claim.job.queue, "second")
     assert again is not None
     assert again.token > claim.token
     writes = [
@@ -132,7 +133,7 @@ def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
 
 def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
     leases.crash(claim, "the training process died (signal 9)")
-    again = leases.claim(claim.job.id, "second")
+    again = leases.claim(claim.job.queue, "second")
     assert again is not None
     leases.crash(again, "the training process died (signal 9)")
     job = jobs.get(claim.job.id)
@@ -150,7 +151,7 @@ def test_attempts_that_get_on_do_not_count(jobs: Jobs, leases, claim) -> None:
         for checkpoint in ("a", "b"):
             leases.heartbeat(claim, checkpoint=f"{checkpoint}{number}")
         leases.crash(claim, "the worker died")
-        claim = leases.claim(claim.job.id, "next")
+        claim = leases.claim(claim.job.queue, "next")
         assert claim is not None
         assert (claim.job.attempt, claim.job.max_attempts) == (number + 1, number + 2)
     with leases.database.transaction() as connection:
@@ -160,7 +161,7 @@ def test_attempts_that_get_on_do_not_count(jobs: Jobs, leases, claim) -> None:
             leases.heartbeat(claim, checkpoint="at the last attempt")
         leases.crash(claim, "the worker died")
         assert jobs.get(claim.job.id).state == ending
-        claim = leases.claim(claim.job.id, "next")
+        claim = leases.claim(claim.job.queue, "next")
 
 
 def test_a_released_job_keeps_its_attempt(jobs: Jobs, leases, claim) -> None:
@@ -168,7 +169,7 @@ def test_a_released_job_keeps_its_attempt(jobs: Jobs, leases, claim) -> None:
         leases.release(claim, "the worker stops")
         job = jobs.get(claim.job.id)
         assert (job.state, job.attempt) == ("queued", 1)
-        claim = leases.claim(job.id, "first")
+        claim = leases.claim(job.queue, "first")
 
 
 def test_a_cancelled_job_is_not_queued_again(jobs: Jobs, leases, claim, clock) -> None:

@@ -48,7 +48,7 @@ def test_only_the_last_checkpoint_of_a_job_that_may_go_on_stays(
     found = {}
     for end in ("cancelled", "failed"):
         job, _ = jobs.submit("dataset", {"kind": "dataset"}, owner="me")
-        claim = leases.claim(job.id, "worker")
+        claim = leases.claim(job.queue, "worker")
         assert claim is not None
         prefix = f"checkpoints/{job.id}"
         old = blobs.put_content(prefix, b"first")

@@ -49,7 +49,9 @@ def test_a_socket_is_written_as_each_library_wants_it(
     assert client_url(url) == client
 
 
-def test_a_message_carries_an_id_and_no_more(guarded_valkey: Settings) -> None:
+def test_a_message_names_its_queue_and_job_and_no_more(
+    guarded_valkey: Settings,
+) -> None:
     queue = Queue(guarded_valkey)
     assert queue.send_job("training", "job_1")
     assert queue.waiting("training") == 1
@@ -58,7 +60,7 @@ def test_a_message_carries_an_id_and_no_more(guarded_valkey: Settings) -> None:
         message = json.loads(client.lindex("training", 0))
     assert message["headers"]["task"] == JOB_TASK
     assert message["content-type"] == "application/json"
-    assert message["headers"]["argsrepr"] == "['job_1']"
+    assert message["headers"]["argsrepr"] == "['training', 'job_1']"
     queue.ping()
     queue.close()
 

@@ -51,7 +51,7 @@ def ended(jobs, leases, results, tmp_path):
     id = new_id("job", now=jobs.clock())
     request = {**REQUEST, "inputs": results.put_inputs(id, path)}
     jobs.submit("rollout", request, owner="me", id=id)
-    claim = leases.claim(id, "worker")
+    claim = leases.claim("rollout_jobs", "worker")
     for number in range(2):
         added(results, claim, leases, number, tmp_path, b"rows %d" % number)
     made = {"digest": results.put_index(id, {"rows": 6}), "chunks": 2}
@@ -126,7 +126,7 @@ def test_what_a_job_may_still_need_is_kept(results, jobs, leases, tmp_path) -> N
     queued, _ = jobs.submit("rollout", REQUEST, owner="me")
     with pytest.raises(Conflict, match="is queued; cancel it"):
         results.drop(queued.id)
-    claim = leases.claim(queued.id, "worker")
+    claim = leases.claim(queued.queue, "worker")
     added(results, claim, leases, 0, tmp_path)
     results.clock.advance(30 * DAY)
     assert results.sweep() == []
@@ -140,7 +140,7 @@ def test_what_a_job_may_still_need_is_kept(results, jobs, leases, tmp_path) -> N
 
 def test_a_job_without_inputs_cannot_be_retried(results, jobs, leases) -> None:
     job, _ = jobs.submit("rollout", REQUEST, owner="me")
-    leases.fail(leases.claim(job.id, "worker"), {"code": "x", "detail": "y"})
+    leases.fail(leases.claim(job.queue, "worker"), {"code": "x", "detail": "y"})
     results.drop(job.id)
     with pytest.raises(Conflict, match="submit it anew") as refused:
         jobs.retry(job.id)
@@ -162,7 +162,7 @@ def test_a_chunk_that_is_damaged_or_missing_is_not_whole(
     results, jobs, leases, tmp_path, settings
 ) -> None:
     job, _ = jobs.submit("rollout", REQUEST, owner="me")
-    claim = leases.claim(job.id, "worker")
+    claim = leases.claim(job.queue, "worker")
     made = added(results, claim, leases, 0, tmp_path)
     assert results.is_whole(job.id, made)
     stored = settings.data_folder / "store" / made.key(job.id)
@@ -181,7 +181,7 @@ def test_a_chunk_whose_mending_was_cut_off_is_made_whole(
 ) -> None:
     """Killed with the content gone and its row left, or the other way round."""
     job, _ = jobs.submit("rollout", REQUEST, owner="me")
-    claim = leases.claim(job.id, "worker")
+    claim = leases.claim(job.queue, "worker")
     made = added(results, claim, leases, 0, tmp_path)
     (settings.data_folder / "store" / made.key(job.id)).write_bytes(b"rowz")
     if is_row_left:

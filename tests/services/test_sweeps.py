@@ -61,8 +61,9 @@ class Queue:
         return [each["job"] for each in sweep.request["candidates"]]
 
     def fail(self, id: str) -> None:
-        claim = self.leases.claim(id, "w")
+        claim = self.leases.claim(self.jobs.get(id).queue, "w")
         assert claim is not None
+        assert claim.job.id == id
         self.leases.fail(claim, {"code": "training_error", "detail": "no use"})
 
 
@@ -145,14 +146,14 @@ def test_a_sweep_is_sent_once_when_its_last_candidate_has_ended(queue, clock) ->
     queue.candidates.note(sweep.id)
     clock.advance(1000)
     assert queue.unsent.take("rollout_jobs", waiting=0, older_than_s=0) == []
-    assert queue.leases.claim(sweep.id, "w") is None, "its candidates have not ended"
+    assert queue.leases.claim(sweep.queue, "w") is None, "its candidates have not ended"
     assert queue.unsent.take_ready() == []
     queue.fail(second)
     assert queue.unsent.take_ready() == [("rollout_jobs", sweep.id)]
     assert queue.unsent.take_ready() == []
     clock.advance(31)
     assert queue.unsent.take("rollout_jobs", waiting=0, older_than_s=30) == [sweep.id]
-    assert queue.leases.claim(sweep.id, "w") is not None
+    assert queue.leases.claim(sweep.queue, "w") is not None
 
 
 def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
@@ -169,7 +170,7 @@ def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
     told = [each for each in queue.jobs.events(sweep.id) if each.kind == "log"]
     assert [each.message for each in told] == ["0 of 2 candidates trained, 1 failed"]
     queue.fail(second)
-    assert queue.leases.claim(sweep.id, "w") is not None
+    assert queue.leases.claim(sweep.queue, "w") is not None
     queue.candidates.note(sweep.id)
     assert queue.jobs.get(sweep.id).progress == progress, "a worker has it"
 
@@ -177,8 +178,9 @@ def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
 def test_a_cancelled_sweep_cancels_its_candidates_and_is_retried_whole(queue) -> None:
     sweep = queue.submit()
     first, second = queue.candidates_of(sweep)
-    claim = queue.leases.claim(first, "w")
+    claim = queue.leases.claim("training", "w")
     assert claim is not None
+    assert claim.job.id == first
     assert queue.jobs.cancel(sweep.id).state == "cancelled"
     assert queue.jobs.get(second).state == "cancelled"
     assert queue.jobs.get(first).cancel_requested
@@ -196,8 +198,9 @@ def test_a_cancelled_sweep_cancels_its_candidates_and_is_retried_whole(queue) ->
 def test_a_retry_leaves_the_candidates_that_succeeded(queue, any_database) -> None:
     sweep = queue.submit()
     first, second = queue.candidates_of(sweep)
-    claim = queue.leases.claim(first, "w")
+    claim = queue.leases.claim("training", "w")
     assert claim is not None
+    assert claim.job.id == first
     result = {"model": "m", "version": 1, "digest": "d"}
     with any_database.transaction() as connection:
         queue.leases.succeed(connection, claim, result, "version 1 of m")

@@ -45,7 +45,7 @@ def context(tmp_path: Path):
 def claim(context: Context) -> Claim:
     request = {"kind": "training", "model": "m"}
     job, _ = Jobs(context.database).submit("training", request, owner="me")
-    claim = context.leases.claim(job.id, context.name)
+    claim = context.leases.claim(job.queue, context.name)
     assert claim is not None
     return claim
 
@@ -72,7 +72,7 @@ def test_a_version_and_the_end_of_its_job_are_one_step(context, claim, folder) -
     with pytest.raises(LeaseLost):
         publish(context, claim, folder, OUTCOME)
     assert context.registry.model("m").latest == 1
-    assert context.leases.claim(job.id, "another") is None
+    assert context.leases.claim(job.queue, "another") is None
 
 
 def test_a_worker_that_lost_its_lease_publishes_nothing(context, claim, folder) -> None:
@@ -115,7 +115,7 @@ def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) 
     content.symlink_to(content)  # the system refuses to open it
     context.leases.rest = timedelta(seconds=-1)
     for _ in range(job.max_attempts + 1):
-        run_job(context, multiprocessing.get_context("forkserver"), job.id)
+        run_job(context, multiprocessing.get_context("forkserver"), job.queue)
         now = jobs.get(job.id)
         assert (now.state, now.attempt, now.error) == ("queued", 1, None)
     told = jobs.events(job.id)[-1]
