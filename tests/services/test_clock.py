@@ -166,7 +166,7 @@ def test_a_dead_worker_s_job_goes_on_after_the_clock_was_set_back(
 def test_what_was_sent_in_the_future_is_sent_again_once(any_database, clock) -> None:
     jobs, unsent = Jobs(any_database, clock=clock), Unsent(any_database, clock=clock)
     leases = Leases(any_database, clock=clock)
-    running, never = (jobs.submit("training", {}, owner="me")[0].id for _ in range(2))
+    _, never = (jobs.submit("training", {}, owner="me")[0].id for _ in range(2))
     leases.claim("training", "worker")
     clock.advance(-HOUR)
     later, _ = jobs.submit("training", {}, owner="me")
