@@ -1,5 +1,6 @@
 """``doctor``: what this machine has, what is missing, and how to mend it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,8 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy.exc import ArgumentError
+
 from deploy import stack, valkey
 from deploy.folder import ROOT, Folder
+from services.blobs import Blobs
+from services.database.engine import Database
+from services.database.migrate import is_current
+from services.errors import Unavailable
+from services.queue import Queue
 from services.settings import SettingsError, read_settings
 
 GIB = 2**30
@@ -48,6 +56,8 @@ def examine(folder: Folder) -> Iterator[Finding]:
         _data_folder,
         _disk,
         _broker,
+        _database,
+        _store,
         _port,
         _devices,
         _clock,
@@ -109,7 +119,7 @@ def _disk(folder: Folder) -> Finding:
 
 def _broker(_: Folder) -> Finding:
     if os.environ.get("SPNODE_REDIS_URL"):
-        return Finding("broker", "ok", "SPNODE_REDIS_URL")
+        return _answers("broker", "SPNODE_REDIS_URL", _ask_broker)
     server = valkey.find_server()
     if server is None:
         remedy = "put valkey-server or redis-server on PATH, or set SPNODE_REDIS_URL"
@@ -122,6 +132,47 @@ def _broker(_: Folder) -> Finding:
         return Finding("broker", "fail", done.stderr.strip(), remedy)
     words = done.stdout.split()
     return Finding("broker", "ok", f"{' '.join(words[:3])}, from {server[1]}")
+
+
+def _database(folder: Folder) -> Finding:
+    if os.environ.get("SPNODE_DATABASE_URL"):
+        return _answers("database", "SPNODE_DATABASE_URL", _ask_database)
+    file = folder.path / "spnode.db"
+    found = os.fspath(file) if file.exists() else "`up` makes one in the data folder"
+    return Finding("database", "ok", found)
+
+
+def _store(folder: Folder) -> Finding:
+    if os.environ.get("SPNODE_STORE_URL"):
+        return _answers("store", "SPNODE_STORE_URL", _ask_store)
+    return Finding("store", "ok", os.fspath(folder.path / "store"))
+
+
+def _answers(name: str, setting: str, ask: Callable[[], str]) -> Finding:
+    """Whether what a setting names answers; ``ask`` gives what to note beside."""
+    try:
+        note = ask()
+    except (Unavailable, SettingsError, ArgumentError, ValueError, OSError) as error:
+        return Finding(name, "fail", str(error), f"see {setting} in docs/settings.md")
+    return Finding(name, "ok", f"{setting} answers{note}")
+
+
+def _ask_broker() -> str:
+    with contextlib.closing(Queue(read_settings())) as queue:
+        queue.ping()
+    return ""
+
+
+def _ask_database() -> str:
+    with contextlib.closing(Database(read_settings().database_url)) as database:
+        database.ping()
+        current = is_current(database)
+    return "" if current else "; the next process that starts brings its schema"
+
+
+def _ask_store() -> str:
+    Blobs(read_settings().store_url).ping()
+    return ""
 
 
 def _port(folder: Folder) -> Finding:

@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SPNODE_"
@@ -20,6 +28,11 @@ CLIENT_VARIABLES = frozenset({"SPNODE_URL", "SPNODE_KEY"})
 """Variables of the client and its command line, which are no settings of a service."""
 
 MIB = 2**20
+_SCHEMES = {
+    "database_url": ("sqlite", "postgresql+psycopg"),
+    "redis_url": ("redis", "rediss", "unix", "redis+socket"),
+    "store_url": ("file", "s3"),
+}
 
 
 class SettingsError(ValueError):
@@ -125,6 +138,17 @@ class Settings(BaseSettings):
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of a GPU's memory that one process takes, so that two can share it."""
 
+    @field_validator(*_SCHEMES)
+    @classmethod
+    def _is_url(cls, url: str, info: ValidationInfo) -> str:
+        schemes = _SCHEMES[str(info.field_name)]
+        found, separator, _ = url.partition("://")
+        if url and not (separator and found in schemes):
+            expected = " or ".join(f"{scheme}://" for scheme in schemes)
+            other = f"{found}://" if separator else "no such beginning"
+            raise ValueError(f"expected a URL with {expected}, found {other}")
+        return url
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         folder = self.data_folder.expanduser().absolute()
@@ -191,5 +215,9 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 def _sentence(error: object) -> str:
     assert isinstance(error, dict)
     place = error["loc"][0] if error["loc"] else ""
-    name = f"{PREFIX}{str(place).upper()}" if place else "settings"
-    return f"{name}={error['input']!r}: {error['msg']}" if place else error["msg"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not place:
+        return message
+    # A URL may hold a password.
+    value = "" if place in _SCHEMES else f"={error['input']!r}"
+    return f"{PREFIX}{str(place).upper()}{value}: {message}"

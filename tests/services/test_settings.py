@@ -29,6 +29,34 @@ def test_a_bad_value_is_an_error_that_names_the_variable(monkeypatch) -> None:
         read_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "said"),
+    [
+        (
+            "DATABASE",
+            "postgres://me:secret@h/x",
+            "sqlite:// or postgresql+psycopg://, found postgres://",
+        ),
+        (
+            "DATABASE",
+            "me:secret@h/x",
+            "sqlite:// or postgresql+psycopg://, found no such",
+        ),
+        ("REDIS", "valkey://:secret@h", "with redis:// or rediss:// or unix:// or"),
+        ("STORE", "ftp://me:secret@h", "with file:// or s3://, found ftp://"),
+    ],
+)
+def test_a_url_of_another_kind_is_refused_and_its_password_not_told(
+    monkeypatch, name: str, url: str, said: str
+) -> None:
+    monkeypatch.setenv(f"SPNODE_{name}_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    assert str(refused.value).startswith(f"SPNODE_{name}_URL: ")
+    assert said in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_lease_shorter_than_two_heartbeats_is_refused(monkeypatch) -> None:
     monkeypatch.setenv("SPNODE_LEASE_SECONDS", "4")
     with pytest.raises(
