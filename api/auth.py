@@ -96,7 +96,7 @@ async def _caller(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) ->
     known = gateway.keys.cached(secret)
     key = known or await gateway.sql(gateway.keys.verify, secret)
     if key is None:
-        raise Unauthorised("this API key is unknown or revoked")
+        raise Unauthorised("this API key is unknown, revoked or has expired")
     return Caller(f"key:{key.id}", key.scopes)
 
 

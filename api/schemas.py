@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.datasets import DatasetRecord
-from services.keys import Key
+from services.keys import LONGEST_S, Key
 from services.lifecycle import Job
 from services.versions import (
     AliasMove,
@@ -219,6 +219,15 @@ class KeyIn(In):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     scopes: Annotated[list[str], Field(min_length=1, max_length=64)]
+    expires_in_seconds: Annotated[float, Field(ge=1, le=LONGEST_S)] | None = None
+    """How long it is valid; for good by default."""
+
+
+class RotationIn(In):
+    """A key that is to take the place of another."""
+
+    keep_seconds: Annotated[float, Field(ge=0, le=LONGEST_S)] = 3600.0
+    """How long the old one stays valid, so that its users can change over."""
 
 
 class KeyOut(Out):
@@ -228,6 +237,7 @@ class KeyOut(Out):
     name: str
     scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
 

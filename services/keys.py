@@ -1,8 +1,9 @@
 """API keys: ``spn_<id>_<secret>``, shown once and kept as a digest.
 
 A secret has 256 random bits, so a plain SHA-256 is enough to keep it by. A verified key
-is believed for some seconds without asking the database; revoking it in this process
-takes effect at once.
+is believed for a second without asking the database; revoking it in this process takes
+effect at once. A key is rotated by another that takes its place; the old one has an end
+then, and may be used until it.
 """
 
 import hmac
@@ -21,7 +22,7 @@ from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
-from services.errors import Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound
 from services.identity import encode, sha256
 
 SCOPES = (
@@ -34,6 +35,7 @@ SCOPES = (
 )
 PREFIX = "spn"
 CACHED_KEYS = 1024
+LONGEST_S = 10 * 366 * 24 * 3600
 USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -45,6 +47,8 @@ class Key:
     name: str
     scopes: tuple[str, ...]
     created_at: datetime
+    expires_at: datetime | None
+    """When it becomes invalid by itself."""
     revoked_at: datetime | None
     last_used_at: datetime | None
 
@@ -67,7 +71,7 @@ class Keys:
         self,
         database: Database,
         *,
-        cache_seconds: float = 10.0,
+        cache_seconds: float = 1.0,
         clock: Clock | None = None,
         monotonic: Clock = time.monotonic,
     ) -> None:
@@ -78,18 +82,22 @@ class Keys:
         self._cache: OrderedDict[str, tuple[float, Key]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def create(self, name: str, scopes: Iterable[str]) -> tuple[str, Key]:
+    def create(
+        self, name: str, scopes: Iterable[str], *, seconds: float | None = None
+    ) -> tuple[str, Key]:
         """Make a key.
 
         Args:
             name: What it is for, 1 to 200 characters.
             scopes: Some of ``SCOPES``.
+            seconds: How long it is valid; for good by default.
 
         Returns:
             The secret, which nobody can read again, and the key.
 
         Raises:
-            Invalid: The name is empty or too long, or a scope is unknown.
+            Invalid: The name is empty or too long, a scope is unknown, or the key would
+                be invalid from the start.
         """
         chosen = tuple(sorted(set(scopes)))
         unknown = [scope for scope in chosen if scope not in SCOPES]
@@ -98,22 +106,69 @@ class Keys:
             raise Invalid("/scopes", found=repr(unknown or ()), expected=expected)
         if not 1 <= len(name) <= 200:
             raise Invalid("/name", found=repr(name), expected="1 to 200 characters")
+        lifetime = None if seconds is None else _time("/expires_in_seconds", seconds)
+        with self.database.transaction() as connection:
+            return self._insert(connection, name, chosen, lifetime)
+
+    def rotate(self, id: str, *, keep_seconds: float) -> tuple[str, Key]:
+        """Make a key in the place of another, which stays valid for a while.
+
+        The new one has the name, the scopes and the lifetime of the old one.
+
+        Args:
+            id: Of the old one.
+            keep_seconds: How long both are valid; 0: the old one ends at once.
+
+        Returns:
+            The secret, which nobody can read again, and the new key.
+
+        Raises:
+            NotFound: There is no key of that id.
+            Conflict: The key is revoked or has expired.
+            Invalid: The time is no time.
+        """
+        keep = _time("/keep_seconds", keep_seconds, least=0.0)
+        table = tables.keys
+        with self.database.transaction() as connection:
+            query = sa.select(table).where(table.c.id == id).with_for_update()
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None:
+                raise NotFound("key", id)
+            now, old = instant(self.clock()), _as_key(row)
+            if not _is_valid(old, now):
+                raise Conflict(f"key {id} is revoked or has expired; make a new one")
+            lifetime = old.expires_at and old.expires_at - old.created_at
+            made = self._insert(connection, old.name, old.scopes, lifetime)
+            ends = min(now + keep, old.expires_at or now + keep)
+            update = sa.update(table).where(table.c.id == id)
+            connection.execute(update.values(expires_at=ends))
+        self._forget(id)
+        return made
+
+    def _insert(
+        self,
+        connection: sa.Connection,
+        name: str,
+        scopes: tuple[str, ...],
+        lifetime: timedelta | None,
+    ) -> tuple[str, Key]:
         id = encode(secrets.randbits(60), 12)
         secret = f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
-        key = Key(id, name, chosen, instant(self.clock()), None, None)
+        now = instant(self.clock())
+        ends = None if lifetime is None else now + lifetime
         row = {
             "id": id,
             "name": name,
             "digest": sha256(secret.encode()),
-            "scopes": list(chosen),
-            "created_at": key.created_at,
+            "scopes": list(scopes),
+            "created_at": now,
+            "expires_at": ends,
         }
-        with self.database.transaction() as connection:
-            connection.execute(sa.insert(tables.keys).values(row))
-        return secret, key
+        connection.execute(sa.insert(tables.keys).values(row))
+        return secret, Key(id, name, scopes, now, ends, None, None)
 
     def verify(self, secret: str) -> Key | None:
-        """Return the key of a secret, or None where it is unknown or revoked."""
+        """Return the key of a secret that is valid, or None."""
         known = self.cached(secret)
         if known is not None:
             return known
@@ -122,7 +177,7 @@ class Keys:
         with self._lock:
             self._cache.pop(digest, None)
             if key is not None:
-                self._cache[digest] = (self.monotonic() + self.cache_seconds, key)
+                self._cache[digest] = (self.monotonic() + self._believed_s(key), key)
                 if len(self._cache) > CACHED_KEYS:
                     self._cache.popitem(last=False)
         return key
@@ -151,13 +206,11 @@ class Keys:
             )
         if row is None:
             raise NotFound("key", id)
-        with self._lock:
-            for digest in [d for d, (_, key) in self._cache.items() if key.id == id]:
-                del self._cache[digest]
+        self._forget(id)
         return _as_key(row)
 
     def list(self) -> "list[Key]":
-        """Return every key, revoked ones included, oldest first."""
+        """Return every key, invalid ones included, oldest first."""
         table = tables.keys
         query = sa.select(table).order_by(table.c.created_at, table.c.id)
         with self.database.reading() as connection:
@@ -173,11 +226,22 @@ class Keys:
             row = connection.execute(query).mappings().one_or_none()
         if row is None or not hmac.compare_digest(row["digest"], digest):
             return None
-        if row["revoked_at"] is not None:
-            return None
         key = _as_key(row)
+        if not _is_valid(key, instant(self.clock())):
+            return None
         self._note_use(key)
         return key
+
+    def _believed_s(self, key: Key) -> float:
+        if key.expires_at is None:
+            return self.cache_seconds
+        left = key.expires_at - instant(self.clock())
+        return min(self.cache_seconds, left.total_seconds())
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            for digest in [d for d, (_, key) in self._cache.items() if key.id == id]:
+                del self._cache[digest]
 
     def _note_use(self, key: Key) -> None:
         now, table = instant(self.clock()), tables.keys
@@ -186,6 +250,18 @@ class Keys:
         update = sa.update(table).where(table.c.id == key.id).values(last_used_at=now)
         with self.database.transaction() as connection:
             connection.execute(update)
+
+
+def _is_valid(key: Key, now: datetime) -> bool:
+    is_over = key.expires_at is not None and key.expires_at <= now
+    return key.revoked_at is None and not is_over
+
+
+def _time(place: str, seconds: float, *, least: float = 1.0) -> timedelta:
+    if not least <= seconds <= LONGEST_S:
+        expected = f"{least:g} to {LONGEST_S:,} seconds"
+        raise Invalid(place, found=repr(seconds), expected=expected)
+    return timedelta(seconds=seconds)
 
 
 def _as_key(row: sa.RowMapping) -> Key:

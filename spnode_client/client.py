@@ -311,9 +311,19 @@ class Models(Resource):
 class Keys(Resource):
     """``client.keys``, for an admin's key."""
 
-    def create(self, name: str, scopes: list[str]) -> Record:
-        """Make a key; ``secret`` is shown this once."""
-        return self._run(keys.create(name, scopes, self._retries))
+    def create(
+        self, name: str, scopes: list[str], *, expires_in_seconds: float | None = None
+    ) -> Record:
+        """Make a key, by default for good; ``secret`` is shown this once."""
+        make = keys.create(name, scopes, expires_in_seconds, self._retries)
+        return self._run(make)
+
+    def rotate(self, key_id: str, *, keep_seconds: float = 3600.0) -> Record:
+        """Make a key in the place of another, which stays valid for ``keep_seconds``.
+
+        It has the old one's name, scopes and lifetime; ``secret`` is shown this once.
+        """
+        return self._run(keys.rotate(key_id, keep_seconds, self._retries))
 
     def list(self) -> list[Record]:
         """The keys, without their secrets."""

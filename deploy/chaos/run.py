@@ -86,7 +86,9 @@ def run(request: Request, say: Say) -> Report:
     left_out = {}
     if STEP_CLOCK in known and not can_step():
         del known[STEP_CLOCK]
-        left_out[STEP_CLOCK] = "libfaketime is not installed, or does not run here"
+        left_out[STEP_CLOCK] = (
+            "libfaketime does not run here, or is missing: `./spnode check` installs it"
+        )
         say(f"left out: {STEP_CLOCK}: {left_out[STEP_CLOCK]}")
     say(f"starting ({request.on}) in {request.folder}")
     times = {**TIMES, "orphan_seconds": request.orphan_seconds}

@@ -51,6 +51,7 @@ keys = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
     sa.Column("revoked_at", Instant),
     sa.Column("last_used_at", Instant),
 )

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
+from spnode_client.commands.schedule import parse_duration
 from spnode_client.connection import connection
+from spnode_client.records import Record
 from spnode_client.terminal import Json, emit, err, out, print_table
 
-app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+app = typer.Typer(no_args_is_help=True, help="API keys: create, list, rotate, revoke.")
 
 
 @app.command()
@@ -17,19 +19,21 @@ def create(
         list[str] | None,
         typer.Option(help="What it may do; read and rollout by default."),
     ] = None,
+    expires_in: Annotated[
+        str | None,
+        typer.Option(help="How long it is valid, 12h or 90d; for good by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key; its secret is shown this once.
 
-    Example: spnode keys create notebook --scope read --scope rollout
+    Example: spnode keys create notebook --scope read --scope rollout --expires-in 90d
     """
-    made = connection.client().keys.create(name, scope or ["read", "rollout"])
-
-    def tell() -> None:
-        err.print(f"[dim]key {made['id']}; the secret is not shown again:[/]")
-        out.print(made["secret"])
-
-    emit(made, as_json, tell)
+    seconds = None if expires_in is None else parse_duration(expires_in, "--expires-in")
+    made = connection.client().keys.create(
+        name, scope or ["read", "rollout"], expires_in_seconds=seconds
+    )
+    _show_once(made, as_json)
 
 
 @app.command("list")
@@ -39,12 +43,30 @@ def list_keys(as_json: Json = False) -> None:
     Example: spnode keys list
     """
     found = connection.client().keys.list()
-    columns = ("id", "name", "scopes", "created")
+    columns = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
+    times = ("created_at", "expires_at", "revoked_at", "last_used_at")
     rows = [
-        (key["id"], key.get("name"), " ".join(key["scopes"]), key.get("created_at"))
+        (key["id"], key["name"], " ".join(key["scopes"]), *map(key.get, times))
         for key in found
     ]
     emit(found, as_json, lambda: print_table(columns, rows))
+
+
+@app.command()
+def rotate(
+    key_id: Annotated[str, typer.Argument(help="Id of the key.")],
+    keep: Annotated[
+        str, typer.Option(help="How long the old one stays valid, 90s, 30m or 12h.")
+    ] = "1h",
+    as_json: Json = False,
+) -> None:
+    """Make a key in the place of another, with its name, scopes and lifetime.
+
+    Example: spnode keys rotate 01kc… --keep 12h
+    """
+    seconds = parse_duration(keep, "--keep")
+    made = connection.client().keys.rotate(key_id, keep_seconds=seconds)
+    _show_once(made, as_json)
 
 
 @app.command()
@@ -58,3 +80,11 @@ def revoke(
     """
     connection.client().keys.revoke(key_id)
     emit({"revoked": key_id}, as_json, lambda: out.print(f"revoked {key_id}"))
+
+
+def _show_once(made: Record, as_json: bool) -> None:
+    def tell() -> None:
+        err.print(f"[dim]key {made['id']}; the secret is not shown again:[/]")
+        out.print(made["secret"])
+
+    emit(made, as_json, tell)

@@ -24,13 +24,13 @@ def schedule_of(priority: int | None, deadline: str | None, gpu: bool) -> Any:
     if priority is not None:
         given["priority"] = priority
     if deadline is not None:
-        given["deadline_seconds"] = parse_duration(deadline)
+        given["deadline_seconds"] = parse_duration(deadline, "--deadline")
     if gpu:
         given["device"] = "gpu"
     return given or None
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str) -> float:
     """Return seconds: ``"90"``, ``"90s"``, ``"1.5h"``.
 
     Raises:
@@ -42,5 +42,5 @@ def parse_duration(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"--deadline {text!r}: expected a time, 90s, 30m, 12h or 2d")
+        raise UsageError(f"{option} {text!r}: expected a time, 90s, 30m, 12h or 2d")
     return seconds

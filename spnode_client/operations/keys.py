@@ -6,9 +6,20 @@ from spnode_client.calls import Call, Operation, json_call, once, perform
 from spnode_client.records import Record
 
 
-def create(name: str, scopes: list[str], retries: int) -> Operation[Record]:
+def create(
+    name: str, scopes: list[str], expires_in_seconds: float | None, retries: int
+) -> Operation[Record]:
     """Make a key; its secret is in this answer and never again."""
-    call = json_call("POST", "/v1/keys", {"name": name, "scopes": scopes})
+    body = {"name": name, "scopes": scopes, "expires_in_seconds": expires_in_seconds}
+    call = json_call("POST", "/v1/keys", body)
+    reply = yield from perform(once(call), retries)
+    return reply.json()
+
+
+def rotate(key_id: str, keep_seconds: float, retries: int) -> Operation[Record]:
+    """Make a key in the place of another; its secret is in this answer only."""
+    path = f"/v1/keys/{quote(key_id)}/rotate"
+    call = json_call("POST", path, {"keep_seconds": keep_seconds})
     reply = yield from perform(once(call), retries)
     return reply.json()
 

@@ -86,6 +86,28 @@ def test_a_key_can_be_made_used_listed_and_revoked(client, deployment):
     checked(wrong, 422, "invalid", "/scopes")
 
 
+def test_a_key_is_rotated_while_it_is_in_use(client, deployment):
+    asked = {"name": "mine", "scopes": ["read"], "expires_in_seconds": 3600}
+    old = client.post("/v1/keys", json=asked).json()
+    answer = client.post(f"/v1/keys/{old['id']}/rotate", json={"keep_seconds": 30})
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    new = answer.json()
+    assert new["expires_at"] > old["expires_at"]
+    for each in (old, new):
+        with deployment.client(each["secret"]) as mine:
+            assert mine.get("/v1/models").status_code == 200
+            checked(mine.post(f"/v1/keys/{new['id']}/rotate"), 403, "forbidden")
+    at_once = {"keep_seconds": 0}
+    last = client.post(f"/v1/keys/{new['id']}/rotate", json=at_once).json()
+    with deployment.client(new["secret"]) as mine:
+        checked(mine.get("/v1/models"), 401, "unauthorised")
+    again = client.post(f"/v1/keys/{new['id']}/rotate", json=at_once)
+    checked(again, 409, "conflict")
+    wrong = client.post(f"/v1/keys/{last['id']}/rotate", json={"keep_seconds": -1})
+    checked(wrong, 422, "invalid", "/keep_seconds")
+
+
 def test_loopback_needs_no_key_where_the_setting_opens_it():
     with deployed() as data:
         opened = data.start_gateway(loopback_open=True)

@@ -26,13 +26,13 @@ def test_options_become_the_fields_of_the_request() -> None:
     [("90", 90.0), ("90s", 90.0), ("30m", 1800.0), ("2d", 172_800.0)],
 )
 def test_a_duration_has_a_unit_or_is_in_seconds(text, seconds) -> None:
-    assert parse_duration(text) == seconds
+    assert parse_duration(text, "--deadline") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1m", "0", "inf", "nan", "soon"])
 def test_a_duration_that_is_none_is_a_usage_error(text) -> None:
     with pytest.raises(UsageError, match="--deadline"):
-        parse_duration(text)
+        parse_duration(text, "--deadline")
 
 
 @pytest.mark.parametrize(

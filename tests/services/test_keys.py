@@ -1,7 +1,7 @@
 import pytest
 
 from services.database.engine import Database
-from services.errors import Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound
 from services.keys import CACHED_KEYS, SCOPES, Keys
 
 
@@ -50,6 +50,59 @@ def test_a_revoked_key_is_refused_at_once_here_and_soon_elsewhere(
     first = keys.revoke(key.id).revoked_at
     clock.advance(5)
     assert keys.revoke(key.id).revoked_at == first
+
+
+def test_a_key_ends_by_itself_in_caches_too(keys: Keys, clock) -> None:
+    secret, key = keys.create("visitor", ["read"], seconds=25)
+    assert key.expires_at is not None
+    assert (key.expires_at - key.created_at).total_seconds() == 25
+    clock.advance(19)
+    assert keys.verify(secret)
+    assert keys.cached(secret)
+    clock.advance(6)
+    assert keys.cached(secret) is None, "it would be believed for four seconds more"
+    assert keys.verify(secret) is None
+    assert [each.expires_at for each in keys.list()] == [key.expires_at]
+    for wrong in (0.5, 1e12, float("nan")):
+        with pytest.raises(Invalid, match="/expires_in_seconds"):
+            keys.create("visitor", ["read"], seconds=wrong)
+
+
+def test_a_rotated_key_and_its_heir_are_both_valid_for_a_while(
+    keys: Keys, clock
+) -> None:
+    secret, old = keys.create("sampler", ["read", "rollout"], seconds=1000)
+    clock.advance(100)
+    heir_secret, heir = keys.rotate(old.id, keep_seconds=60)
+    assert heir.id != old.id
+    assert (heir.name, heir.scopes) == (old.name, old.scopes)
+    assert heir.expires_at is not None
+    assert (heir.expires_at - heir.created_at).total_seconds() == 1000
+    assert keys.verify(secret)
+    assert keys.verify(heir_secret)
+    clock.advance(60)
+    assert keys.verify(secret) is None
+    assert keys.verify(heir_secret)
+    with pytest.raises(Conflict, match="revoked or has expired"):
+        keys.rotate(old.id, keep_seconds=60)
+    with pytest.raises(NotFound):
+        keys.rotate("none", keep_seconds=60)
+    with pytest.raises(Invalid, match="/keep_seconds"):
+        keys.rotate(heir.id, keep_seconds=-1)
+
+
+def test_a_rotation_lengthens_no_life_and_can_end_one_at_once(
+    keys: Keys, clock
+) -> None:
+    secret, old = keys.create("sampler", ["read"], seconds=30)
+    keys.rotate(old.id, keep_seconds=3600)
+    assert keys.list()[0].expires_at == old.expires_at
+    forever_secret, forever = keys.create("gateway", ["read"])
+    assert keys.verify(forever_secret)
+    _, heir = keys.rotate(forever.id, keep_seconds=0)
+    assert heir.expires_at is None
+    assert keys.verify(forever_secret) is None, "its use is forgotten here too"
+    assert keys.verify(secret)
 
 
 def test_use_is_noted_about_once_a_minute(keys: Keys, clock) -> None:
