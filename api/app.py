@@ -22,6 +22,7 @@ from api.protocols.tesseract import door as tesseract
 from api.protocols.umbridge import door as umbridge
 from api.routes import (
     artifacts,
+    audit,
     catalogue,
     datasets,
     health,
@@ -34,6 +35,7 @@ from api.routes import (
 from services.settings import Settings, get_settings
 
 VERSION = "0.1.0"
+_ROUTES = (health, catalogue, datasets, jobs, results, models, artifacts, keys, audit)
 
 
 class _Application(FastAPI):
@@ -93,7 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *tesseract.routes,
         *umbridge.routes,
     ]
-    for module in (health, catalogue, datasets, jobs, results, models, artifacts, keys):
+    for module in _ROUTES:
         app.include_router(module.router)
     app.openapi = lambda: describe(app)
     return app

@@ -21,7 +21,7 @@ OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json)$")
 """What needs no key."""
 
 SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    ("*", re.compile(r"^/v1/keys(/|$)"), "admin"),
+    ("*", re.compile(r"^/v1/(keys|audit)(/|$)"), "admin"),
     ("POST", re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$"), "rollout"),
     ("POST", re.compile(r"^/v2/repository/index$"), "read"),
     ("POST", re.compile(r"^/(umbridge|v2|tesseract)(/|$)"), "rollout"),
@@ -64,7 +64,7 @@ def needed_scope(method: str, path: str) -> str:
 async def admitted(
     gateway: Gateway, scope: Scope, headers: Mapping[str, str], wanted: str
 ) -> Caller:
-    """Who sent a request.
+    """Who sent a request, also kept in the request's state.
 
     Args:
         gateway: The services, which know the keys.
@@ -77,6 +77,7 @@ async def admitted(
         Forbidden: Its key lacks the scope.
     """
     caller = await _caller(gateway, scope, headers)
+    scope["state"]["caller"] = caller
     if not caller.allows(wanted):
         raise Forbidden(
             f"this key has the scopes {', '.join(caller.scopes)} and lacks {wanted!r}"

@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 
 from api.disconnects import Disconnects
 from api.events import EventHub
+from services.audit import Audit
 from services.blobs import Blobs
 from services.calibration.submit import Calibrations
 from services.database.engine import Database
@@ -60,6 +61,7 @@ class Gateway:
         self.blobs = Blobs(settings.store_url)
         self.queue = Queue(settings)
         self.keys = Keys(self.database, cache_seconds=settings.key_cache_seconds)
+        self.audit = Audit(self.database)
         self.datasets = Datasets(self.database, self.blobs, settings)
         self.jobs = Jobs(self.database, self.queue, max_attempts=settings.max_attempts)
         self.results = Results(self.database, self.blobs, settings)

@@ -4,6 +4,7 @@ Pure ASGI throughout: one BaseHTTPMiddleware would cost more than all the rest.
 """
 
 import functools
+import logging
 import random
 import re
 import secrets
@@ -18,7 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import OPEN, admitted, needed_scope
 from api.dependencies import Gateway
 from api.protocols.shapes import refusal
+from services.errors import Unavailable
 from services.identity import new_id
+
+log = logging.getLogger("spnode.api")
 
 _REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
 # Paths whose bodies are not JSON, or are JSON and npz.
@@ -88,20 +92,22 @@ class Entrance:
         state["request_id"] = request_id
         state["headers"] = headers
         started = False
+        rule = rule_of(scope["method"], scope["path"])
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if rule.is_noted:
+                    await _note(scope, message["status"])
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         try:
             _check_address(scope)
-            rule = rule_of(scope["method"], scope["path"])
             if rule.scope is not None:
                 gateway: Gateway = scope["app"].state.gateway
-                state["caller"] = await admitted(gateway, scope, headers, rule.scope)
+                await admitted(gateway, scope, headers, rule.scope)
             if rule.has_body:
                 receive = self._limited(rule, headers, receive)
             await self.app(scope, receive, send_with_id)
@@ -155,6 +161,7 @@ class Rule:
         any_type: Whether that may be something else than JSON.
         uploads: Whether it may be a dataset or an artifact.
         rollouts: Whether it may hold as much JSON as one has arrays.
+        is_noted: Whether the audit log tells of it: it may change something.
     """
 
     scope: str | None
@@ -162,18 +169,40 @@ class Rule:
     any_type: bool
     uploads: bool
     rollouts: bool
+    is_noted: bool
 
 
 @functools.lru_cache(maxsize=4096)
 def rule_of(method: str, path: str) -> Rule:
     """What holds for a method and a path; most callers ask for the same ones again."""
+    is_open = OPEN.match(path) is not None
+    rollouts = _ROLLOUTS.match(path) is not None
+    writes = method not in ("GET", "HEAD", "OPTIONS")
     return Rule(
-        scope=None if OPEN.match(path) else needed_scope(method, path),
+        scope=None if is_open else needed_scope(method, path),
         has_body=method not in ("GET", "HEAD"),
         any_type=_ANY_TYPE.match(path) is not None,
         uploads=_UPLOADS.match(path) is not None,
-        rollouts=_ROLLOUTS.match(path) is not None,
+        rollouts=rollouts,
+        is_noted=writes and not is_open and not rollouts,
     )
+
+
+async def _note(scope: Scope, status: int) -> None:
+    """Tell the audit log of an answer, before the caller has it.
+
+    What a caller without a key tries is not noted: anybody could fill the log.
+    """
+    state = scope["state"]
+    if "caller" not in state:
+        return
+    act = (state["caller"].id, scope["method"], scope["path"])
+    gateway: Gateway = scope["app"].state.gateway
+    try:
+        await gateway.sql(gateway.audit.note, *act, status, state["request_id"])
+    except Unavailable as error:
+        # What was done is done: the answer goes out, and the log of the process has it.
+        log.warning("not in the audit log: %s: %s", (*act, status), error)
 
 
 def first_headers(scope: Scope) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.audit import Act
 from services.datasets import DatasetRecord
 from services.keys import LONGEST_S, Key
 from services.lifecycle import Job
@@ -226,6 +227,8 @@ class KeyIn(In):
 class RotationIn(In):
     """A key that is to take the place of another."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"keep_seconds": 43200}]})
+
     keep_seconds: Annotated[float, Field(ge=0, le=LONGEST_S)] = 3600.0
     """How long the old one stays valid, so that its users can change over."""
 
@@ -251,6 +254,23 @@ class NewKeyOut(KeyOut):
     """A key that was just made: the only time that its secret is shown."""
 
     secret: str
+
+
+class ActOut(Out):
+    """A request that may have changed something, and what came of it."""
+
+    caller: str
+    """``key:<id>``, or ``loopback``."""
+    method: str
+    path: str
+    status: int
+    request_id: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, act: Act) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(act, from_attributes=True)
 
 
 class Validated(Out):

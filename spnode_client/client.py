@@ -325,6 +325,16 @@ class Keys(Resource):
         """
         return self._run(keys.rotate(key_id, keep_seconds, self._retries))
 
+    def audit(self, limit: int = 20, **query: Any) -> list[Record]:
+        """The newest requests that may have changed something, and what came of them.
+
+        Args:
+            limit: Most of them, 1 to 100.
+            **query: ``caller``, as ``key:<id>``; ``after``, the cursor of a page.
+        """
+        page = self._run(keys.acts({"limit": limit, **query}, self._retries))
+        return page["data"]
+
     def list(self) -> list[Record]:
         """The keys, without their secrets."""
         return self._run(keys.page(self._retries))["data"]

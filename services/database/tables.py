@@ -218,6 +218,20 @@ alias_moves = sa.Table(
     sqlite_autoincrement=True,
 )
 
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", Counter, primary_key=True, autoincrement=True),
+    sa.Column("caller", sa.String(200), nullable=False),
+    sa.Column("method", sa.String(16), nullable=False),
+    sa.Column("path", sa.String(500), nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index(None, "created_at", "id"),
+    sqlite_autoincrement=True,
+)
+
 workers = sa.Table(
     "workers",
     metadata,

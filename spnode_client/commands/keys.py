@@ -9,7 +9,10 @@ from spnode_client.connection import connection
 from spnode_client.records import Record
 from spnode_client.terminal import Json, emit, err, out, print_table
 
-app = typer.Typer(no_args_is_help=True, help="API keys: create, list, rotate, revoke.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="API keys: create, list, rotate, revoke, and what was done.",
+)
 
 
 @app.command()
@@ -67,6 +70,25 @@ def rotate(
     seconds = parse_duration(keep, "--keep")
     made = connection.client().keys.rotate(key_id, keep_seconds=seconds)
     _show_once(made, as_json)
+
+
+@app.command()
+def audit(
+    key_id: Annotated[
+        str | None, typer.Argument(help="Id of a key; of all by default.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most lines, 1 to 100.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what was done with the keys, newest first.
+
+    Example: spnode keys audit --limit 50
+    """
+    query = {} if key_id is None else {"caller": f"key:{key_id}"}
+    found = connection.client().keys.audit(limit, **query)
+    columns = ("created_at", "caller", "method", "path", "status", "request_id")
+    rows = [tuple(act[column] for column in columns) for act in found]
+    emit(found, as_json, lambda: print_table(columns, rows))
 
 
 @app.command()

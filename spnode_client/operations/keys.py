@@ -30,6 +30,12 @@ def page(retries: int) -> Operation[Record]:
     return reply.json()
 
 
+def acts(query: Record, retries: int) -> Operation[Record]:
+    """One page of what callers did, newest first."""
+    reply = yield from perform(Call("GET", "/v1/audit", query), retries)
+    return reply.json()
+
+
 def revoke(key_id: str, retries: int) -> Operation[None]:
     """Make a key useless."""
     yield from perform(Call("DELETE", f"/v1/keys/{quote(key_id)}"), retries)

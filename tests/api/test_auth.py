@@ -108,6 +108,34 @@ def test_a_key_is_rotated_while_it_is_in_use(client, deployment):
     checked(wrong, 422, "invalid", "/keep_seconds")
 
 
+def test_what_may_change_something_is_noted_and_told_to_admins_alone(
+    client, deployment
+):
+    asked = {"name": "mine", "scopes": ["read"]}
+    made = client.post("/v1/keys", json=asked, headers={"x-request-id": "first"})
+    key = made.json()
+    with deployment.client(key["secret"]) as mine:
+        mine.get("/v1/models")
+        checked(mine.post("/v1/jobs", json={}), 403, "forbidden")
+        checked(mine.get("/v1/audit"), 403, "forbidden")
+        checked(mine.post("/v1/rollout", json={}), 403, "forbidden")
+    with deployment.client(None) as nobody:
+        checked(nobody.post("/v1/jobs", json={}), 401, "unauthorised")
+    client.delete("/v1/jobs/%F0%9F%A6%86'; DROP TABLE audit; --")
+    (theirs,) = client.get(f"/v1/audit?caller=key:{key['id']}").json()["data"]
+    assert (theirs["method"], theirs["path"]) == ("POST", "/v1/jobs")
+    assert theirs["status"] == 403
+    page = client.get("/v1/audit?limit=3").json()
+    told = [(each["method"], each["path"], each["status"]) for each in page["data"]]
+    assert told == [
+        ("DELETE", "/v1/jobs/\U0001f986'; DROP TABLE audit; --", 405),
+        ("POST", "/v1/jobs", 403),
+        ("POST", "/v1/keys", 201),
+    ]
+    assert page["data"][2]["request_id"] == "first"
+    assert key["secret"] not in str(page)
+
+
 def test_loopback_needs_no_key_where_the_setting_opens_it():
     with deployed() as data:
         opened = data.start_gateway(loopback_open=True)
