@@ -254,21 +254,21 @@ class Jobs:
         return [point for point in found if point is not None]
 
     def send(self, job: Job) -> None:
-        """Send a queued job's id to the workers and note that it was sent.
+        """Note that a queued job's id is sent to the workers, and send it.
 
         The job is accepted already, so nothing that fails here is the caller's: what
-        is not noted is sent again.
+        does not arrive is sent again. It is noted first, since a worker that has the
+        message leaves out a job whose row is being written.
         """
-        if self.sender is None or not self.sender.send_job(job.queue, job.id):
+        if self.sender is None:
             return
         table = tables.jobs
         queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
-        sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
-        with (
-            contextlib.suppress(Unavailable),
-            self.database.transaction() as connection,
-        ):
-            connection.execute(sent)
+        with contextlib.suppress(Unavailable):
+            sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
+            with self.database.transaction() as connection:
+                connection.execute(sent)
+        self.sender.send_job(job.queue, job.id)
 
     def _insert(
         self,

@@ -346,12 +346,15 @@ class Leases:
         return True
 
     def _send(self, job: Job) -> None:
-        if self.sender is not None and self.sender.send_job(job.queue, job.id):
-            table = tables.jobs
-            queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
-            update = sa.update(table).where(queued)
-            with self.database.transaction() as connection:
-                connection.execute(update.values(sent_at=instant(self.clock())))
+        if self.sender is None:
+            return
+        # First, as in ``Jobs.send``.
+        table = tables.jobs
+        queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
+        update = sa.update(table).where(queued)
+        with self.database.transaction() as connection:
+            connection.execute(update.values(sent_at=instant(self.clock())))
+        self.sender.send_job(job.queue, job.id)
 
 
 def _not_counting(claim: Claim) -> dict[str, Any]:

@@ -91,8 +91,13 @@ class Unsent:
         return [id for id in found if self._fail(id)]
 
     def _fail(self, id: str) -> bool:
-        now = instant(self.clock())
+        now, table = instant(self.clock()), tables.jobs
+        # It may have been failed and retried since, with a deadline that is ahead.
+        late = sa.and_(table.c.id == id, table.c.deadline <= now)
+        query = sa.select(table.c.id).where(late).with_for_update()
         with self.database.transaction() as connection:
+            if connection.execute(query).one_or_none() is None:
+                return False
             row = move(
                 connection, id, before="queued", after="failed", now=now, error=LATE
             )

@@ -17,7 +17,14 @@ from services.blobs import Damaged
 from services.claims import CancelRequested, Claim, DeadlineExceeded, MustEnd
 from services.database.candidate_rows import SWEEP
 from services.datasets import PREFIX as DATASETS
-from services.errors import LeaseLost, NotFound, ServiceError, Unavailable, as_dict
+from services.errors import (
+    LeaseLost,
+    NotFound,
+    ServiceError,
+    Unavailable,
+    as_dict,
+    is_disk_full,
+)
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.schedule import LATE
 from services.versions import ARTIFACTS
@@ -44,7 +51,11 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
     """
     if context.stopping.is_set():
         return
-    claim = context.leases.claim(queue, context.name)
+    try:
+        claim = context.leases.claim(queue, context.name)
+    except Unavailable as error:
+        log.warning("no job of %s can be claimed: %s", queue, error)
+        return
     if claim is None:
         log.info("no job waits in %s", queue)
         return
@@ -56,13 +67,13 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
         attempt = claim.job.attempt
         log.warning("%s gives up attempt %d: %s", context.name, attempt, error)
     except Unavailable as error:
-        log.warning("job %s: %s", id, error)
-        # The row says "running" until the lease ends, where this cannot be written.
-        with contextlib.suppress(LeaseLost, Unavailable):
-            context.leases.put_off(claim, f"{error}; the job waits"[:2000])
+        _put_off(context, claim, error)
     except Exception as error:  # the task boundary
-        log.exception("job %s", id)
-        _crash(context, claim, error)
+        if isinstance(error, OSError) and is_disk_full(error):
+            _put_off(context, claim, error)
+        else:
+            log.exception("job %s", id)
+            _crash(context, claim, error)
     if claim.job.parent is not None:
         candidate_ended(context, claim.job.parent)
 
@@ -76,6 +87,13 @@ def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -
     except DeadlineExceeded:
         context.leases.fail(claim, LATE)
         log.info("job %s: its deadline has passed", claim.job.id)
+
+
+def _put_off(context: Context, claim: Claim, error: Exception) -> None:
+    log.warning("job %s: %s", claim.job.id, error)
+    # The row says "running" until the lease ends, where this cannot be written.
+    with contextlib.suppress(LeaseLost, Unavailable):
+        context.leases.put_off(claim, f"{error}; the job waits"[:2000])
 
 
 def _crash(context: Context, claim: Claim, error: Exception) -> None:

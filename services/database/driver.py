@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
@@ -95,7 +96,8 @@ class DriverConnections:
         Raises:
             Unavailable: The database does not answer, or stays locked.
         """
-        failed = self._engine.dialect.loaded_dbapi.OperationalError
+        # The engine's first connection is tried by SQLAlchemy, with errors of its own.
+        failed = (self._engine.dialect.loaded_dbapi.OperationalError, OperationalError)
         cursor = None
         try:
             cursor = self._take()
@@ -111,13 +113,17 @@ class DriverConnections:
 
     def close(self) -> None:
         """Close those that nobody uses."""
-        while self._idle:
-            self._drop(self._idle.pop()[0])
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._drop(self._idle.pop()[0])
 
     def _take(self) -> Any:
         ping = self._engine.dialect.do_ping
-        while self._idle:
-            cursor, used_at = self._idle.pop()
+        while True:
+            try:
+                cursor, used_at = self._idle.pop()
+            except IndexError:
+                break
             if time.monotonic() - used_at < self._ping_after_s:
                 return cursor
             with suppress(self._engine.dialect.loaded_dbapi.Error):

@@ -109,6 +109,17 @@ def test_a_job_fails_that_waits_until_its_deadline(jobs, leases, unsent, clock) 
     assert jobs.events(job.id)[-1].data == {"state": "failed", "error": LATE}
 
 
+def test_a_job_that_was_retried_meanwhile_is_not_failed_again(
+    jobs, unsent, clock
+) -> None:
+    job = submit(jobs, deadline_seconds=60)
+    clock.advance(60)
+    assert unsent.fail_late() == [job.id]
+    jobs.retry(job.id)
+    assert unsent._fail(job.id) is False, "as by a worker that saw it late before"
+    assert jobs.get(job.id).state == "queued"
+
+
 def test_nothing_is_published_after_a_deadline(jobs, leases, clock) -> None:
     claim = leases.claim(submit(jobs, deadline_seconds=60).queue, "w")
     with leases.database.transaction() as connection:

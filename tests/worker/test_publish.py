@@ -1,5 +1,6 @@
 """The moment of publishing: one transaction, checked by the claim."""
 
+import errno
 import json
 import multiprocessing
 import resource
@@ -99,6 +100,23 @@ def test_an_error_in_the_middle_leaves_neither_version_nor_end(
         publish(context, claim, folder, {**OUTCOME, "evaluation": {"test": {"x": 1}}})
     assert context.registry.models().items == ()
     assert Jobs(context.database).get(claim.job.id).state == "running"
+
+
+def test_a_full_disk_of_the_worker_costs_a_job_no_attempt(context, monkeypatch) -> None:
+    jobs = Jobs(context.database)
+    request = {"kind": "dataset", "system": "robertson", "trajectories": 2}
+    job, _ = jobs.submit("dataset", request, owner="me")
+    context.leases.rest = timedelta(seconds=-1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("worker.jobs._fetch", full)
+    for _ in range(job.max_attempts + 1):
+        run_job(context, multiprocessing.get_context("forkserver"), job.queue)
+        now = jobs.get(job.id)
+        assert (now.state, now.attempt, now.error) == ("queued", 1, None)
+    assert "No space left" in jobs.events(job.id)[-1].message
 
 
 def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) -> None:
