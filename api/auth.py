@@ -31,7 +31,8 @@ SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
 )
 """Method (``*``: all that write), path and scope; every other request is ``read``."""
 
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -55,7 +56,7 @@ def needed_scope(method: str, path: str) -> str:
     for verb, pattern, scope in SCOPE_OF:
         if pattern.match(path) and (
             verb == method
-            or (verb == "*" and (method not in _READS or scope == "admin"))
+            or (verb == "*" and (method not in READS or scope == "admin"))
         ):
             return scope
     return "read"

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import OPEN, admitted, needed_scope
+from api.auth import OPEN, READS, admitted, needed_scope
 from api.dependencies import Gateway
 from api.protocols.shapes import refusal
 from services.errors import Unavailable
@@ -177,14 +177,13 @@ def rule_of(method: str, path: str) -> Rule:
     """What holds for a method and a path; most callers ask for the same ones again."""
     is_open = OPEN.match(path) is not None
     rollouts = _ROLLOUTS.match(path) is not None
-    writes = method not in ("GET", "HEAD", "OPTIONS")
     return Rule(
         scope=None if is_open else needed_scope(method, path),
         has_body=method not in ("GET", "HEAD"),
         any_type=_ANY_TYPE.match(path) is not None,
         uploads=_UPLOADS.match(path) is not None,
         rollouts=rollouts,
-        is_noted=writes and not is_open and not rollouts,
+        is_noted=method not in READS and not is_open and not rollouts,
     )
 
 
