@@ -97,7 +97,10 @@ def place_of(
 def _turn(connection: sa.Connection, queue: str, rank: int, owner: str) -> int:
     table = tables.jobs
     beside = sa.and_(table.c.queue == queue, table.c.rank == rank)
-    waiting = sa.and_(beside, table.c.state == "queued")
+    # In the text: an index of those that wait serves no statement that may ask for
+    # others.
+    queued = sa.literal("queued", literal_execute=True)
+    waiting = sa.and_(beside, table.c.state == queued)
     running = sa.and_(beside, table.c.state == "running")
     own = table.c.owner == owner
     last, first = table.c.turn.desc(), table.c.turn

@@ -13,6 +13,8 @@ The server read its clock at some moment between the two; the middle is taken, w
 wrong by half of the round trip at most.
 """
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,8 +77,9 @@ class ServerClock:
         self._again_s = again_s
         self._monotonic = monotonic
         self._own = own
-        # Replaced as a whole: where two threads ask at once, either answer will do.
+        # Replaced as a whole, by the one thread that asks.
         self._known: tuple[Reading, float] | None = None
+        self._asking = threading.Lock()
 
     def __call__(self) -> float:
         """Return the server's time.
@@ -84,15 +87,35 @@ class ServerClock:
         Raises:
             Unavailable: The server was to be asked and does not answer.
         """
-        now, known = self._monotonic(), self._known
+        known = self._told(no_older_than_s=self._again_s)
         if known is not None:
-            reading, ahead = known
-            is_young = now - reading.answered_at < self._again_s
-            if is_young and abs(self._own() - now - ahead) < _STEP_S:
-                return reading.at(now)
-        reading = self._asked()
-        now = self._monotonic()
-        self._known = reading, self._own() - now
+            return known
+        # One thread asks. Meanwhile others go by what was said before, if they can.
+        before = self._told(no_older_than_s=math.inf)
+        if not self._asking.acquire(blocking=before is None):
+            assert before is not None
+            return before
+        try:
+            known = self._told(no_older_than_s=self._again_s)
+            if known is not None:  # another has asked while this one waited
+                return known
+            reading = self._asked()
+            now = self._monotonic()
+            self._known = reading, self._own() - now
+            return reading.at(now)
+        finally:
+            self._asking.release()
+
+    def _told(self, *, no_older_than_s: float) -> float | None:
+        """The time by the last answer; None where that does not do any more."""
+        now, known = self._monotonic(), self._known
+        if known is None:
+            return None
+        reading, ahead = known
+        if now - reading.answered_at >= no_older_than_s:
+            return None
+        if abs(self._own() - now - ahead) >= _STEP_S:
+            return None
         return reading.at(now)
 
     def _asked(self) -> Reading:

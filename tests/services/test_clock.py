@@ -1,4 +1,6 @@
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,44 @@ def server_clock(server: Server) -> ServerClock:
     return ServerClock(
         server, monotonic=lambda: server.monotonic, own=lambda: server.own
     )
+
+
+def test_one_thread_asks_while_others_go_by_the_last_answer(server) -> None:
+    asking, told = threading.Event(), threading.Event()
+
+    def held() -> Reading:
+        if server.asked:
+            asking.set()
+            assert told.wait(30)
+        return server()
+
+    clock = ServerClock(
+        held, monotonic=lambda: server.monotonic, own=lambda: server.own
+    )
+    clock()
+    server.advance(31)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(clock)
+        assert asking.wait(30)
+        for _ in range(20):
+            assert clock() == pytest.approx(server.seconds, abs=0.0011)
+        told.set()
+        assert first.result(30) == pytest.approx(server.seconds, abs=0.0011)
+    assert server.asked == 2
+
+
+def test_threads_that_know_no_time_wait_for_the_one_that_asks(server) -> None:
+    def slow() -> Reading:
+        time.sleep(0.05)
+        return server()
+
+    clock = ServerClock(
+        slow, monotonic=lambda: server.monotonic, own=lambda: server.own
+    )
+    with ThreadPoolExecutor(20) as threads:
+        told = list(threads.map(lambda _: clock(), range(20)))
+    assert told == [pytest.approx(server.seconds, abs=0.0011)] * 20
+    assert server.asked == 1
 
 
 def test_the_server_is_asked_now_and_then(server, server_clock) -> None:

@@ -217,6 +217,30 @@ def test_a_statement_by_the_driver_converts_as_others_do(postgres_url: str) -> N
     database.close()
 
 
+def test_few_connections_of_the_driver_s_stay_open(postgres_url: str) -> None:
+    database, held = Database(postgres_url), threading.Barrier(10)
+    me = sa.select(sa.func.pg_backend_pid().label("pid"))
+
+    def use(_: int) -> int:
+        with database.by_driver() as run:
+            held.wait(30)
+            row = run(lambda: me, {})
+            assert row is not None
+            return int(row["pid"])
+
+    with ThreadPoolExecutor(10) as threads:
+        used = set(threads.map(use, range(10)))
+    assert len(used) == 10
+    with database.reading() as connection:
+        pids = sa.text("SELECT pid FROM pg_stat_activity")
+        deadline = time.monotonic() + 30
+        # The server takes a moment to notice.
+        while len(open := used & set(connection.execute(pids).scalars())) > 2:
+            assert time.monotonic() < deadline, f"{len(open)} are open"
+            time.sleep(0.05)
+    database.close()
+
+
 def test_statements_by_the_driver_are_one_transaction_on_sqlite(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'x.db'}")
     upgrade(database)
