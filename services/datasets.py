@@ -204,9 +204,12 @@ class Datasets:
             job_id=job_id,
             created_at=instant(seconds),
         )
-        self.database.lock(connection, f"{PREFIX}/{digest}")
+        key = f"{PREFIX}/{digest}"
+        self.database.lock(connection, key)
+        with self.database.silent(connection):
+            is_kept = self.blobs.exists(key)
         connection.execute(sa.insert(tables.datasets).values(vars(record)))
-        if not self.blobs.exists(f"{PREFIX}/{digest}"):
+        if not is_kept:
             raise ContentGone(
                 f"the content {digest} of a dataset was deleted meanwhile"
             )
@@ -299,7 +302,8 @@ class Datasets:
         with self.database.transaction() as connection:
             self.database.lock(connection, key)
             if connection.execute(query).one_or_none() is None:
-                self.blobs.delete(key)
+                with self.database.silent(connection):
+                    self.blobs.delete(key)
 
     def _put(
         self, asked: Asked | None, path: Path, values: dict[str, Any]

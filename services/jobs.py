@@ -27,8 +27,8 @@ from services.database.idempotency import (
 )
 from services.database.paging import Page, page_of
 from services.database.tables import instant
-from services.datasets import no_such_dataset
 from services.errors import Conflict, NotFound, Unavailable
+from services.held import hold_dataset, hold_needed
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
@@ -89,6 +89,7 @@ class Jobs:
         Raises:
             Invalid: The key was used for another request (code
                 ``idempotency_key_reused``), or the dataset does not exist.
+            Conflict: A version that it names has just been deleted.
         """
         digest = request_hash or request_digest(request)
         key = idempotency_key
@@ -288,13 +289,13 @@ class Jobs:
                 earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
                     return _replay(earlier, digest), None
-            dataset = request.get("dataset")
-            if dataset is not None:
-                _hold_dataset(connection, dataset)
+            hold_needed(connection, request)
+            for training in candidates.values():
+                hold_needed(connection, training)
             values = {
                 "owner": owner,
                 "state": "queued",
-                "dataset_id": dataset,
+                "dataset_id": request.get("dataset"),
                 "attempt": 1,
                 "max_attempts": self.max_attempts,
                 "token": 0,
@@ -315,7 +316,7 @@ class Jobs:
         """The job, and which jobs are to be sent to the workers."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            _keep_dataset(connection, _row(connection, id)["dataset_id"])
+            hold_dataset(connection, _row(connection, id)["dataset_id"])
             row = _row(connection, id, lock=True)
             if asked is not None and made_under(connection, asked, now) is not None:
                 return as_job(row), []
@@ -376,18 +377,3 @@ def _replay(earlier: sa.RowMapping, digest: str) -> Job:
     if earlier["request_hash"] != digest:
         raise reused(f"job {earlier['id']!r}")
     return as_job(earlier)
-
-
-def _hold_dataset(connection: sa.Connection, id: str) -> None:
-    if not _keep_dataset(connection, id):
-        raise no_such_dataset(id)
-
-
-def _keep_dataset(connection: sa.Connection, id: str | None) -> bool:
-    """Keep a dataset, if it is there, until our row refers to it (PostgreSQL).
-
-    Before the row of a job is locked: who deletes a dataset locks in this order too.
-    """
-    table = tables.datasets
-    query = sa.select(table.c.id).where(table.c.id == id).with_for_update(read=True)
-    return connection.execute(query).one_or_none() is not None

@@ -114,8 +114,12 @@ def move(
 
     Returns:
         The row as it is now, or None where the job was not in that state any more.
+
+    Raises:
+        ValueError: No job may change so.
     """
-    assert after in TRANSITIONS[before], f"{before} never becomes {after}"
+    if after not in TRANSITIONS[before]:
+        raise ValueError(f"{before} never becomes {after}")
     implied: dict[str, Any] = {"state": after}
     if before == "running":
         implied |= {"lease_owner": None, "lease_until": None}

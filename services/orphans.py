@@ -14,7 +14,8 @@ about to make one finds it gone and puts it again.
 ``results/`` are swept with their jobs, by ``services.results``.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -54,32 +55,52 @@ class Orphans:
         self.age = timedelta(seconds=older_than_s)
         self.clock = clock or database.clock
 
-    def sweep(self) -> list[str]:
-        """Delete every orphan; return their keys.
+    def sweep(self, *, most: int = 10_000) -> list[str]:
+        """Delete orphans; return their keys.
+
+        Args:
+            most: So many at once.
 
         Raises:
             Unavailable: The store or the database does not answer.
         """
         before = instant(self.clock()) - self.age
         self.blobs.sweep_unfinished(before)
-        return [
-            key
+        found = [
+            (prefix, key)
             for prefix in (ARTIFACTS, DATASETS, CHECKPOINTS)
-            for key, written in list(self.blobs.list_dated(prefix))
-            if written < before and self._drop(prefix, key)
+            for key in self._unreferenced(prefix, before)
         ]
+        return [key for prefix, key in found[:most] if self._drop(prefix, key)]
+
+    def _unreferenced(self, prefix: str, before: datetime) -> list[str]:
+        """Old contents to which nothing referred a moment ago."""
+        dated = self.blobs.list_dated(prefix)
+        old = [key for key, written in dated if written < before]
+        with self.database.reading() as connection:
+            referenced = set(connection.execute(_references(prefix)).scalars())
+        return [key for key in old if key not in referenced]
 
     def _drop(self, prefix: str, key: str) -> bool:
         query = _reference(prefix, key)
-        with self.database.reading() as connection:
-            if connection.execute(query).first() is not None:
-                return False
         with self.database.transaction() as connection:
             self.database.lock(connection, key)
             if connection.execute(query).first() is not None:
                 return False
-            self.blobs.delete(key)
+            with self.database.silent(connection):
+                self.blobs.delete(key)
         return True
+
+
+def _references(prefix: str) -> sa.Select[Any]:
+    """The keys of all contents that a row refers to."""
+    if prefix == CHECKPOINTS:
+        jobs = tables.jobs.c
+        key = sa.literal(f"{prefix}/").concat(jobs.id).concat("/")
+        kept = sa.and_(jobs.checkpoint.is_not(None), jobs.state.not_in(_NO_CHECKPOINT))
+        return sa.select(key.concat(jobs.checkpoint)).where(kept)
+    table = tables.versions if prefix == ARTIFACTS else tables.datasets
+    return sa.select(sa.literal(f"{prefix}/").concat(table.c.digest)).distinct()
 
 
 def _reference(prefix: str, key: str) -> sa.Select[tuple[str]]:

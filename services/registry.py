@@ -65,11 +65,7 @@ class Registry:
     """
 
     def __init__(
-        self,
-        database: Database,
-        blobs: Blobs,
-        *,
-        clock: Clock | None = None,
+        self, database: Database, blobs: Blobs, *, clock: Clock | None = None
     ) -> None:
         self.database = database
         self.blobs = blobs
@@ -190,9 +186,12 @@ class Registry:
         Raises:
             ContentGone: The artifact was deleted meanwhile; put it again.
         """
-        now = instant(self.clock())
+        now, key = instant(self.clock()), f"{ARTIFACTS}/{digest}"
+        # First what may take long: other publishers wait for the model's row.
+        self.database.lock(connection, key)
+        with self.database.silent(connection):
+            is_kept = self.blobs.exists(key)
         number = next_number(connection, check_name(name), owner, now)
-        self.database.lock(connection, f"{ARTIFACTS}/{digest}")
         row = VersionRecord(
             model=name,
             number=number,
@@ -208,7 +207,7 @@ class Registry:
             created_at=now,
         )
         connection.execute(sa.insert(tables.versions).values(vars(row)))
-        if not self.blobs.exists(row.artifact_key):
+        if not is_kept:
             raise ContentGone(f"the artifact {digest} was deleted meanwhile")
         if not is_candidate:
             promote(connection, name, number, alias, now, owner, "published")
@@ -364,7 +363,7 @@ class Registry:
         )
         with self.database.transaction() as connection:
             lock_model(connection, name)
-            version = version_of(connection, name, number)
+            version = version_of(connection, name, number, lock=True)
             names = connection.execute(pointing).scalars().all()
             if names:
                 pointing_at = ", ".join(f"{name}@{each}" for each in sorted(names))
@@ -372,7 +371,7 @@ class Registry:
                     f"{pointing_at} points at version {number}; move it first",
                     code="version_in_use",
                 )
-            # Rollouts, calibrations, comparisons and warm starts say which by digest.
+            # Held by who queues one: see ``services.held``.
             needing = sa.select(jobs.c.id).where(
                 jobs.c.state.in_(("queued", "running")),
                 sa.cast(jobs.c.request, sa.Text).contains(version.digest),
@@ -397,4 +396,5 @@ class Registry:
         with self.database.transaction() as connection:
             self.database.lock(connection, key)
             if connection.execute(query).one_or_none() is None:
-                self.blobs.delete(key)
+                with self.database.silent(connection):
+                    self.blobs.delete(key)

@@ -95,8 +95,9 @@ class Settings(BaseSettings):
     """How long a worker holds a job without renewing; then another may take it."""
     heartbeat_seconds: PositiveFloat = 3.0
     """How often a worker renews its leases and says that it lives."""
-    resend_seconds: PositiveFloat = 30.0
-    """After which time a queued job's message counts as lost and is sent again."""
+    resend_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """After which time a queued job's message counts as lost and is sent again; jobs
+    that are put off rest for so long, an hour at most."""
     stop_seconds: PositiveFloat = 10.0
     """How long a stopping worker waits for the checkpoint of a job that it runs."""
     checkpoint_seconds: PositiveFloat = 10.0

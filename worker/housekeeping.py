@@ -17,6 +17,7 @@ log = logging.getLogger("spnode.worker")
 
 _FORGET_EVERY = 1000
 _SWEEP_EVERY_S = 3600.0
+_SWEEP_AT_ONCE = 200
 
 
 class Housekeeping(threading.Thread):
@@ -71,8 +72,11 @@ class Housekeeping(threading.Thread):
         now = time.monotonic()
         if self._swept is not None and now - self._swept < self._sweep_every_s:
             return
-        for key in self.context.orphans.sweep():
+        swept = self.context.orphans.sweep(most=_SWEEP_AT_ONCE)
+        for key in swept:
             log.info("%s: deleted, since nothing refers to it", key)
+        if len(swept) == _SWEEP_AT_ONCE:
+            return  # the rest in the next round: others wait for this one
         for id in self.context.results.sweep():
             log.info("job %s: its result and inputs were deleted", id)
         self._swept = now
@@ -84,6 +88,7 @@ class Housekeeping(threading.Thread):
         was there to notice. A sweep goes out when the last of its candidates has ended.
         """
         context = self.context
+        context.candidates.note_all()
         send_ready(context)
         age = context.settings.resend_seconds * bool(self._rounds)
         for queue in context.unsent.queues():

@@ -104,7 +104,7 @@ class Store:
                 connection.execute(sa.delete(tables.events))
                 connection.execute(sa.delete(tables.jobs))
             else:
-                connection.exec_driver_sql("TRUNCATE jobs CASCADE")
+                connection.exec_driver_sql("TRUNCATE jobs, events CASCADE")
             connection.execute(
                 sa.insert(tables.jobs),
                 [{"id": id, "turn": turn, **row} for turn, id in enumerate(ids)],

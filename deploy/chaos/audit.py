@@ -167,6 +167,13 @@ class Audit:
             states = [each["state"] for each in data if "state" in each]
             steps = itertools.pairwise(states)
             wrong = [f"{a} to {b}" for a, b in steps if b not in TRANSITIONS[a]]
+            if row["token"] != states.count("running"):
+                yield _finding(
+                    "a claim was not told",
+                    id,
+                    found=states.count("running"),
+                    expected=row["token"],
+                )
             ends = [state for state in states if state in TERMINAL]
             if states[:1] != ["queued"] or wrong:
                 yield _finding("the events of a job contradict", id, found=states)

@@ -46,6 +46,8 @@ WEIGHTS = {
     "sweep": 1,
 }
 """How often each request is drawn, by kind: a training takes far longer than others."""
+DEADLINE_S = 24 * 3600.0
+"""Of some jobs: no clock is ever set forward so far."""
 AT_WORK = 8
 """So many jobs wait or run at once."""
 REPEATS, CANCELS, UPLOADS, MOVES = 0.2, 0.12, 0.1, 0.2
@@ -176,6 +178,7 @@ class Workload:
         sweep: Record = {"kind": "sweep", "dataset": dataset, "model": MODEL}
         sweep["grid"] = {"seed": [0, 1]}
         sweep["base"] = {"training": TRAINING, "surrogate": SURROGATE}
+        late = {"schedule": {"priority": -1, "deadline_seconds": DEADLINE_S}}
         self._requests += [
             {**train, "model": MODEL, "seed": 0},
             {**train, "model": MODEL, "seed": 1},
@@ -183,7 +186,7 @@ class Workload:
             sweep,
             {"kind": "evaluation", "models": [base, f"{BASE}/2"], "dataset": dataset},
             calibration,
-            {**rollout, "dataset": dataset},
+            {**rollout, "dataset": dataset, **late},
             {**rollout, "x0": [START] * 3},
         ]
 

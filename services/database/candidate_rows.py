@@ -58,6 +58,14 @@ def write_progress(
     connection.execute(update.values(progress=progress))
 
 
+def waiting(connection: sa.Connection) -> dict[str, dict[str, Any] | None]:
+    """Return the progress of the sweeps that no worker has yet, by their ids."""
+    table = tables.jobs
+    mine = sa.and_(table.c.kind == SWEEP, table.c.state == "queued")
+    found = connection.execute(sa.select(table.c.id, table.c.progress).where(mine))
+    return {row.id: row.progress for row in found}
+
+
 def lock_waiting(connection: sa.Connection, sweep: str) -> sa.RowMapping | None:
     """Lock a sweep that no worker has yet and return it; None where one has it."""
     table = tables.jobs

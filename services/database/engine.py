@@ -44,7 +44,7 @@ IDLE_TRANSACTION_S = 20
 A worker that is cut off between a write and its commit holds up its job for so long.
 """
 WAIT_FOR_STORE_S = 300
-"""The same once a name is locked; longer than the store takes to answer or give up."""
+"""The same while it asks the store; longer than that takes to answer or give up."""
 _PEER = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -158,15 +158,23 @@ class Database:
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Exclude others that lock the same name until the transaction ends.
 
-        Who holds it may ask the store for what the name means, and wait. On SQLite a
-        write transaction excludes every other already.
+        On SQLite a write transaction excludes every other already.
         """
         if not self.is_sqlite:
             number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-            locked = sa.func.pg_advisory_xact_lock(number)
-            wait = f"{WAIT_FOR_STORE_S}s"
-            allowed = sa.func.set_config(_IDLE, wait, True)
-            connection.execute(sa.select(locked, allowed))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+    @contextmanager
+    def silent(self, connection: sa.Connection) -> Iterator[None]:
+        """Let a transaction be silent for as long as the store may take to answer."""
+        self._allow_silence(connection, WAIT_FOR_STORE_S)
+        yield
+        self._allow_silence(connection, IDLE_TRANSACTION_S)
+
+    def _allow_silence(self, connection: sa.Connection, seconds: int) -> None:
+        if not self.is_sqlite:
+            limit = sa.func.set_config(_IDLE, f"{seconds}s", True)
+            connection.execute(sa.select(limit))
 
     def ping(self) -> None:
         """Ask the database for a one.

@@ -94,15 +94,19 @@ def make_model(
     return True
 
 
-def version_of(connection: sa.Connection, name: str, number: int) -> VersionRecord:
-    """Return a version.
+def version_of(
+    connection: sa.Connection, name: str, number: int, *, lock: bool = False
+) -> VersionRecord:
+    """Return a version, its row locked where that is asked for.
 
     Raises:
         NotFound: There is no such model, or no such version of it.
     """
     table = tables.versions
     mine = sa.and_(table.c.model == name, table.c.number == number)
-    row = connection.execute(sa.select(table).where(mine)).mappings().one_or_none()
+    query = sa.select(table).where(mine)
+    found = connection.execute(query.with_for_update() if lock else query)
+    row = found.mappings().one_or_none()
     if row is None:
         model_row(connection, name)
         hint = f"GET /v1/models/{name}/versions lists them"

@@ -9,6 +9,7 @@ from services.database.candidate_rows import (
     counts_of,
     lock_waiting,
     rows_of,
+    waiting,
     write_progress,
 )
 from services.database.clock import Clock
@@ -60,24 +61,30 @@ class Candidates:
             row = lock_waiting(connection, sweep)
             if row is None:
                 return
-            counts = counts_of(connection, sweep)
-            ended = {state: counts[state] for state in sorted(TERMINAL)}
-            total = counts.total()
-            done = sum(ended.values())
-            progress = {
-                "stage": "candidates",
-                "candidates": total,
-                **ended,
-                "fraction": done / max(total, 1),
-            }
-            if progress == row["progress"] or not done:
+            progress = _progress(connection, sweep)
+            if progress is None or progress == row["progress"]:
                 return
             write_progress(connection, sweep, progress)
-            message = f"{ended['succeeded']} of {total} candidates trained"
+            total = progress["candidates"]
+            message = f"{progress['succeeded']} of {total} candidates trained"
             for state in ("failed", "cancelled"):
-                message += f", {ended[state]} {state}" if ended[state] else ""
+                message += f", {progress[state]} {state}" if progress[state] else ""
             now = instant(self.clock())
             add_event(connection, sweep, "log", message, now, progress)
+
+    def note_all(self) -> None:
+        """Note for every sweep that waits what nobody has noted.
+
+        Such are candidates that ended without a worker: cancelled, late, given up.
+        """
+        with self.database.reading() as connection:
+            news = [
+                sweep
+                for sweep, noted in waiting(connection).items()
+                if _progress(connection, sweep) not in (None, noted)
+            ]
+        for sweep in news:
+            self.note(sweep)
 
     def outcomes(self, sweep: Job) -> list[Outcome]:
         """Return what became of each candidate, in the order of the request."""
@@ -105,6 +112,17 @@ class Candidates:
         return promote(
             connection, request["model"], number, alias, now, sweep.owner, reason
         )
+
+
+def _progress(connection: sa.Connection, sweep: str) -> dict[str, Any] | None:
+    """How many candidates have ended, and how; None where none has."""
+    counts = counts_of(connection, sweep)
+    ended = {state: counts[state] for state in sorted(TERMINAL)}
+    total, done = counts.total(), sum(ended.values())
+    if not done:
+        return None
+    fraction = done / max(total, 1)
+    return {"stage": "candidates", "candidates": total, **ended, "fraction": fraction}
 
 
 def _outcome(row: sa.RowMapping, settings: dict[str, Any]) -> Outcome:

@@ -209,6 +209,10 @@ def _insert(
 ) -> int | None:
     key, models = f"{ARTIFACTS}/{entry.digest}", tables.models
     with here.database.transaction() as connection:
+        # First what may take long, in the order in which ``Registry.publish`` locks.
+        here.database.lock(connection, key)
+        with here.database.silent(connection):
+            is_kept = here.blobs.exists(key)
         _lock(connection, model)
         there = _place(connection, model, entry)
         if there is not None:
@@ -217,11 +221,10 @@ def _insert(
         given = max(model.last_number, entry.number)
         mine = sa.and_(models.c.name == model.name, models.c.last_number < given)
         connection.execute(sa.update(models).where(mine).values(last_number=given))
-        here.database.lock(connection, key)
         # The job that made it is not here.
         row = {**dict(content), "job_id": None}
         connection.execute(sa.insert(tables.versions).values(row))
-        if not here.blobs.exists(key):
+        if not is_kept:
             raise Unavailable(
                 f"the artifact {entry.digest} was deleted meanwhile; import again"
             )

@@ -55,9 +55,11 @@ def _take(
             database.lock(connection, key)
             if _is_there(connection, entry):
                 return Outcome("dataset", entry.id, "there")
+            with database.silent(connection):
+                is_kept = blobs.exists(key)
             row = {**dict(content), "job_id": None}
             connection.execute(sa.insert(tables.datasets).values(row))
-            if not blobs.exists(key):
+            if not is_kept:
                 raise Unavailable(f"the content of {entry.id} was deleted meanwhile")
     except (Invalid, Conflict) as error:
         return Outcome("dataset", entry.id, "refused", error.message)

@@ -243,7 +243,7 @@ def test_no_state_follows_another_unless_it_is_written_down(jobs: Jobs, clock) -
     assert all(TRANSITIONS[state] <= {"queued"} for state in TERMINAL)
     with (
         jobs.database.transaction() as connection,
-        pytest.raises(AssertionError, match="succeeded never becomes running"),
+        pytest.raises(ValueError, match="succeeded never becomes running"),
     ):
         move(connection, "j", before="succeeded", after="running", now=None)
 

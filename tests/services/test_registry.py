@@ -1,4 +1,5 @@
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import pytest
 import sqlalchemy as sa
@@ -212,6 +213,45 @@ def test_a_version_is_not_deleted_while_a_job_needs_it(registry, clock, kind) ->
         registry.delete_version("robertson", 2)
     jobs.cancel(job.id)
     registry.delete_version("robertson", 2)
+
+
+@pytest.mark.parametrize("kind", ["rollout", "evaluation", "training"])
+def test_nothing_is_queued_for_a_version_that_was_deleted(registry, kind) -> None:
+    publish(registry)
+    publish(registry, content=b"other")
+    digest = registry.version("robertson", 2).digest
+    registry.delete_version("robertson", 2)
+    request = {
+        "rollout": {"digest": digest},
+        "evaluation": {"versions": [{"version": "robertson/2", "digest": digest}]},
+        "training": {"parent": {"version": "robertson/2", "digest": digest}},
+    }[kind]
+    jobs = Jobs(registry.database)
+    with pytest.raises(Conflict, match="just been deleted"):
+        jobs.submit(kind, request, owner="me")
+    assert jobs.list().items == ()
+
+
+def test_of_a_deletion_and_a_submission_at_once_one_is_refused(registry) -> None:
+    for number in range(1, 21):
+        publish(registry, content=b"x" * number)
+    jobs, deleted, queued = Jobs(registry.database), [], []
+
+    def delete(number: int, digest: str) -> None:
+        with suppress(Conflict):
+            registry.delete_version("robertson", number)
+            deleted.append(number)
+
+    def submit(number: int, digest: str) -> None:
+        with suppress(Conflict):
+            jobs.submit("rollout", {"digest": digest}, owner="me")
+            queued.append(number)
+
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(2, 21):
+            digest = registry.version("robertson", number).digest
+            wait([threads.submit(each, number, digest) for each in (submit, delete)])
+    assert sorted(deleted + queued) == list(range(2, 21))
 
 
 def test_a_shared_artifact_goes_with_its_last_version(registry) -> None:

@@ -175,6 +175,18 @@ def test_the_progress_of_a_sweep_is_how_many_have_ended(queue) -> None:
     assert queue.jobs.get(sweep.id).progress == progress, "a worker has it"
 
 
+def test_what_ended_without_a_worker_is_noted_by_the_housekeeping(queue) -> None:
+    sweep, other = queue.submit(), queue.submit(grid={"seed": [2, 3]})
+    first, _ = queue.candidates_of(sweep)
+    queue.jobs.cancel(first)
+    for _ in range(2):
+        queue.candidates.note_all()
+    assert queue.jobs.get(sweep.id).progress["cancelled"] == 1
+    assert queue.jobs.get(other.id).progress is None
+    told = [each for each in queue.jobs.events(sweep.id) if each.kind == "log"]
+    assert [each.message for each in told] == ["0 of 2 candidates trained, 1 cancelled"]
+
+
 def test_a_cancelled_sweep_cancels_its_candidates_and_is_retried_whole(queue) -> None:
     sweep = queue.submit()
     first, second = queue.candidates_of(sweep)
