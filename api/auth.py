@@ -16,6 +16,7 @@ from starlette.types import Scope
 from api.dependencies import Gateway
 from services.errors import Forbidden, Unauthorised
 from services.keys import SCOPES
+from services.projects import DEFAULT, Access
 
 OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json)$")
 """What needs no key."""
@@ -42,6 +43,12 @@ class Caller:
 
     id: str
     scopes: tuple[str, ...]
+    project: str = DEFAULT
+
+    @property
+    def access(self) -> Access:
+        """What it sees: its project; an administrator all of them."""
+        return Access(self.project, sees_all="admin" in self.scopes)
 
     def allows(self, scope: str) -> bool:
         """Whether the caller has a scope; ``admin`` has every one."""
@@ -65,7 +72,7 @@ def needed_scope(method: str, path: str) -> str:
 async def admitted(
     gateway: Gateway, scope: Scope, headers: Mapping[str, str], wanted: str
 ) -> Caller:
-    """Who sent a request, also kept in the request's state.
+    """Who sent a request, kept in the request's state with what it works with.
 
     Args:
         gateway: The services, which know the keys.
@@ -79,6 +86,7 @@ async def admitted(
     """
     caller = await _caller(gateway, scope, headers)
     scope["state"]["caller"] = caller
+    scope["state"]["workspace"] = gateway.workspace(caller.access)
     if not caller.allows(wanted):
         raise Forbidden(
             f"this key has the scopes {', '.join(caller.scopes)} and lacks {wanted!r}"
@@ -99,7 +107,7 @@ async def _caller(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) ->
     key = known or await gateway.sql(gateway.keys.verify, secret)
     if key is None:
         raise Unauthorised("this API key is unknown, revoked or has expired")
-    return Caller(f"key:{key.id}", key.scopes)
+    return Caller(f"key:{key.id}", key.scopes, key.project)
 
 
 def secret_in(headers: Mapping[str, str]) -> str | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    Request -> version -> canonical rows -> batcher -> results -> fields of the answer
+    Request, version -> canonical rows -> batcher -> results -> fields of the answer
 """
 
 import time
@@ -43,25 +43,29 @@ class Computed:
 
 
 async def compute(
-    gateway: Gateway, request: Request, *, deadline: float, receive: Receive
+    gateway: Gateway,
+    request: Request,
+    served: Served,
+    *,
+    deadline: float,
+    receive: Receive,
 ) -> Computed:
     """Run a request in a batch with others that fit.
 
     Args:
         gateway: The services.
         request: What is asked for.
+        served: The version that it means.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
         receive: Of the HTTP request, whose body has been read: where its caller goes
             away, the work is given up.
 
     Raises:
-        NotFound: There is no such version.
         InvalidInput: A shape, a name or a value that the version does not take.
         Overloaded: Too much waits already.
         DeadlinePassed: It was not begun in time.
         ClientDisconnect: The caller has gone.
     """
-    served = await gateway.served(request.options.model)
     work, layout = canonical(request, served, gateway.limits)
     running = gateway.batcher.run(work, deadline=deadline)
     results = await gateway.disconnects.watched(running, receive)

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import gc
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -13,30 +12,23 @@ from fastapi import Depends, Query, Request
 
 from api.disconnects import Disconnects
 from api.events import EventHub
+from api.workspace import Workspace
 from services.audit import Audit
 from services.blobs import Blobs
-from services.calibration.submit import Calibrations
 from services.database.engine import Database
-from services.datasets import Datasets
-from services.errors import NotFound, ServiceError
-from services.evaluation.submit import Evaluations
-from services.jobs import Jobs
+from services.errors import ServiceError
 from services.keys import Keys
+from services.projects import EVERYTHING, Access
 from services.queue import Queue
-from services.registry import Registry
 from services.results import Results
 from services.rollouts.batching import Batcher
 from services.rollouts.canonical import Limits
 from services.rollouts.executor import make_executor
-from services.rollouts.job_submit import RolloutJobs
-from services.rollouts.served import Served, champions, pinned
+from services.rollouts.served import champions, pinned
 from services.settings import Settings
-from services.sweeps.submit import Sweeps
-from services.versions import LATEST
 from services.work_folder import sweep_requests
 from services.workers import Workers
 from spnode_core.errors import SpnodeError
-from spnode_core.spec import Signature, SurrogateSpec
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +36,6 @@ T = TypeVar("T")
 SQL_THREADS = 4
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
-_CACHED_REFERENCES = 4096
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,16 +53,8 @@ class Gateway:
         self.queue = Queue(settings)
         self.keys = Keys(self.database, cache_seconds=settings.key_cache_seconds)
         self.audit = Audit(self.database)
-        self.datasets = Datasets(self.database, self.blobs, settings)
-        self.jobs = Jobs(self.database, self.queue, max_attempts=settings.max_attempts)
         self.results = Results(self.database, self.blobs, settings)
-        self.rollout_jobs = RolloutJobs(
-            settings, self.datasets, self.jobs, self.results
-        )
-        self.registry = Registry(self.database, self.blobs)
-        self.calibrations = Calibrations(settings, self.registry, self.jobs)
-        self.evaluations = Evaluations(self.registry, self.datasets, self.jobs)
-        self.sweeps = Sweeps(self.registry, self.datasets, self.jobs)
+        self._workspaces: dict[Access, Workspace] = {}
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(
@@ -85,14 +68,14 @@ class Gateway:
             times=settings.max_times,
             output_values=settings.max_output_values,
         )
-        self.events = EventHub(self.jobs, self.sql)
+        self.everything = self.workspace(EVERYTHING)
+        self.events = EventHub(self.everything.jobs, self.sql)
         self.disconnects = Disconnects()
         self.warmed = False
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(2, "parse")
-        self._references: dict[tuple[str, bool], tuple[float, Served]] = {}
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -136,55 +119,33 @@ class Gateway:
         call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
 
-    async def served(self, reference: str, *, or_latest: bool = False) -> Served:
-        """The version that a reference stands for, believed for a few seconds.
-
-        Args:
-            reference: ``name``, ``name@alias``, ``name/3`` or ``name@latest``.
-            or_latest: Whether a name without a champion means its newest version.
-
-        Raises:
-            NotFound: There is no such model, version or alias.
-            Invalid: The reference is of no known form.
-        """
-        key = (reference, or_latest)
-        until, served = self._references.get(key, (0.0, None))
-        if served is not None and time.monotonic() < until:
-            return served
-        served = await self.sql(self._resolve, reference, or_latest)
-        if len(self._references) >= _CACHED_REFERENCES:
-            self._references.clear()
-        expires = time.monotonic() + self.settings.version_cache_seconds
-        self._references[key] = (expires, served)
-        return served
+    def workspace(self, access: Access) -> Workspace:
+        """The services as a caller with some access sees them."""
+        made = self._workspaces.get(access)
+        if made is None:
+            made = self._workspaces[access] = Workspace(
+                self.settings,
+                self.database,
+                self.blobs,
+                self.queue,
+                self.results,
+                self.sql,
+                access,
+            )
+        return made
 
     def forget_references(self) -> None:
         """Ask the database again: this process has moved an alias or a version."""
-        self._references.clear()
-
-    def _resolve(self, reference: str, or_latest: bool) -> Served:
-        try:
-            record = self.registry.resolve(reference)
-        except NotFound as error:
-            if not or_latest or error.kind != "alias" or "@" in reference:
-                raise
-            record = self.registry.resolve(f"{reference}@{LATEST}")
-        return Served(
-            record.model,
-            record.number,
-            record.digest,
-            Signature.model_validate(record.signature),
-            SurrogateSpec.model_validate(record.spec),
-        )
+        for workspace in self._workspaces.values():
+            workspace.forget_references()
 
     async def _keep_warm(self) -> None:
         """Load and compile what is asked for most before somebody asks."""
+        registry = self.everything.registry
         while True:
             try:
-                kept = await self.sql(
-                    pinned, self.registry, self.settings.pinned_models
-                )
-                digests = await self.sql(champions, self.registry) | kept
+                kept = await self.sql(pinned, registry, self.settings.pinned_models)
+                digests = await self.sql(champions, registry) | kept
                 await self.executor.pin(kept)
                 for digest in digests - self._warm:
                     await self._warm_one(digest)
@@ -227,11 +188,17 @@ class Paging:
         self.query: dict[str, Any] = {"limit": limit, "after": after}
 
 
+def get_workspace(request: Request) -> Workspace:
+    """The services as the caller sees them."""
+    return request.state.workspace
+
+
 def get_owner(request: Request) -> str:
     """Who is asking: ``key:<id>``, or ``loopback``."""
     return request.state.caller.id
 
 
 GatewayDep = Annotated[Gateway, Depends(get_gateway)]
+WorkspaceDep = Annotated[Workspace, Depends(get_workspace)]
 PagingDep = Annotated[Paging, Depends()]
 OwnerDep = Annotated[str, Depends(get_owner)]

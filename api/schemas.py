@@ -9,6 +9,7 @@ from services.audit import Act
 from services.datasets import DatasetRecord
 from services.keys import LONGEST_S, Key
 from services.lifecycle import Job
+from services.projects import DEFAULT
 from services.versions import (
     AliasMove,
     AliasRecord,
@@ -61,6 +62,7 @@ class DatasetOut(Out):
     """A dataset in the store."""
 
     id: str
+    project: str
     name: str | None
     digest: str
     size_bytes: int
@@ -79,6 +81,7 @@ class JobOut(Out):
 
     id: str
     kind: str
+    project: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     queue: str
     """Workers of which queue take it."""
@@ -108,6 +111,7 @@ class ModelOut(Out):
     """A name in the registry."""
 
     name: str
+    project: str
     description: str
     tags: dict[str, str]
     latest: int | None
@@ -214,12 +218,16 @@ class KeyIn(In):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"name": "sampler", "scopes": ["read", "rollout"]}]
+            "examples": [
+                {"name": "sampler", "scopes": ["read", "rollout"], "project": "plasma"}
+            ]
         }
     )
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     scopes: Annotated[list[str], Field(min_length=1, max_length=64)]
+    project: Annotated[str, Field(max_length=64)] = DEFAULT
+    """Whose datasets, jobs and models it sees; with ``admin`` it sees all."""
     expires_in_seconds: Annotated[float, Field(ge=1, le=LONGEST_S)] | None = None
     """How long it is valid; for good by default."""
 
@@ -239,6 +247,7 @@ class KeyOut(Out):
     id: str
     name: str
     scopes: list[str]
+    project: str
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

@@ -3,21 +3,30 @@
 Prints the secret, once. Without scopes the key may do everything.
 """
 
+import argparse
 import sys
 
 from services.database.engine import Database
+from services.errors import Invalid
 from services.keys import SCOPES, Keys
+from services.projects import DEFAULT
 from services.settings import get_settings
 
 
 def main(arguments: list[str]) -> None:
     """Make a key and print its secret."""
-    if not arguments or arguments[0].startswith("-"):
-        sys.exit(f"usage: python -m deploy.make_key NAME [{' | '.join(SCOPES)}]…")
-    name, *scopes = arguments
+    parser = argparse.ArgumentParser("python -m deploy.make_key")
+    parser.add_argument("name", help="whose key it is")
+    parser.add_argument("scopes", nargs="*", help=f"some of {', '.join(SCOPES)}")
+    parser.add_argument("--project", default=DEFAULT, help="whose data it sees")
+    given = parser.parse_args(arguments)
     database = Database(get_settings().database_url)
     try:
-        secret, _ = Keys(database).create(name, scopes or SCOPES)
+        secret, _ = Keys(database).create(
+            given.name, given.scopes or SCOPES, project=given.project
+        )
+    except Invalid as error:
+        sys.exit(error.message)
     finally:
         database.close()
     sys.stdout.write(secret + "\n")

@@ -4,11 +4,6 @@ A dataset is parsed by an expendable process and kept in the canonical form that
 writes. Records of the same content share one blob, which goes with the last of them.
 """
 
-import json
-import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,22 +20,20 @@ from services.database.engine import Database
 from services.database.idempotency import Asked, made_under, remember, request_digest
 from services.database.paging import Page, page_of
 from services.database.tables import instant
-from services.dataset_parser import DISK_FULL
 from services.errors import (
     Conflict,
     ContentGone,
     Gone,
     Invalid,
     NotFound,
-    Unavailable,
 )
 from services.identity import new_id, sha256
+from services.parsing import parse
+from services.projects import EVERYTHING, Access
 from services.settings import Settings
 from services.work_folder import working
 
 PREFIX = "datasets"
-_SOURCE_TREE = Path(__file__).parent.parent
-_FOUND_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,8 @@ class DatasetRecord:
 
     id: str
     owner: str
+    project: str
+    """Who sees it."""
     name: str | None
     digest: str
     """SHA-256 of the stored file."""
@@ -91,6 +86,7 @@ class Datasets:
         database: Where the records are.
         blobs: Where the contents are.
         settings: Limits of an upload, and the folder to work in.
+        access: Which datasets the caller sees, and where those belong that it makes.
         clock: Seconds since 1970; the database's by default.
     """
 
@@ -100,11 +96,13 @@ class Datasets:
         blobs: Blobs,
         settings: Settings,
         *,
+        access: Access = EVERYTHING,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
         self.settings = settings
+        self.access = access
         self.clock = clock or database.clock
 
     def upload(
@@ -166,7 +164,7 @@ class Datasets:
             raise Invalid("name", found=repr(name), expected="1 to 200 characters")
         with working(self.settings, "upload") as folder:
             canonical = folder / "dataset.npz"
-            summary = self._parse(path, canonical)
+            summary = parse(path, canonical, self.settings)
             size = canonical.stat().st_size
             values = {"size_bytes": size, "summary": summary}
             values |= {"owner": owner, "name": name}
@@ -187,6 +185,7 @@ class Datasets:
         owner: str,
         name: str | None = None,
         job_id: str | None = None,
+        project: str | None = None,
     ) -> DatasetRecord:
         """Make the record of a content that the store has, in a caller's transaction.
 
@@ -197,6 +196,7 @@ class Datasets:
         record = DatasetRecord(
             id=new_id("ds", now=seconds),
             owner=owner,
+            project=project or self.access.project,
             name=name,
             digest=digest,
             size_bytes=size_bytes,
@@ -222,7 +222,8 @@ class Datasets:
             NotFound: There is none of that id.
         """
         table = tables.datasets
-        query = sa.select(table).where(table.c.id == id)
+        mine = sa.and_(table.c.id == id, self.access.of(table.c.project))
+        query = sa.select(table).where(mine)
         with self.database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -246,7 +247,7 @@ class Datasets:
         with self.database.reading() as connection:
             rows, following = page_of(
                 connection,
-                sa.select(table),
+                sa.select(table).where(self.access.of(table.c.project)),
                 created_at=table.c.created_at,
                 id=table.c.id,
                 limit=limit,
@@ -278,12 +279,13 @@ class Datasets:
             Conflict: A queued or running job uses it (code ``dataset_in_use``).
         """
         table, jobs = tables.datasets, tables.jobs
-        mine = sa.select(table.c.digest).where(table.c.id == id).with_for_update()
+        mine = sa.and_(table.c.id == id, self.access.of(table.c.project))
+        locked = sa.select(table.c.digest).where(mine).with_for_update()
         using = sa.select(jobs.c.id).where(
             jobs.c.dataset_id == id, jobs.c.state.in_(("queued", "running"))
         )
         with self.database.transaction() as connection:
-            digest = connection.execute(mine).scalar_one_or_none()
+            digest = connection.execute(locked).scalar_one_or_none()
             if digest is None:
                 raise NotFound("dataset", id)
             job = connection.execute(using.limit(1)).scalar_one_or_none()
@@ -338,61 +340,3 @@ class Datasets:
                 "been deleted; upload it again under a new key",
                 code="dataset_deleted",
             ) from error
-
-    def _parse(self, source: Path, target: Path) -> dict[str, Any]:
-        limits = self.settings
-        command = [
-            sys.executable,
-            *("-m", "services.dataset_parser", str(source), str(target)),
-            *(str(limits.max_upload_bytes), str(limits.parser_memory_bytes)),
-            str(math.ceil(limits.parser_seconds)),
-        ]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=target.parent,
-                env=_parser_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=limits.parser_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _too_dear(limits) from error
-        if done.returncode < 0:
-            raise _too_dear(limits)
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        if done.returncode == DISK_FULL:
-            raise Unavailable(f"there is no room to read the file: {' '.join(reason)}")
-        if done.returncode > 0:
-            raise Invalid(
-                "file",
-                found=f"a file that cannot be read ({' '.join(reason)[:200]})",
-                expected="an npz file with the arrays `states` and `times`",
-            )
-        answer = json.loads(done.stdout)
-        if "error" in answer:
-            error = {key: text[:_FOUND_LENGTH] for key, text in answer["error"].items()}
-            raise Invalid(**error, code="invalid_dataset")
-        return answer["summary"]
-
-
-def _parser_environment() -> dict[str, str]:
-    # One thread: the stacks of a pool of threads count against the address space.
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "PYTHONPATH": str(_SOURCE_TREE),
-        **dict.fromkeys(threads, "1"),
-    }
-
-
-def _too_dear(limits: Settings) -> Invalid:
-    memory = limits.parser_memory_bytes // 2**20
-    return Invalid(
-        "file",
-        found=f"a file that takes more than {memory} MiB or "
-        f"{limits.parser_seconds:g} s to read",
-        expected="a smaller dataset, or several",
-        code="invalid_dataset",
-    )

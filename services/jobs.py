@@ -31,6 +31,7 @@ from services.errors import Conflict, NotFound, Unavailable
 from services.held import hold_dataset, hold_needed
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
+from services.projects import EVERYTHING, Access
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
 from services.schedule import place_of
 
@@ -42,6 +43,7 @@ class Jobs:
         database: Where the rows are.
         sender: Sends a queued job's id to the workers; None leaves that to their
             housekeeping.
+        access: Which jobs the caller sees, and where those belong that it submits.
         max_attempts: How often a job is started before a crash counts as final.
         clock: Seconds since 1970; the database's by default.
     """
@@ -51,11 +53,13 @@ class Jobs:
         database: Database,
         sender: Sender | None = None,
         *,
+        access: Access = EVERYTHING,
         max_attempts: int = 3,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.sender = sender
+        self.access = access
         self.max_attempts = max_attempts
         self.clock = clock or database.clock
 
@@ -137,7 +141,7 @@ class Jobs:
             NotFound: There is none of that id.
         """
         with self.database.reading() as connection:
-            return as_job(_row(connection, id))
+            return as_job(self._row(connection, id))
 
     def list(
         self,
@@ -150,7 +154,7 @@ class Jobs:
     ) -> Page[Job]:
         """Return a page of jobs, newest first, of one state, kind or sweep."""
         table = tables.jobs
-        query = sa.select(table)
+        query = sa.select(table).where(self.access.of(table.c.project))
         given = {"state": state, "kind": kind, "parent_id": parent}
         for name, value in given.items():
             if value is not None:
@@ -177,13 +181,17 @@ class Jobs:
         """
         now = instant(self.clock())
         with self.database.transaction() as connection:
+            # Locked: it might be running for the first statement, and queued for the
+            # second.
+            self._row(connection, id, lock=True)
             row = _cancel(connection, id, now)
             if row is not None:
                 if row["kind"] == SWEEP:
                     for each in ids_of(connection, id, UNFINISHED):
+                        self._row(connection, each, lock=True)
                         _cancel(connection, each, now)
                 return as_job(row)
-            job = as_job(_row(connection, id))
+            job = as_job(self._row(connection, id))
         if job.state in ("succeeded", "failed"):
             raise Conflict(
                 f"job {id!r} has {job.state} and cannot be cancelled",
@@ -232,11 +240,9 @@ class Jobs:
         table = tables.events
         query = sa.select(table).where(table.c.job_id == id, table.c.id > after)
         with self.database.reading() as connection:
+            self._row(connection, id)
             rows = connection.execute(query.order_by(table.c.id).limit(limit))
-            found = [Event(**row) for row in rows.mappings()]
-            if not found:
-                _row(connection, id)
-        return found
+            return [Event(**row) for row in rows.mappings()]
 
     def history(self, id: str) -> "list[dict[str, Any]]":
         """Return the training history of a job: the data of its metrics events.
@@ -249,9 +255,8 @@ class Jobs:
             table.c.job_id == id, table.c.kind == "metrics"
         )
         with self.database.reading() as connection:
+            self._row(connection, id)
             found = connection.execute(query.order_by(table.c.id)).scalars().all()
-            if not found:
-                _row(connection, id)
         return [point for point in found if point is not None]
 
     def send(self, job: Job) -> None:
@@ -270,6 +275,18 @@ class Jobs:
             with self.database.transaction() as connection:
                 connection.execute(sent)
         self.sender.send_job(job.queue, job.id)
+
+    def _row(
+        self, connection: sa.Connection, id: str, *, lock: bool = False
+    ) -> sa.RowMapping:
+        table = tables.jobs
+        mine = sa.and_(table.c.id == id, self.access.of(table.c.project))
+        query = sa.select(table).where(mine)
+        row = connection.execute(query.with_for_update() if lock else query)
+        found = row.mappings().one_or_none()
+        if found is None:
+            raise NotFound("job", id)
+        return found
 
     def _insert(
         self,
@@ -294,6 +311,7 @@ class Jobs:
                 hold_needed(connection, training)
             values = {
                 "owner": owner,
+                "project": self.access.project,
                 "state": "queued",
                 "dataset_id": request.get("dataset"),
                 "attempt": 1,
@@ -316,15 +334,15 @@ class Jobs:
         """The job, and which jobs are to be sent to the workers."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            hold_dataset(connection, _row(connection, id)["dataset_id"])
-            row = _row(connection, id, lock=True)
+            hold_dataset(connection, self._row(connection, id)["dataset_id"])
+            row = self._row(connection, id, lock=True)
             if asked is not None and made_under(connection, asked, now) is not None:
                 return as_job(row), []
             check_retriable(row)
             if row["kind"] == SWEEP:
                 check_ended(connection, id)
             ids = ids_of(connection, id, RETRIABLE)
-            rows = [row, *(_row(connection, each, lock=True) for each in ids)]
+            rows = [row, *(self._row(connection, each, lock=True) for each in ids)]
             job, *candidates = [
                 queue_again(connection, each, now, self.max_attempts)
                 for each in rows
@@ -344,18 +362,7 @@ def _add(connection: sa.Connection, now: datetime, **values: Any) -> Job:
     return as_job(row)
 
 
-def _row(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.RowMapping:
-    query = sa.select(tables.jobs).where(tables.jobs.c.id == id)
-    row = connection.execute(query.with_for_update() if lock else query)
-    found = row.mappings().one_or_none()
-    if found is None:
-        raise NotFound("job", id)
-    return found
-
-
 def _cancel(connection: sa.Connection, id: str, now: datetime) -> sa.RowMapping | None:
-    # Locked: it might be running for the first statement, and queued for the second.
-    _row(connection, id, lock=True)
     row = move(connection, id, before="queued", after="cancelled", now=now)
     if row is not None:
         add_event(connection, id, "status", "cancelled", now, {"state": "cancelled"})

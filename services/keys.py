@@ -24,6 +24,7 @@ from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import Conflict, Invalid, NotFound
 from services.identity import encode, sha256
+from services.projects import DEFAULT, check_project
 
 SCOPES = (
     "datasets:write",
@@ -46,6 +47,8 @@ class Key:
     id: str
     name: str
     scopes: tuple[str, ...]
+    project: str
+    """Whose data it sees."""
     created_at: datetime
     expires_at: datetime | None
     """When it becomes invalid by itself."""
@@ -83,21 +86,27 @@ class Keys:
         self._lock = threading.Lock()
 
     def create(
-        self, name: str, scopes: Iterable[str], *, seconds: float | None = None
+        self,
+        name: str,
+        scopes: Iterable[str],
+        *,
+        project: str = DEFAULT,
+        seconds: float | None = None,
     ) -> tuple[str, Key]:
         """Make a key.
 
         Args:
             name: What it is for, 1 to 200 characters.
             scopes: Some of ``SCOPES``.
+            project: Whose data it sees; with ``admin`` it sees all.
             seconds: How long it is valid; for good by default.
 
         Returns:
             The secret, which nobody can read again, and the key.
 
         Raises:
-            Invalid: The name is empty or too long, a scope is unknown, or the key would
-                be invalid from the start.
+            Invalid: The name is empty or too long, a scope is unknown, the project has
+                no name of one, or the key would be invalid from the start.
         """
         chosen = tuple(sorted(set(scopes)))
         unknown = [scope for scope in chosen if scope not in SCOPES]
@@ -108,12 +117,14 @@ class Keys:
             raise Invalid("/name", found=repr(name), expected="1 to 200 characters")
         lifetime = None if seconds is None else _time("/expires_in_seconds", seconds)
         with self.database.transaction() as connection:
-            return self._insert(connection, name, chosen, lifetime)
+            named = check_project(project)
+            return self._insert(connection, name, chosen, named, lifetime)
 
     def rotate(self, id: str, *, keep_seconds: float) -> tuple[str, Key]:
         """Make a key in the place of another, which stays valid for a while.
 
-        The new one has the name, the scopes and the lifetime of the old one.
+        The new one has the name, the scopes, the project and the lifetime of the old
+        one.
 
         Args:
             id: Of the old one.
@@ -138,7 +149,7 @@ class Keys:
             if not _is_valid(old, now):
                 raise Conflict(f"key {id} is revoked or has expired; make a new one")
             lifetime = old.expires_at and old.expires_at - old.created_at
-            made = self._insert(connection, old.name, old.scopes, lifetime)
+            made = self._insert(connection, old.name, old.scopes, old.project, lifetime)
             ends = min(now + keep, old.expires_at or now + keep)
             update = sa.update(table).where(table.c.id == id)
             connection.execute(update.values(expires_at=ends))
@@ -150,6 +161,7 @@ class Keys:
         connection: sa.Connection,
         name: str,
         scopes: tuple[str, ...],
+        project: str,
         lifetime: timedelta | None,
     ) -> tuple[str, Key]:
         id = encode(secrets.randbits(60), 12)
@@ -161,11 +173,12 @@ class Keys:
             "name": name,
             "digest": sha256(secret.encode()),
             "scopes": list(scopes),
+            "project": project,
             "created_at": now,
             "expires_at": ends,
         }
         connection.execute(sa.insert(tables.keys).values(row))
-        return secret, Key(id, name, scopes, now, ends, None, None)
+        return secret, Key(id, name, scopes, project, now, ends, None, None)
 
     def verify(self, secret: str) -> Key | None:
         """Return the key of a secret that is valid, or None."""

@@ -46,6 +46,8 @@ class Job:
     queue: str
     rank: int
     owner: str
+    project: str
+    """Who sees it."""
     state: State
     request: dict[str, Any]
     progress: dict[str, Any] | None

@@ -1,52 +1,47 @@
-"""The registry: models by name, immutable numbered versions, aliases that move.
+"""The registry: models by name and their immutable numbered versions.
 
-Every write locks the model's row first, so two writers never give one number twice, and
-an alias moves in one step with its history. A version is published inside the
-transaction that ends its job.
+Every write locks the model's row first, so two writers never give one number twice. A
+version is published inside the transaction that ends its job. Names are those of a
+whole deployment, whatever the projects are.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from services import gates
+from services.aliases import Aliases
 from services.blobs import Blobs
 from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.registry_rows import (
-    alias_row,
-    as_alias,
     as_model,
-    check_match,
+    check_seen,
     etag,
     lock_model,
     model_row,
+    name_taken,
     next_number,
-    note_move,
     number_of,
-    point,
     promote,
     version_of,
+    versions_with,
 )
 from services.database.tables import instant
 from services.errors import (
     Conflict,
     ContentGone,
     Invalid,
-    NotFound,
     PreconditionFailed,
 )
+from services.projects import EVERYTHING, Access
 from services.versions import (
     ARTIFACTS,
-    CHAMPION,
-    AliasMove,
-    AliasRecord,
     ModelRecord,
     VersionRecord,
-    check_alias,
     check_name,
     read_reference,
 )
@@ -61,15 +56,23 @@ class Registry:
     Args:
         database: Where the rows are.
         blobs: Where the artifacts are.
+        access: Which models the caller sees, and where those belong that it makes.
         clock: Seconds since 1970; the database's by default.
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, *, clock: Clock | None = None
+        self,
+        database: Database,
+        blobs: Blobs,
+        *,
+        access: Access = EVERYTHING,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
+        self.access = access
         self.clock = clock or database.clock
+        self.aliases = Aliases(database, access=access, clock=clock)
 
     def models(self, *, limit: int = 20, after: str | None = None) -> Page[ModelRecord]:
         """Return a page of models, newest first."""
@@ -77,7 +80,7 @@ class Registry:
         with self.database.reading() as connection:
             rows, following = page_of(
                 connection,
-                sa.select(table),
+                sa.select(table).where(self.access.of(table.c.project)),
                 created_at=table.c.created_at,
                 id=table.c.name,
                 limit=limit,
@@ -93,7 +96,21 @@ class Registry:
             NotFound: There is none of that name.
         """
         with self.database.reading() as connection:
+            check_seen(connection, name, self.access)
             return as_model(connection, model_row(connection, name))
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name under which nothing of this caller can be published.
+
+        Raises:
+            Conflict: It is another project's (code ``model_name_taken``).
+        """
+        table = tables.models
+        query = sa.select(table.c.project).where(table.c.name == name)
+        with self.database.reading() as connection:
+            project = connection.execute(query).scalar_one_or_none()
+        if project not in (None, self.access.project):
+            raise name_taken(name)
 
     def versions(
         self, name: str, *, limit: int = 20, after: str | None = None
@@ -105,6 +122,7 @@ class Registry:
         """
         table = tables.versions
         with self.database.reading() as connection:
+            check_seen(connection, name, self.access)
             model_row(connection, name)
             rows, following = page_of(
                 connection,
@@ -123,6 +141,7 @@ class Registry:
             NotFound: There is none of that name and number.
         """
         with self.database.reading() as connection:
+            check_seen(connection, name, self.access)
             return version_of(connection, name, number)
 
     def resolve(self, reference: str, *, field: str = "/model") -> VersionRecord:
@@ -138,6 +157,7 @@ class Registry:
         """
         wanted = read_reference(reference, field=field)
         with self.database.reading() as connection:
+            check_seen(connection, wanted.model, self.access)
             number = wanted.number
             if number is None:
                 number = number_of(connection, wanted)
@@ -149,6 +169,7 @@ class Registry:
         name: str,
         *,
         owner: str,
+        project: str | None = None,
         digest: str,
         size_bytes: int,
         signature: dict[str, Any],
@@ -168,6 +189,7 @@ class Registry:
             connection: The caller's transaction.
             name: Of the model, which is made where it is new.
             owner: Whose version it is.
+            project: Whose model it is; the caller's own by default.
             digest: Of the artifact, which the store has already.
             size_bytes: Of the artifact.
             signature: What it accepts and returns.
@@ -184,6 +206,7 @@ class Registry:
             Its number.
 
         Raises:
+            Conflict: The name is another project's (code ``model_name_taken``).
             ContentGone: The artifact was deleted meanwhile; put it again.
         """
         now, key = instant(self.clock()), f"{ARTIFACTS}/{digest}"
@@ -191,7 +214,8 @@ class Registry:
         self.database.lock(connection, key)
         with self.database.silent(connection):
             is_kept = self.blobs.exists(key)
-        number = next_number(connection, check_name(name), owner, now)
+        home = project or self.access.project
+        number = next_number(connection, check_name(name), owner, home, now)
         row = VersionRecord(
             model=name,
             number=number,
@@ -212,103 +236,6 @@ class Registry:
         if not is_candidate:
             promote(connection, name, number, alias, now, owner, "published")
         return number
-
-    def alias(self, name: str, alias: str) -> AliasRecord:
-        """Return where an alias points.
-
-        Raises:
-            NotFound: There is no such alias.
-        """
-        with self.database.reading() as connection:
-            row = alias_row(connection, name, alias)
-            if row is None:
-                raise NotFound("alias", f"{name}@{alias}")
-            return as_alias(connection, row)
-
-    def set_alias(
-        self,
-        name: str,
-        alias: str,
-        number: int,
-        *,
-        moved_by: str,
-        if_match: str | None = None,
-        override: str | None = None,
-    ) -> AliasRecord:
-        """Point an alias at a version, in one step with its history.
-
-        Args:
-            name: Of the model.
-            alias: Not ``latest``, nothing like a number.
-            number: Of the version.
-            moved_by: Who asks.
-            if_match: Etag of the alias as the caller saw it, or ``*``; needed where
-                the alias exists.
-            override: Why ``champion`` may take a version that fails its gates.
-
-        Raises:
-            NotFound: No such model or version.
-            PreconditionRequired: The alias exists and ``if_match`` is not given.
-            PreconditionFailed: The alias has moved since.
-            Conflict: The version fails the gates of ``champion``.
-        """
-        check_alias(alias)
-        now = instant(self.clock())
-        with self.database.transaction() as connection:
-            lock_model(connection, name)
-            check_match(alias_row(connection, name, alias), if_match, name, alias)
-            version = version_of(connection, name, number)
-            failed = gates.failures(version.evaluation, version.certificate)
-            if alias == CHAMPION and failed and not override:
-                raise Conflict(
-                    f"{name}/{number} may not be champion: {'; '.join(failed)}; to "
-                    "insist, give the reason in `override`",
-                    code="gate_failed",
-                )
-            reason = override or ""
-            point(connection, name, alias, number, now, moved_by, reason)
-            row = alias_row(connection, name, alias)
-            assert row is not None
-            return as_alias(connection, row)
-
-    def delete_alias(
-        self, name: str, alias: str, *, moved_by: str, if_match: str | None = None
-    ) -> None:
-        """Delete an alias; its history stays.
-
-        Raises:
-            NotFound: There is no such alias.
-            PreconditionRequired: ``if_match`` is not given.
-            PreconditionFailed: The alias has moved since.
-        """
-        table, now = tables.aliases, instant(self.clock())
-        with self.database.transaction() as connection:
-            lock_model(connection, name)
-            row = alias_row(connection, name, alias)
-            if row is None:
-                raise NotFound("alias", f"{name}@{alias}")
-            check_match(row, if_match, name, alias)
-            mine = sa.and_(table.c.model == name, table.c.alias == alias)
-            connection.execute(sa.delete(table).where(mine))
-            note_move(
-                connection, name, alias, None, row["number"], now, moved_by, "deleted"
-            )
-
-    def alias_history(self, name: str, alias: str) -> tuple[AliasMove, ...]:
-        """Return every move of an alias, newest first.
-
-        Raises:
-            NotFound: There never was such an alias.
-        """
-        table = tables.alias_moves
-        mine = sa.and_(table.c.model == name, table.c.alias == alias)
-        query = sa.select(table).where(mine).order_by(table.c.id.desc())
-        with self.database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        if not rows:
-            raise NotFound("alias", f"{name}@{alias}")
-        fields = AliasMove.__dataclass_fields__
-        return tuple(AliasMove(**{key: row[key] for key in fields}) for row in rows)
 
     def patch(
         self,
@@ -338,6 +265,7 @@ class Registry:
         changes = {key: value for key, value in given.items() if value is not None}
         table, now = tables.models, instant(self.clock())
         with self.database.transaction() as connection:
+            check_seen(connection, name, self.access)
             lock_model(connection, name)
             found = model_row(connection, name)
             if if_match not in (None, "*", etag(found["revision"])):
@@ -362,6 +290,7 @@ class Registry:
             aliases.c.model == name, aliases.c.number == number
         )
         with self.database.transaction() as connection:
+            check_seen(connection, name, self.access)
             lock_model(connection, name)
             version = version_of(connection, name, number, lock=True)
             names = connection.execute(pointing).scalars().all()
@@ -384,6 +313,11 @@ class Registry:
                 )
             connection.execute(sa.delete(table).where(mine))
         self.drop_artifact(version.digest)
+
+    def versions_with(self, digests: Iterable[str]) -> list[tuple[str, int, str]]:
+        """Return model, number and digest of the versions that have some artifacts."""
+        with self.database.reading() as connection:
+            return versions_with(connection, digests, self.access)
 
     def download(self, version: VersionRecord, path: Path) -> None:
         """Write the artifact of a version to ``path``, its digest verified."""

@@ -36,6 +36,8 @@ class ModelRecord:
 
     name: str
     owner: str
+    project: str
+    """Who sees it."""
     description: str
     tags: dict[str, str]
     created_at: datetime

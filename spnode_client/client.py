@@ -312,11 +312,21 @@ class Keys(Resource):
     """``client.keys``, for an admin's key."""
 
     def create(
-        self, name: str, scopes: list[str], *, expires_in_seconds: float | None = None
+        self,
+        name: str,
+        scopes: list[str],
+        *,
+        project: str = "default",
+        expires_in_seconds: float | None = None,
     ) -> Record:
-        """Make a key, by default for good; ``secret`` is shown this once."""
-        make = keys.create(name, scopes, expires_in_seconds, self._retries)
-        return self._run(make)
+        """Make a key, by default for good; ``secret`` is shown this once.
+
+        It sees the datasets, jobs and models of its project; with the scope ``admin``
+        those of all.
+        """
+        body = {"name": name, "scopes": scopes, "project": project}
+        body["expires_in_seconds"] = expires_in_seconds
+        return self._run(keys.create(body, self._retries))
 
     def rotate(self, key_id: str, *, keep_seconds: float = 3600.0) -> Record:
         """Make a key in the place of another, which stays valid for ``keep_seconds``.

@@ -18,6 +18,7 @@ from services.claims import CancelRequested, Claim, DeadlineExceeded, MustEnd
 from services.database.candidate_rows import SWEEP
 from services.datasets import PREFIX as DATASETS
 from services.errors import (
+    Conflict,
     LeaseLost,
     NotFound,
     ServiceError,
@@ -122,7 +123,7 @@ def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:
             outcome = ending.message["outcome"]
             try:
                 publish(context, claim, folder, outcome)
-            except (NotFound, Damaged) as error:
+            except (NotFound, Damaged, Conflict) as error:
                 context.leases.fail(claim, as_dict(error))
             _forget_checkpoints(context, claim)
         case "failed":
@@ -177,6 +178,7 @@ def _publish_version(
                 connection,
                 name,
                 owner=job.owner,
+                project=job.project,
                 job_id=job.id,
                 alias=job.request.get("alias"),
                 is_candidate=job.parent is not None,
@@ -220,6 +222,7 @@ def _publish_dataset(
                 size_bytes=path.stat().st_size,
                 summary=outcome["summary"],
                 owner=claim.job.owner,
+                project=claim.job.project,
                 name=outcome["name"],
                 job_id=claim.job.id,
             )

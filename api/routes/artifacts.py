@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from api.dependencies import Gateway, GatewayDep, OwnerDep
+from api.dependencies import Gateway, GatewayDep, OwnerDep, WorkspaceDep
 from api.middleware import media_type, refuse_type
 from api.schemas import VersionOut
 from api.uploads import received
+from api.workspace import Workspace
 from services.blobs import Damaged
 from services.errors import Invalid
 from services.rollouts.canonical import Work
@@ -44,6 +45,7 @@ async def upload(
     request: Request,
     response: Response,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     owner: OwnerDep,
 ) -> VersionOut:
     """The file that ``spnode_core.save`` wrote, as the body.
@@ -57,13 +59,13 @@ async def upload(
         refuse_type(kind, "application/zip")
     check_name(name, field="name")
     async with received(request, gateway.settings) as path:
-        record = await _registered(gateway, name, path, owner)
+        record = await _registered(gateway, workspace, name, path, owner)
     response.headers["location"] = f"/v1/models/{name}/versions/{record.number}"
     return VersionOut.of(record)
 
 
 async def _registered(
-    gateway: Gateway, name: str, path: Path, owner: str
+    gateway: Gateway, workspace: Workspace, name: str, path: Path, owner: str
 ) -> VersionRecord:
     try:
         spec, card = await asyncio.to_thread(lambda: (read_spec(path), read_card(path)))
@@ -75,11 +77,11 @@ async def _registered(
     try:
         await _try_out(gateway, digest, spec.signature)
         size = path.stat().st_size
-        return await gateway.sql(
-            _publish, gateway, name, owner, digest, size, spec, card
+        return await workspace.sql(
+            _publish, gateway, workspace, name, owner, digest, size, spec, card
         )
     except BaseException as error:
-        await gateway.sql(gateway.registry.drop_artifact, digest)
+        await workspace.sql(workspace.registry.drop_artifact, digest)
         if isinstance(error, Damaged):
             raise _refused(error.message) from error
         raise
@@ -110,6 +112,7 @@ async def _try_out(gateway: Gateway, digest: str, signature: Signature) -> None:
 
 def _publish(
     gateway: Gateway,
+    workspace: Workspace,
     name: str,
     owner: str,
     digest: str,
@@ -118,7 +121,7 @@ def _publish(
     card: dict[str, Any],
 ) -> VersionRecord:
     with gateway.database.transaction() as connection:
-        number = gateway.registry.publish(
+        number = workspace.registry.publish(
             connection,
             name,
             owner=owner,
@@ -130,7 +133,7 @@ def _publish(
             evaluation={},
             certificate={},
         )
-    return gateway.registry.version(name, number)
+    return workspace.registry.version(name, number)
 
 
 def _refused(found: str) -> Invalid:

@@ -9,11 +9,12 @@ from starlette.responses import StreamingResponse
 
 from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
-from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.middleware import media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import DatasetOut, JobOut, Page
 from api.uploads import received
+from api.workspace import Workspace
 from services.datasets import DatasetRecord
 from services.training.request import DatasetRequest, stored
 
@@ -62,6 +63,7 @@ async def upload(
     request: Request,
     response: Response,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     owner: OwnerDep,
     name: Annotated[
         str | None, Query(min_length=1, max_length=200, description="A label.")
@@ -80,7 +82,7 @@ async def upload(
     if kind == _JSON:
         made = _MADE.validate_python(await request.json())
         return await accepted(
-            gateway,
+            workspace,
             "dataset",
             stored(made),
             owner,
@@ -88,7 +90,7 @@ async def upload(
         )
     if kind and kind not in _FILES:
         refuse_type(kind, f"{_JSON}, or a file: {', '.join(sorted(_FILES))}")
-    record, replayed = await _stored(request, gateway, owner, name)
+    record, replayed = await _stored(request, gateway, workspace, owner, name)
     response.headers["location"] = f"/v1/datasets/{record.id}"
     if replayed:
         response.headers["idempotency-replayed"] = "true"
@@ -96,16 +98,16 @@ async def upload(
 
 
 @router.get("", summary="List datasets")
-async def list_datasets(gateway: GatewayDep, paging: PagingDep) -> Page[DatasetOut]:
+async def list_datasets(workspace: WorkspaceDep, paging: PagingDep) -> Page[DatasetOut]:
     """Newest first."""
-    page = await gateway.sql(gateway.datasets.list, **paging.query)
+    page = await workspace.sql(workspace.datasets.list, **paging.query)
     return Page(data=[DatasetOut.of(each) for each in page.items], next=page.next)
 
 
 @router.get("/{id}", summary="Look at a dataset")
-async def get_dataset(id: str, gateway: GatewayDep) -> DatasetOut:
+async def get_dataset(id: str, workspace: WorkspaceDep) -> DatasetOut:
     """Its summary: counts, ranges, units, what is missing."""
-    return DatasetOut.of(await gateway.sql(gateway.datasets.get, id))
+    return DatasetOut.of(await workspace.sql(workspace.datasets.get, id))
 
 
 @router.get(
@@ -114,9 +116,9 @@ async def get_dataset(id: str, gateway: GatewayDep) -> DatasetOut:
     response_class=Response,
     responses={200: {"content": {"application/x-npz": {}}}},
 )
-async def get_data(id: str, request: Request, gateway: GatewayDep) -> Response:
+async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Response:
     """The dataset as an npz file; its SHA-256 is the ETag."""
-    record = await gateway.sql(gateway.datasets.get, id)
+    record = await workspace.sql(workspace.datasets.get, id)
     etag = f'"{record.digest}"'
     if is_known(request, etag):
         return not_modified(etag)
@@ -125,22 +127,26 @@ async def get_data(id: str, request: Request, gateway: GatewayDep) -> Response:
         "content-length": str(record.size_bytes),
         "content-disposition": f'attachment; filename="{record.id}.npz"',
     }
-    stream = await gateway.sql(gateway.datasets.stream, id)
+    stream = await workspace.sql(workspace.datasets.stream, id)
     return StreamingResponse(stream, 200, headers, "application/x-npz")
 
 
 @router.delete("/{id}", status_code=204, summary="Delete a dataset")
-async def delete_dataset(id: str, gateway: GatewayDep) -> None:
+async def delete_dataset(id: str, workspace: WorkspaceDep) -> None:
     """Refused while a job uses it."""
-    await gateway.sql(gateway.datasets.delete, id)
+    await workspace.sql(workspace.datasets.delete, id)
 
 
 async def _stored(
-    request: Request, gateway: Gateway, owner: str, name: str | None
+    request: Request,
+    gateway: Gateway,
+    workspace: Workspace,
+    owner: str,
+    name: str | None,
 ) -> tuple[DatasetRecord, bool]:
     """Have the body checked and keep it, or keep nothing."""
     key = idempotency_key(request)
     async with received(request, gateway.settings) as path:
         return await asyncio.to_thread(
-            gateway.datasets.upload, path, owner=owner, name=name, idempotency_key=key
+            workspace.datasets.upload, path, owner=owner, name=name, idempotency_key=key
         )

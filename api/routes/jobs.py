@@ -12,9 +12,10 @@ from starlette.responses import StreamingResponse
 
 from api.auth import Caller
 from api.conditional import etag_of, is_known, not_modified
-from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
+from api.workspace import Workspace
 from services.calibration.request import CalibrationJob
 from services.errors import Forbidden, Invalid
 from services.evaluation.request import EvaluationJob
@@ -48,7 +49,7 @@ _KEY = re.compile(r"^[\x21\x23-\x7e]{1,255}$")
 async def submit(
     body: JobRequest,
     request: Request,
-    gateway: GatewayDep,
+    workspace: WorkspaceDep,
     owner: OwnerDep,
     validate_only: Annotated[
         bool, Query(description="Check the request and queue nothing.")
@@ -63,7 +64,7 @@ async def submit(
     key = idempotency_key(request)
     sent = getattr(request.state, "sent", None)
     if isinstance(body, RolloutJob):
-        return await _submit_rollout(gateway, body, sent, owner, key, validate_only)
+        return await _submit_rollout(workspace, body, sent, owner, key, validate_only)
     if sent is not None:
         raise Invalid(
             "kind", found=f"{body.kind!r} with arrays", expected="'rollout', or JSON"
@@ -74,22 +75,22 @@ async def submit(
         "validate_only": validate_only,
     }
     if isinstance(body, CalibrationJob):
-        submitted = gateway.sql(gateway.calibrations.submit, body, **options)
+        submitted = workspace.sql(workspace.calibrations.submit, body, **options)
     elif isinstance(body, EvaluationJob):
-        submitted = gateway.sql(gateway.evaluations.submit, body, **options)
+        submitted = workspace.sql(workspace.evaluations.submit, body, **options)
     elif isinstance(body, SweepJob):
-        submitted = gateway.sql(gateway.sweeps.submit, body, **options)
+        submitted = workspace.sql(workspace.sweeps.submit, body, **options)
     else:
-        planned = functools.partial(plan, body, gateway.datasets, gateway.registry)
-        given = (gateway.jobs, body.kind, stored(body), planned)
-        submitted = gateway.sql(submit_planned, *given, **options)
+        planned = functools.partial(plan, body, workspace.datasets, workspace.registry)
+        given = (workspace.jobs, body.kind, stored(body), planned)
+        submitted = workspace.sql(submit_planned, *given, **options)
     made, replayed = await submitted
     return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
 
 
 @router.get("/v1/jobs", summary="List jobs")
 async def list_jobs(
-    gateway: GatewayDep,
+    workspace: WorkspaceDep,
     paging: PagingDep,
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "cancelled"] | None,
@@ -101,8 +102,8 @@ async def list_jobs(
     ] = None,
 ) -> Page[JobOut]:
     """Newest first."""
-    page = await gateway.sql(
-        gateway.jobs.list, **paging.query, state=state, kind=kind, parent=parent
+    page = await workspace.sql(
+        workspace.jobs.list, **paging.query, state=state, kind=kind, parent=parent
     )
     return Page(data=[JobOut.of(job) for job in page.items], next=page.next)
 
@@ -113,13 +114,14 @@ async def get_job(
     request: Request,
     response: Response,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     wait: Annotated[
         float,
         Query(ge=0, le=MAX_WAIT_S, description="Wait so many seconds for the end."),
     ] = 0.0,
 ) -> Any:
     """At once, or when the job has ended or ``wait`` seconds have passed."""
-    job = await _ended(gateway, request, id, wait)
+    job = await _ended(gateway, workspace, request, id, wait)
     etag = etag_of([job.state, job.attempt, job.progress, job.cancel_requested])
     if is_known(request, etag):
         return not_modified(etag)
@@ -139,6 +141,7 @@ async def get_events(
     id: str,
     request: Request,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     after: Annotated[
         int,
         Query(ge=0, le=MAX_EVENT_ID, description="Id of the last event that you know."),
@@ -152,7 +155,7 @@ async def get_events(
                 "Last-Event-ID", found=repr(given[:40]), expected="an event's id"
             )
         after = int(given)
-    await gateway.sql(gateway.jobs.get, id)
+    await workspace.sql(workspace.jobs.get, id)
     return StreamingResponse(
         gateway.events.stream(id, after),
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
@@ -161,23 +164,25 @@ async def get_events(
 
 
 @router.get("/v1/jobs/{id}/history", summary="Read the training history")
-async def get_history(id: str, gateway: GatewayDep) -> dict[str, list[dict[str, Any]]]:
+async def get_history(
+    id: str, workspace: WorkspaceDep
+) -> dict[str, list[dict[str, Any]]]:
     """Losses and learning rate by iteration, oldest first."""
-    return {"data": await gateway.sql(gateway.jobs.history, id)}
+    return {"data": await workspace.sql(workspace.jobs.history, id)}
 
 
 @router.post("/v1/jobs/{id}/cancel", status_code=202, summary="Cancel a job")
-async def cancel(id: str, gateway: GatewayDep) -> JobOut:
+async def cancel(id: str, workspace: WorkspaceDep) -> JobOut:
     """A queued one at once; a running one within about two seconds.
 
     The candidates of a sweep are cancelled with it.
     """
-    return JobOut.of(await gateway.sql(gateway.jobs.cancel, id))
+    return JobOut.of(await workspace.sql(workspace.jobs.cancel, id))
 
 
 @router.post("/v1/jobs/{id}/retry", status_code=202, summary="Retry a job")
 async def retry(
-    id: str, request: Request, gateway: GatewayDep, owner: OwnerDep
+    id: str, request: Request, workspace: WorkspaceDep, owner: OwnerDep
 ) -> JobOut:
     """A failed or cancelled one; what it had reached is used where it can be.
 
@@ -185,20 +190,22 @@ async def retry(
     the same Idempotency-Key returns the job as it is then.
     """
     key = idempotency_key(request)
-    job = await gateway.sql(gateway.jobs.retry, id, owner=owner, idempotency_key=key)
+    job = await workspace.sql(
+        workspace.jobs.retry, id, owner=owner, idempotency_key=key
+    )
     return JobOut.of(job)
 
 
 async def accepted(
-    gateway: Gateway,
+    workspace: Workspace,
     kind: str,
     request: dict[str, Any],
     owner: str,
     key: str | None,
 ) -> Response:
     """Queue a job and say where it is."""
-    job, replayed = await gateway.sql(
-        gateway.jobs.submit,
+    job, replayed = await workspace.sql(
+        workspace.jobs.submit,
         kind,
         request,
         owner=owner,
@@ -208,7 +215,7 @@ async def accepted(
 
 
 async def _submit_rollout(
-    gateway: Gateway,
+    workspace: Workspace,
     body: RolloutJob,
     sent: Path | None,
     owner: str,
@@ -217,14 +224,14 @@ async def _submit_rollout(
 ) -> Response:
     if key is not None and not validate_only:
         earlier = await asyncio.to_thread(
-            gateway.rollout_jobs.submitted, body, sent, owner, key
+            workspace.rollout_jobs.submitted, body, sent, owner, key
         )
         if earlier is not None:
             return _queued(earlier, True)
-    served = await gateway.served(body.model)
+    served = await workspace.served(body.model)
     # Reads every number that was sent: never in one of the few threads for SQL.
     made, replayed = await asyncio.to_thread(
-        gateway.rollout_jobs.submit,
+        workspace.rollout_jobs.submit,
         body,
         served,
         sent,
@@ -277,11 +284,13 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-async def _ended(gateway: Gateway, request: Request, id: str, wait: float) -> Job:
+async def _ended(
+    gateway: Gateway, workspace: Workspace, request: Request, id: str, wait: float
+) -> Job:
     """The job when it has ended, or when the time is over."""
     end = time.monotonic() + wait
     while True:
-        job = await gateway.sql(gateway.jobs.get, id)
+        job = await workspace.sql(workspace.jobs.get, id)
         left = end - time.monotonic()
         is_over = job.is_terminal or left <= 0 or gateway.stopping
         if is_over or await request.is_disconnected():

@@ -14,7 +14,11 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 async def create(body: KeyIn, gateway: GatewayDep, response: Response) -> NewKeyOut:
     """The secret is in this answer and never shown again."""
     secret, key = await gateway.sql(
-        gateway.keys.create, body.name, body.scopes, seconds=body.expires_in_seconds
+        gateway.keys.create,
+        body.name,
+        body.scopes,
+        project=body.project,
+        seconds=body.expires_in_seconds,
     )
     return _shown_once(secret, key, response)
 
@@ -36,7 +40,7 @@ async def revoke(id: str, gateway: GatewayDep) -> KeyOut:
 async def rotate(
     id: str, body: RotationIn, gateway: GatewayDep, response: Response
 ) -> NewKeyOut:
-    """A key of the same name, scopes and lifetime; the old one ends after a while."""
+    """One of the same name, scopes, project and lifetime; the old one ends later."""
     secret, key = await gateway.sql(
         gateway.keys.rotate, id, keep_seconds=body.keep_seconds
     )

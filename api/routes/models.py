@@ -7,7 +7,7 @@ from starlette.responses import StreamingResponse
 
 from api.bodies import JsonRoute
 from api.conditional import Span, is_known, not_modified, read_range
-from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep
+from api.dependencies import GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.schemas import (
     AliasMoveIn,
     AliasMoveOut,
@@ -19,6 +19,7 @@ from api.schemas import (
     VersionOut,
     VersionSummary,
 )
+from api.workspace import Workspace
 from services.versions import VersionRecord
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
@@ -29,19 +30,19 @@ _IMMUTABLE = "private, max-age=31536000, immutable"
 
 
 @router.get("", summary="List models")
-async def list_models(gateway: GatewayDep, paging: PagingDep) -> Page[ModelOut]:
+async def list_models(workspace: WorkspaceDep, paging: PagingDep) -> Page[ModelOut]:
     """Newest first."""
-    page = await gateway.sql(gateway.registry.models, **paging.query)
+    page = await workspace.sql(workspace.registry.models, **paging.query)
     return Page(data=[ModelOut.of(each) for each in page.items], next=page.next)
 
 
 @router.get("/{name}", summary="Look at a model")
 async def get_model(
-    name: str, request: Request, response: Response, gateway: GatewayDep
+    name: str, request: Request, response: Response, workspace: WorkspaceDep
 ) -> ModelDetail:
     """Its aliases and its newest versions; the ETag is for PATCH."""
-    record = await gateway.sql(gateway.registry.model, name)
-    versions = await gateway.sql(gateway.registry.versions, name, limit=100)
+    record = await workspace.sql(workspace.registry.model, name)
+    versions = await workspace.sql(workspace.registry.versions, name, limit=100)
     response.headers["etag"] = record.etag
     return ModelDetail(
         **ModelOut.of(record).model_dump(),
@@ -54,12 +55,12 @@ async def patch_model(
     name: str,
     body: ModelPatch,
     response: Response,
-    gateway: GatewayDep,
+    workspace: WorkspaceDep,
     if_match: IfMatch = None,
 ) -> ModelOut:
     """What is left out stays as it is."""
-    record = await gateway.sql(
-        gateway.registry.patch,
+    record = await workspace.sql(
+        workspace.registry.patch,
         name,
         description=body.description,
         tags=body.tags,
@@ -71,19 +72,19 @@ async def patch_model(
 
 @router.get("/{name}/versions", summary="List versions")
 async def list_versions(
-    name: str, gateway: GatewayDep, paging: PagingDep
+    name: str, workspace: WorkspaceDep, paging: PagingDep
 ) -> Page[VersionSummary]:
     """Newest first."""
-    page = await gateway.sql(gateway.registry.versions, name, **paging.query)
+    page = await workspace.sql(workspace.registry.versions, name, **paging.query)
     return Page(data=[VersionSummary.of(each) for each in page.items], next=page.next)
 
 
 @router.get("/{name}/versions/{version}", summary="Look at a version")
 async def get_version(
-    name: str, version: str, response: Response, gateway: GatewayDep
+    name: str, version: str, response: Response, workspace: WorkspaceDep
 ) -> VersionOut:
     """What it accepts, how it was built, how good it is."""
-    record = await _version(gateway, name, version)
+    record = await _version(workspace, name, version)
     response.headers["etag"] = f'"{record.digest}"'
     return VersionOut.of(record)
 
@@ -91,33 +92,35 @@ async def get_version(
 @router.delete(
     "/{name}/versions/{version}", status_code=204, summary="Delete a version"
 )
-async def delete_version(name: str, version: str, gateway: GatewayDep) -> None:
+async def delete_version(
+    name: str, version: str, gateway: GatewayDep, workspace: WorkspaceDep
+) -> None:
     """Refused while an alias points at it; its number is never given again."""
-    record = await _version(gateway, name, version)
-    await gateway.sql(gateway.registry.delete_version, name, record.number)
+    record = await _version(workspace, name, version)
+    await workspace.sql(workspace.registry.delete_version, name, record.number)
     gateway.forget_references()
 
 
 @router.get("/{name}/versions/{version}/card", summary="Read the model card")
-async def get_card(name: str, version: str, gateway: GatewayDep) -> dict[str, Any]:
+async def get_card(name: str, version: str, workspace: WorkspaceDep) -> dict[str, Any]:
     """Lineage, choices and their reasons, errors, platform."""
-    return (await _version(gateway, name, version)).card
+    return (await _version(workspace, name, version)).card
 
 
 @router.get("/{name}/versions/{version}/certificate", summary="Read the certificate")
 async def get_certificate(
-    name: str, version: str, gateway: GatewayDep
+    name: str, version: str, workspace: WorkspaceDep
 ) -> dict[str, Any]:
     """What is proved about the version, with its assumptions."""
-    return (await _version(gateway, name, version)).certificate
+    return (await _version(workspace, name, version)).certificate
 
 
 @router.get("/{name}/versions/{version}/evaluation", summary="Read the errors")
 async def get_evaluation(
-    name: str, version: str, gateway: GatewayDep
+    name: str, version: str, workspace: WorkspaceDep
 ) -> dict[str, Any]:
     """Errors on the training, validation and test parts of the data."""
-    return (await _version(gateway, name, version)).evaluation
+    return (await _version(workspace, name, version)).evaluation
 
 
 @router.get(
@@ -131,14 +134,18 @@ async def get_evaluation(
     },
 )
 async def get_artifact(
-    name: str, version: str, request: Request, gateway: GatewayDep
+    name: str,
+    version: str,
+    request: Request,
+    gateway: GatewayDep,
+    workspace: WorkspaceDep,
 ) -> Response:
     """The file that ``spnode_core.load`` reads; its SHA-256 is the ETag."""
-    record = await _version(gateway, name, version)
+    record = await _version(workspace, name, version)
     etag = f'"{record.digest}"'
     if is_known(request, etag):
         return not_modified(etag)
-    size = await gateway.sql(gateway.blobs.size, record.artifact_key)
+    size = await workspace.sql(gateway.blobs.size, record.artifact_key)
     span = read_range(request, size, etag)
     headers = {
         "etag": etag,
@@ -164,10 +171,10 @@ async def get_artifact(
 
 @router.get("/{name}/aliases/{alias}", summary="Where an alias points")
 async def get_alias(
-    name: str, alias: str, response: Response, gateway: GatewayDep
+    name: str, alias: str, response: Response, workspace: WorkspaceDep
 ) -> AliasOut:
     """The ETag is for moving it."""
-    record = await gateway.sql(gateway.registry.alias, name, alias)
+    record = await workspace.sql(workspace.registry.aliases.get, name, alias)
     response.headers["etag"] = record.etag
     return AliasOut.of(record)
 
@@ -179,6 +186,7 @@ async def set_alias(
     body: AliasMoveIn,
     response: Response,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     owner: OwnerDep,
     if_match: IfMatch = None,
 ) -> AliasOut:
@@ -187,8 +195,8 @@ async def set_alias(
     ``champion`` refuses a version whose evaluation or certificate fails, unless
     ``override`` gives a reason.
     """
-    record = await gateway.sql(
-        gateway.registry.set_alias,
+    record = await workspace.sql(
+        workspace.registry.aliases.set,
         name,
         alias,
         body.version,
@@ -206,27 +214,32 @@ async def delete_alias(
     name: str,
     alias: str,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
     owner: OwnerDep,
     if_match: IfMatch = None,
 ) -> None:
     """Its history stays."""
-    await gateway.sql(
-        gateway.registry.delete_alias, name, alias, moved_by=owner, if_match=if_match
+    await workspace.sql(
+        workspace.registry.aliases.delete,
+        name,
+        alias,
+        moved_by=owner,
+        if_match=if_match,
     )
     gateway.forget_references()
 
 
 @router.get("/{name}/aliases/{alias}/history", summary="Every move of an alias")
 async def alias_history(
-    name: str, alias: str, gateway: GatewayDep
+    name: str, alias: str, workspace: WorkspaceDep
 ) -> Page[AliasMoveOut]:
     """Newest first."""
-    moves = await gateway.sql(gateway.registry.alias_history, name, alias)
+    moves = await workspace.sql(workspace.registry.aliases.history, name, alias)
     return Page(data=[AliasMoveOut.of(move) for move in moves])
 
 
-async def _version(gateway: Gateway, name: str, version: str) -> VersionRecord:
+async def _version(workspace: Workspace, name: str, version: str) -> VersionRecord:
     separator = "/" if version.isdigit() else "@"
-    return await gateway.sql(
-        gateway.registry.resolve, f"{name}{separator}{version}", field="version"
+    return await workspace.sql(
+        workspace.registry.resolve, f"{name}{separator}{version}", field="version"
     )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 
 from api.conditional import Span, is_known, not_modified, read_range
-from api.dependencies import GatewayDep
+from api.dependencies import GatewayDep, WorkspaceDep
 from api.result_schemas import ResultOut
 from services.results import index_digest
 
@@ -21,18 +21,22 @@ _IMMUTABLE = "private, max-age=31536000, immutable"
     responses={304: {"description": "You have it already"}},
 )
 async def get_result(
-    id: str, request: Request, response: Response, gateway: GatewayDep
+    id: str,
+    request: Request,
+    response: Response,
+    gateway: GatewayDep,
+    workspace: WorkspaceDep,
 ) -> object:
     """Its shape, states and times, and the chunks that hold the rows.
 
     409 until the job has succeeded, 410 when the result has been deleted.
     """
-    job = await gateway.sql(gateway.jobs.get, id)
+    job = await workspace.sql(workspace.jobs.get, id)
     etag = f'"{index_digest(job)}"'
     if is_known(request, etag):
         return not_modified(etag)
     response.headers["etag"] = etag
-    return await gateway.sql(gateway.results.index, job)
+    return await workspace.sql(gateway.results.index, job)
 
 
 @router.get(
@@ -50,6 +54,7 @@ async def get_chunk(
     number: Annotated[int, Path(ge=0, lt=2**31, description="Counted from 0.")],
     request: Request,
     gateway: GatewayDep,
+    workspace: WorkspaceDep,
 ) -> Response:
     """An npz file; its SHA-256 is the ETag.
 
@@ -57,8 +62,8 @@ async def get_chunk(
     the training domain), `failed` and `failed_times` (rows that left the finite range,
     and when), `z` and `outside` where they were asked for.
     """
-    job = await gateway.sql(gateway.jobs.get, id)
-    chunk = await gateway.sql(gateway.results.chunk, job, number)
+    job = await workspace.sql(workspace.jobs.get, id)
+    chunk = await workspace.sql(gateway.results.chunk, job, number)
     etag = f'"{chunk.digest}"'
     if is_known(request, etag):
         return not_modified(etag)
@@ -87,6 +92,7 @@ async def get_chunk(
 
 
 @router.delete("/{id}/result", status_code=204, summary="Delete what a job made")
-async def delete_result(id: str, gateway: GatewayDep) -> None:
+async def delete_result(id: str, gateway: GatewayDep, workspace: WorkspaceDep) -> None:
     """The result and the inputs of a rollout job that has ended, at once."""
-    await gateway.sql(gateway.results.drop, id)
+    job = await workspace.sql(workspace.jobs.get, id)
+    await workspace.sql(gateway.results.drop, job.id)

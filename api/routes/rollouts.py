@@ -22,6 +22,7 @@ from api.schemas import (
     RolloutOut,
     VjpOut,
 )
+from api.workspace import Workspace
 from services.rollouts.encoding import to_json, to_npz
 from services.rollouts.request import (
     REQUESTS,
@@ -53,7 +54,11 @@ class RolloutEndpoint:
         as_npz = _wants_npz(headers)
         body = await read_body(receive)
         request = await self._request(gateway, headers, body)
-        computed = await compute(gateway, request, deadline=deadline, receive=receive)
+        workspace: Workspace = scope["state"]["workspace"]
+        served = await workspace.served(request.options.model)
+        computed = await compute(
+            gateway, request, served, deadline=deadline, receive=receive
+        )
         numbers = sum(array.size for array in computed.results.values())
         if numbers * _BYTES_PER_NUMBER > LARGE_BYTES:
             content = await gateway.parsed(_encoded, computed, as_npz)

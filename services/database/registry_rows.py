@@ -8,7 +8,13 @@ from sqlalchemy.exc import IntegrityError
 
 from services import gates
 from services.database import tables
-from services.errors import NotFound, PreconditionFailed, PreconditionRequired
+from services.errors import (
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    PreconditionRequired,
+)
+from services.projects import Access
 from services.versions import (
     CHAMPION,
     LATEST,
@@ -24,6 +30,11 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
+def no_such_model(name: str) -> NotFound:
+    """What is said where there is no model of a name."""
+    return NotFound("model", name, hint="GET /v1/models lists them")
+
+
 def model_row(connection: sa.Connection, name: str) -> sa.RowMapping:
     """Return a model's row.
 
@@ -33,8 +44,20 @@ def model_row(connection: sa.Connection, name: str) -> sa.RowMapping:
     query = sa.select(tables.models).where(tables.models.c.name == name)
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
-        raise NotFound("model", name, hint="GET /v1/models lists them")
+        raise no_such_model(name)
     return row
+
+
+def check_seen(connection: sa.Connection, name: str, access: Access) -> None:
+    """Refuse a model that the caller does not see, as one that does not exist.
+
+    Raises:
+        NotFound: It is another project's.
+    """
+    if access.sees_all:
+        return
+    if not access.sees(model_row(connection, name)["project"]):
+        raise no_such_model(name)
 
 
 def lock_model(connection: sa.Connection, name: str) -> None:
@@ -46,28 +69,46 @@ def lock_model(connection: sa.Connection, name: str) -> None:
     table = tables.models
     same = sa.update(table).where(table.c.name == name).values(name=table.c.name)
     if connection.execute(same).rowcount == 0:
-        raise NotFound("model", name, hint="GET /v1/models lists them")
+        raise no_such_model(name)
 
 
-def next_number(connection: sa.Connection, name: str, owner: str, now: datetime) -> int:
-    """Take the next version number of a model, which is made where it is new."""
+def next_number(
+    connection: sa.Connection, name: str, owner: str, project: str, now: datetime
+) -> int:
+    """Take the next version number of a model, which is made where it is new.
+
+    Raises:
+        Conflict: The name is another project's.
+    """
     table = tables.models
-    count = sa.update(table).where(table.c.name == name)
+    count = sa.update(table).where(table.c.name == name, table.c.project == project)
     count = count.values(last_number=table.c.last_number + 1)
     counted = count.returning(table.c.last_number)
     number = connection.execute(counted).scalar_one_or_none()
     if number is not None:
         return number
-    if make_model(connection, name, owner, created_at=now, last_number=1):
+    if make_model(connection, name, owner, project, created_at=now, last_number=1):
         return 1
     # Another transaction has made it since our update found nothing.
-    return connection.execute(counted).scalar_one()
+    number = connection.execute(counted).scalar_one_or_none()
+    if number is None:
+        raise name_taken(name)
+    return number
+
+
+def name_taken(name: str) -> Conflict:
+    """What is said to who would publish under a name of another project."""
+    return Conflict(
+        f"the name {name!r} is taken by a model of another project; choose another",
+        code="model_name_taken",
+    )
 
 
 def make_model(
     connection: sa.Connection,
     name: str,
     owner: str,
+    project: str,
     *,
     created_at: datetime,
     last_number: int,
@@ -79,6 +120,7 @@ def make_model(
     row = {
         "name": name,
         "owner": owner,
+        "project": project,
         "description": description,
         "tags": tags or {},
         "last_number": last_number,
@@ -265,6 +307,7 @@ def as_model(connection: sa.Connection, row: sa.RowMapping) -> ModelRecord:
     return ModelRecord(
         name=row["name"],
         owner=row["owner"],
+        project=row["project"],
         description=row["description"],
         tags=row["tags"],
         created_at=row["created_at"],
@@ -290,10 +333,12 @@ def as_alias(connection: sa.Connection, row: sa.RowMapping) -> AliasRecord:
 
 
 def versions_with(
-    connection: sa.Connection, digests: Iterable[str]
+    connection: sa.Connection, digests: Iterable[str], access: Access
 ) -> list[tuple[str, int, str]]:
     """Return model, number and digest of the versions that have some artifacts."""
-    table = tables.versions
+    table, models = tables.versions, tables.models
     query = sa.select(table.c.model, table.c.number, table.c.digest)
-    rows = connection.execute(query.where(table.c.digest.in_(list(digests))))
+    query = query.join_from(table, models, models.c.name == table.c.model)
+    seen = query.where(access.of(models.c.project))
+    rows = connection.execute(seen.where(table.c.digest.in_(list(digests))))
     return [(row.model, row.number, row.digest) for row in rows]

@@ -43,6 +43,12 @@ metadata = sa.MetaData(naming_convention=NAMING)
 # SQLite counts by itself only in a column declared INTEGER.
 Counter = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+
+def _project() -> sa.Column[str]:
+    """Whose a row is: see ``services.projects``."""
+    return sa.Column("project", sa.String(64), nullable=False, server_default="default")
+
+
 keys = sa.Table(
     "keys",
     metadata,
@@ -50,6 +56,7 @@ keys = sa.Table(
     sa.Column("name", sa.String(200), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
+    _project(),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("expires_at", Instant),
     sa.Column("revoked_at", Instant),
@@ -61,6 +68,7 @@ datasets = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(200), nullable=False),
+    _project(),
     sa.Column("name", sa.String(200)),
     sa.Column("digest", sa.String(64), nullable=False, index=True),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
@@ -76,6 +84,7 @@ jobs = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("owner", sa.String(200), nullable=False),
+    _project(),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("request", sa.JSON, nullable=False),
     sa.Column("progress", sa.JSON(none_as_null=True)),
@@ -177,6 +186,7 @@ models = sa.Table(
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(200), nullable=False),
+    _project(),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Column("last_number", sa.Integer, nullable=False),

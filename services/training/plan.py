@@ -51,14 +51,19 @@ def plan(
     Args:
         request: What was asked.
         datasets: Where its dataset is looked up.
-        registry: Where the version of ``warm_start`` is looked up.
+        registry: Where the model's name and the version of ``warm_start`` are looked
+            up.
 
     Raises:
+        Conflict: The model's name is another project's.
         Invalid: What cannot be used, where, and what belongs there.
     """
     dataset = check_request(request, datasets)
     kept = stored(request)
-    if isinstance(request, DatasetRequest) or request.warm_start is None:
+    if isinstance(request, DatasetRequest):
+        return kept
+    registry.check_free(request.model)
+    if request.warm_start is None:
         return kept
     assert dataset is not None
     version = _version(request.warm_start, registry)

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from services.errors import Invalid
+from services.projects import DEFAULT, PROJECT_PATTERN
 from services.texts import check_storable
 from services.versions import NAME_PATTERN, Tags
 from spnode_core.artifact_file import encode_json
@@ -44,6 +45,7 @@ JSON_LIMIT_BYTES = 64 * 2**20
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Number = Annotated[int, Field(ge=1, le=999_999_999)]
+Project = Annotated[str, Field(pattern=PROJECT_PATTERN)]
 Text = Annotated[str, Field(max_length=200)]
 Part = TypeVar("Part", bound="_Part")
 
@@ -83,6 +85,7 @@ class ModelEntry(_Part):
 
     name: Name
     owner: Text
+    project: Project = DEFAULT
     description: str
     tags: Tags
     last_number: NonNegativeInt
@@ -142,6 +145,7 @@ class DatasetContent(_Part):
 
     id: Text
     owner: Text
+    project: Project = DEFAULT
     name: Text | None
     digest: Digest
     size_bytes: PositiveInt

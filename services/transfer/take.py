@@ -240,6 +240,7 @@ def _lock(connection: sa.Connection, model: ModelEntry) -> None:
             connection,
             model.name,
             model.owner,
+            model.project,
             created_at=model.created_at,
             updated_at=model.updated_at,
             description=model.description,

@@ -22,6 +22,9 @@ def create(
         list[str] | None,
         typer.Option(help="What it may do; read and rollout by default."),
     ] = None,
+    project: Annotated[
+        str, typer.Option(help="Whose datasets, jobs and models it sees.")
+    ] = "default",
     expires_in: Annotated[
         str | None,
         typer.Option(help="How long it is valid, 12h or 90d; for good by default."),
@@ -34,7 +37,10 @@ def create(
     """
     seconds = None if expires_in is None else parse_duration(expires_in, "--expires-in")
     made = connection.client().keys.create(
-        name, scope or ["read", "rollout"], expires_in_seconds=seconds
+        name,
+        scope or ["read", "rollout"],
+        project=project,
+        expires_in_seconds=seconds,
     )
     _show_once(made, as_json)
 
@@ -46,10 +52,14 @@ def list_keys(as_json: Json = False) -> None:
     Example: spnode keys list
     """
     found = connection.client().keys.list()
-    columns = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
+    columns = ("id", "name", "scopes", "project")
+    columns += ("created", "expires", "revoked", "last used")
     times = ("created_at", "expires_at", "revoked_at", "last_used_at")
     rows = [
-        (key["id"], key["name"], " ".join(key["scopes"]), *map(key.get, times))
+        (
+            *(key["id"], key["name"], " ".join(key["scopes"]), key["project"]),
+            *map(key.get, times),
+        )
         for key in found
     ]
     emit(found, as_json, lambda: print_table(columns, rows))

@@ -6,11 +6,8 @@ from spnode_client.calls import Call, Operation, json_call, once, perform
 from spnode_client.records import Record
 
 
-def create(
-    name: str, scopes: list[str], expires_in_seconds: float | None, retries: int
-) -> Operation[Record]:
+def create(body: Record, retries: int) -> Operation[Record]:
     """Make a key; its secret is in this answer and never again."""
-    body = {"name": name, "scopes": scopes, "expires_in_seconds": expires_in_seconds}
     call = json_call("POST", "/v1/keys", body)
     reply = yield from perform(once(call), retries)
     return reply.json()

@@ -54,10 +54,10 @@ class Deployment:
             base_url=self.url, headers=headers, timeout=60, trust_env=False, **options
         )
 
-    def new_key(self, *scopes: str) -> str:
+    def new_key(self, *scopes: str, project: str = "default") -> str:
         """A key with some scopes."""
         with opened(self.settings) as (database, _):
-            return Keys(database).create("test", scopes)[0]
+            return Keys(database).create("test", scopes, project=project)[0]
 
     def start(self, name: str, *command: str, **settings: object) -> subprocess.Popen:
         """Start a process of ours with these settings."""

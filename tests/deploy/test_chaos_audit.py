@@ -236,8 +236,8 @@ def test_the_audit_finds_uploads_that_came_back_or_went_unasked(world) -> None:
 def test_the_audit_finds_moves_of_an_alias_that_were_lost_or_doubled(world) -> None:
     def move(number: int) -> None:
         known = world.registry.model("m").aliases
-        at = world.registry.alias("m", ALIAS).etag if ALIAS in known else None
-        world.registry.set_alias("m", ALIAS, number, moved_by="me", if_match=at)
+        at = world.registry.aliases.get("m", ALIAS).etag if ALIAS in known else None
+        world.registry.aliases.set("m", ALIAS, number, moved_by="me", if_match=at)
 
     world.train()
     for number in (1, 2, 1):

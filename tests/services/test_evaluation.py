@@ -54,7 +54,7 @@ def test_versions_are_fixed_and_an_alias_may_move(
     row = PlannedEvaluation.model_validate(made.request)
     assert [str(each) for each in row.versions] == ["m/1", "m/2"]
     assert (row.part, row.warnings) == ("all", [])
-    evaluations.registry.set_alias("m", "champion", 3, moved_by="me", if_match="*")
+    evaluations.registry.aliases.set("m", "champion", 3, moved_by="me", if_match="*")
     again, replayed = evaluations.submit(job, owner="me", idempotency_key="k")
     assert (again.id, replayed) == (made.id, True)
 

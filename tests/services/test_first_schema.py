@@ -81,7 +81,9 @@ def test_its_version_loads_and_repeats_its_rollout(opened, tmp_path) -> None:
     registry = Registry(database, blobs)
     version = registry.resolve("small")
     assert (version.number, version.job_id) == (1, PUBLISHED)
-    assert [move.number for move in registry.alias_history("small", "champion")] == [1]
+    assert [move.number for move in registry.aliases.history("small", "champion")] == [
+        1
+    ]
     path = tmp_path / "artifact.spnode"
     registry.download(version, path)
     surrogate = load(path, digest=version.digest)

@@ -80,7 +80,7 @@ def test_concurrent_publications_get_different_numbers(registry) -> None:
         made = [threads.submit(publish, registry, "new") for _ in range(16)]
     numbers = sorted(each.result() for each in made)
     assert numbers == list(range(1, 17))
-    assert len(registry.alias_history("new", "champion")) == 1
+    assert len(registry.aliases.history("new", "champion")) == 1
 
 
 def test_a_requested_alias_points_at_the_new_version(registry) -> None:
@@ -97,29 +97,29 @@ def test_a_requested_alias_points_at_the_new_version(registry) -> None:
 def test_an_alias_moves_only_under_the_etag_that_was_seen(registry) -> None:
     for _ in range(3):
         publish(registry)
-    made = registry.set_alias("robertson", "challenger", 1, moved_by="me")
+    made = registry.aliases.set("robertson", "challenger", 1, moved_by="me")
     with pytest.raises(PreconditionRequired, match="If-Match"):
-        registry.set_alias("robertson", "challenger", 2, moved_by="me")
-    moved = registry.set_alias(
+        registry.aliases.set("robertson", "challenger", 2, moved_by="me")
+    moved = registry.aliases.set(
         "robertson", "challenger", 2, moved_by="me", if_match=made.etag
     )
     with pytest.raises(PreconditionFailed, match=f"is at {moved.etag}"):
-        registry.set_alias(
+        registry.aliases.set(
             "robertson", "challenger", 3, moved_by="me", if_match=made.etag
         )
-    registry.set_alias("robertson", "challenger", 3, moved_by="me", if_match="*")
-    history = registry.alias_history("robertson", "challenger")
+    registry.aliases.set("robertson", "challenger", 3, moved_by="me", if_match="*")
+    history = registry.aliases.history("robertson", "challenger")
     assert [(m.previous, m.number) for m in history] == [(2, 3), (1, 2), (None, 1)]
 
 
 def test_of_two_concurrent_moves_under_one_etag_one_wins(registry) -> None:
     for _ in range(9):
         publish(registry)
-    etag = registry.set_alias("robertson", "best", 1, moved_by="me").etag
+    etag = registry.aliases.set("robertson", "best", 1, moved_by="me").etag
 
     def move(number: int) -> bool:
         try:
-            registry.set_alias(
+            registry.aliases.set(
                 "robertson", "best", number, moved_by="me", if_match=etag
             )
         except PreconditionFailed:
@@ -129,16 +129,16 @@ def test_of_two_concurrent_moves_under_one_etag_one_wins(registry) -> None:
     with ThreadPoolExecutor(8) as threads:
         won = list(threads.map(move, range(2, 10)))
     assert won.count(True) == 1
-    assert len(registry.alias_history("robertson", "best")) == 2
+    assert len(registry.aliases.history("robertson", "best")) == 2
 
 
 def test_an_etag_never_comes_back_after_a_deletion(registry) -> None:
     publish(registry)
-    made = registry.set_alias("robertson", "best", 1, moved_by="me")
-    registry.delete_alias("robertson", "best", moved_by="me", if_match=made.etag)
-    again = registry.set_alias("robertson", "best", 1, moved_by="me")
+    made = registry.aliases.set("robertson", "best", 1, moved_by="me")
+    registry.aliases.delete("robertson", "best", moved_by="me", if_match=made.etag)
+    again = registry.aliases.set("robertson", "best", 1, moved_by="me")
     assert again.etag != made.etag
-    numbers = [m.number for m in registry.alias_history("robertson", "best")]
+    numbers = [m.number for m in registry.aliases.history("robertson", "best")]
     assert numbers == [1, None, 1]
 
 
@@ -146,20 +146,22 @@ def test_champion_refuses_a_version_that_fails_its_gates(registry) -> None:
     publish(registry)
     publish(registry, evaluation={})
     with pytest.raises(Conflict, match="no evaluation on held-out") as refused:
-        registry.set_alias("robertson", "champion", 2, moved_by="me", if_match="*")
+        registry.aliases.set("robertson", "champion", 2, moved_by="me", if_match="*")
     assert refused.value.code == "gate_failed"
-    registry.set_alias(
+    registry.aliases.set(
         "robertson", "champion", 2, moved_by="me", if_match="*", override="we must"
     )
-    assert registry.alias_history("robertson", "champion")[0].reason == "we must"
+    assert registry.aliases.history("robertson", "champion")[0].reason == "we must"
 
 
 def test_a_certificate_that_does_not_hold_is_a_warning(registry) -> None:
     publish(registry, certificate={"spectral_abscissa": UNSTABLE})
-    assert registry.alias("robertson", "champion").warnings == (UNSTABLE["statement"],)
+    assert registry.aliases.get("robertson", "champion").warnings == (
+        UNSTABLE["statement"],
+    )
     publish(registry, certificate={})
     with pytest.raises(Conflict, match="has no certificate"):
-        registry.set_alias("robertson", "champion", 2, moved_by="me", if_match="*")
+        registry.aliases.set("robertson", "champion", 2, moved_by="me", if_match="*")
 
 
 def test_what_fails_usually_is_no_warning(registry) -> None:
@@ -168,7 +170,7 @@ def test_what_fails_usually_is_no_warning(registry) -> None:
         ("contraction", "fixed_point", "lipschitz", "log_norm"), fails
     )
     publish(registry, certificate={"invariant_box": BOX, **usual})
-    assert registry.alias("robertson", "champion").warnings == ()
+    assert registry.aliases.get("robertson", "champion").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_a_ball_does_instead_of_a_box(registry, is_bounded, warnings) -> None:
         "invariant_ball": {"holds": is_bounded, "statement": "A ball."},
     }
     publish(registry, certificate=certificate)
-    assert registry.alias("robertson", "champion").warnings == warnings
+    assert registry.aliases.get("robertson", "champion").warnings == warnings
 
 
 def test_a_version_is_not_deleted_while_an_alias_points_at_it(registry) -> None:

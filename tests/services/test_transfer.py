@@ -61,7 +61,7 @@ def registry(database: Database, blobs: Blobs, tmp_path: Path) -> Registry:
         publish(registry, tmp_path, seed, job_id=f"job_{seed}")
     publish(registry, tmp_path, 9, name="other")
     registry.patch("small", description="three states", tags={"a": "b"})
-    registry.set_alias("small", "champion", 2, moved_by="me", if_match="*")
+    registry.aliases.set("small", "champion", 2, moved_by="me", if_match="*")
     return registry
 
 
@@ -102,14 +102,14 @@ def test_everything_comes_over_once(registry, elsewhere, tmp_path, form) -> None
     again = take(elsewhere, target, aliases=True)
     assert again == dict.fromkeys(versions, "there") | dict.fromkeys(aliases, "moved")
     assert elsewhere.model("small").aliases == {"champion": 2}
-    moved = elsewhere.alias_history("small", "champion")
+    moved = elsewhere.aliases.history("small", "champion")
     assert [(each.number, each.moved_by) for each in moved] == [
         (2, "registry import"),
         (2, "me"),
         (1, "me"),
     ]
     assert set(take(elsewhere, target, aliases=True).values()) == {"there"}
-    assert len(elsewhere.alias_history("small", "champion")) == 3
+    assert len(elsewhere.aliases.history("small", "champion")) == 3
 
 
 def test_it_goes_through_postgresql_unchanged(
@@ -129,7 +129,7 @@ def test_it_goes_through_postgresql_unchanged(
     take(elsewhere, tmp_path / "down", aliases=True)
     assert rows(elsewhere, "small")[1:] == rows(registry, "small")
     assert elsewhere.version("small", 3).digest == fleet.version("small", 3).digest
-    moved = elsewhere.alias_history("small", "champion")
+    moved = elsewhere.aliases.history("small", "champion")
     assert [each.number for each in moved] == [2, 2, 2, 1]
     publish(elsewhere, tmp_path, 4)
     export(elsewhere, tmp_path / "down")
@@ -194,14 +194,14 @@ def test_a_number_that_was_given_is_not_given_again(
 
 def test_champion_keeps_its_gate(registry, elsewhere, tmp_path) -> None:
     publish(registry, tmp_path, 5, name="unproved", evaluation={})
-    registry.set_alias("unproved", "champion", 1, moved_by="me", override="I know it")
+    registry.aliases.set("unproved", "champion", 1, moved_by="me", override="I know it")
     target = tmp_path / "registry.zip"
     export(registry, target, models=["unproved"])
     assert take(elsewhere, target, aliases=True)["unproved@champion"] == "moved"
-    assert elsewhere.alias_history("unproved", "champion")[0].reason == (
+    assert elsewhere.aliases.history("unproved", "champion")[0].reason == (
         "imported: I know it"
     )
-    elsewhere.delete_alias("unproved", "champion", moved_by="me", if_match="*")
+    elsewhere.aliases.delete("unproved", "champion", moved_by="me", if_match="*")
     folder = tmp_path / "changed"
     export(registry, folder, models=["unproved"])
     change(folder, lambda manifest: manifest["models"][0].update(moves=[]))

@@ -75,7 +75,7 @@ def test_candidates_are_ranked_on_the_same_trajectories(
     aliases = {"challenger": number, "champion": number}
     assert ended.result["aliases"] == list(aliases)
     assert running.registry.model("swept").aliases == aliases
-    moves = running.registry.alias_history("swept", "champion")
+    moves = running.registry.aliases.history("swept", "champion")
     assert [move.reason for move in moves] == [f"best of sweep {sweep.id}"]
     events = running.jobs.events(sweep.id)
     told = [each.message for each in events if each.kind == "log"]

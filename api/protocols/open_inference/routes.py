@@ -39,9 +39,10 @@ from api.protocols.open_inference.reading import (
     read,
     request_of,
 )
-from api.protocols.open_inference.statistics import Version, statistics, versions_of
+from api.protocols.open_inference.statistics import Version, statistics
 from api.protocols.open_inference.writing import written
 from api.routes.health import readiness
+from api.workspace import Workspace
 from services.errors import Conflict, Invalid
 from services.rollouts.request import Arrays
 from services.rollouts.served import Served
@@ -71,11 +72,11 @@ class Inference:
         envelope, arrays = await _read(gateway, body, headers.get(_HEADER))
         if envelope.options.timeout:
             deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
-        served = await _served(gateway, scope["path_params"])
+        served = await _served(scope["state"]["workspace"], scope["path_params"])
         try:
             request = request_of(envelope, arrays, served)
             computed = await compute(
-                gateway, request, deadline=deadline, receive=receive
+                gateway, request, served, deadline=deadline, receive=receive
             )
         except InvalidInput as error:
             raise in_its_words(error) from error
@@ -91,7 +92,7 @@ async def _read(
     return read(body, json_bytes)
 
 
-async def _served(gateway: Gateway, path: Mapping[str, str]) -> Served:
+async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
     """The version that an address means.
 
     Raises:
@@ -100,7 +101,7 @@ async def _served(gateway: Gateway, path: Mapping[str, str]) -> Served:
     """
     name, version = path["model"], path.get("version")
     if version is None:
-        return await gateway.served(name, or_latest=True)
+        return await workspace.served(name, or_latest=True)
     if "@" in name:
         raise Invalid(
             "model",
@@ -108,7 +109,7 @@ async def _served(gateway: Gateway, path: Mapping[str, str]) -> Served:
             expected="a version or an alias, not both",
         )
     joint = "/" if version.isdecimal() else "@"
-    return await gateway.served(f"{name}{joint}{version}")
+    return await workspace.served(f"{name}{joint}{version}")
 
 
 async def _response(
@@ -150,39 +151,40 @@ async def _ready(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    gateway: Gateway = request.app.state.gateway
-    served = await _served(gateway, request.path_params)
-    return JSONResponse(await gateway.sql(metadata, gateway.registry, served))
+    workspace: Workspace = request.state.workspace
+    served = await _served(workspace, request.path_params)
+    return JSONResponse(await workspace.sql(metadata, workspace.registry, served))
 
 
 async def _model_ready(request: Request) -> Response:
     # Every version that is registered is served: what is not loaded yet is, when asked.
-    served = await _served(request.app.state.gateway, request.path_params)
+    served = await _served(request.state.workspace, request.path_params)
     return JSONResponse({"name": served.model, "ready": True})
 
 
 async def _config(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    served = await _served(gateway, request.path_params)
+    served = await _served(request.state.workspace, request.path_params)
     return JSONResponse(config(served, gateway.settings))
 
 
 async def _statistics(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
+    workspace: Workspace = request.state.workspace
     path, served = request.path_params, None
     if "model" in path:
-        served = await _served(gateway, path)
+        served = await _served(workspace, path)
     tallies = gateway.batcher.statistics.known()
     versions: list[Version] = []
     if "version" not in path:
-        versions = await gateway.sql(versions_of, gateway.database, list(tallies))
+        versions = await workspace.sql(workspace.registry.versions_with, list(tallies))
     # On the event loop, where they are counted.
     return JSONResponse(statistics(tallies, versions, served))
 
 
 async def _index(request: Request) -> Response:
-    gateway: Gateway = request.app.state.gateway
-    return JSONResponse(await gateway.sql(index, gateway.registry))
+    workspace: Workspace = request.state.workspace
+    return JSONResponse(await workspace.sql(index, workspace.registry))
 
 
 async def _load(request: Request) -> Response:

@@ -8,19 +8,11 @@ answered from a cache.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.database.engine import Database
-from services.database.registry_rows import versions_with
 from services.rollouts.served import Served
 from services.rollouts.statistics import Durations, Tally
 
 Version = tuple[str, int, str]
 _UNMEASURED = ("compute_input", "compute_output")
-
-
-def versions_of(database: Database, digests: Iterable[str]) -> list[Version]:
-    """Model, number and digest of the versions that have some artifacts."""
-    with database.reading() as connection:
-        return versions_with(connection, digests)
 
 
 def statistics(

@@ -28,6 +28,7 @@ from api.protocols.tesseract.description import (
     describe,
     inputs_of,
 )
+from api.workspace import Workspace
 from services.errors import NotFound, RolloutFailed
 from services.rollouts.served import Served
 from spnode_core.errors import InvalidInput
@@ -45,17 +46,18 @@ class Tesseracts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
+        workspace: Workspace = scope["state"]["workspace"]
         path = scope.get("path_params", {}).get("path", "")
         reference, endpoint = _parts(path)
         _check_method(scope, endpoint)
         if not reference:
-            response = await _models(gateway, scope)
+            response = await _models(workspace, scope)
         elif endpoint in POST_ENDPOINTS:
             headers: Mapping[str, str] = scope["state"]["headers"]
-            served = await gateway.served(_written(reference))
+            served = await workspace.served(_written(reference))
             response = await _posted(gateway, served, endpoint, headers, receive)
         else:
-            served = await gateway.served(_written(reference))
+            served = await workspace.served(_written(reference))
             response = _got(gateway, served, "/".join(reference), endpoint)
         await response(scope, receive, send)
 
@@ -107,10 +109,10 @@ def _check_method(scope: Scope, endpoint: str) -> None:
         raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
 
 
-async def _models(gateway: Gateway, scope: Scope) -> Response:
+async def _models(workspace: Workspace, scope: Scope) -> Response:
     """The bare path: what there is."""
     after = QueryParams(scope["query_string"]).get("after")
-    page = await gateway.sql(gateway.registry.models, limit=_PAGE, after=after)
+    page = await workspace.sql(workspace.registry.models, limit=_PAGE, after=after)
     models = [
         {
             "name": model.name,
@@ -162,7 +164,7 @@ async def _posted(
         call = read_call(endpoint, body, served, gateway.limits)
     try:
         computed = await compute(
-            gateway, call.request, deadline=deadline, receive=receive
+            gateway, call.request, served, deadline=deadline, receive=receive
         )
         size = sum(array.nbytes for array in computed.results.values())
         # A Jacobian of rows is larger than what was computed of it.

@@ -21,6 +21,7 @@ from api.protocols.umbridge.density import Density
 from api.protocols.umbridge.view import View, in_config
 from services.rollouts.answer import Fields
 from services.rollouts.request import Arrays, Operation, Request
+from services.rollouts.served import Served
 from spnode_core.errors import InvalidInput
 
 
@@ -29,6 +30,7 @@ class Calling:
     """A call with all that it takes to answer it."""
 
     gateway: Gateway
+    served: Served
     view: View
     call: Call
     deadline: float
@@ -61,7 +63,11 @@ class Calling:
         request = Request(operation, self.view.options, arrays, objective=kind)
         try:
             computed = await compute(
-                self.gateway, request, deadline=self.deadline, receive=self.receive
+                self.gateway,
+                request,
+                self.served,
+                deadline=self.deadline,
+                receive=self.receive,
             )
         except InvalidInput as error:
             raise in_config(error) from error

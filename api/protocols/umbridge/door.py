@@ -25,6 +25,7 @@ from api.protocols.umbridge.body import Call, read_call
 from api.protocols.umbridge.calls import COMPUTED, Calling
 from api.protocols.umbridge.config import Config, read_config
 from api.protocols.umbridge.view import View, make_view
+from api.workspace import Workspace
 from services.errors import Invalid, NotFound
 from services.rollouts.served import Served
 from services.versions import CHAMPION, LATEST, ModelRecord
@@ -60,14 +61,17 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
+        workspace: Workspace = scope["state"]["workspace"]
         parts = [part for part in scope["path"].split("/") if part][1:]
         if scope["method"] == "POST":
             operation = parts.pop() if parts else ""
             address = "/".join(parts)
             headers: Mapping[str, str] = scope["state"]["headers"]
-            fields = await self._answer(gateway, operation, address, headers, receive)
+            fields = await self._answer(
+                gateway, workspace, operation, address, headers, receive
+            )
         else:
-            fields = await self._described(gateway, parts)
+            fields = await self._described(gateway, workspace, parts)
         content = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
         response = Response(content, media_type="application/json")
         await response(scope, receive, send)
@@ -75,6 +79,7 @@ class Door:
     async def _answer(
         self,
         gateway: Gateway,
+        workspace: Workspace,
         operation: str,
         address: str,
         headers: Mapping[str, str],
@@ -86,7 +91,7 @@ class Door:
         body = await read_body(receive)
         large = len(body) > _LARGE_BYTES
         call = await gateway.parsed(read_call, body) if large else read_call(body)
-        served = await _served(gateway, call.name, address)
+        served = await _served(workspace, call.name, address)
         if operation == "ModelInfo":
             return {"support": dict.fromkeys(COMPUTED, True)}
         if large:
@@ -97,7 +102,7 @@ class Door:
             return {"inputSizes": view.input_sizes}
         if operation == "OutputSizes":
             return {"outputSizes": view.output_sizes}
-        calling = Calling(gateway, view, call, deadline, receive)
+        calling = Calling(gateway, served, view, call, deadline, receive)
         with np.errstate(over="ignore", invalid="ignore"):
             output = await COMPUTED[operation](calling)
         _check_finite(output)
@@ -120,7 +125,9 @@ class Door:
                 self._views[key] = view
         return view
 
-    async def _described(self, gateway: Gateway, parts: list[str]) -> dict[str, Any]:
+    async def _described(
+        self, gateway: Gateway, workspace: Workspace, parts: list[str]
+    ) -> dict[str, Any]:
         """``Info``, or what is at an address of the door for a person who looks."""
         last = parts[-1] if parts else ""
         if last in OPERATIONS:
@@ -128,10 +135,10 @@ class Door:
         address = "/".join(parts[:-1] if last == "Info" else parts)
         served = None
         if address:
-            served = await _served(gateway, address, "")
+            served = await _served(workspace, address, "")
             models = [address]
         else:
-            models = await gateway.sql(_names, gateway)
+            models = await workspace.sql(_names, workspace)
         info = {"protocolVersion": VERSION, "models": models}
         if last == "Info":
             return info
@@ -145,7 +152,7 @@ class Door:
         return info | {"operations": OPERATIONS, "config": Config.model_json_schema()}
 
 
-async def _served(gateway: Gateway, name: str, address: str) -> Served:
+async def _served(workspace: Workspace, name: str, address: str) -> Served:
     """The version that a call's ``name`` means, at an address that may be one model's.
 
     Raises:
@@ -156,7 +163,7 @@ async def _served(gateway: Gateway, name: str, address: str) -> Served:
         hint = f"this address has {address[:80]!r} alone"
         raise NotFound("model", name[:80], hint=hint)
     try:
-        return await gateway.served(reference)
+        return await workspace.served(reference)
     except Invalid as error:
         hint = f"a name is {error.expected}"
         raise NotFound("model", name[:80], hint=hint) from error
@@ -168,12 +175,12 @@ def _reference(name: str) -> str:
     return f"{model}{'/' if which.isdecimal() else '@'}{which}" if colon else name
 
 
-def _names(gateway: Gateway) -> list[str]:
+def _names(workspace: Workspace) -> list[str]:
     """Names of all models in order, and what aliases they have."""
     names: list[str] = []
     after = None
     while True:
-        page = gateway.registry.models(limit=100, after=after)
+        page = workspace.registry.models(limit=100, after=after)
         for model in page.items:
             names += _names_of(model)
         if page.next is None:
