@@ -28,6 +28,7 @@ from api.routes import (
     health,
     jobs,
     keys,
+    metrics,
     models,
     results,
     rollouts,
@@ -35,7 +36,10 @@ from api.routes import (
 from services.settings import Settings, get_settings
 
 VERSION = "0.1.0"
-_ROUTES = (health, catalogue, datasets, jobs, results, models, artifacts, keys, audit)
+_ROUTES = (
+    *(health, metrics, catalogue, datasets, jobs, results, models, artifacts),
+    *(keys, audit),
+)
 
 
 class _Application(FastAPI):
@@ -70,13 +74,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: The deployment's settings; those of the environment by default.
     """
     chosen = settings or get_settings()
-    limits = {
+    limits: dict[str, Any] = {
         "max_body_bytes": chosen.max_body_bytes,
         "max_upload_bytes": chosen.max_upload_bytes,
     }
     app = _Application(
         {
-            path: Entrance(endpoint, **limits)
+            path: Entrance(endpoint, route=path, **limits)
             for path, endpoint in (rollouts.ENDPOINTS | umbridge.ENDPOINTS).items()
         },
         title="spnode",
@@ -89,12 +93,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Other exceptions reach Entrance, which treats them alike.
         exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse},
     )
-    app.router.routes[:0] = [
+    doors = [
         *rollouts.routes,
         *open_inference.routes,
         *tesseract.routes,
         *umbridge.routes,
     ]
+    app.router.routes[:0] = doors
+    # The first path of each: others differ in naming the version or not.
+    app.state.doors = {door.endpoint: door.path for door in reversed(doors)}
     for module in _ROUTES:
         app.include_router(module.router)
     app.openapi = lambda: describe(app)

@@ -20,6 +20,7 @@ from services.errors import ServiceError
 from services.keys import Keys
 from services.projects import EVERYTHING, Access
 from services.queue import Queue
+from services.rates import Rates
 from services.results import Results
 from services.rollouts.batching import Batcher
 from services.rollouts.canonical import Limits
@@ -55,6 +56,7 @@ class Gateway:
         self.audit = Audit(self.database)
         self.results = Results(self.database, self.blobs, settings)
         self._workspaces: dict[Access, Workspace] = {}
+        self.rates = Rates(settings) if settings.rate_per_key else None
         self.workers = Workers(self.database)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(
@@ -102,6 +104,8 @@ class Gateway:
         await self.executor.close()
         self._sql.shutdown()
         self._parsing.shutdown()
+        if self.rates is not None:
+            await self.rates.close()
         self.queue.close()
         self.database.close()
 

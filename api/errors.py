@@ -36,6 +36,7 @@ STATUS: dict[type[Exception], int] = {
     errors.Forbidden: 403,
     errors.TooLarge: 413,
     errors.Overloaded: 503,
+    errors.TooManyRequests: 429,
     errors.DeadlinePassed: 504,
     errors.Unavailable: 503,
     errors.ContentGone: 503,

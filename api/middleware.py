@@ -8,9 +8,10 @@ import logging
 import random
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,7 @@ from api.dependencies import Gateway
 from api.protocols.shapes import refusal
 from services.errors import Unavailable
 from services.identity import new_id
+from services.metrics import REQUESTS
 
 log = logging.getLogger("spnode.api")
 
@@ -39,6 +41,7 @@ _MAX_DOCUMENT_BYTES = 2**21
 _UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
 
 
+_METHODS = READS | {"POST", "PUT", "PATCH", "DELETE"}
 # The system gives random bits too, but lets go of the interpreter within a request.
 _random = random.Random(secrets.randbits(128))
 
@@ -68,14 +71,21 @@ class Entrance:
         app: What is inside.
         max_body_bytes: Limit of ordinary bodies.
         max_upload_bytes: Limit of uploaded datasets and artifacts.
+        route: Under which name requests are counted; by default the router's.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, max_upload_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_upload_bytes: int,
+        route: str | None = None,
     ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes
+        self.route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed, and answer what comes back as an exception."""
@@ -93,11 +103,13 @@ class Entrance:
         state["headers"] = headers
         started = False
         rule = rule_of(scope["method"], scope["path"])
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                self._count(scope, message["status"], time.monotonic() - began)
                 if rule.is_noted:
                     await _note(scope, message["status"])
                 message["headers"] = [*message.get("headers", ()), *added]
@@ -107,7 +119,9 @@ class Entrance:
             _check_address(scope)
             if rule.scope is not None:
                 gateway: Gateway = scope["app"].state.gateway
-                await admitted(gateway, scope, headers, rule.scope)
+                caller = await admitted(gateway, scope, headers, rule.scope)
+                if gateway.rates is not None:
+                    added += (await gateway.rates.spend(caller.id)).headers()
             if rule.has_body:
                 receive = self._limited(rule, headers, receive)
             await self.app(scope, receive, send_with_id)
@@ -117,6 +131,12 @@ class Entrance:
             response = refusal(error, scope)
             if not started:
                 await response(scope, receive, send_with_id)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count an answer by its route: what stood in the path is no label."""
+        route = self.route or route_of(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        _histogram(method, route, status).observe(seconds)
 
     def _limited(
         self, rule: "Rule", headers: Mapping[str, str], receive: Receive
@@ -185,6 +205,21 @@ def rule_of(method: str, path: str) -> Rule:
         rollouts=rollouts,
         is_noted=method not in READS and not is_open and not rollouts,
     )
+
+
+def route_of(scope: Scope) -> str:
+    """The path of the route that took a request, with its parameters' names."""
+    path = getattr(scope.get("route"), "path", None)
+    if path is None and "endpoint" in scope:
+        # The routes of the doors are Starlette's own, which do not say which they are.
+        doors: Mapping[Any, str] = scope["app"].state.doors
+        path = doors.get(scope["endpoint"])
+    return path or "other"
+
+
+@functools.cache
+def _histogram(method: str, route: str, status: int) -> Any:
+    return REQUESTS.labels(method, route, str(status))
 
 
 async def _note(scope: Scope, status: int) -> None:

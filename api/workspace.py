@@ -55,7 +55,11 @@ class Workspace:
         self.access = access
         self.datasets = Datasets(database, blobs, settings, access=access)
         self.jobs = Jobs(
-            database, queue, access=access, max_attempts=settings.max_attempts
+            database,
+            queue,
+            access=access,
+            max_attempts=settings.max_attempts,
+            max_queued=settings.max_queued_jobs,
         )
         self.registry = Registry(database, blobs, access=access)
         self.rollout_jobs = RolloutJobs(settings, self.datasets, self.jobs, results)

@@ -13,6 +13,7 @@
     ├── Forbidden              the key lacks a scope
     ├── TooLarge               a body, an upload or an answer over its limit
     ├── Overloaded             too much is waiting: come back in retry_after_s
+    │   └── TooManyRequests    this caller asks too often, or has too much waiting
     ├── DeadlinePassed         the caller's deadline passed before the answer
     ├── Unavailable            a store, a database or a queue does not answer
     │   └── ContentGone        a content was deleted before its record was there
@@ -128,13 +129,22 @@ class Overloaded(ServiceError):
     Args:
         message: What is full.
         retry_after_s: When to come back, seconds.
+        code: A narrower code than the class's own.
     """
 
     default_code = "overloaded"
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, code: str | None = None
+    ) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(message)
+        super().__init__(message, code=code)
+
+
+class TooManyRequests(Overloaded):
+    """A caller asks more often, or has more waiting, than it may."""
+
+    default_code = "too_many_requests"
 
 
 class DeadlinePassed(ServiceError):

@@ -33,7 +33,7 @@ from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.projects import EVERYTHING, Access
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
-from services.schedule import place_of
+from services.schedule import check_room, place_of
 
 
 class Jobs:
@@ -45,6 +45,7 @@ class Jobs:
             housekeeping.
         access: Which jobs the caller sees, and where those belong that it submits.
         max_attempts: How often a job is started before a crash counts as final.
+        max_queued: How many jobs of one caller may wait.
         clock: Seconds since 1970; the database's by default.
     """
 
@@ -55,12 +56,14 @@ class Jobs:
         *,
         access: Access = EVERYTHING,
         max_attempts: int = 3,
+        max_queued: int = 10_000,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.sender = sender
         self.access = access
         self.max_attempts = max_attempts
+        self.max_queued = max_queued
         self.clock = clock or database.clock
 
     def submit(
@@ -94,6 +97,7 @@ class Jobs:
             Invalid: The key was used for another request (code
                 ``idempotency_key_reused``), or the dataset does not exist.
             Conflict: A version that it names has just been deleted.
+            TooManyRequests: So many jobs of this caller wait that it would be too many.
         """
         digest = request_hash or request_digest(request)
         key = idempotency_key
@@ -306,6 +310,7 @@ class Jobs:
                 earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
                     return _replay(earlier, digest), None
+            check_room(connection, owner, 1 + len(candidates), self.max_queued)
             hold_needed(connection, request)
             for training in candidates.values():
                 hold_needed(connection, training)

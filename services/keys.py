@@ -32,6 +32,7 @@ SCOPES = (
     "models:write",
     "rollout",
     "read",
+    "metrics",
     "admin",
 )
 PREFIX = "spn"

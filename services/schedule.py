@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.database import tables
+from services.errors import TooManyRequests
 from services.queue_names import queue_of
 
 MOST_PRIORITY = 10
@@ -23,6 +24,7 @@ LATE = {
     "detail": "the deadline of the job passed before it had ended",
 }
 """The error of a job that has failed for its deadline."""
+_ROOM_AFTER_S = 30.0
 _LONGEST_S = 366 * 24 * 3600.0
 
 
@@ -92,6 +94,24 @@ def place_of(
         deadline = now + timedelta(seconds=schedule.deadline_seconds)
     rank = -schedule.priority
     return Place(queue, rank, _turn(connection, queue, rank, owner), deadline)
+
+
+def check_room(connection: sa.Connection, owner: str, count: int, most: int) -> None:
+    """Refuse more jobs of a caller than may wait.
+
+    Raises:
+        TooManyRequests: There are too many (code ``too_many_jobs``).
+    """
+    table = tables.jobs
+    queued = table.c.state == sa.literal("queued", literal_execute=True)
+    query = sa.select(sa.func.count()).where(table.c.owner == owner, queued)
+    waiting = connection.execute(query).scalar_one()
+    if waiting + count > most:
+        raise TooManyRequests(
+            f"{waiting} jobs of this key wait, of at most {most}",
+            code="too_many_jobs",
+            retry_after_s=_ROOM_AFTER_S,
+        )
 
 
 def _turn(connection: sa.Connection, queue: str, rank: int, owner: str) -> int:

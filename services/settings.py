@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -82,6 +83,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log record that is written."""
 
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of a worker's metrics, on the address of ``host``; 0: none."""
+
+    rate_per_key: NonNegativeFloat = 0.0
+    """Requests a second of one key, over all gateways; 0: as many as there are."""
+    rate_burst: PositiveInt = 100
+    """Requests of one key at once, where its rate is limited."""
+    max_queued_jobs: PositiveInt = 10_000
+    """Jobs of one key that may wait; then new ones are told to come later."""
     max_body_bytes: PositiveInt = 256 * MIB
     """Largest body of a rollout; other JSON may have 2 MiB at most."""
     max_upload_bytes: PositiveInt = 2048 * MIB

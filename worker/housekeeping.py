@@ -9,6 +9,7 @@ import threading
 import time
 
 from services.errors import ServiceError
+from services.metrics import LEASES_EXPIRED, MESSAGES_RESENT
 from services.work_folder import sweep_jobs
 from worker.context import Context
 from worker.sweeps import send_ready
@@ -58,6 +59,7 @@ class Housekeeping(threading.Thread):
         context.workers.beat(context.name, context.queues)
         for id in context.leases.reap():
             log.warning("job %s: its lease had expired", id)
+            LEASES_EXPIRED.inc()
         for id in context.unsent.fail_late():
             log.warning("job %s: its deadline has passed", id)
         self._resend()
@@ -95,4 +97,5 @@ class Housekeeping(threading.Thread):
             waiting = context.queue.waiting(queue)
             for id in context.unsent.take(queue, waiting=waiting, older_than_s=age):
                 log.info("job %s: sent again", id)
+                MESSAGES_RESENT.inc()
                 context.queue.send_job(queue, id)

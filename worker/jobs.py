@@ -8,6 +8,7 @@ but contents that nobody refers to, after it everything is.
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -27,6 +28,7 @@ from services.errors import (
     is_disk_full,
 )
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
+from services.metrics import ATTEMPTS, LEASES_LOST
 from services.schedule import LATE
 from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
@@ -60,34 +62,45 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
     if claim is None:
         log.info("no job waits in %s", queue)
         return
-    id = claim.job.id
-    log.info("job %s: attempt %d", id, claim.job.attempt)
-    try:
-        _attempt_or_end(context, server, claim)
-    except LeaseLost as error:
-        attempt = claim.job.attempt
-        log.warning("%s gives up attempt %d: %s", context.name, attempt, error)
-    except Unavailable as error:
-        _put_off(context, claim, error)
-    except Exception as error:  # the task boundary
-        if isinstance(error, OSError) and is_disk_full(error):
-            _put_off(context, claim, error)
-        else:
-            log.exception("job %s", id)
-            _crash(context, claim, error)
+    log.info("job %s: attempt %d", claim.job.id, claim.job.attempt)
+    began = time.monotonic()
+    ending = _run(context, server, claim)
+    ATTEMPTS.labels(claim.job.kind, ending).observe(time.monotonic() - began)
     if claim.job.parent is not None:
         candidate_ended(context, claim.job.parent)
 
 
-def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -> None:
+def _run(context: Context, server: ForkServerContext, claim: Claim) -> str:
+    """Run an attempt to its end, and say in a word how it ended."""
+    id = claim.job.id
     try:
-        _attempt(context, server, claim)
+        return _attempt_or_end(context, server, claim)
+    except LeaseLost as error:
+        attempt = claim.job.attempt
+        log.warning("%s gives up attempt %d: %s", context.name, attempt, error)
+        LEASES_LOST.inc()
+        return "lost"
+    except Exception as error:  # the task boundary
+        is_full = isinstance(error, OSError) and is_disk_full(error)
+        if is_full or isinstance(error, Unavailable):
+            _put_off(context, claim, error)
+            return "put off"
+        log.exception("job %s", id)
+        _crash(context, claim, error)
+        return "crashed"
+
+
+def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -> str:
+    try:
+        return _attempt(context, server, claim)
     except CancelRequested:
         context.leases.cancel(claim)
         log.info("job %s: cancelled", claim.job.id)
+        return "cancelled"
     except DeadlineExceeded:
         context.leases.fail(claim, LATE)
         log.info("job %s: its deadline has passed", claim.job.id)
+        return "failed"
 
 
 def _put_off(context: Context, claim: Claim, error: Exception) -> None:
@@ -102,18 +115,19 @@ def _crash(context: Context, claim: Claim, error: Exception) -> None:
         context.leases.crash(claim, f"{type(error).__name__}: {error}"[:2000])
 
 
-def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> None:
+def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> str:
     with _folder(context, claim) as folder, Keeper(context, claim) as keeper:
         try:
             _fetch(context, claim, folder, keeper.check)
         except (NotFound, Damaged) as error:
             context.leases.fail(claim, as_dict(error))
-            return
+            return "failed"
         keeper.check()
         supervisor = Supervisor(context, server, claim, keeper, folder)
         ending = supervisor.run()
         supervisor.flush()
         _end(context, claim, folder, ending)
+        return ending.type
 
 
 def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:

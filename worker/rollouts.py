@@ -14,8 +14,10 @@ from typing import Any
 
 import celery
 import redis
+from prometheus_client import REGISTRY
 
 from services.errors import ServiceError
+from services.metrics import Figures
 from services.queue import BATCH_TASK, redis_client
 from services.rollouts.executor import AbstractEngine, load_engine
 from services.rollouts.remote import serve_batch
@@ -48,6 +50,7 @@ class Batches:
 
     def start(self) -> None:
         """Load the engine and warm champions, now and whenever one is new."""
+        REGISTRY.register(Figures(self._figures))
         self._thread.start()
 
     def close(self) -> None:
@@ -75,6 +78,9 @@ class Batches:
                 settings, blobs = self._context.settings, self._context.blobs
                 self._engine = load_engine(settings, blobs)
             return self._engine
+
+    def _figures(self) -> dict[str, int]:
+        return self._engine.figures() if self._engine else {}
 
     def _prepare_all(self) -> None:
         next_look = 0.0

@@ -9,6 +9,7 @@ from multiprocessing.context import ForkServerContext
 import celery
 from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_shutting_down
+from prometheus_client import start_http_server
 
 from services.database.migrate import upgrade
 from services.devices import visible_gpus
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before any thread, and before a connection could be inherited.
     server = None if options.rollouts else fork_server()
     context = open_context(settings, queues)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.host)
     try:
         upgrade(context.database)
     except ServiceError as error:

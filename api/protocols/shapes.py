@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from api.errors import Problem, problem_of
+from services.metrics import PROBLEMS
 
 Shape = Callable[[Problem], tuple[int, Any]]
 
@@ -23,6 +24,7 @@ Shape = Callable[[Problem], tuple[int, Any]]
 def refusal(error: Exception, scope: Scope) -> Response:
     """The answer that an exception is, in the form of the door where it came up."""
     problem = problem_of(error, scope)
+    PROBLEMS.labels(problem.code).inc()
     path = scope.get("path", "")
     for prefix, shape in SHAPES.items():
         if path == prefix or path.startswith(f"{prefix}/"):

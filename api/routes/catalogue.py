@@ -53,6 +53,9 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "queued_rows_limit",
         "queued_bytes_limit",
         "max_attempts",
+        "max_queued_jobs",
+        "rate_per_key",
+        "rate_burst",
     )
     return {
         "executor": settings.executor,

@@ -130,9 +130,9 @@ jobs = sa.Table(
     # The last turn of a caller among those that wait.
     sa.Index(
         "ix_jobs_turn_of_owner",
+        "owner",
         "queue",
         "rank",
-        "owner",
         "turn",
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),

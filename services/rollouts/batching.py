@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from services.errors import DeadlinePassed, Overloaded, ServiceError
+from services.metrics import BATCH_ROWS, BATCH_SECONDS, BATCH_WAIT
 from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.canonical import Work
 from services.rollouts.deadlines import Deadlines
@@ -271,6 +272,7 @@ class Batcher:
         waited = time.monotonic() - request.since
         request.since = None
         self.statistics.of(request.work.digest).waited.add(waited)
+        BATCH_WAIT.observe(waited)
         self.counters.waited_seconds += waited
         longest = max(self.counters.longest_wait_seconds, waited)
         self.counters.longest_wait_seconds = longest
@@ -300,8 +302,10 @@ class Batcher:
             results = await self.executor.run(
                 _gather(parts), lambda: self._set_aside(key)
             )
-            tally = self.statistics.of(parts[0].request.work.digest)
-            tally.batch(rows, time.monotonic() - began)
+            took, work = time.monotonic() - began, parts[0].request.work
+            self.statistics.of(work.digest).batch(rows, took)
+            BATCH_ROWS.observe(rows)
+            BATCH_SECONDS.labels(work.operation).observe(took)
             start = 0
             for part in parts:
                 if not part.request.future.done():

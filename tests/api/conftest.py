@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import jax
 import pytest
 
+from benchmarks.peers.ports import free_port
 from spnode_client import Client
 from tests.api.deployment import deployed, opened, publish
 from tests.api.differentiable import INTEGRATORS, surrogate
@@ -24,8 +27,10 @@ def deployment(data):
 def queue_deployment(deployment):
     """A gateway with the queue executor on the same data, and one rollout worker."""
     # After the inline gateway, whose compilations it finds in the cache.
-    deployment.start("worker", "worker", "--rollouts")
-    return deployment.start_gateway("queue-gateway", executor="queue")
+    port = free_port()
+    deployment.start("worker", "worker", "--rollouts", metrics_port=port)
+    started = deployment.start_gateway("queue-gateway", executor="queue")
+    return replace(started, metrics_port=port)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ class Deployment:
     surrogates: dict = field(default_factory=dict)
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
     url: str = ""
+    metrics_port: int = 0
+    """Of its rollout worker."""
 
     def client(self, key: str | None = "", **options) -> httpx.Client:
         """A client with the deployment's key, another, or None."""

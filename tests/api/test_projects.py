@@ -215,7 +215,7 @@ def test_what_is_another_project_s_is_as_if_it_were_not_there(
     assert world.state() == before
 
 
-@pytest.mark.parametrize(("method", "path"), filter(changes_nothing, ADDRESSES))
+@pytest.mark.parametrize(("method", "path"), list(filter(changes_nothing, ADDRESSES)))
 def test_the_same_request_finds_what_is_one_s_own(world, method, path) -> None:
     """Else the test above would be of requests that nobody is answered."""
     response = asked(world.ours, method, path, world.there)

@@ -41,7 +41,7 @@ class Composition:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.ports = {
             str(port): str(free_port())
-            for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080)
+            for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080, 9100, 9101)
         }
         # A secret each, so that a default that reached a process would not work.
         self.secrets = {"spnode-store": secrets.token_hex(8)}

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -62,6 +63,13 @@ def test_the_composed_services_do_the_main_job(composition, client):
     gradient = client.vjp("robertson", x0[0], [1.0, 10.0], np.ones((2, 3)))["vjp"]["x0"]
     # The decoder keeps y1 + y2 + y3: the sum of the answer is that of the start.
     np.testing.assert_allclose(gradient, [2.0, 2.0, 2.0], rtol=1e-6)
+    counted = {
+        name: httpx.get(f"http://127.0.0.1:{composition.ports[port]}/metrics").text
+        for name, port in (("training", "9101"), ("rollout", "9100"))
+    }
+    attempts = 'spnode_job_attempt_seconds_count{ending="done",kind="training"} 1.0'
+    assert attempts in counted["training"]
+    assert "spnode_rollout_models_resident 1.0" in counted["rollout"]
     assert _has_jax(composition.running["worker-rollout"].pid)
     assert not _has_jax(composition.running["gateway"].pid)
 

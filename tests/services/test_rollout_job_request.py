@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from services.database import tables
+from services.database.tables import instant
 from services.errors import Invalid, Unavailable
 from services.jobs import Jobs
 from services.results import Results
@@ -46,6 +48,16 @@ def settings(tmp_path) -> Settings:
 def rollouts(database, blobs, settings, clock) -> RolloutJobs:
     from services.datasets import Datasets
 
+    with database.transaction() as connection:
+        now = instant(clock())
+        made = {"owner": "me", "created_at": now}
+        model = {"name": "m", "last_number": 4, "revision": 1, "updated_at": now}
+        model |= {"description": "", "tags": {}}
+        connection.execute(sa.insert(tables.models).values(made | model))
+        parts = ("signature", "spec", "card", "evaluation", "certificate")
+        version = {"model": "m", "number": 4, "digest": DIGEST, "size_bytes": 1}
+        version |= dict.fromkeys(parts, {})
+        connection.execute(sa.insert(tables.versions).values(made | version))
     jobs = Jobs(database, clock=clock)
     datasets = Datasets(database, blobs, settings)
     results = Results(database, blobs, settings, clock=clock)

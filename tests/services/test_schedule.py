@@ -7,6 +7,7 @@ import pytest
 
 from services.claims import DeadlineExceeded
 from services.database.engine import Database
+from services.errors import TooManyRequests
 from services.jobs import Jobs
 from services.leases import Leases
 from services.schedule import LATE
@@ -69,6 +70,19 @@ def test_who_comes_late_is_served_in_the_turn_of_then(jobs, leases) -> None:
     began = order(leases, 10)
     assert Counter(began[:4]) == {"early": 2, "late": 2}
     assert Counter(began) == {"early": 5, "late": 5}
+
+
+def test_so_many_jobs_of_a_caller_wait_at_most(any_database, clock, leases) -> None:
+    jobs = Jobs(any_database, max_queued=3, clock=clock)
+    first = [submit(jobs) for _ in range(3)]
+    with pytest.raises(TooManyRequests, match="3 jobs of this key wait, of at most 3"):
+        submit(jobs)
+    submit(jobs, "another")
+    jobs.cancel(first[2].id)
+    submit(jobs)
+    # A job that runs does not wait any more.
+    assert sorted(order(leases, 4)) == ["another", "me", "me", "me"]
+    submit(jobs)
 
 
 def test_a_job_runs_long_and_its_turn_is_past(jobs, leases) -> None:

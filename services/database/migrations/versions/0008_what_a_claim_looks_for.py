@@ -19,7 +19,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_turn_of_owner",
         "jobs",
-        ["queue", "rank", "owner", "turn"],
+        ["owner", "queue", "rank", "turn"],
         sqlite_where=_WAITING,
         postgresql_where=_WAITING,
     )

@@ -1,0 +1,99 @@
+"""GET /metrics: what this gateway counted, and what waits in the deployment."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from api.dependencies import Gateway, GatewayDep
+from services.backlog import Backlog, backlog
+from services.errors import Unavailable
+from services.metrics import Figures
+from services.queue_names import QUEUES
+
+router = APIRouter(tags=["operations"])
+
+
+class InDeployment(Collector):
+    """What the database knows at the moment when it is read.
+
+    Args:
+        jobs: Those that have not ended; None where the database does not answer.
+        workers: How many live, by queue.
+        is_warm: Whether champions are compiled here.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Backlog] | None,
+        workers: Mapping[str, int],
+        *,
+        is_warm: bool,
+    ) -> None:
+        self._jobs, self._workers, self._is_warm = jobs, workers, is_warm
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        said = "1 where the models that are kept ready are compiled."
+        yield GaugeMetricFamily("spnode_warm", said, value=float(self._is_warm))
+        said = "1 where the database answered this reading."
+        answers = float(self._jobs is not None)
+        yield GaugeMetricFamily("spnode_database_up", said, value=answers)
+        if self._jobs is not None:
+            yield from self._of_jobs(list(self._jobs))
+
+    def _of_jobs(self, jobs: list[Backlog]) -> Iterator[Metric]:
+        said, labels = "Jobs that have not ended.", ("queue", "kind", "state")
+        counts = GaugeMetricFamily("spnode_jobs", said, labels=labels)
+        for each in jobs:
+            counts.add_metric((each.queue, each.kind, each.state), each.count)
+        yield counts
+        said = "How long ago the oldest job that is queued was submitted."
+        ages = GaugeMetricFamily("spnode_job_queue_age_seconds", said, labels=["queue"])
+        oldest: dict[str, float] = dict.fromkeys(QUEUES, 0.0)
+        for each in jobs:
+            if each.state == "queued":
+                oldest[each.queue] = max(oldest.get(each.queue, 0.0), each.oldest_s)
+        for queue, age in oldest.items():
+            ages.add_metric((queue,), age)
+        yield ages
+        said = "Workers that live, by what they take."
+        workers = GaugeMetricFamily("spnode_workers", said, labels=["queue"])
+        for queue, count in self._workers.items():
+            workers.add_metric((queue,), count)
+        yield workers
+
+
+@router.get(
+    "/metrics",
+    summary="Read the metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
+async def get_metrics(gateway: GatewayDep) -> Response:
+    """In Prometheus' text format: of this process, and the jobs of the deployment.
+
+    Needs the scope ``metrics``. Workers have a port of their own for theirs.
+    """
+    figures = gateway.batcher.snapshot()
+    content = await gateway.sql(_written, gateway, figures)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)
+
+
+def _written(gateway: Gateway, figures: Mapping[str, float]) -> bytes:
+    workers: Counter[str] = Counter(dict.fromkeys(QUEUES, 0))
+    try:
+        jobs = list(backlog(gateway.database))
+        for worker in gateway.workers.living():
+            workers.update(worker.queues)
+    except Unavailable:
+        # What the process counted is worth more than ever now.
+        jobs = None
+    now = CollectorRegistry(auto_describe=False)
+    now.register(Figures(lambda: figures))
+    now.register(InDeployment(jobs, workers, is_warm=gateway.warmed))
+    return generate_latest(REGISTRY) + generate_latest(now)
