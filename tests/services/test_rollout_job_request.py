@@ -56,7 +56,7 @@ def rollouts(database, blobs, settings, clock) -> RolloutJobs:
         connection.execute(sa.insert(tables.models).values(made | model))
         parts = ("signature", "spec", "card", "evaluation", "certificate")
         version = {"model": "m", "number": 4, "digest": DIGEST, "size_bytes": 1}
-        version |= dict.fromkeys(parts, {})
+        version |= {part: {} for part in parts}
         connection.execute(sa.insert(tables.versions).values(made | version))
     jobs = Jobs(database, clock=clock)
     datasets = Datasets(database, blobs, settings)
