@@ -1,6 +1,5 @@
 """``python -m api``: bring the database up to date, then serve until told to stop."""
 
-import logging
 import signal
 import sys
 from types import FrameType
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from services.database.engine import Database
 from services.database.migrate import upgrade
+from services.logs import configure
 from services.settings import get_settings
 
 _STOP_SECONDS = 8
@@ -20,10 +20,7 @@ def main() -> None:
     """Serve on the host and port of the settings."""
     settings = get_settings()
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    configure(settings)
     database = Database(settings.database_url)
     upgrade(database)
     database.close()

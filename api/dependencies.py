@@ -1,6 +1,7 @@
 """What the routes stand on: the services of one process, made once and closed once."""
 
 import asyncio
+import contextvars
 import functools
 import gc
 import logging
@@ -113,7 +114,9 @@ class Gateway:
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call a service off the event loop, in one of the few threads for SQL."""
-        call = functools.partial(function, *args, **kwargs)
+        # What is logged there belongs to the same request.
+        run = contextvars.copy_context().run
+        call = functools.partial(run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._sql, call)
 
     async def parsed(

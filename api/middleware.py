@@ -22,6 +22,7 @@ from api.dependencies import Gateway
 from api.protocols.shapes import refusal
 from services.errors import Unavailable
 from services.identity import new_id
+from services.logs import of_request
 from services.metrics import REQUESTS
 
 log = logging.getLogger("spnode.api")
@@ -100,6 +101,7 @@ class Entrance:
             added.append((b"traceparent", headers["traceparent"].encode("latin-1")))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        of_request(request_id)
         state["headers"] = headers
         started = False
         rule = rule_of(scope["method"], scope["path"])

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """Whether versions name jacobian among their endpoints at /tesseract."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log record that is written."""
+    log_format: Literal["text", "json"] = "text"
+    """How records are written: a line for people, or a JSON object a line."""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of a worker's metrics, on the address of ``host``; 0: none."""

@@ -28,6 +28,7 @@ from services.errors import (
     is_disk_full,
 )
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
+from services.logs import of_job
 from services.metrics import ATTEMPTS, LEASES_LOST
 from services.schedule import LATE
 from services.versions import ARTIFACTS
@@ -64,7 +65,8 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
         return
     log.info("job %s: attempt %d", claim.job.id, claim.job.attempt)
     began = time.monotonic()
-    ending = _run(context, server, claim)
+    with of_job(claim.job.id):
+        ending = _run(context, server, claim)
     ATTEMPTS.labels(claim.job.kind, ending).observe(time.monotonic() - began)
     if claim.job.parent is not None:
         candidate_ended(context, claim.job.parent)

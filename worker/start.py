@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from services.database.migrate import upgrade
 from services.devices import visible_gpus
 from services.errors import ServiceError
+from services.logs import configure
 from services.queue import JOB_TASK
 from services.queue import create_app as create_celery_app
 from services.queue_names import GPU_QUEUES, JOB_QUEUES, ROLLOUTS_QUEUE, on_gpu
@@ -140,13 +141,8 @@ def _queues(given: str) -> tuple[str, ...]:
 
 
 def _log(settings: Settings) -> None:
-    def configure(**_: object) -> None:
+    def nothing(**_: object) -> None:
         """Keep Celery from making its own: a receiver of this signal replaces it."""
 
-    setup_logging.connect(configure, weak=False)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    for noisy in ("celery", "kombu", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    setup_logging.connect(nothing, weak=False)
+    configure(settings)

@@ -1,5 +1,6 @@
 """What whoever is on call can read, and how often a key may ask."""
 
+import json
 import time
 
 import httpx
@@ -114,6 +115,7 @@ def test_a_rollout_worker_has_them_on_a_port_of_its_own(queue_deployment) -> Non
 def test_a_key_asks_as_often_as_it_may_over_all_gateways(data) -> None:
     """40 at once and 20 a second are allowed; 200 are asked in turns."""
     limits = {"executor": "queue", "rate_per_key": 20.0, "rate_burst": 40}
+    limits |= {"log_format": "json"}
     gateways = [data.start_gateway(f"limited-{n}", **limits) for n in range(2)]
     key, other = data.new_key("read"), data.new_key("read")
     try:
@@ -140,6 +142,8 @@ def test_a_key_asks_as_often_as_it_may_over_all_gateways(data) -> None:
     finally:
         for n in range(2):
             data.stop(f"limited-{n}")
+    for line in (data.folder / "limited-0.log").read_text().splitlines():
+        assert json.loads(line)["level"] in ("info", "warning"), line
 
 
 def test_nobody_is_refused_while_valkey_does_not_answer(data) -> None:
