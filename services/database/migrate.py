@@ -4,6 +4,7 @@ The whole upgrade is one transaction that excludes every other upgrade, so a sec
 process waits and then finds nothing to do, and a failed one leaves nothing behind.
 """
 
+import sys
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from alembic.util.exc import CommandError
 
 from services.database.engine import Database
 from services.errors import Unavailable
+from services.settings import get_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -58,3 +60,18 @@ def configuration() -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+def main() -> None:
+    """``python -m services.database.migrate``: for whoever upgrades before starting."""
+    database = Database(get_settings().database_url)
+    try:
+        upgrade(database)
+    except Unavailable as error:
+        sys.exit(error.message)
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    main()
