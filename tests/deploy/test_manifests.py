@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import kubernetes_validate
@@ -109,6 +110,17 @@ def test_settings_and_probes_are_those_of_the_code() -> None:
         # As the image has it.
         words = ", ".join(f'"{word}"' for word in worker["command"])
         assert f"CMD [{words}]" in DOCKERFILE
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    program = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [program, "--no-color", ROOT / "deploy" / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
