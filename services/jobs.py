@@ -4,7 +4,6 @@ The row is the truth; a message to the workers carries its id and may be lost. H
 job's state changes is written in ``services.lifecycle``.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -27,10 +26,11 @@ from services.database.idempotency import (
 )
 from services.database.paging import Page, page_of
 from services.database.tables import instant
-from services.errors import Conflict, NotFound, Unavailable
+from services.errors import Conflict, NotFound
 from services.held import hold_dataset, hold_needed
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
+from services.outbox import Outbox
 from services.projects import EVERYTHING, Access
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
 from services.schedule import check_room, place_of
@@ -60,11 +60,11 @@ class Jobs:
         clock: Clock | None = None,
     ) -> None:
         self.database = database
-        self.sender = sender
         self.access = access
         self.max_attempts = max_attempts
         self.max_queued = max_queued
         self.clock = clock or database.clock
+        self._outbox = Outbox(database, sender, self.clock)
 
     def submit(
         self,
@@ -110,7 +110,7 @@ class Jobs:
             job, queued = self._insert(id, kind, request, owner, key, digest, trained)
         if queued is not None:
             for each in queued:
-                self.send(each)
+                self._outbox.send(each)
         return job, queued is None
 
     def submitted(
@@ -232,7 +232,7 @@ class Jobs:
             # Another process used the same key between our look and our insert.
             job, queued = self._retry(id, asked)
         for each in queued:
-            self.send(each)
+            self._outbox.send(each)
         return job
 
     def events(self, id: str, *, after: int = 0, limit: int = 1000) -> "list[Event]":
@@ -262,23 +262,6 @@ class Jobs:
             self._row(connection, id)
             found = connection.execute(query.order_by(table.c.id)).scalars().all()
         return [point for point in found if point is not None]
-
-    def send(self, job: Job) -> None:
-        """Note that a queued job's id is sent to the workers, and send it.
-
-        The job is accepted already, so nothing that fails here is the caller's: what
-        does not arrive is sent again. It is noted first, since a worker that has the
-        message leaves out a job whose row is being written.
-        """
-        if self.sender is None:
-            return
-        table = tables.jobs
-        queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
-        with contextlib.suppress(Unavailable):
-            sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
-            with self.database.transaction() as connection:
-                connection.execute(sent)
-        self.sender.send_job(job.queue, job.id)
 
     def _row(
         self, connection: sa.Connection, id: str, *, lock: bool = False

@@ -21,6 +21,7 @@ from services.database.tables import instant
 from services.errors import LeaseLost
 from services.lease_watch import LeaseWatch
 from services.lifecycle import Job, Sender, add_event, as_job, move
+from services.outbox import Outbox
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Leases:
         monotonic: Clock = time.monotonic,
     ) -> None:
         self.database = database
-        self.sender = sender
         self.lease = timedelta(seconds=lease_seconds)
         self.rest = timedelta(seconds=rest_seconds)
         self.clock = clock or database.clock
+        self._outbox = Outbox(database, sender, self.clock)
         self._watch = LeaseWatch(2 * lease_seconds, monotonic)
 
     def claim(self, queue: str, worker: str) -> Claim | None:
@@ -197,7 +198,7 @@ class Leases:
         """
         with self.database.transaction() as connection:
             self._requeue(connection, claim.job, claim.token, reason, counts=False)
-        self._send(claim.job)
+        self._outbox.send(claim.job)
 
     def put_off(self, claim: Claim, reason: str) -> None:
         """Give the job back for a while; no attempt is counted.
@@ -228,7 +229,7 @@ class Leases:
             job, token = claim.job, claim.token
             is_queued = self._requeue(connection, job, token, reason, counts=True)
         if is_queued:
-            self._send(claim.job)
+            self._outbox.send(claim.job)
 
     def reap(self) -> list[str]:
         """Take back every job whose lease has ended; return their ids.
@@ -342,19 +343,8 @@ class Leases:
         except LeaseLost:
             return False
         if is_queued:
-            self._send(job)
+            self._outbox.send(job)
         return True
-
-    def _send(self, job: Job) -> None:
-        if self.sender is None:
-            return
-        # First, as in ``Jobs.send``.
-        table = tables.jobs
-        queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
-        update = sa.update(table).where(queued)
-        with self.database.transaction() as connection:
-            connection.execute(update.values(sent_at=instant(self.clock())))
-        self.sender.send_job(job.queue, job.id)
 
 
 def _not_counting(claim: Claim) -> dict[str, Any]:

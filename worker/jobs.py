@@ -53,8 +53,6 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
         server: Where children start from.
         queue: Where the worker was told that a job waits.
     """
-    if context.stopping.is_set():
-        return
     try:
         claim = context.leases.claim(queue, context.name)
     except Unavailable as error:

@@ -95,6 +95,9 @@ def _add_job_task(
     @app.task(name=JOB_TASK, ignore_result=True)
     def job(queue: str, id: str) -> None:
         log.info("told of job %s in %s", id, queue)
+        if context.stopping.is_set():
+            context.queue.send_job(queue, id)  # for another worker
+            return
         run_job(context, server, queue)
 
 
