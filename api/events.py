@@ -91,6 +91,8 @@ class EventHub:
         """
         listener = _Listener()
         topic = self._topics.setdefault(job_id, _Topic(after))
+        # Others may know more, or say so: each listener drops what it knows.
+        topic.last = min(topic.last, after)
         topic.listeners.add(listener)
         self._wanted.set()
         try:

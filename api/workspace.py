@@ -85,7 +85,10 @@ class Workspace:
         until, served = self._references.get(key, (0.0, None))
         if served is not None and time.monotonic() < until:
             return served
+        asked_of = self._references
         served = await self.sql(self._resolve, reference, or_latest)
+        if self._references is not asked_of:
+            return served  # something has moved since: the next one asks again
         if len(self._references) >= _CACHED_REFERENCES:
             self._references.clear()
         self._references[key] = (time.monotonic() + self._believed_s, served)
@@ -93,7 +96,7 @@ class Workspace:
 
     def forget_references(self) -> None:
         """Ask the database again: an alias or a version has moved."""
-        self._references.clear()
+        self._references = {}
 
     def _resolve(self, reference: str, or_latest: bool) -> Served:
         try:

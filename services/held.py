@@ -24,6 +24,15 @@ def hold_needed(connection: sa.Connection, request: dict[str, Any]) -> None:
     dataset = request.get("dataset")
     if dataset is not None and not hold_dataset(connection, dataset):
         raise no_such_dataset(dataset)
+    hold_versions(connection, request)
+
+
+def hold_versions(connection: sa.Connection, request: dict[str, Any]) -> None:
+    """Keep the versions that a planned request names.
+
+    Raises:
+        Conflict: One was deleted since the request was planned.
+    """
     digests = set(_digests(request))
     if not digests:
         return
@@ -32,7 +41,7 @@ def hold_needed(connection: sa.Connection, request: dict[str, Any]) -> None:
     held = connection.execute(query.with_for_update(read=True)).scalars()
     if digests - set(held):
         raise Conflict(
-            "a version that this request names has just been deleted; name another one",
+            "a version that this job needs has been deleted; submit another job",
             code="version_deleted",
         )
 

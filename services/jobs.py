@@ -27,7 +27,7 @@ from services.database.idempotency import (
 from services.database.paging import Page, page_of
 from services.database.tables import instant
 from services.errors import Conflict, NotFound
-from services.held import hold_dataset, hold_needed
+from services.held import hold_dataset, hold_needed, hold_versions
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.outbox import Outbox
@@ -221,7 +221,7 @@ class Jobs:
             NotFound: There is none of that id.
             Invalid: The key was used for another request (code
                 ``idempotency_key_reused``).
-            Conflict: It has not ended, has succeeded, or its dataset is gone.
+            Conflict: It has not ended, has succeeded, or what it needs is gone.
         """
         asked = None
         if idempotency_key is not None:
@@ -288,6 +288,8 @@ class Jobs:
         """The job, and which to send to the workers; None where it was there before."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
+            # Before any row of a job is locked; whether it is there is asked below.
+            hold_dataset(connection, request.get("dataset"))
             if key is not None:
                 free_job_key(connection, owner, key, now)
                 earlier = job_under(connection, owner, key, now)
@@ -322,7 +324,10 @@ class Jobs:
         """The job, and which jobs are to be sent to the workers."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            hold_dataset(connection, self._row(connection, id)["dataset_id"])
+            row = self._row(connection, id)
+            hold_dataset(connection, row["dataset_id"])
+            if row["state"] in RETRIABLE:
+                hold_versions(connection, row["request"])
             row = self._row(connection, id, lock=True)
             if asked is not None and made_under(connection, asked, now) is not None:
                 return as_job(row), []

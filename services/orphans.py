@@ -3,7 +3,8 @@
 A process that is killed between putting a content and committing what refers to it
 leaves the content behind. What is old enough and has no reference is deleted, under the
 lock under which references are made: who made one meanwhile keeps the content, who is
-about to make one finds it gone and puts it again.
+about to make one finds it gone and puts it again. Checkpoints are referred to without
+that lock: at worst a job begins anew.
 
 ::
 
@@ -55,11 +56,8 @@ class Orphans:
         self.age = timedelta(seconds=older_than_s)
         self.clock = clock or database.clock
 
-    def sweep(self, *, most: int = 10_000) -> list[str]:
-        """Delete orphans; return their keys.
-
-        Args:
-            most: So many at once.
+    def sweep(self) -> list[str]:
+        """Delete every orphan; return their keys.
 
         Raises:
             Unavailable: The store or the database does not answer.
@@ -71,7 +69,7 @@ class Orphans:
             for prefix in (ARTIFACTS, DATASETS, CHECKPOINTS)
             for key in self._unreferenced(prefix, before)
         ]
-        return [key for prefix, key in found[:most] if self._drop(prefix, key)]
+        return [key for prefix, key in found if self._drop(prefix, key)]
 
     def _unreferenced(self, prefix: str, before: datetime) -> list[str]:
         """Old contents to which nothing referred a moment ago."""

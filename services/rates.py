@@ -9,15 +9,18 @@ a few round trips a second and not one for each request. Where Valkey does not a
 nobody is refused: a limit must not be what fails.
 """
 
+import asyncio
 import logging
 import math
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
 from services.errors import TooManyRequests
+from services.queue import client_url
 from services.settings import Settings
 
 log = logging.getLogger("spnode.rates")
@@ -87,12 +90,13 @@ class Rates:
         self.rate, self.burst = settings.rate_per_key, settings.rate_burst
         self._at_once = max(1, min(self.burst // 10, int(self.rate * _TAKE_FOR_S)))
         self._client = redis.asyncio.Redis.from_url(
-            settings.redis_url,
+            client_url(settings.redis_url),
             socket_connect_timeout=_CONNECT_S,
             socket_timeout=_CONNECT_S,
         )
         self._take = self._client.register_script(_TAKE)
         self._held: dict[str, _Held] = {}
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failed_until = -math.inf
 
     async def spend(self, caller: str) -> Allowance:
@@ -101,16 +105,14 @@ class Rates:
         Raises:
             TooManyRequests: It has none; when it will have one again.
         """
-        held, now = self._held.get(caller), time.monotonic()
-        if held is None or not held.tokens or held.until < now:
-            # Twice as many as it has spent lately, so that few are lost.
-            is_busy = held is not None and not held.tokens and now <= held.until
-            wanted = min(2 * held.size, self._at_once) if held and is_busy else 1
-            held = await self._ask(caller, wanted, now)
+        held = self._ready(caller)
+        if held is None:
+            # One request asks for all that come meanwhile, so that no answer is lost.
+            async with self._asking[caller]:
+                held = self._ready(caller) or await self._ask(caller)
             if held is None:
                 return Allowance(self.burst, self.rate, self.burst)
         if not held.tokens:
-            del self._held[caller]
             wait = max((1 - held.left) / self.rate, 0.001)
             raise TooManyRequests(
                 f"this key may ask {self.rate:g} times a second, {self.burst} times at "
@@ -125,10 +127,21 @@ class Rates:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _ask(self, caller: str, wanted: int, now: float) -> _Held | None:
+    def _ready(self, caller: str) -> _Held | None:
+        """Tokens of a caller's that are here."""
+        held = self._held.get(caller)
+        is_ready = held is not None and held.tokens and time.monotonic() <= held.until
+        return held if is_ready else None
+
+    async def _ask(self, caller: str) -> _Held | None:
         """Tokens for a while; None where Valkey does not answer."""
+        now, before = time.monotonic(), self._held.get(caller)
         if now < self._failed_until:
             return None
+        # Twice as many as it has spent lately, so that few are lost.
+        is_busy = before is not None and not before.tokens and now <= before.until
+        more = 2 * max(before.size, 1) if before is not None and is_busy else 1
+        wanted = min(more, self._at_once)
         asked = (self.rate, self.burst, wanted)
         try:
             given, left = await self._take(keys=[_PREFIX + caller], args=asked)
@@ -138,6 +151,7 @@ class Rates:
             return None
         if len(self._held) >= _KEPT:
             self._held.clear()
+            self._asking.clear()
         held = _Held(int(given), int(given), float(left), now + 2 * _TAKE_FOR_S)
         self._held[caller] = held
         return held

@@ -19,11 +19,11 @@ from services.database.engine import Database
 from services.database.paging import Page, page_of
 from services.database.registry_rows import (
     as_model,
+    check_home,
     check_seen,
     etag,
     lock_model,
     model_row,
-    name_taken,
     next_number,
     number_of,
     promote,
@@ -105,12 +105,8 @@ class Registry:
         Raises:
             Conflict: It is another project's (code ``model_name_taken``).
         """
-        table = tables.models
-        query = sa.select(table.c.project).where(table.c.name == name)
         with self.database.reading() as connection:
-            project = connection.execute(query).scalar_one_or_none()
-        if project not in (None, self.access.project):
-            raise name_taken(name)
+            check_home(connection, name, self.access.project)
 
     def versions(
         self, name: str, *, limit: int = 20, after: str | None = None
@@ -303,6 +299,7 @@ class Registry:
             # Held by who queues one: see ``services.held``.
             needing = sa.select(jobs.c.id).where(
                 jobs.c.state.in_(("queued", "running")),
+                jobs.c.project == model_row(connection, name)["project"],
                 sa.cast(jobs.c.request, sa.Text).contains(version.digest),
             )
             job = connection.execute(needing.limit(1)).scalar_one_or_none()

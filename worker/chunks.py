@@ -69,7 +69,8 @@ def _whole_chunks(
         with context.database.transaction() as connection:
             # Under the lock: who takes the job over may put the same content again.
             context.leases.guard(connection, claim)
-            context.blobs.delete(chunk.key(id))
+            with context.database.silent(connection):
+                context.blobs.delete(chunk.key(id))
             results.forget_chunks(connection, id, [chunk])
     return whole
 

@@ -6,7 +6,6 @@ them, each lost message sent again by one.
 
 import logging
 import threading
-import time
 
 from services.errors import ServiceError
 from services.metrics import LEASES_EXPIRED, MESSAGES_RESENT
@@ -18,7 +17,7 @@ log = logging.getLogger("spnode.worker")
 
 _FORGET_EVERY = 1000
 _SWEEP_EVERY_S = 3600.0
-_SWEEP_AT_ONCE = 200
+_TRY_AGAIN_S = 10.0
 
 
 class Housekeeping(threading.Thread):
@@ -32,9 +31,6 @@ class Housekeeping(threading.Thread):
         super().__init__(name="housekeeping", daemon=True)
         self.context = context
         self._rounds = 0
-        # Orphans go before they are half as old again as they may be.
-        self._sweep_every_s = min(_SWEEP_EVERY_S, context.settings.orphan_seconds / 2)
-        self._swept: float | None = None
 
     def run(self) -> None:
         """Go round until the worker stops, then say that it does."""
@@ -68,20 +64,6 @@ class Housekeeping(threading.Thread):
         if self._rounds % _FORGET_EVERY == 0:
             context.workers.forget()
         self._rounds += 1
-        self._sweep_store()
-
-    def _sweep_store(self) -> None:
-        now = time.monotonic()
-        if self._swept is not None and now - self._swept < self._sweep_every_s:
-            return
-        swept = self.context.orphans.sweep(most=_SWEEP_AT_ONCE)
-        for key in swept:
-            log.info("%s: deleted, since nothing refers to it", key)
-        if len(swept) == _SWEEP_AT_ONCE:
-            return  # the rest in the next round: others wait for this one
-        for id in self.context.results.sweep():
-            log.info("job %s: its result and inputs were deleted", id)
-        self._swept = now
 
     def _resend(self) -> None:
         """Send queued jobs again whose message is lost.
@@ -99,3 +81,39 @@ class Housekeeping(threading.Thread):
                 log.info("job %s: sent again", id)
                 MESSAGES_RESENT.inc()
                 context.queue.send_job(queue, id)
+
+
+class Sweeping(threading.Thread):
+    """A thread that deletes what nothing in the store refers to any more, now and then.
+
+    Apart from the housekeeping, since a large or slow store takes its time.
+
+    Args:
+        context: The worker's services.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(name="sweeping", daemon=True)
+        self.context = context
+        # Orphans go before they are half as old again as they may be.
+        self._every_s = min(_SWEEP_EVERY_S, context.settings.orphan_seconds / 2)
+
+    def run(self) -> None:
+        """Sweep until the worker stops."""
+        wait_s = 0.0
+        while not self.context.stopping.wait(wait_s):
+            wait_s = self._every_s
+            try:
+                self.sweep()
+            except ServiceError as error:
+                log.warning("sweeping: %s", error)
+                wait_s = min(_TRY_AGAIN_S, self._every_s)
+            except Exception:  # the boundary of the thread
+                log.exception("sweeping")
+
+    def sweep(self) -> None:
+        """Delete what is due."""
+        for key in self.context.orphans.sweep():
+            log.info("%s: deleted, since nothing refers to it", key)
+        for id in self.context.results.sweep():
+            log.info("job %s: its result and inputs were deleted", id)

@@ -21,7 +21,7 @@ from services.queue_names import GPU_QUEUES, JOB_QUEUES, ROLLOUTS_QUEUE, on_gpu
 from services.settings import Settings, SettingsError, get_settings
 from worker.child import fork_server
 from worker.context import Context, open_context
-from worker.housekeeping import Housekeeping
+from worker.housekeeping import Housekeeping, Sweeping
 from worker.jobs import run_job
 
 log = logging.getLogger("spnode.worker")
@@ -71,6 +71,7 @@ def _serve(app: celery.Celery, context: Context) -> int:
     worker_shutting_down.connect(stop)
     housekeeping = Housekeeping(context)
     housekeeping.start()
+    Sweeping(context).start()
     worker = app.Worker(
         hostname=f"{context.queues[0]}@{context.name.replace(':', '-')}",
         pool_cls=get_implementation("threads"),

@@ -5,6 +5,7 @@ process waits and then finds nothing to do, and a failed one leaves nothing behi
 """
 
 import sys
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from services.errors import Unavailable
 from services.settings import get_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_WAIT_S = 5
+_TRIES, _PAUSE_S = 20, 3.0
 
 
 def upgrade(database: Database) -> None:
@@ -29,8 +32,22 @@ def upgrade(database: Database) -> None:
     if database.is_sqlite and database.url.database:
         folder = Path(database.url.database).parent
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in reversed(range(_TRIES)):
+        try:
+            _upgrade(database)
+            return
+        except Unavailable as error:
+            # Who waits for a table has all wait behind it: rather another time.
+            if not left or "lock timeout" not in error.message:
+                raise
+            time.sleep(_PAUSE_S)
+
+
+def _upgrade(database: Database) -> None:
     with database.transaction() as connection:
         database.lock(connection, "spnode migrations")
+        if not database.is_sqlite:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_S}s'")
         config = configuration()
         config.attributes["connection"] = connection
         try:

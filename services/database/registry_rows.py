@@ -60,6 +60,18 @@ def check_seen(connection: sa.Connection, name: str, access: Access) -> None:
         raise no_such_model(name)
 
 
+def check_home(connection: sa.Connection, name: str, project: str) -> None:
+    """Refuse a model of another project, where there is one of that name.
+
+    Raises:
+        Conflict: It is one.
+    """
+    table = tables.models
+    query = sa.select(table.c.project).where(table.c.name == name)
+    if connection.execute(query).scalar_one_or_none() not in (None, project):
+        raise name_taken(name)
+
+
 def lock_model(connection: sa.Connection, name: str) -> None:
     """Lock a model's row for this transaction.
 

@@ -17,7 +17,7 @@ from services.blobs import Blobs
 from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
-from services.database.registry_rows import lock_model, make_model
+from services.database.registry_rows import check_home, lock_model, make_model
 from services.errors import Conflict, Invalid, NotFound, Unavailable
 from services.registry import Registry
 from services.transfer.manifest import (
@@ -108,6 +108,7 @@ def _take(
     name = f"{model.name}/{entry.number}"
     try:
         with here.database.reading() as connection:
+            check_home(connection, model.name, model.project)
             there = _place(connection, model, entry)
         if there is None:
             content = archive.record(VersionContent, entry.record)
@@ -214,6 +215,7 @@ def _insert(
         with here.database.silent(connection):
             is_kept = here.blobs.exists(key)
         _lock(connection, model)
+        check_home(connection, model.name, model.project)
         there = _place(connection, model, entry)
         if there is not None:
             return there

@@ -9,13 +9,14 @@ from services.database import tables
 from services.database.engine import Database
 from services.database.registry_rows import (
     alias_row,
+    check_home,
     lock_model,
     note_move,
     point,
     version_of,
 )
 from services.database.tables import instant
-from services.errors import Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound
 from services.transfer.manifest import AliasEntry, ModelEntry, MoveEntry
 from services.transfer.outcome import Outcome, State
 from services.versions import CHAMPION, check_alias
@@ -51,6 +52,7 @@ def _take(
         check_alias(entry.alias)
         with database.transaction() as connection:
             lock_model(connection, model.name)
+            check_home(connection, model.name, model.project)
             number = _number(connection, model.name, entry, digests)
             row = alias_row(connection, model.name, entry.alias)
             if row is not None and row["number"] == number:
@@ -68,7 +70,7 @@ def _take(
             _move(connection, model.name, entry, number, moves, now)
     except NotFound:
         return Outcome("alias", name, gone, f"{wanted} is not here")
-    except Invalid as error:
+    except (Invalid, Conflict) as error:
         return Outcome("alias", name, "refused", error.message)
     return Outcome("alias", name, "moved", f"to {model.name}/{number}")
 

@@ -1,11 +1,13 @@
 """What whoever is on call can read, and how often a key may ask."""
 
+import asyncio
 import json
 import time
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.rates import Rates
 from tests.api.deployment import wait_for
 from tests.api.test_errors import NPZ, checked, npz, trajectories
 
@@ -144,6 +146,26 @@ def test_a_key_asks_as_often_as_it_may_over_all_gateways(data) -> None:
             data.stop(f"limited-{n}")
     for line in (data.folder / "limited-0.log").read_text().splitlines():
         assert json.loads(line)["level"] in ("info", "warning"), line
+
+
+def test_many_at_once_lose_no_tokens(data) -> None:
+    """Waves of 16 requests at 0.8 of the rate: none is refused."""
+    settings = data.settings.model_copy(
+        update={"rate_per_key": 200.0, "rate_burst": 100}
+    )
+
+    async def ask() -> list[int]:
+        rates, left = Rates(settings), []
+        for _ in range(30):
+            wave = (rates.spend("key:waves") for _ in range(16))
+            left += [each.remaining for each in await asyncio.gather(*wave)]
+            await asyncio.sleep(0.1)
+        await rates.close()
+        return left
+
+    left = asyncio.run(ask())
+    assert len(left) == 480
+    assert all(0 <= each < 100 for each in left)
 
 
 def test_nobody_is_refused_while_valkey_does_not_answer(data) -> None:

@@ -129,7 +129,7 @@ def test_a_retry_is_done_once_for_its_key(jobs, cancelled) -> None:
         jobs.retry(cancelled, owner="me", idempotency_key="k").state for _ in range(3)
     ]
     assert again == ["queued"] * 3
-    assert jobs.sender.ids == [cancelled] * 2, "submitted, and retried once"
+    assert jobs._outbox.sender.ids == [cancelled] * 2, "submitted, and retried once"
     for owner, key in (("me", "other"), ("you", "k"), ("me", None)):
         with pytest.raises(Conflict, match="queued"):
             jobs.retry(cancelled, owner=owner, idempotency_key=key)

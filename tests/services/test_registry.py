@@ -15,6 +15,7 @@ from services.errors import (
     Unavailable,
 )
 from services.jobs import Jobs
+from services.projects import Access
 from services.registry import Registry
 from services.versions import check_alias, check_name, read_reference
 
@@ -229,7 +230,7 @@ def test_nothing_is_queued_for_a_version_that_was_deleted(registry, kind) -> Non
         "training": {"parent": {"version": "robertson/2", "digest": digest}},
     }[kind]
     jobs = Jobs(registry.database)
-    with pytest.raises(Conflict, match="just been deleted"):
+    with pytest.raises(Conflict, match="has been deleted"):
         jobs.submit(kind, request, owner="me")
     assert jobs.list().items == ()
 
@@ -254,6 +255,16 @@ def test_of_a_deletion_and_a_submission_at_once_one_is_refused(registry) -> None
             digest = registry.version("robertson", number).digest
             wait([threads.submit(each, number, digest) for each in (submit, delete)])
     assert sorted(deleted + queued) == list(range(2, 21))
+
+
+def test_a_job_of_another_project_keeps_no_version(registry) -> None:
+    """It has the same artifact; nobody here may know of the job."""
+    publish(registry)
+    publish(registry, content=b"other")
+    digest = registry.version("robertson", 2).digest
+    jobs = Jobs(registry.database, access=Access("theirs"))
+    jobs.submit("rollout", {"digest": digest}, owner="them")
+    registry.delete_version("robertson", 2)
 
 
 def test_a_shared_artifact_goes_with_its_last_version(registry) -> None:

@@ -158,7 +158,7 @@ def test_a_queued_job_keeps_its_inputs_when_its_sending_cannot_be_noted(
 ) -> None:
     """The row is committed: the job is accepted, whatever fails after that."""
     sender = Locking(rollouts.settings.data_folder / "spnode.db")
-    rollouts.jobs.sender = sender
+    rollouts.jobs._outbox.sender = sender
     with rollouts.jobs.database.reading() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout = 50")
     try:

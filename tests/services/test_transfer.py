@@ -11,6 +11,7 @@ from services.database.migrate import upgrade
 from services.datasets import Datasets
 from services.errors import Conflict, NotFound, Unavailable
 from services.identity import sha256
+from services.projects import Access
 from services.registry import Registry
 from services.transfer.export import export_registry
 from services.transfer.manifest import MANIFEST
@@ -156,6 +157,21 @@ def test_a_model_of_the_same_name_gets_what_it_lacks(
     assert "other/1" not in found
     publish(elsewhere, tmp_path, 4)
     assert elsewhere.model("small").latest == 4
+
+
+def test_nothing_is_added_to_a_model_of_another_project(
+    registry, elsewhere, tmp_path
+) -> None:
+    ours = Registry(elsewhere.database, elsewhere.blobs, access=Access("ours"))
+    publish(ours, tmp_path, 77)
+    target = tmp_path / "registry.zip"
+    export(registry, target)
+    found = import_registry(elsewhere.database, elsewhere.blobs, target, aliases=True)
+    refused = [each for each in found.of("refused") if each.name.startswith("small")]
+    assert {each.name for each in refused} >= {"small/1", "small/2", "small@champion"}
+    assert [each for each in refused if "another project" not in each.detail] == []
+    assert ours.model("small").latest == 1
+    assert elsewhere.model("other").project == "default"
 
 
 def test_a_taken_number_is_refused_with_both_digests(

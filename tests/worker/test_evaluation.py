@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from services.errors import Conflict
 from services.evaluation.request import EvaluationJob
 from services.evaluation.submit import Evaluations
 from spnode_core.dataset import check_arrays, save_dataset
@@ -49,7 +50,7 @@ def test_versions_are_compared_on_the_same_trajectories(running, dataset) -> Non
     assert message == "2 versions compared"
 
 
-def test_a_version_deleted_meanwhile_fails_the_job(running, dataset) -> None:
+def test_a_job_is_not_retried_whose_version_is_gone(running, dataset) -> None:
     with jax.enable_x64():
         third = small_surrogate(normalisation=LINEAR, seed=3)
         number = publish(running.database, running.blobs, "pair", third)
@@ -58,6 +59,6 @@ def test_a_version_deleted_meanwhile_fails_the_job(running, dataset) -> None:
     job, _ = evaluations.submit(asked, owner="me")
     running.jobs.cancel(job.id)
     running.registry.delete_version("pair", number)
-    running.jobs.retry(job.id)
-    ended = running.end(job.id, 120)
-    assert (ended.state, ended.error["code"]) == ("failed", "not_found")
+    with pytest.raises(Conflict, match="has been deleted"):
+        running.jobs.retry(job.id)
+    assert running.jobs.get(job.id).state == "cancelled"

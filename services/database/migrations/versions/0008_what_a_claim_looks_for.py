@@ -16,6 +16,9 @@ _WAITING = sa.text("state = 'queued'")
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        # Both at once and in the order of readers, so that none meets us half way.
+        op.execute("LOCK TABLE jobs, events IN ACCESS EXCLUSIVE MODE")
     op.create_index(
         "ix_jobs_turn_of_owner",
         "jobs",
