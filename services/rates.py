@@ -29,6 +29,8 @@ _PREFIX = "spnode:rate:"
 _TAKE_FOR_S = 0.1
 """A gateway takes tokens for so long at most; what it does not spend is lost."""
 _CONNECT_S = 1.0
+_BELIEVED_S = 1.0
+"""That a bucket is empty is believed for so long at most."""
 _AGAIN_AFTER_S = 5.0
 """After a failure Valkey is left alone for so long."""
 _KEPT = 4096
@@ -130,8 +132,10 @@ class Rates:
     def _ready(self, caller: str) -> _Held | None:
         """Tokens of a caller's that are here."""
         held = self._held.get(caller)
-        is_ready = held is not None and held.tokens and time.monotonic() <= held.until
-        return held if is_ready else None
+        if held is None or time.monotonic() > held.until:
+            return None
+        # Who was given none is told so, without asking again, until there may be one.
+        return held if held.tokens or not held.size else None
 
     async def _ask(self, caller: str) -> _Held | None:
         """Tokens for a while; None where Valkey does not answer."""
@@ -152,6 +156,9 @@ class Rates:
         if len(self._held) >= _KEPT:
             self._held.clear()
             self._asking.clear()
-        held = _Held(int(given), int(given), float(left), now + 2 * _TAKE_FOR_S)
+        keep_s = 2 * _TAKE_FOR_S
+        if not given:
+            keep_s = min((1 - float(left)) / self.rate, _BELIEVED_S)
+        held = _Held(int(given), int(given), float(left), now + keep_s)
         self._held[caller] = held
         return held

@@ -20,6 +20,7 @@ from benchmarks.speed import (
     claims,
     cold_start,
     doors,
+    overload,
     rollout,
     scale,
     serving,
@@ -30,7 +31,10 @@ from benchmarks.speed.report import write_index, write_report
 
 GROUPS: dict[str, Group] = {
     module.GROUP.name: module.GROUP
-    for module in (rollout, serving, doors, training, cold_start, scale, claims)
+    for module in (
+        *(rollout, serving, doors, training, cold_start, scale, claims),
+        overload,
+    )
 }
 ROOT = Path(__file__).resolve().parents[2]
 
