@@ -85,8 +85,7 @@ class Aliases:
         check_alias(alias)
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            check_seen(connection, name, self.access)
-            lock_model(connection, name)
+            lock_model(connection, name, self.access)
             check_match(alias_row(connection, name, alias), if_match, name, alias)
             version = version_of(connection, name, number)
             failed = gates.failures(version.evaluation, version.certificate)
@@ -114,8 +113,7 @@ class Aliases:
         """
         table, now = tables.aliases, instant(self.clock())
         with self.database.transaction() as connection:
-            check_seen(connection, name, self.access)
-            lock_model(connection, name)
+            lock_model(connection, name, self.access)
             row = alias_row(connection, name, alias)
             if row is None:
                 raise NotFound("alias", f"{name}@{alias}")

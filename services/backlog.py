@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from services.database import tables
+from services.database.candidate_rows import UNFINISHED
 from services.database.engine import Database
 
 
@@ -39,7 +40,7 @@ def backlog(database: Database) -> Iterator[Backlog]:
     query = sa.select(
         *groups, sa.func.count().label("count"), sa.func.min(table.c.created_at)
     )
-    query = query.where(table.c.state.in_(("queued", "running"))).group_by(*groups)
+    query = query.where(table.c.state.in_(UNFINISHED)).group_by(*groups)
     with database.reading() as connection:
         rows = connection.execute(query).all()
     for queue, kind, state, count, oldest in rows:

@@ -10,21 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.database import tables
-from services.datasets import no_such_dataset
 from services.errors import Conflict
-
-
-def hold_needed(connection: sa.Connection, request: dict[str, Any]) -> None:
-    """Keep the dataset and the versions that a request names.
-
-    Raises:
-        Invalid: Its dataset does not exist.
-        Conflict: A version was deleted since the request was planned.
-    """
-    dataset = request.get("dataset")
-    if dataset is not None and not hold_dataset(connection, dataset):
-        raise no_such_dataset(dataset)
-    hold_versions(connection, request)
 
 
 def hold_versions(connection: sa.Connection, request: dict[str, Any]) -> None:

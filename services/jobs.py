@@ -26,8 +26,9 @@ from services.database.idempotency import (
 )
 from services.database.paging import Page, page_of
 from services.database.tables import instant
+from services.datasets import no_such_dataset
 from services.errors import Conflict, NotFound
-from services.held import hold_dataset, hold_needed, hold_versions
+from services.held import hold_dataset, hold_versions
 from services.identity import new_id
 from services.lifecycle import Event, Job, Sender, add_event, as_job, move
 from services.outbox import Outbox
@@ -288,22 +289,24 @@ class Jobs:
         """The job, and which to send to the workers; None where it was there before."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            # Before any row of a job is locked; whether it is there is asked below.
-            hold_dataset(connection, request.get("dataset"))
+            # Before any row of a job is locked.
+            dataset = request.get("dataset")
+            is_there = hold_dataset(connection, dataset)
             if key is not None:
                 free_job_key(connection, owner, key, now)
                 earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
                     return _replay(earlier, digest), None
             check_room(connection, owner, 1 + len(candidates), self.max_queued)
-            hold_needed(connection, request)
-            for training in candidates.values():
-                hold_needed(connection, training)
+            if dataset is not None and not is_there:
+                raise no_such_dataset(dataset)
+            for each in (request, *candidates.values()):
+                hold_versions(connection, each)
             values = {
                 "owner": owner,
                 "project": self.access.project,
                 "state": "queued",
-                "dataset_id": request.get("dataset"),
+                "dataset_id": dataset,
                 "attempt": 1,
                 "max_attempts": self.max_attempts,
                 "token": 0,

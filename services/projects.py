@@ -29,10 +29,6 @@ class Access:
     project: str = DEFAULT
     sees_all: bool = False
 
-    def sees(self, project: str) -> bool:
-        """Whether it sees what belongs to a project."""
-        return self.sees_all or project == self.project
-
     def of(self, column: sa.Column[str]) -> sa.ColumnElement[bool]:
         """Whether a row is seen, by its column of the project."""
         return sa.true() if self.sees_all else column == self.project

@@ -144,7 +144,7 @@ class Rates:
             return None
         # Twice as many as it has spent lately, so that few are lost.
         is_busy = before is not None and not before.tokens and now <= before.until
-        more = 2 * max(before.size, 1) if before is not None and is_busy else 1
+        more = 2 * before.size if before is not None and is_busy else 1
         wanted = min(more, self._at_once)
         asked = (self.rate, self.burst, wanted)
         try:

@@ -96,8 +96,7 @@ class Registry:
             NotFound: There is none of that name.
         """
         with self.database.reading() as connection:
-            check_seen(connection, name, self.access)
-            return as_model(connection, model_row(connection, name))
+            return as_model(connection, model_row(connection, name, self.access))
 
     def check_free(self, name: str) -> None:
         """Refuse a name under which nothing of this caller can be published.
@@ -118,8 +117,7 @@ class Registry:
         """
         table = tables.versions
         with self.database.reading() as connection:
-            check_seen(connection, name, self.access)
-            model_row(connection, name)
+            model_row(connection, name, self.access)
             rows, following = page_of(
                 connection,
                 sa.select(table).where(table.c.model == name),
@@ -261,8 +259,7 @@ class Registry:
         changes = {key: value for key, value in given.items() if value is not None}
         table, now = tables.models, instant(self.clock())
         with self.database.transaction() as connection:
-            check_seen(connection, name, self.access)
-            lock_model(connection, name)
+            lock_model(connection, name, self.access)
             found = model_row(connection, name)
             if if_match not in (None, "*", etag(found["revision"])):
                 raise PreconditionFailed(f"model {name!r} has changed since {if_match}")
@@ -286,8 +283,7 @@ class Registry:
             aliases.c.model == name, aliases.c.number == number
         )
         with self.database.transaction() as connection:
-            check_seen(connection, name, self.access)
-            lock_model(connection, name)
+            lock_model(connection, name, self.access)
             version = version_of(connection, name, number, lock=True)
             names = connection.execute(pointing).scalars().all()
             if names:

@@ -78,7 +78,7 @@ async def _registered(
         await _try_out(gateway, digest, spec.signature)
         size = path.stat().st_size
         return await workspace.sql(
-            _publish, gateway, workspace, name, owner, digest, size, spec, card
+            _publish, workspace, name, owner, digest, size, spec, card
         )
     except BaseException as error:
         await workspace.sql(workspace.registry.drop_artifact, digest)
@@ -111,7 +111,6 @@ async def _try_out(gateway: Gateway, digest: str, signature: Signature) -> None:
 
 
 def _publish(
-    gateway: Gateway,
     workspace: Workspace,
     name: str,
     owner: str,
@@ -120,8 +119,9 @@ def _publish(
     spec: ArtifactSpec,
     card: dict[str, Any],
 ) -> VersionRecord:
-    with gateway.database.transaction() as connection:
-        number = workspace.registry.publish(
+    registry = workspace.registry
+    with registry.database.transaction() as connection:
+        number = registry.publish(
             connection,
             name,
             owner=owner,
@@ -133,7 +133,7 @@ def _publish(
             evaluation={},
             certificate={},
         )
-    return workspace.registry.version(name, number)
+    return registry.version(name, number)
 
 
 def _refused(found: str) -> Invalid:

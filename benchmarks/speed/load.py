@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
+LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _DRAIN_S = 120.0
 
@@ -136,7 +136,7 @@ def _is_whole(data: bytes) -> bool:
     head = data.find(b"\r\n\r\n")
     if head < 0:
         return False
-    found = _LENGTH.search(data, 0, head)
+    found = LENGTH.search(data, 0, head)
     if found is None:
         return data.endswith(_LAST_CHUNK)
     return len(data) >= head + 4 + int(found[1])

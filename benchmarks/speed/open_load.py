@@ -9,7 +9,8 @@ import re
 import time
 from dataclasses import dataclass
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+from benchmarks.speed.load import LENGTH
+
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: *\d+", re.IGNORECASE)
 _LOST = 0
 
@@ -58,7 +59,7 @@ async def _send(port: int, request: bytes, rate: float, seconds: float) -> list[
         try:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
-            length = _LENGTH.search(head)
+            length = LENGTH.search(head)
             await reader.readexactly(int(length[1]) if length else 0)
         except (OSError, EOFError):
             writer.close()

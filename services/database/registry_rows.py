@@ -14,7 +14,7 @@ from services.errors import (
     PreconditionFailed,
     PreconditionRequired,
 )
-from services.projects import Access
+from services.projects import EVERYTHING, Access
 from services.versions import (
     CHAMPION,
     LATEST,
@@ -35,13 +35,16 @@ def no_such_model(name: str) -> NotFound:
     return NotFound("model", name, hint="GET /v1/models lists them")
 
 
-def model_row(connection: sa.Connection, name: str) -> sa.RowMapping:
+def model_row(
+    connection: sa.Connection, name: str, access: Access = EVERYTHING
+) -> sa.RowMapping:
     """Return a model's row.
 
     Raises:
-        NotFound: There is none of that name.
+        NotFound: There is none of that name, or it is another project's.
     """
-    query = sa.select(tables.models).where(tables.models.c.name == name)
+    table = tables.models
+    query = sa.select(table).where(table.c.name == name, access.of(table.c.project))
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise no_such_model(name)
@@ -54,10 +57,8 @@ def check_seen(connection: sa.Connection, name: str, access: Access) -> None:
     Raises:
         NotFound: It is another project's.
     """
-    if access.sees_all:
-        return
-    if not access.sees(model_row(connection, name)["project"]):
-        raise no_such_model(name)
+    if not access.sees_all:
+        model_row(connection, name, access)
 
 
 def check_home(connection: sa.Connection, name: str, project: str) -> None:
@@ -72,14 +73,17 @@ def check_home(connection: sa.Connection, name: str, project: str) -> None:
         raise name_taken(name)
 
 
-def lock_model(connection: sa.Connection, name: str) -> None:
+def lock_model(
+    connection: sa.Connection, name: str, access: Access = EVERYTHING
+) -> None:
     """Lock a model's row for this transaction.
 
     Raises:
-        NotFound: There is none of that name.
+        NotFound: There is none of that name, or it is another project's.
     """
     table = tables.models
-    same = sa.update(table).where(table.c.name == name).values(name=table.c.name)
+    mine = sa.and_(table.c.name == name, access.of(table.c.project))
+    same = sa.update(table).where(mine).values(name=table.c.name)
     if connection.execute(same).rowcount == 0:
         raise no_such_model(name)
 
