@@ -14,6 +14,9 @@ from services.logs import configure
 from services.settings import get_settings
 
 _STOP_SECONDS = 8
+# Longer than balancers (60 s) and clients (httpx: 5 s) keep a connection that is idle,
+# so that none sends a request into one that is being closed.
+_KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> None:
@@ -27,10 +30,15 @@ def main() -> None:
     # uvicorn raises the signal again when it has stopped in good order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
+    _Server(server_config(create_app(settings), settings.host, settings.port)).run()
+
+
+def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    """How every gateway serves; port 0 lets the system choose."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -38,9 +46,9 @@ def main() -> None:
         log_config=None,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    _Server(config).run()
 
 
 class _Server(uvicorn.Server):

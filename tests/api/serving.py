@@ -6,21 +6,14 @@ import time
 
 import uvicorn
 
+from api.__main__ import server_config
 from api.app import create_app
 
 
 @contextlib.contextmanager
 def serving(settings):
     """Serve until the block ends; gives the address."""
-    config = uvicorn.Config(
-        create_app(settings),
-        host="127.0.0.1",
-        port=0,
-        ws="none",
-        access_log=False,
-        log_config=None,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(create_app(settings), "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, name="gateway")
     thread.start()
     try:

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
+from api.__main__ import server_config
 from api.disconnects import Disconnects
 
 
@@ -116,3 +118,10 @@ def await_rows(client):
     while not client.get("/health/ready").json()["rollouts"]["queued_rows"]:
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_an_idle_connection_outlives_what_others_keep():
+    """Else a request is sent into a connection that is being closed, and is lost."""
+    kept_by_balancers_s = 60
+    config = server_config(FastAPI(), "127.0.0.1", 0)
+    assert config.timeout_keep_alive > kept_by_balancers_s
