@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dependencies import Gateway
 from api.middleware import Entrance
 from api.openapi import describe
+from api.page import routes as page_routes
 from api.protocols.open_inference import routes as open_inference
 from api.protocols.shapes import refusal
 from api.protocols.tesseract import door as tesseract
@@ -100,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *umbridge.routes,
     ]
     app.router.routes[:0] = doors
+    app.router.routes += page_routes
     # The first path of each: others differ in naming the version or not.
     app.state.doors = {door.endpoint: door.path for door in reversed(doors)}
     for module in _ROUTES:

@@ -18,7 +18,7 @@ from services.errors import Forbidden, Unauthorised
 from services.keys import SCOPES
 from services.projects import DEFAULT, Access
 
-OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json)$")
+OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json|page/.*)?$")
 """What needs no key."""
 
 SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.audit import Act
-from services.datasets import DatasetRecord
 from services.keys import LONGEST_S, Key
 from services.lifecycle import Job
 from services.projects import DEFAULT
@@ -56,24 +55,6 @@ class ProblemOut(Out):
     errors: list[dict[str, str]] = []
     """Places in the request: a JSON pointer and what was found and expected there."""
     request_id: str
-
-
-class DatasetOut(Out):
-    """A dataset in the store."""
-
-    id: str
-    project: str
-    name: str | None
-    digest: str
-    size_bytes: int
-    summary: dict[str, Any]
-    job_id: str | None
-    created_at: datetime
-
-    @classmethod
-    def of(cls, record: DatasetRecord) -> Self:
-        """The record as it is shown."""
-        return cls.model_validate(record, from_attributes=True)
 
 
 class JobOut(Out):

@@ -146,8 +146,9 @@ def tell(result: Result, *, is_up: bool) -> None:
     out.print(
         f"picture {result.picture}; trained in {result.training_seconds:.0f} s, "
         f"all in {result.total_seconds:.0f} s"
-        + (f"; {result.url}/docs" if is_up else "")
     )
+    if is_up:
+        out.print(f"`./spnode status` prints the link to the page at {result.url}")
 
 
 def _demonstrate(

@@ -4,19 +4,22 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
 from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
+from api.dataset_schemas import DatasetOut, TrajectoryOut
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.middleware import media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
-from api.schemas import DatasetOut, JobOut, Page
+from api.schemas import JobOut, Page
 from api.uploads import received
 from api.workspace import Workspace
 from services.datasets import DatasetRecord
 from services.training.request import DatasetRequest, stored
+from services.trajectories import read_trajectory
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 _JSON = "application/json"
@@ -129,6 +132,23 @@ async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Respon
     }
     stream = await workspace.sql(workspace.datasets.stream, id)
     return StreamingResponse(stream, 200, headers, "application/x-npz")
+
+
+@router.get("/{id}/trajectories/{number}", summary="Read a trajectory")
+async def get_trajectory(
+    id: str,
+    number: Annotated[int, PathParameter(ge=0, le=2**31, description="From 0.")],
+    workspace: WorkspaceDep,
+    samples: Annotated[
+        int,
+        Query(ge=2, le=10_000, description="Most samples, spread evenly over it."),
+    ] = 1000,
+) -> TrajectoryOut:
+    """One trajectory as lists, thinned to what a plot can show."""
+    found = await asyncio.to_thread(
+        read_trajectory, workspace.datasets, id, number, samples
+    )
+    return TrajectoryOut.of(found)
 
 
 @router.delete("/{id}", status_code=204, summary="Delete a dataset")

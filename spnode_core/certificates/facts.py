@@ -106,7 +106,7 @@ def facts_of(surrogate: "Surrogate") -> Facts | None:
     dynamics = eqx.filter_jit(lambda parts: parts.prepared())(surrogate.dynamics)
     linear = dynamics.linear
     modes = modes_of(surrogate)
-    matrix = np.asarray(linear.matrix(_middle(surrogate)), np.float64)
+    matrix = np.asarray(linear.matrix(middle(surrogate)), np.float64)
     if modes is None:
         transform, decay, source = _lyapunov(linear, matrix)
         worst, norm = log_norm(matrix), spectral_norm(matrix)
@@ -175,7 +175,8 @@ def _lyapunov(
     return transform, decay, "P solves the Lyapunov equation A^T P + P A = -2 Q"
 
 
-def _middle(surrogate: "Surrogate") -> jnp.ndarray | None:
+def middle(surrogate: "Surrogate") -> jnp.ndarray | None:
+    """The scaled parameters at the middle of their box, where A depends on them."""
     if not surrogate.dynamics.linear.depends_on_parameters:
         return None
     return jnp.zeros(len(surrogate.signature.parameters))

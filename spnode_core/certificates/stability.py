@@ -11,7 +11,7 @@ import numpy as np
 
 from spnode_core.certificates.claims import Certificate, claim, in_words, unknown
 from spnode_core.certificates.domain import parameter_extent
-from spnode_core.certificates.facts import Facts
+from spnode_core.certificates.facts import LARGEST, Facts, middle
 from spnode_core.certificates.norms import condition
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.modal import ModalOperator
@@ -51,7 +51,18 @@ def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
         value=value,
         unit="1/time",
         by_construction=by_construction,
+        eigenvalues=_eigenvalues(surrogate),
     )
+
+
+def _eigenvalues(surrogate: "Surrogate") -> list[list[float]] | None:
+    """Real and imaginary parts, at the middle of the parameters; slowest first."""
+    linear = surrogate.dynamics.linear
+    if surrogate.signature.latent > LARGEST:
+        return None
+    found = np.linalg.eigvals(np.asarray(linear.matrix(middle(surrogate)), np.float64))
+    order = np.lexsort((found.imag, -found.real))
+    return [[float(each.real), float(each.imag)] for each in found[order]]
 
 
 def _abscissa(surrogate: "Surrogate") -> tuple[float, float]:

@@ -26,6 +26,9 @@ def test_a_shifted_operator_is_not_stable_by_construction(kind):
     assert not found["holds"]
     assert not found["by_construction"]
     assert "does not decay" in found["statement"]
+    values = np.array(found["eigenvalues"])
+    assert values[0, 0] == pytest.approx(found["value"])
+    assert (np.diff(values[:, 0]) <= 0).all()
     stable = small_surrogate(linear=kind(rates=RATES)).certificate()
     assert stable["spectral_abscissa"]["by_construction"]
 

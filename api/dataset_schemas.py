@@ -1,0 +1,60 @@
+"""What the routes of datasets return."""
+
+import math
+from datetime import datetime
+from typing import Any, Self
+
+import numpy as np
+
+from api.schemas import Out
+from services.datasets import DatasetRecord
+from services.trajectories import Trajectory
+
+
+class DatasetOut(Out):
+    """A dataset in the store."""
+
+    id: str
+    project: str
+    name: str | None
+    digest: str
+    size_bytes: int
+    summary: dict[str, Any]
+    job_id: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: DatasetRecord) -> Self:
+        """The record as it is shown."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class TrajectoryOut(Out):
+    """Samples of one trajectory, in the order of the dataset's names."""
+
+    number: int
+    samples: int
+    """How many it has; there may be fewer here."""
+    times: list[float]
+    """Counted from its start, as a rollout's are."""
+    states: list[list[float | None]]
+    """``(time, state)``; null where a value is missing."""
+    parameters: list[float]
+    controls: list[list[float]]
+    """``(time, control)``, each held until the next time."""
+
+    @classmethod
+    def of(cls, found: Trajectory) -> Self:
+        """The trajectory as it is shown."""
+        return cls(
+            number=found.number,
+            samples=found.samples,
+            times=found.times.tolist(),
+            states=[[_or_null(value) for value in row] for row in found.states],
+            parameters=found.parameters.tolist(),
+            controls=np.nan_to_num(found.controls).tolist(),
+        )
+
+
+def _or_null(value: np.floating[Any]) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,164 @@
+// Jobs: the list, and one as it runs.
+
+import { action, choice, confirmed, duration, empty, field, h, number, plain, problem, say, state, table, when } from "./elements.js";
+import { curves } from "./plots.js";
+import { ask, events, get } from "./service.js";
+
+const ENDED = ["succeeded", "failed", "cancelled"];
+const KINDS = ["training", "sweep", "dataset", "rollout", "calibration", "evaluation"];
+
+export function jobTable(jobs, label = "Jobs") {
+  return table(label, [["job"], ["kind"], ["state"], ["how far"], ["of"], ["begun"]], jobs.map((job) => [
+    h("a", { href: `#/jobs/${job.id}` }, job.id.slice(0, 4) + "…" + job.id.slice(-6)),
+    job.kind, state(job.state), said(job.progress), about(job), when(job.created_at),
+  ]));
+}
+
+function about(job) {
+  return job.request.model || job.request.system || job.request.dataset || "";
+}
+
+function said(progress) {
+  if (!progress) return "";
+  if (!progress.iterations) return progress.message || progress.stage || "";
+  return `${progress.stage} ${number(progress.iteration)} of ${number(progress.iterations)}`;
+}
+
+export async function jobList(_, signal) {
+  const [states, kinds] = [choice([["", "any state"], "queued", "running", "succeeded", "failed", "cancelled"], ""), choice([["", "any kind"], ...KINDS], "")];
+  const place = h("div", null);
+  const more = h("button", { type: "button", class: "quiet", onclick: () => load(true) }, "Older ones");
+  let rows = [], next = null;
+  async function load(isMore = false) {
+    const query = new URLSearchParams({ limit: 50 });
+    if (states.value) query.set("state", states.value);
+    if (kinds.value) query.set("kind", kinds.value);
+    if (isMore && next) query.set("after", next);
+    const page = await get(`/v1/jobs?${query}`, { signal });
+    rows = isMore ? [...rows, ...page.data] : page.data;
+    next = page.next;
+    more.hidden = !next;
+    place.replaceChildren(rows.length ? jobTable(rows) : empty("No jobs here",
+      h("p", null, "A training begins from a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
+    return rows.some((job) => !ENDED.includes(job.state));
+  }
+  for (const each of [states, kinds]) each.addEventListener("change", () => load());
+  await load();
+  const timer = setInterval(() => {
+    if (signal.aborted) clearInterval(timer);
+    else if (rows.length <= 50 && !document.hidden) load().catch(() => {});
+  }, 2000);
+  return h("div", null, h("h1", null, "Jobs"),
+    h("div", { class: "row" }, field("State", states), field("Kind", kinds)), h("br"), place, h("p", null, more));
+}
+
+export async function jobView([id], signal) {
+  let job = await get(`/v1/jobs/${id}`, { signal });
+  const head = h("div", { class: "row" });
+  const bar = h("progress", { "aria-label": "Progress", max: 1 });
+  const pace = h("p", { class: "soft", role: "status" });
+  const outcome = h("div", null);
+  const loss = curves("Loss", [], { x: { label: "iteration" }, y: { label: "loss", log: true } });
+  const lines = h("pre", { class: "log", tabindex: "0", role: "log", "aria-label": "Log" });
+  const found = { x: [], train: [], held: [], before: 0, last: 0, stage: "" };
+  const cancel = action("Cancel", async () => {
+    if (await confirmed("Cancel this job? What it has computed is kept where it can be used again.", { label: "Cancel the job" }))
+      job = await ask("POST", `/v1/jobs/${id}/cancel`);
+    refresh();
+  }, { class: "danger" });
+  const retry = action("Try again", async () => {
+    job = await ask("POST", `/v1/jobs/${id}/retry`);
+    say("Queued again");
+    location.reload();
+  });
+
+  function refresh() {
+    const isOver = ENDED.includes(job.state);
+    head.replaceChildren(state(job.state), h("span", { class: "soft" }, `${job.kind}, attempt ${job.attempt} of ${job.max_attempts}`),
+      h("span", { class: "soft" }, when(job.created_at)));
+    cancel.button.hidden = isOver || job.cancel_requested;
+    retry.button.hidden = !["failed", "cancelled"].includes(job.state);
+    const progress = job.progress || {};
+    bar.hidden = pace.hidden = isOver || job.state === "queued";
+    if (progress.iterations) bar.value = progress.iteration / progress.iterations;
+    else bar.removeAttribute("value");
+    const rate = progress.iterations && progress.seconds ? progress.iteration / progress.seconds : null;
+    pace.textContent = [said(progress), rate && `${number(rate)} per second`,
+      progress.remaining_s !== null && progress.remaining_s !== undefined && `about ${duration(progress.remaining_s)} left`].filter(Boolean).join(", ");
+    outcome.replaceChildren(...ending(job));
+  }
+
+  function take(event) {
+    if (event.kind === "metrics") {
+      const { iteration, loss: train, validation_loss: held, stage } = event.data;
+      if (typeof iteration !== "number") return;
+      // Each stage counts from 0; one after another they are one curve.
+      if (stage !== found.stage) [found.before, found.stage] = [found.last, stage];
+      found.last = found.before + iteration;
+      found.x.push(found.last);
+      found.train.push(train ?? null);
+      found.held.push(held ?? null);
+      drawSoon();
+      return;
+    }
+    if (event.message) {
+      const isAtEnd = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 8;
+      const at = event.created_at.slice(11, 19);
+      lines.append(h("span", { class: event.level === "error" ? "bad" : event.level === "warning" ? "warn" : null }, `${at}  ${event.message}\n`));
+      for (const each of (event.data && event.data.choices) || []) lines.append(`          ${each.what}: ${plain(each.value)} (${each.why})\n`);
+      if (isAtEnd) lines.scrollTop = lines.scrollHeight;
+    }
+  }
+
+  let waits = false;
+  function drawSoon() {
+    if (waits) return;
+    waits = true;
+    setTimeout(() => {
+      waits = false;
+      if (loss.isConnected) loss.change([{ label: "training", x: found.x, y: found.train }, { label: "held out", x: found.x, y: found.held, dash: [6, 4] }]);
+    }, 250);
+  }
+
+  async function follow() {
+    for await (const event of events(id, signal)) {
+      take(event);
+      if (event.kind === "status") job = await get(`/v1/jobs/${id}`, { signal }).catch(() => job);
+      if (event.kind === "status") refresh();
+    }
+    job = await get(`/v1/jobs/${id}`, { signal });
+    refresh();
+  }
+  const timer = setInterval(async () => {
+    if (signal.aborted || ENDED.includes(job.state)) return clearInterval(timer);
+    job = await get(`/v1/jobs/${id}`, { signal }).catch(() => job);
+    refresh();
+  }, 1000);
+  refresh();
+  follow().catch((error) => signal.aborted || lines.append(`${error.message}\n`));
+  const children = job.kind === "sweep" ? await candidates(id, signal) : null;
+  return h("div", null,
+    h("h1", null, `${job.kind === "training" ? "Training of" : "Job"} ${job.request.model || id}`), h("p", { class: "soft" }, h("code", null, id)),
+    head, bar, pace, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
+    ["training", "sweep"].includes(job.kind) && h("div", null, h("br"), loss),
+    children, h("h2", null, "Log"), lines,
+    h("details", null, h("summary", null, "What was asked"), h("pre", null, JSON.stringify(job.request, null, 2))));
+}
+
+async function candidates(id, signal) {
+  const page = await get(`/v1/jobs?parent=${id}&limit=50`, { signal });
+  return h("div", null, h("h2", null, "Candidates"), jobTable(page.data, "Candidates"));
+}
+
+function* ending(job) {
+  if (job.error) yield problem({ message: job.error.message || job.error.detail || JSON.stringify(job.error) });
+  const result = job.result;
+  if (!result) return;
+  if (result.model && result.version) {
+    yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${result.version}` }, `Look at ${result.model}/${result.version}`), " ",
+      h("a", { class: "button quiet", href: `#/rollout/${result.model}/${result.version}` }, "Roll out"));
+  } else if (result.dataset) {
+    yield h("p", null, h("a", { class: "button", href: `#/datasets/${result.dataset}` }, "Look at the dataset"));
+  }
+  yield h("details", null, h("summary", null, "Result"), h("pre", null, JSON.stringify(result, null, 2)));
+}

@@ -1,0 +1,79 @@
+// Models: names with their versions and aliases.
+
+import { action, bytes, check, confirmed, empty, field, h, problem, say, table, when } from "./elements.js";
+import { ask, get, revision } from "./service.js";
+
+export async function modelList(_, signal) {
+  const page = await get("/v1/models?limit=100", { signal });
+  return h("div", null, h("h1", null, "Models"),
+    page.data.length
+      ? table("Models", [["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]], page.data.map((model) => [
+          h("a", { href: `#/models/${model.name}` }, model.name),
+          model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
+          model.latest ? link(model.name, model.latest) : "–",
+          Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]))
+      : empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
+}
+
+const link = (model, number) => h("a", { href: `#/models/${model}/${number}` }, `version ${number}`);
+
+export async function modelView([name], signal) {
+  const model = await get(`/v1/models/${encodeURIComponent(name)}`, { signal });
+  const chosen = new Map();
+  const compare = h("button", { type: "button", class: "quiet", onclick: () => {
+    const numbers = [...chosen].filter(([, box]) => box.checked).map(([number]) => number);
+    if (numbers.length < 2) return say("Choose at least two versions");
+    location.hash = `#/compare/${name}/${numbers.join(",")}`;
+  } }, "Compare the chosen");
+  const rows = model.versions.map((version, at) => {
+    const box = h("input", { type: "checkbox", checked: at < 2, "aria-label": `Compare version ${version.number}` });
+    chosen.set(version.number, box);
+    const named = Object.entries(model.aliases).filter(([, number]) => number === version.number).map(([alias]) => h("span", { class: "chip good" }, alias));
+    return [box, link(name, version.number), h("span", { class: "row" }, named), bytes(version.size_bytes), when(version.created_at),
+      h("a", { href: `#/rollout/${name}/${version.number}` }, "Roll out")];
+  });
+  return h("div", null, h("h1", null, model.name), h("p", null, model.description || h("span", { class: "soft" }, "no description")),
+    rows.length ? table("Versions", [["compare"], ["version"], ["aliases"], ["size", "n"], ["since"], [""]], rows) : empty("No version", h("p", null, "All have been deleted.")),
+    rows.length > 1 && h("p", null, compare),
+    h("h2", null, "An alias"), aliasForm(model), described(model));
+}
+
+function described(model) {
+  const text = h("textarea", { rows: 3, maxlength: 10000 });
+  text.value = model.description;
+  const keep = action("Save", async () => {
+    const path = `/v1/models/${model.name}`;
+    await ask("PATCH", path, { description: text.value }, { more: { "if-match": await revision(path) } });
+    say("Saved");
+  }, { class: "quiet" });
+  return h("details", null, h("summary", null, "Change the description"), field("Description", text), h("p", null, keep.button), keep.place);
+}
+
+function aliasForm(model) {
+  const alias = h("input", { required: true, value: "champion", pattern: "[a-z0-9][a-z0-9_\\-]{0,63}", spellcheck: "false" });
+  const number = h("input", { type: "number", required: true, min: 1, value: model.latest || 1 });
+  const move = action("Point it there", async () => {
+    await moveAlias(model.name, alias.value, Number(number.value));
+  });
+  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button), move.place);
+}
+
+/** Point an alias at a version; where the gates of champion refuse, ask for a reason. */
+export async function moveAlias(model, alias, version) {
+  const path = `/v1/models/${model}/aliases/${encodeURIComponent(alias)}`;
+  const before = await revision(path);
+  const more = before ? { "if-match": before } : {};
+  let moved;
+  try {
+    moved = await ask("PUT", path, { version }, { more });
+  } catch (error) {
+    if (error.code !== "gate_failed") throw error;
+    const reason = await confirmed(`${error.message}. Do it all the same?`, { label: "Override", word: "Reason, for the history" });
+    if (reason === null) throw error;
+    moved = await ask("PUT", path, { version, override: reason }, { more });
+  }
+  say(`${alias} is version ${version} now`);
+  const told = (moved.warnings || []).join(" ");
+  if (told) await confirmed(`To know: ${told}`, { label: "I see" });
+  window.dispatchEvent(new HashChangeEvent("hashchange"));
+}

@@ -1,0 +1,164 @@
+// Curves by uPlot, fields as pixels of a canvas; both follow the theme and the width.
+
+import { h, number } from "./elements.js";
+
+const INKS = {
+  light: ["#0b5f73", "#b3401c", "#5a3fa0", "#1c6b3a", "#8a5a00", "#9b2257", "#3b5bb5", "#586069"],
+  dark: ["#6cc5d8", "#f2976f", "#b9a2f5", "#7bd39b", "#f0c36a", "#f090b8", "#8fa9f2", "#a5adb5"],
+};
+
+export function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+const drawn = new Set();
+document.addEventListener("themechange", () => {
+  for (const each of drawn) each.isConnected ? each.redraw() : drawn.delete(each);
+});
+
+/**
+ * Curves over a common axis.
+ *
+ * Each is {label, x, y, dash?, points?, ink?}, or {label, x, lower, upper} for a band.
+ * `said` describes the plot to those who do not see it.
+ */
+export function curves(title, each, { x = {}, y = {}, height = 240, said = "" } = {}) {
+  const place = h("div", { role: "img", "aria-label": `${title}. ${said || summary(each)}` });
+  const figure = h("figure", { class: "plot", style: null }, h("h3", null, title), place);
+  let plot = null;
+  figure.change = (given) => {
+    each = given;
+    place.setAttribute("aria-label", `${title}. ${said || summary(each)}`);
+    figure.redraw();
+  };
+  figure.redraw = () => {
+    const width = Math.max(240, place.clientWidth || 480);
+    if (plot) plot.destroy();
+    plot = null;
+    const [data, series, bands] = joined(each, x.log, y.log, x.label);
+    if (data[0].length === 0) {
+      place.replaceChildren(h("p", { class: "soft" }, "Nothing to draw yet."));
+      return;
+    }
+    place.replaceChildren();
+    plot = new window.uPlot({
+      width, height, series, bands,
+      cursor: { drag: { x: true, y: false } },
+      legend: { show: series.length > 2 || bands.length > 0, live: true },
+      scales: { x: { time: false, distr: x.log ? 3 : 1 }, y: { distr: y.log ? 3 : 1, ...(y.range ? { range: y.range } : {}) } },
+      axes: [axis(x, width - 80, 50), axis(y, height, 62)],
+    }, data, place);
+  };
+  new ResizeObserver(() => {
+    if (figure.isConnected && (!plot || Math.abs(plot.width - place.clientWidth) > 4)) figure.redraw();
+  }).observe(place);
+  drawn.add(figure);
+  return figure;
+}
+
+/** An axis; a logarithmic one has lines and words at decades alone, as many as fit. */
+function axis({ label, log }, length, size) {
+  const ink = isDark() ? "#a5adb5" : "#565e66";
+  const kept = (plot, splits) => {
+    const used = splits.filter((value) => value > 0);
+    const decades = log && used.length ? Math.log10(used.at(-1) / used[0]) : 0;
+    if (decades < 2) return log ? splits.map((value) => ("125".includes(value.toExponential()[0]) ? value : null)) : splits;
+    const every = Math.ceil((decades * 46) / length);
+    return splits.map((value) => {
+      const power = Math.log10(value);
+      return Math.abs(power - Math.round(power)) < 1e-6 && Math.round(power) % every === 0 ? value : null;
+    });
+  };
+  const grid = { stroke: isDark() ? "#2b3137" : "#ececeb", width: 1, filter: kept };
+  return {
+    stroke: ink, grid, ticks: grid, label, labelSize: label ? 18 : 0, size: label ? size : size - 14,
+    labelFont: "12px system-ui", font: "12px system-ui", filter: kept,
+    values: (plot, splits) => splits.map((value) => (value === null ? "" : tick(value))),
+  };
+}
+
+function tick(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
+  return String(Number(value.toPrecision(6)));
+}
+
+/** One table for uPlot, which takes a common first column. */
+function joined(each, isLogX, isLogY, xLabel = "time") {
+  const inks = INKS[isDark() ? "dark" : "light"];
+  const usable = (x) => !isLogX || x > 0;
+  const shown = (value) => (value === null || value === undefined || (isLogY && value <= 0) ? null : value);
+  const tables = [], series = [{ label: xLabel, value: (plot, value) => number(value, 4) }], bands = [];
+  each.forEach((one, at) => {
+    const ink = one.ink || inks[(one.color ?? at) % inks.length];
+    const kept = one.x.map((_, index) => index).filter((index) => usable(one.x[index]));
+    const xs = kept.map((index) => one.x[index]);
+    const column = (values) => kept.map((index) => shown(values[index]));
+    if (one.lower) {
+      tables.push([xs, column(one.upper), column(one.lower)]);
+      bands.push({ series: [series.length, series.length + 1], fill: `${ink}33` });
+      const edge = { stroke: `${ink}55`, width: 1, points: { show: false } };
+      series.push({ label: `${one.label}, upper`, ...edge }, { label: `${one.label}, lower`, ...edge });
+      return;
+    }
+    tables.push([xs, column(one.y)]);
+    series.push({
+      label: one.label, stroke: ink, width: one.points ? 0 : 2, dash: one.dash,
+      paths: one.points ? () => null : undefined,
+      points: { show: Boolean(one.points) || kept.length < 2, size: 7, fill: ink },
+      value: (plot, value) => (value === null || value === undefined ? "–" : number(value, 4)),
+    });
+  });
+  const used = tables.filter((one) => one[0].length > 0);
+  if (!used.length) return [[[]], series, bands];
+  return [window.uPlot.join(tables), series, bands];
+}
+
+function summary(each) {
+  return each.filter((one) => one.y && one.y.length).slice(0, 6).map((one) => {
+    const values = one.y.filter((value) => value !== null);
+    if (!values.length) return `${one.label}: no values`;
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return `${one.label} from ${number(values[0])} to ${number(values.at(-1))}, between ${number(low)} and ${number(high)}`;
+  }).join("; ");
+}
+
+// Stops of a map that rises evenly in lightness, dark blue over teal to yellow.
+const STOPS = [[28, 16, 68], [36, 66, 120], [24, 112, 124], [62, 158, 106], [158, 196, 72], [250, 231, 90]];
+
+/** A field over time: a column for each time, a row for each state; null is grey. */
+export function field(title, columns, [low, high]) {
+  const [width, height] = [columns.length, columns[0].length];
+  const canvas = h("canvas", { class: "field", width, height, role: "img",
+    "aria-label": `${title}: ${height} states over ${width} times, values from ${number(low)} to ${number(high)}` });
+  canvas.style.height = `${Math.min(280, Math.max(120, 2 * height))}px`;
+  const image = new ImageData(width, height);
+  columns.forEach((column, x) => column.forEach((value, row) => {
+    const at = 4 * ((height - 1 - row) * width + x);
+    const [red, green, blue] = value === null ? [128, 128, 128] : colour((value - low) / (high - low || 1));
+    image.data.set([red, green, blue, 255], at);
+  }));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return h("figure", { class: "plot" }, h("h3", null, title), canvas,
+    h("figcaption", { class: "soft" }, `time to the right, states upwards; dark ${number(low)}, bright ${number(high)}`));
+}
+
+function colour(part) {
+  const at = Math.min(1, Math.max(0, part)) * (STOPS.length - 1);
+  const below = Math.min(STOPS.length - 2, Math.floor(at));
+  return STOPS[below].map((value, channel) => Math.round(value + (at - below) * (STOPS[below + 1][channel] - value)));
+}
+
+/** Smallest and largest of lists of numbers, null left out. */
+export function range(columns) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const column of columns) {
+    for (const value of column) {
+      if (value === null) continue;
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+  }
+  return low > high ? [0, 1] : [low, high];
+}

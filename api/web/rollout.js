@@ -1,0 +1,256 @@
+// A rollout as it is asked for: sliders, times, the reference, and the same as code.
+
+import { check, choice, copied, empty, field, h, number, problem, table } from "./elements.js";
+import { curves, field as heatMap, range } from "./plots.js";
+import { ask, get } from "./service.js";
+import { asCurl, asJax, asPython } from "./snippets.js";
+
+const MANY = 16;
+const STEPS = 1000;
+
+export async function rolloutView([model, version], signal) {
+  if (!model) return chooser(signal);
+  const base = `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
+  const [record, card, datasets] = await Promise.all([get(base, { signal }), get(`${base}/card`, { signal }), get("/v1/datasets?limit=100", { signal })]);
+  const fits = datasets.data.filter((each) => record.signature.states.every((name) => name in each.summary.states));
+  return panel(record, fits, card.dataset && card.dataset.id, signal);
+}
+
+async function chooser(signal) {
+  const page = await get("/v1/models?limit=100", { signal });
+  const usable = page.data.filter((model) => model.latest);
+  if (!usable.length) return h("div", null, h("h1", null, "Rollout"), empty("No model yet", h("p", null, "A training makes one: choose a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
+  return h("div", null, h("h1", null, "Rollout"), h("p", null, "Of which model?"),
+    table("Models", [["model"], ["version"]], usable.map((model) => {
+      const chosen = model.aliases.champion || model.latest;
+      return [h("a", { href: `#/rollout/${model.name}/${chosen}` }, model.name), `${chosen}${model.aliases.champion ? ", the champion" : ", the newest"}`];
+    })));
+}
+
+function panel(record, datasets, own, signal) {
+  const { signature } = record;
+  const { domain } = signature;
+  const sets = {
+    x0: sliders(signature.states, signature.units, domain.lower, domain.upper),
+    parameters: sliders(signature.parameters, [], domain.parameters_lower, domain.parameters_upper),
+    controls: sliders(signature.controls, [], domain.controls_lower, domain.controls_upper),
+  };
+  const steps = record.spec.steps && record.spec.steps.times;
+  const first = steps && steps.length > 1 ? steps[1] : domain.end / 1e4;
+  const stop = h("input", { value: domain.end, class: "number", inputmode: "decimal" });
+  const count = h("input", { type: "number", value: 200, min: 2, max: 5000, class: "number" });
+  const [logTimeBox, logTime] = check("logarithmic time", { checked: domain.end / first > 1e3 });
+  const [logBox, logY] = check("logarithmic states", {});
+  const [intervalBox, intervals] = check("prediction intervals, 80 %", {});
+  const [spreadBox, spread] = check("spread of the members", {});
+  const told = h("p", { class: "soft", role: "status" }, "Asking …");
+  const place = h("div", { class: "grid" });
+  const trouble = h("div", null);
+  const reference = referenceOf(datasets, own, sets, signature, changed, signal);
+  const code = h("pre", { tabindex: "0" });
+  let kind = asPython, asked = null, answered = null, isBusy = false, isStale = false;
+  const tabs = [["Python", asPython], ["curl", asCurl], ["JAX", asJax]].map(([label, made]) =>
+    h("button", { type: "button", role: "tab", "aria-selected": String(made === kind), onclick: (event) => {
+      kind = made;
+      for (const tab of tabs) tab.setAttribute("aria-selected", String(tab === event.target));
+      code.textContent = asked ? kind(asked) : "";
+    } }, label));
+
+  function request() {
+    const end = Number(stop.value);
+    const times = logTime.checked
+      ? { start: Math.min(first, end / 10), stop: end, count: Number(count.value), spacing: "log" }
+      : { start: 0, stop: end, count: Number(count.value), spacing: "linear" };
+    const body = { model: `${record.model}/${record.number}`, x0: sets.x0.values(), times };
+    if (signature.parameters.length) body.parameters = sets.parameters.values();
+    if (signature.controls.length) Object.assign(body, reference.controls() || { controls: [sets.controls.values()], control_times: [0] });
+    if (intervals.checked) body.intervals = 0.8;
+    if (spread.checked) body.spread = true;
+    return body;
+  }
+
+  // One request at a time: what changes meanwhile is asked for when it has been answered.
+  async function changed() {
+    isStale = true;
+    if (isBusy) return;
+    isBusy = true;
+    while (isStale && !signal.aborted) {
+      isStale = false;
+      asked = request();
+      code.textContent = kind(asked);
+      const began = performance.now();
+      try {
+        answered = await ask("POST", "/v1/rollout", asked, { signal });
+        const took = Math.round(performance.now() - began);
+        told.textContent = `${answered.x.length} times, answered in ${took} ms`;
+        trouble.replaceChildren(...(answered.warnings || []).map((each) => h("div", { class: "notice" }, each)));
+        draw();
+      } catch (error) {
+        if (!signal.aborted) trouble.replaceChildren(problem(error));
+      }
+    }
+    isBusy = false;
+  }
+
+  function draw() {
+    const found = reference.shown();
+    if (signature.states.length > MANY) return drawFields(place, answered, found, signature);
+    const x = { label: signature.time_unit ? `time, ${signature.time_unit}` : "time", log: logTime.checked };
+    signature.states.forEach((name, at) => {
+      const column = (rows) => rows.map((row) => row[at]);
+      const each = [];
+      if (answered.lower) each.push({ label: "80 %", x: answered.times, lower: column(answered.lower), upper: column(answered.upper), color: 0 });
+      if (answered.spread) {
+        const [mean, width] = [column(answered.x), column(answered.spread)];
+        each.push({ label: "±2 deviations", x: answered.times, lower: mean.map((value, i) => value - 2 * width[i]), upper: mean.map((value, i) => value + 2 * width[i]), color: 2 });
+      }
+      each.push({ label: "surrogate", x: answered.times, y: column(answered.x), color: 0 });
+      if (found) each.push({ label: "reference", x: found.times, y: column(found.states), dash: [5, 5], color: 1 });
+      const figure = place.children[at];
+      if (figure && figure.settings.x.log === x.log && figure.settings.y.log === logY.checked) return figure.change(each);
+      const unit = (signature.units || [])[at];
+      const settings = { x, y: { log: logY.checked }, height: 200 };
+      const made = curves(unit ? `${name}, ${unit}` : name, each, settings);
+      made.settings = settings;
+      figure ? figure.replaceWith(made) : place.append(made);
+    });
+  }
+
+  for (const set of Object.values(sets)) set.listen(changed);
+  for (const control of [stop, count, logTime, intervals, spread]) control.addEventListener("change", changed);
+  logY.addEventListener("change", () => answered && draw());
+  reference.begin();
+  return h("div", null,
+    h("h1", null, `Rollout of ${record.model}/${record.number}`),
+    h("p", null, h("a", { href: `#/models/${record.model}/${record.number}` }, "its errors and certificate")),
+    h("div", { class: "columns" },
+      h("div", null, h("form", { onsubmit: (event) => event.preventDefault() },
+        reference.control,
+        group("Initial condition", sets.x0), signature.parameters.length ? group("Parameters", sets.parameters) : null,
+        signature.controls.length ? group("Controls, constant", sets.controls) : null,
+        h("fieldset", null, h("legend", null, "Times"), field(`End; trained up to ${number(domain.end)} ${signature.time_unit}`, stop), field("How many", count), logTimeBox),
+        h("fieldset", null, h("legend", null, "Shown"), logBox, signature.intervals ? intervalBox : null, signature.members > 1 ? spreadBox : null))),
+      h("div", null, told, trouble, place, h("h2", null, "The same as code"),
+        h("div", { class: "row" }, h("div", { class: "tabs", role: "tablist", "aria-label": "Language" }, tabs), copied(() => code.textContent)),
+        h("p", { class: "soft" }, "The key comes from the environment's SPNODE_KEY."), code)));
+}
+
+function group(title, set) {
+  return h("fieldset", null, h("legend", null, title), set.element);
+}
+
+/** A slider and a number for each of up to 16 values, and all of them as text. */
+function sliders(names, units, lower, upper) {
+  let values = names.map((_, at) => (lower[at] + upper[at]) / 2);
+  let told = () => {};
+  const isMany = names.length > MANY;
+  const rows = isMany ? [] : names.map((name, at) => {
+    const [low, high] = [lower[at], upper[at]];
+    const isLog = low > 0 && high / low > 100;
+    const place = (value) => Math.round(STEPS * (isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low || 1)));
+    const slider = h("input", { type: "range", min: 0, max: STEPS, "aria-label": `${name}, slider` });
+    const box = h("input", { class: "number", inputmode: "decimal" });
+    const label = units && units[at] ? `${name}, ${units[at]}` : name;
+    const showValue = () => {
+      box.value = Number(values[at].toPrecision(6));
+      slider.value = place(values[at]) || 0;
+      slider.setAttribute("aria-valuetext", box.value);
+    };
+    slider.addEventListener("input", () => {
+      const part = slider.value / STEPS;
+      values[at] = isLog ? low * (high / low) ** part : low + part * (high - low);
+      box.value = Number(values[at].toPrecision(6));
+      slider.setAttribute("aria-valuetext", box.value);
+      text.value = listed();
+      told(true);
+    });
+    box.addEventListener("change", () => {
+      const given = Number(box.value);
+      if (box.value.trim() === "" || !Number.isFinite(given)) return box.setAttribute("aria-invalid", "true");
+      box.removeAttribute("aria-invalid");
+      values[at] = given;
+      showValue();
+      text.value = listed();
+      told(true);
+    });
+    return { showValue, element: h("div", { class: "slider" }, h("label", { for: (box.id = `value-${name}-${at}`) }, label), slider, box) };
+  });
+  const text = h("textarea", { rows: isMany ? 5 : 2, spellcheck: "false", "aria-label": `All ${names.length} values` });
+  const wrong = h("div", null);
+  const listed = () => values.map((value) => Number(value.toPrecision(6))).join(", ");
+  const showAll = () => {
+    for (const row of rows) row.showValue();
+    text.value = listed();
+  };
+  text.addEventListener("change", () => {
+    const given = text.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+    wrong.replaceChildren();
+    if (given.length !== names.length || given.some((value) => !Number.isFinite(value))) {
+      return wrong.append(problem({ message: `found ${given.length} values; expected ${names.length} numbers: ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}` }));
+    }
+    values = given;
+    showAll();
+    told(true);
+  });
+  showAll();
+  return {
+    element: [rows.map((row) => row.element), isMany
+      ? [field(`${names.length} values`, text), wrong]
+      : h("details", null, h("summary", null, "Paste them"), text, wrong)],
+    values: () => [...values],
+    set(given) {
+      values = [...given];
+      showAll();
+    },
+    listen(listener) { told = listener; },
+  };
+}
+
+/** Trajectories of a dataset to start from and to compare with. */
+function referenceOf(datasets, own, sets, signature, changed, signal) {
+  const chosen = datasets.find((each) => each.id === own) || datasets[0];
+  let found = null;
+  const which = h("input", { type: "number", min: 0, value: 0, class: "number" });
+  const dataset = choice([["", "none"], ...datasets.map((each) => [each.id, each.name || each.id])], chosen ? chosen.id : "");
+  const note = h("div", { class: "soft" });
+  const isHere = () => found && sets.x0.values().every((value, at) => value === found.x0[at]) && sets.parameters.values().every((value, at) => value === found.parameters[at]);
+
+  async function load() {
+    found = null;
+    note.replaceChildren();
+    if (!dataset.value) return changed();
+    const { summary } = datasets.find((each) => each.id === dataset.value);
+    const number_ = Math.min(summary.trajectories - 1, Math.max(0, Math.trunc(Number(which.value) || 0)));
+    try {
+      const read = await get(`/v1/datasets/${dataset.value}/trajectories/${number_}?samples=2000`, { signal });
+      const places = (names, all) => names.map((name) => Object.keys(all).indexOf(name));
+      const columns = places(signature.states, summary.states);
+      const states = read.states.map((row) => columns.map((at) => row[at]));
+      const inputs = places(signature.parameters, summary.parameters || {}).map((at) => read.parameters[at]);
+      const controls = places(signature.controls, summary.controls || {});
+      found = { ...read, states, x0: states[0], parameters: inputs, controls: read.controls.map((row) => controls.map((at) => row[at])) };
+      sets.x0.set(states[0]);
+      if (inputs.every((value) => value !== undefined)) sets.parameters.set(inputs);
+      note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
+    } catch (error) {
+      if (!signal.aborted) note.replaceChildren(problem(error));
+    }
+    changed();
+  }
+  which.addEventListener("change", load);
+  dataset.addEventListener("change", load);
+  return {
+    begin: load,
+    shown: () => (isHere() ? found : null),
+    controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.times } : null),
+    control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), field("Trajectory to start from", which), note),
+  };
+}
+
+function drawFields(place, answered, found, signature) {
+  const bounds = range(found ? [...answered.x, ...found.states] : answered.x);
+  const label = `${signature.states.length} states`;
+  const made = [heatMap(`Surrogate, ${label}`, answered.x, bounds)];
+  if (found) made.push(heatMap("Reference", found.states, bounds));
+  place.replaceChildren(...made);
+}

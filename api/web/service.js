@@ -1,0 +1,130 @@
+// What the page asks of the service, as any other caller: REST with a key.
+
+const KEY = "spnode-key";
+
+/** What the service refused, in its own words (RFC 9457). */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.title || `the service answered ${status}`);
+    this.status = status;
+    this.code = body.code;
+    this.errors = body.errors || [];
+    this.requestId = body.request_id;
+  }
+}
+
+export const key = {
+  get: () => sessionStorage.getItem(KEY) || localStorage.getItem(KEY),
+  set(value, isKept) {
+    sessionStorage.setItem(KEY, value);
+    if (isKept) localStorage.setItem(KEY, value);
+  },
+  forget() {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+  },
+};
+
+function headers(more) {
+  const found = { ...more };
+  const secret = key.get();
+  if (secret) found.authorization = `Bearer ${secret}`;
+  return found;
+}
+
+async function send(method, path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, { method, cache: "no-store", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "the service does not answer; is the gateway running?" });
+  }
+  if (answer.ok) return answer;
+  throw new Problem(answer.status, await answer.json().catch(() => ({})));
+}
+
+/** A request whose body and answer are JSON; null where the answer has no body. */
+export async function ask(method, path, body, { more = {}, signal } = {}) {
+  const options = { signal, headers: headers(more) };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["content-type"] = "application/json";
+  }
+  const answer = await send(method, path, options);
+  return answer.status === 204 ? null : answer.json();
+}
+
+export const get = (path, options) => ask("GET", path, undefined, options);
+
+/** The ETag of what lies at a path, with which a change says what it replaces. */
+export async function revision(path) {
+  const answer = await fetch(path, { headers: headers(), cache: "no-store" });
+  if (answer.status === 404) return null;
+  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  return answer.headers.get("etag");
+}
+
+/** A file of the service, handed to the browser to keep. */
+export async function save(path, name) {
+  const answer = await send("GET", path, { headers: headers() });
+  const address = URL.createObjectURL(await answer.blob());
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(address);
+}
+
+/** Send a file as a dataset; fetch does not tell how much has gone. */
+export function upload(file, told) {
+  return new Promise((resolve, reject) => {
+    const sent = new XMLHttpRequest();
+    sent.open("POST", `/v1/datasets?name=${encodeURIComponent(file.name.slice(0, 200))}`);
+    sent.responseType = "json";
+    const said = { ...headers(), "content-type": "application/octet-stream" };
+    for (const [name, value] of Object.entries(said)) sent.setRequestHeader(name, value);
+    sent.upload.onprogress = (event) => told(event.loaded, event.total);
+    sent.onload = () =>
+      sent.status < 300 ? resolve(sent.response) : reject(new Problem(sent.status, sent.response || {}));
+    sent.onerror = () => reject(new Problem(0, { detail: "the connection was lost during the upload" }));
+    sent.send(file);
+  });
+}
+
+/** The events of a job from its first, over lost connections, until it has ended. */
+export async function* events(job, signal) {
+  let last = 0;
+  for (;;) {
+    try {
+      const path = `/v1/jobs/${job}/events?after=${last}`;
+      const answer = await send("GET", path, { headers: headers(), signal });
+      for await (const event of parsed(answer.body)) {
+        last = event.id;
+        yield event;
+        const state = event.kind === "status" && event.data && event.data.state;
+        if (["succeeded", "failed", "cancelled"].includes(state)) return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    if (signal.aborted) return;
+  }
+}
+
+async function* parsed(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (text + value).split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split("\n").filter((line) => line.startsWith("data: "));
+      if (data.length) yield JSON.parse(data.map((line) => line.slice(6)).join("\n"));
+    }
+  }
+}

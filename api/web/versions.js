@@ -1,0 +1,139 @@
+// A version: how wrong it is, what is proved, its spectrum; and several side by side.
+
+import { action, bytes, confirmed, h, number, percent, plain, table, tiles, when } from "./elements.js";
+import { moveAlias } from "./models.js";
+import { curves } from "./plots.js";
+import { ask, get, save } from "./service.js";
+
+const at = (model, version) => `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
+const heldOut = (evaluation) => evaluation.test || evaluation.validation || {};
+const middle = (bin) => (bin.from > 0 ? Math.sqrt(bin.from * bin.to) : bin.to / 2);
+
+export async function versionView([model, number_], signal) {
+  const [version, card, record] = await Promise.all([
+    get(at(model, number_), { signal }), get(`${at(model, number_)}/card`, { signal }), get(`/v1/models/${encodeURIComponent(model)}`, { signal })]);
+  const found = heldOut(version.evaluation);
+  const named = Object.entries(record.aliases).filter(([, each]) => each === version.number).map(([alias]) => alias);
+  const promote = action("Make it champion", () => moveAlias(model, "champion", version.number));
+  promote.button.hidden = named.includes("champion");
+  const remove = action("Delete", async () => {
+    if (!(await confirmed(`Delete ${model}/${version.number} for good?`, { label: "Delete it" }))) return;
+    await ask("DELETE", at(model, version.number));
+    location.hash = `#/models/${model}`;
+  }, { class: "danger" });
+  return h("div", null,
+    h("h1", null, `${model}/${version.number}`),
+    h("p", { class: "row" }, named.map((alias) => h("span", { class: "chip good" }, alias)), h("span", { class: "soft" }, when(version.created_at)),
+      h("a", { href: `#/models/${model}` }, "all versions"), version.job_id && h("a", { href: `#/jobs/${version.job_id}` }, "its training"),
+      card.dataset && h("a", { href: `#/datasets/${card.dataset.id}` }, "its data")),
+    h("div", { class: "row" }, h("a", { class: "button", href: `#/rollout/${model}/${version.number}` }, "Roll out"), promote.button,
+      h("button", { type: "button", class: "quiet", onclick: () => save(`${at(model, version.number)}/artifact`, `${model}-${version.number}.zip`) }, "Download the artifact"), remove.button),
+    promote.place, remove.place,
+    tiles([
+      ["error on held-out data", percent(found.normalised_rmse)],
+      ["worst state", found.worst_state ? `${found.worst_state.name}: ${percent(found.worst_state.normalised_rmse)}` : "–"],
+      ["from later samples", percent((found.mid_trajectory || {}).normalised_rmse)],
+      ["scaled MSE", number(found.scaled_mse)],
+      ["latent variables", number(version.signature.latent)],
+      ["size", bytes(version.size_bytes)],
+    ]),
+    h("p", { class: "soft" }, "Errors are root mean squares over the standard deviation of each state, on trajectories that the training never saw."),
+    (found.warnings || []).map((each) => h("div", { class: "notice" }, each)),
+    h("h2", null, "Certificate"), claims(version.certificate),
+    h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), history(card)),
+    h("h2", null, "Errors by state"), errors(found),
+    (card.equations || []).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
+    (card.choices || []).length ? [h("h2", null, "What was chosen, and why"),
+      table("Choices", [["what"], ["chosen"], ["why", "wrap"]], card.choices.map((each) => [each.what, plain(each.value), each.why]))] : null,
+    h("details", null, h("summary", null, "The card"), h("pre", null, JSON.stringify(card, (name, value) => (name === "history" ? undefined : value), 2))));
+}
+
+function claims(certificate) {
+  const all = Object.entries(certificate).filter(([, each]) => each && typeof each === "object" && "statement" in each);
+  if (!all.length) return h("p", { class: "soft" }, "Nothing was certified: the artifact was made elsewhere.");
+  // True, and so far above what it bounds that nobody can use it.
+  const isVacuous = (each) => each.statement.includes("vacuous");
+  const item = ([name, each]) => h("li", { class: each.holds && !isVacuous(each) ? "holds" : null },
+    h("strong", { class: each.holds && !isVacuous(each) ? "good" : "soft" }, !each.holds ? "Not proved: " : isVacuous(each) ? "Proved, and vacuous: " : "Proved: "), each.statement,
+    h("small", null, name.replaceAll("_", " "), each.assumptions && each.assumptions.length ? `, if ${each.assumptions.join("; ")}` : ""));
+  const [proved, others] = [all.filter(([, each]) => each.holds && !isVacuous(each)), all.filter(([, each]) => !each.holds || isVacuous(each))];
+  return h("div", null, h("ul", { class: "claims" }, proved.map(item)),
+    others.length ? h("details", null, h("summary", null, `What is not proved, or says nothing (${others.length}); for most systems that is usual`), h("ul", { class: "claims" }, others.map(item))) : null);
+}
+
+function errors(found) {
+  const baselines = Object.entries(found.baselines || {});
+  const rows = Object.entries(found.states || {}).map(([name, each]) => [name, percent(each.normalised_rmse), number(each.rmse), percent(each.max_abs_scaled),
+    ...baselines.map(([, base]) => percent((base.states || {})[name]))]);
+  const heads = [["state"], ["error", "n"], ["RMSE", "n"], ["largest, of largest value", "n"], ...baselines.map(([name]) => [`${name.replaceAll("_", " ")} instead`, "n"])];
+  const all = table("Errors by state", heads, rows);
+  return rows.length > 20 ? h("details", null, h("summary", null, `All ${rows.length} states`), all) : all;
+}
+
+function errorPlot(versions) {
+  const each = versions.map(([label, version]) => {
+    const bins = heldOut(version.evaluation).over_time || [];
+    return { label, x: bins.map(middle), y: bins.map((bin) => bin.normalised_rmse) };
+  });
+  const isWide = each.some(({ x }) => x.length > 2 && x.at(-1) / x[0] > 1e3);
+  return curves("Held-out error over time", each, { x: { label: "time", log: isWide }, y: { label: "error", log: true } });
+}
+
+/** Eigenvalues of A: the imaginary part over the decay rate, which spans decades. */
+function spectrum(versions) {
+  const each = versions.map(([label, version]) => {
+    const values = (version.certificate.spectral_abscissa || {}).eigenvalues || [];
+    return { label, values, x: [], y: [], points: true };
+  });
+  const all = each.flatMap(({ values }) => values);
+  if (!all.length) return h("figure", { class: "plot" }, h("h3", null, "Spectrum of A"), h("p", { class: "soft" }, "Not known: the version was made before eigenvalues were kept, or is too large."));
+  const isStable = all.every(([real]) => real < 0);
+  for (const one of each) {
+    const points = one.values.map(([real, imaginary]) => [isStable ? -real : real, imaginary]).sort((a, b) => a[0] - b[0]);
+    one.x = points.map(([x]) => x);
+    one.y = points.map(([, y]) => y);
+  }
+  const [slow, fast] = [Math.max(...all.map(([real]) => real)), Math.min(...all.map(([real]) => real))];
+  return curves("Spectrum of A", each, {
+    x: { label: isStable ? "decay rate −Re λ" : "Re λ", log: isStable },
+    y: { label: "Im λ", range: all.every(([, imaginary]) => imaginary === 0) ? [-1, 1] : null },
+    said: `${all.length} eigenvalues with real parts from ${number(fast)} to ${number(slow)}`,
+  });
+}
+
+function history(card) {
+  const found = { x: [], train: [], held: [], before: 0, last: 0, stage: null };
+  for (const { stage, iteration, loss, validation_loss: held } of card.history || []) {
+    if (stage !== found.stage) [found.before, found.stage] = [found.last, stage];
+    found.last = found.before + iteration;
+    found.x.push(found.last);
+    found.train.push(loss ?? null);
+    found.held.push(held ?? null);
+  }
+  return curves("Loss of the training", [{ label: "training", x: found.x, y: found.train }, { label: "held out", x: found.x, y: found.held, dash: [6, 4] }],
+    { x: { label: "iteration" }, y: { label: "loss", log: true } });
+}
+
+export async function compareView([model, list], signal) {
+  const versions = await Promise.all(list.split(",").slice(0, 8).map(async (each) => [`${model}/${each}`, await get(at(model, each), { signal })]));
+  const row = (title, value) => [title, ...versions.map(([, version]) => value(version, heldOut(version.evaluation)))];
+  const proved = (name) => (version) => {
+    const claim = version.certificate[name];
+    return claim ? h("span", { class: claim.holds ? "good" : "soft", title: claim.statement }, claim.holds ? "proved" : "not proved") : "–";
+  };
+  const certified = [...new Set(versions.flatMap(([, version]) => Object.keys(version.certificate)))];
+  return h("div", null, h("h1", null, `${model}: versions side by side`),
+    table("Versions side by side", [[""], ...versions.map(([label]) => [label])], [
+      row("", (version) => h("a", { href: `#/models/${model}/${version.number}` }, "look at it")),
+      row("error on held-out data", (_, found) => percent(found.normalised_rmse)),
+      row("worst state", (_, found) => (found.worst_state ? `${found.worst_state.name} ${percent(found.worst_state.normalised_rmse)}` : "–")),
+      row("from later samples", (_, found) => percent((found.mid_trajectory || {}).normalised_rmse)),
+      row("scaled MSE", (_, found) => number(found.scaled_mse)),
+      row("latent variables", (version) => number(version.signature.latent)),
+      row("linear part", (version) => version.spec.linear.kind), row("nonlinear part", (version) => version.spec.nonlinear.kind),
+      row("integrator", (version) => version.spec.integrator), row("size", (version) => bytes(version.size_bytes)),
+      ...certified.map((name) => row(name.replaceAll("_", " "), proved(name))),
+      row("trained", (version) => when(version.created_at)),
+    ]),
+    h("br"), h("div", { class: "grid" }, errorPlot(versions), spectrum(versions)));
+}

@@ -1,0 +1,87 @@
+"""One trajectory of a dataset, thinned to what a plot can show.
+
+The dataset is never in memory as a whole: what comes before the trajectory is read and
+left out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.datasets import Datasets
+from services.errors import NotFound
+from services.rollouts.rows import dataset_members, skip_rows
+from services.work_folder import working
+from spnode_core.npz import Member
+
+# What the store has was written by us; its size is its own limit.
+_ANY_SIZE = 2**62
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Samples of one trajectory.
+
+    Args:
+        number: Which one, from 0.
+        samples: How many it has, before thinning.
+        times: ``(time,)``, counted from the trajectory's start.
+        states: ``(time, state)``, NaN where a value is missing.
+        parameters: ``(parameter,)``.
+        controls: ``(time, control)``, each held until the next time.
+    """
+
+    number: int
+    samples: int
+    times: np.ndarray
+    states: np.ndarray
+    parameters: np.ndarray
+    controls: np.ndarray
+
+
+def read_trajectory(
+    datasets: Datasets, id: str, number: int, most_samples: int
+) -> Trajectory:
+    """Read one trajectory of a dataset.
+
+    Args:
+        datasets: Those that the caller sees.
+        id: The dataset.
+        number: Which trajectory, from 0.
+        most_samples: Of more, so many spread evenly from the first to the last.
+
+    Raises:
+        NotFound: There is no such dataset, or it has fewer trajectories.
+    """
+    record = datasets.get(id)
+    if number >= record.trajectories:
+        last = record.trajectories - 1
+        hint = f"those of {id} are numbered from 0 to {last}"
+        raise NotFound("trajectory", str(number), hint=hint)
+    with working(datasets.settings, "arrays") as folder:
+        path = folder / "dataset.npz"
+        datasets.download(id, path)
+        with dataset_members(path, _ANY_SIZE) as members:
+            return _read(members, number, most_samples)
+
+
+def _read(members: dict[str, Member], number: int, most_samples: int) -> Trajectory:
+    def row(name: str) -> np.ndarray:
+        skip_rows(members[name], number)
+        return members[name].rows(1)[0]
+
+    states = row("states")
+    shared = len(members["times"].shape) == 1
+    times = members["times"].whole() if shared else row("times")
+    present = np.flatnonzero(np.isfinite(states).any(axis=1))
+    few = np.linspace(0, len(present) - 1, min(most_samples, len(present)))
+    kept = present[np.unique(few.round().astype(int))]
+    controls = row("controls") if "controls" in members else np.zeros((len(times), 0))
+    return Trajectory(
+        number=number,
+        samples=len(present),
+        times=(times - times[0])[kept],
+        states=states[kept],
+        parameters=row("parameters") if "parameters" in members else np.zeros(0),
+        controls=controls[kept],
+    )

@@ -1,0 +1,99 @@
+"""Debian's Chromium under Playwright, and what a page must never do in it."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+# A closed network refuses what Chromium asks of its makers, many times a second.
+SILENT = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = Path(
+    os.environ.get("SPNODE_SCREENSHOTS", ROOT / ".cache" / "screenshots")
+)
+"""Kept to be looked at: each view, wide and narrow, light and dark."""
+WIDE, NARROW = 1280, 360
+
+
+def chromium():
+    """Where it is; the tests of the page are left out without it."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    return found
+
+
+@contextlib.contextmanager
+def launched():
+    """The browser."""
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=SILENT)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, url, width=WIDE, scheme="light", refusals=()):
+    """A page of the service; whatever it does wrong is an error when the block ends.
+
+    Chromium itself writes each refused request to the console: those with a status
+    among ``refusals`` are meant.
+    """
+    wrong = []
+
+    def told(message):
+        if message.type == "error" and not any(
+            f"status of {status}" in message.text for status in refusals
+        ):
+            wrong.append(message.text)
+
+    def asked(request):
+        if urlsplit(request.url).hostname not in ("127.0.0.1", None, ""):
+            wrong.append(f"asked outside: {request.url}")
+
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    try:
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", told)
+        page.on("request", asked)
+        page.goto(url)
+        yield page
+    finally:
+        context.close()
+    assert not wrong, wrong
+
+
+def view(page, path):
+    """Go to a view, and wait until it is there."""
+    page.evaluate("path => { location.hash = path }", path)
+    page.wait_for_function(
+        "path => location.hash === path && !document.querySelector('[aria-busy]')",
+        arg=f"#{path}",
+    )
+    page.wait_for_selector("main h1")
+
+
+def shown(page, name):
+    """Keep a screenshot under a name."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

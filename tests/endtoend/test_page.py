@@ -1,0 +1,253 @@
+"""The page in Chromium, before a real stack: from a file to a promoted version."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.endtoend.browser import NARROW, WIDE, launched, opened, shown, view
+
+LATER_S = 240_000
+FIRST_PAINT_BYTES = 300_000
+# When an answer was there, and when the first plot after it was another one.
+WATCH = """() => {
+  window.answers = [];
+  const plot = document.querySelector('figure [role=img]');
+  const see = () => {
+    const last = performance.getEntriesByType('resource').filter(each => each.name.endsWith('/v1/rollout')).at(-1);
+    window.answers.push(performance.now() - last.responseEnd);
+  };
+  new MutationObserver(see).observe(plot, { attributes: true, attributeFilter: ['aria-label'] });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def trained(browser, shell, file):
+    """From a file to a version by the page alone."""
+    with opened(browser, link(shell)) as page:
+        page.get_by_role("link", name="Datasets").click()
+        page.get_by_text("No dataset yet").or_(
+            page.get_by_text("In the store")
+        ).first.wait_for()
+        page.set_input_files("#file", file)
+        page.wait_for_url(re.compile("#/datasets/ds_"))
+        page.get_by_role("heading", name="reaction.npz").wait_for()
+        # The report on arrival, and a plot of each state.
+        assert "conserved, as declared: mass = y1 + y2 + y3" in page.text_content(
+            "main"
+        )
+        page.wait_for_selector("figure canvas")
+        shown(page, "dataset-wide-light")
+
+        page.get_by_label("Model").fill("paged")
+        page.get_by_text("Settings: auto decides them").click()
+        page.get_by_label("Iterations").fill("150")
+        page.get_by_role("button", name="Train").click()
+        page.wait_for_url(re.compile("#/jobs/job_"))
+        page.wait_for_selector("h1:has-text('Training of paged')")
+        losses = page.locator("[aria-label^='Loss.']")
+        losses.locator("canvas").wait_for(timeout=LATER_S)
+        seen = {losses.get_attribute("aria-label")}
+        page.get_by_role("link", name="Look at paged/1").wait_for(timeout=LATER_S)
+        page.wait_for_timeout(600)
+        seen.add(losses.get_attribute("aria-label"))
+        assert len(seen) > 1, "the loss did not move"
+        assert all("training from" in each for each in seen)
+        shown(page, "job-wide-light")
+        page.get_by_role("link", name="Look at paged/1").click()
+        page.wait_for_selector("h1:has-text('paged/1')")
+    return "paged"
+
+
+def link(shell):
+    """What ``./spnode status`` prints."""
+    return re.search(r"^page +(\S+)$", shell.run("status").stdout, re.MULTILINE)[1]
+
+
+def test_a_version_shows_its_errors_certificate_and_spectrum(browser, shell, trained):
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/models/{trained}/1")
+        said = page.text_content("main")
+        assert "error on held-out data" in said
+        assert "Proved: Every eigenvalue of A has real part at most" in said
+        (spectrum,) = page.locator("[aria-label^='Spectrum of A']").all()
+        assert re.search(
+            r"\d+ eigenvalues with real parts from -",
+            spectrum.get_attribute("aria-label"),
+        )
+
+
+def test_a_slider_moves_the_trajectory_at_once(browser, shell, trained):
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/rollout/{trained}/1")
+        page.wait_for_selector("figure canvas")
+        assert "reference" in page.text_content("main")
+        page.evaluate(WATCH)
+        slider = page.get_by_label("y1, slider")
+        slider.focus()
+        for _ in range(8):
+            before = page.locator("figure [role=img]").first.get_attribute("aria-label")
+            with page.expect_response("**/v1/rollout"):
+                slider.press("ArrowLeft")
+            page.wait_for_function(
+                "before => document.querySelector('figure [role=img]').ariaLabel !== before",
+                arg=before,
+            )
+        delays = page.evaluate("window.answers")
+        # What the issue promises, with the machine's own noise left to the best.
+        assert len(delays) >= 8
+        assert min(delays) < 200, delays
+        # The start is no longer the reference's own.
+        assert "reference" not in page.locator("figure").first.text_content()
+
+
+def test_the_snippets_run_as_printed(browser, shell, trained, tmp_path):
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/rollout/{trained}/1")
+        page.wait_for_selector("figure canvas")
+        texts = {}
+        for language in ("Python", "curl", "JAX"):
+            page.get_by_role("tab", name=language).click()
+            page.get_by_role("button", name="Copy").click()
+            texts[language] = page.evaluate("navigator.clipboard.readText()")
+    key = (shell.data / "key").read_text().strip()
+    assert all(key not in text for text in texts.values())
+    environment = {
+        **os.environ,
+        "SPNODE_KEY": key,
+        "PYTHONPATH": shell.environment["PYTHONPATH"],
+    }
+
+    def run(*command):
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    python = run(sys.executable, "-c", texts["Python"])
+    last = np.fromstring(re.search(r"\[(.*)\]", python, re.DOTALL)[1], sep=" ")
+    answer = json.loads(run("sh", "-c", texts["curl"]))
+    np.testing.assert_allclose(last, answer["x"][-1], rtol=1e-6)
+    jax = run(sys.executable, "-c", texts["JAX"])
+    assert jax.count("[") == 1 + 4, "a state and its Jacobian"
+
+
+def test_errors_are_those_of_the_api(browser, shell, trained):
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/rollout/{trained}/1")
+        page.wait_for_selector("figure canvas")
+        page.get_by_text("Paste them").click()
+        page.get_by_label("All 3 values").fill("1, 2")
+        page.get_by_label("All 3 values").blur()
+        assert (
+            "expected 3 numbers: y1, y2, y3" in page.get_by_role("alert").text_content()
+        )
+
+
+def test_without_a_key_the_page_asks_for_one(browser, shell):
+    url = link(shell).partition("#")[0]
+    with opened(browser, url, refusals=(401,)) as page:
+        page.get_by_label("Key", exact=True).last.fill(
+            (shell.data / "key").read_text().strip()
+        )
+        page.get_by_role("button", name="Use it").click()
+        page.wait_for_selector(
+            "main h1:has-text('Models'), main h1:has-text('Datasets'), main h1:has-text('Jobs')"
+        )
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
+def test_every_view_is_accessible_and_fits(browser, shell, trained, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    dataset = shell.json("datasets", "list")[0]["id"]
+    job = next(
+        each["id"] for each in shell.json("jobs", "list") if each["kind"] == "training"
+    )
+    views = {
+        "datasets": "/datasets",
+        "dataset": f"/datasets/{dataset}",
+        "jobs": "/jobs",
+        "job": f"/jobs/{job}",
+        "models": "/models",
+        "model": f"/models/{trained}",
+        "version": f"/models/{trained}/1",
+        "compare": f"/compare/{trained}/1,1",
+        "rollout": f"/rollout/{trained}/1",
+        "health": "/health",
+    }
+    size = "wide" if width == WIDE else "narrow"
+    with opened(browser, link(shell), width, scheme) as page:
+        page.wait_for_selector("h1")
+        for name, path in views.items():
+            view(page, path)
+            if name in ("dataset", "rollout", "job", "version"):
+                page.wait_for_selector("figure canvas")
+            shown(page, f"{name}-{size}-{scheme}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            found = Axe().run(page).response["violations"]
+            serious = [
+                (each["id"], [node["target"] for node in each["nodes"]][:3])
+                for each in found
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert not serious, (name, serious)
+
+
+def test_the_first_paint_is_small(browser, shell):
+    sizes = {}
+    with opened(browser, "about:blank") as page:
+        page.on("response", lambda each: sizes.update({each.url: len(each.body())}))
+        page.goto(link(shell))
+        page.wait_for_selector("main h1")
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < FIRST_PAINT_BYTES, sizes
+
+
+def test_a_promoted_version_is_there_after_a_restart(browser, shell, trained, tmp_path):
+    url, key = shell.status()["url"], (shell.data / "key").read_text().strip()
+    headers = {"authorization": f"Bearer {key}"}
+    base = f"{url}/v1/models/{trained}/versions"
+    artifact = httpx.get(f"{base}/1/artifact", headers=headers).content
+    sent = {**headers, "content-type": "application/zip"}
+    assert (
+        httpx.post(base, content=artifact, headers=sent, timeout=120).status_code == 201
+    )
+    with opened(browser, link(shell), refusals=(404, 409)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/models/{trained}/2")
+        page.get_by_role("button", name="Make it champion").click()
+        # It was made elsewhere and never evaluated here: the gates want a reason.
+        page.get_by_label("Reason, for the history").fill("the same as version 1")
+        page.get_by_role("button", name="Override").click()
+        page.get_by_text("champion is version 2 now").wait_for()
+    shell.run("down")
+    shell.run("up")
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/models/{trained}")
+        row = page.get_by_role("row", name="Compare version 2")
+        assert "champion" in row.text_content()
+        page.get_by_role("button", name="Compare the chosen").click()
+        page.wait_for_selector("h1:has-text('side by side')")
