@@ -1,16 +1,18 @@
 """``rollout``: trajectories of a model from the shell."""
 
-import csv
-import io
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
+from spnode_client.commands.rollout_file import (
+    check_file,
+    csv_text,
+    draw_rollout,
+    write_rollout,
+)
 from spnode_client.connection import connection
-from spnode_client.records import Rollout
 from spnode_client.terminal import Json, UsageError, emit, err, out
 
 
@@ -59,16 +61,22 @@ def rollout(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "--out", "-o", help="A .csv or .npz file."),
+        typer.Option("--output", "--out", "-o", help="A .csv, .npz or .nc file."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture: a .png, .svg or .pdf file.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Roll out a model from initial conditions; a table in CSV by default.
 
-    Example: spnode rollout mine --x0 1,0,0 --times log:1e-5:1e5:50 --output mine.csv
+    Example: spnode rollout mine --x0 1,0,0 --times log:1e-5:1e5:50 --plot mine.png
     """
+    check_file(output, "--output", (".csv", ".npz", ".nc"))
+    check_file(plot, "--plot", (".png", ".svg", ".pdf"))
     client = connection.client()
-    names = client.models.version(model).record["signature"]["states"]
+    version = client.models.version(model)
+    names = version.record["signature"]["states"]
     options: dict[str, Any] = {"mode": mode, "precision": precision}
     if intervals is not None:
         options["intervals"] = intervals
@@ -84,13 +92,16 @@ def rollout(
         model, parse_rows(x0, "--x0"), parse_times(times), **options
     )
     if output is not None:
-        write_rollout(answer, names, output)
+        write_rollout(answer, version, output)
         err.print(f"wrote {output}")
-    if as_json or output is None:
+    if plot is not None:
+        draw_rollout(answer, version, plot)
+        err.print(f"drew {plot}")
+    if as_json or (output is None and plot is None):
         emit(
             {**answer.__dict__, "states": names},
             as_json,
-            lambda: out.print(_csv(answer, names), end="", markup=False),
+            lambda: out.print(csv_text(answer, names), end="", markup=False),
         )
 
 
@@ -137,53 +148,3 @@ def parse_rows(text: str, option: str) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise UsageError(f"{option} {text!r}: {error}") from error
     return array[0] if len(rows) == 1 else array
-
-
-def write_rollout(answer: Rollout, names: list[str], path: Path) -> None:
-    """Write a rollout; the file takes its name only when it is complete.
-
-    Raises:
-        UsageError: The file's ending is neither .csv nor .npz.
-    """
-    if path.suffix == ".npz":
-        buffer = io.BytesIO()
-        found = {
-            "states": answer.x,
-            "lower": answer.lower,
-            "upper": answer.upper,
-            "spread": answer.spread,
-        }
-        arrays: dict[str, Any] = {
-            name: each[None] if each.ndim == 2 else each
-            for name, each in found.items()
-            if each is not None
-        }
-        arrays |= {"times": answer.times, "names": np.array(names)}
-        np.savez(buffer, **arrays)
-        content = buffer.getvalue()
-    elif path.suffix == ".csv":
-        content = _csv(answer, names).encode()
-    else:
-        raise UsageError(f"--output {str(path)!r}: expected a .csv or .npz file")
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
-def _csv(answer: Rollout, names: list[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    batched = answer.x.ndim == 3
-    columns, x = list(names), answer.x
-    if answer.lower is not None and answer.upper is not None:
-        columns += [f"{name}_{end}" for end in ("lower", "upper") for name in names]
-        x = np.concatenate([x, answer.lower, answer.upper], axis=-1)
-    if answer.spread is not None:
-        columns += [f"{name}_spread" for name in names]
-        x = np.concatenate([x, answer.spread], axis=-1)
-    writer.writerow([*(["trajectory"] if batched else []), "time", *columns])
-    for row, trajectory in enumerate(x if batched else x[None]):
-        for time, state in zip(answer.times, trajectory, strict=True):
-            lead = [row] if batched else []
-            writer.writerow([*lead, repr(float(time)), *map(repr, state.tolist())])
-    return buffer.getvalue()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.commands.models import in_words as certificate_in_words
-from spnode_client.commands.rollout import parse_rows, parse_times, write_rollout
+from spnode_client.commands.rollout import parse_rows, parse_times
 from spnode_client.commands.train import (
     _describe,
     _other_champion,
@@ -19,7 +19,7 @@ from spnode_client.commands.train import (
 )
 from spnode_client.connection import Connection, connection
 from spnode_client.errors import JobFailed
-from spnode_client.records import ModelVersion, Rollout, statements
+from spnode_client.records import ModelVersion, statements
 from spnode_client.terminal import UsageError, report
 from tests.client.conftest import Answer
 
@@ -124,21 +124,6 @@ def test_a_certificate_is_read_with_what_holds_first():
     ]
     # What everybody asks for, and no more: that rollouts part is usual.
     assert statements(found) == ["NOT: It grows.", "It stays."]
-
-
-def test_a_written_rollout_reads_back_exactly(tmp_path):
-    x = np.random.default_rng(0).normal(size=(2, 3, 2))
-    answer = Rollout(x, np.array([0.1, 1.0, 10.0]), "m", 1, "")
-    write_rollout(answer, ["a", "b"], tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz") as file:
-        np.testing.assert_array_equal(file["states"], x)
-    write_rollout(answer, ["a", "b"], tmp_path / "x.csv")
-    lines = (tmp_path / "x.csv").read_text().splitlines()
-    assert lines[0] == "trajectory,time,a,b"
-    assert [float(cell) for cell in lines[-1].split(",")] == [1, 10.0, *x[1, 2]]
-    with pytest.raises(UsageError, match=r"\.csv or \.npz"):
-        write_rollout(answer, ["a", "b"], tmp_path / "x.txt")
-    assert {path.name for path in tmp_path.iterdir()} == {"x.npz", "x.csv"}
 
 
 def test_the_key_of_an_embedded_stack_goes_nowhere_else(monkeypatch):

@@ -43,7 +43,7 @@ def test_the_commands_train_and_roll_out_an_own_file(shell, folder):
         if arguments[0] == "train":
             arguments += QUICK
         shell.run(*arguments, cwd=folder)
-    assert (folder / "mine.csv").read_text().startswith("time,y1,y2,y3\n")
+    assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_python_snippet_runs(shell, folder):
