@@ -7,6 +7,7 @@ then its inputs and the part of its answer that is there lie in memory.
 import math
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from services.errors import Overloaded
 from services.rollouts.canonical import Work
@@ -17,6 +18,9 @@ _MEMORY_S = 10.0
 # What Retry-After may say: less makes callers knock, more makes them give up.
 _SOONEST_S, _LATEST_S = 0.1, 60.0
 _UNKNOWN_S = 1.0
+# Reading and parsing what is refused afterwards costs a gateway that is overloaded more
+# than computing: from here on nobody is taken whose size is not known.
+_NEARLY_FULL = 0.9
 
 
 class DrainRate:
@@ -52,7 +56,7 @@ class DrainRate:
         self._bytes = self._bytes * kept + size_bytes
         self._busy_since = now
 
-    def seconds_for(self, rows: int, size_bytes: float) -> float:
+    def seconds_for(self, rows: float, size_bytes: float) -> float:
         """How long so many rows and so many bytes take to leave, by what was seen."""
         if not self._seconds or not self._rows:
             return _UNKNOWN_S
@@ -85,6 +89,17 @@ class Admission:
         self.size_bytes = 0
         self.rate = DrainRate(clock)
 
+    def check_open(self) -> None:
+        """Refuse a request before it is read, where nine tenths of the room are taken.
+
+        Raises:
+            Overloaded: With when to come back.
+        """
+        rows = self.rows - _NEARLY_FULL * self.rows_limit
+        size_bytes = self.size_bytes - _NEARLY_FULL * self.bytes_limit
+        if self.size_bytes and (rows >= 0 or size_bytes >= 0):
+            self._refuse(max(rows, 0), max(size_bytes, 0))
+
     def admit(self, rows: int, size_bytes: int) -> None:
         """Count a request in.
 
@@ -94,16 +109,17 @@ class Admission:
         more_rows = self.rows + rows - self.rows_limit
         more_bytes = self.size_bytes + size_bytes - self.bytes_limit
         if self.size_bytes and (more_rows > 0 or more_bytes > 0):
-            raise Overloaded(
-                f"{self.rows} rows and {self.size_bytes} bytes are queued already, "
-                f"at most {self.rows_limit} and {self.bytes_limit} may be",
-                retry_after_s=self.rate.seconds_for(
-                    max(more_rows, 0), max(more_bytes, 0)
-                ),
-            )
+            self._refuse(max(more_rows, 0), max(more_bytes, 0))
         self.rows += rows
         self.size_bytes += size_bytes
         self.rate.busy()
+
+    def _refuse(self, rows: float, size_bytes: float) -> NoReturn:
+        raise Overloaded(
+            f"{self.rows} rows and {self.size_bytes} bytes are queued already, "
+            f"at most {self.rows_limit} and {self.bytes_limit} may be",
+            retry_after_s=self.rate.seconds_for(rows, size_bytes),
+        )
 
     def computed(self, rows: int, size_bytes: float) -> None:
         """Count rows out that have their results; their bytes stay for now."""

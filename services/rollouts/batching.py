@@ -149,6 +149,14 @@ class Batcher:
         with Counted(self.statistics.of(work.digest), work.count):
             return await self._run_counted(work, deadline)
 
+    def check_open(self) -> None:
+        """Raise ``Overloaded`` before a request is read, where too much waits."""
+        try:
+            self.admission.check_open()
+        except Overloaded:
+            self.counters.refused += 1
+            raise
+
     async def close(self) -> None:
         """Wait for the batches that run."""
         while self._running:

@@ -45,3 +45,23 @@ def test_expected_answers_count_every_direction():
     given = Work("jvp", "d", rows, {"times": np.zeros(times)}, 2)
     inputs = 8 * (2 * 4) * (1 + k) + 8 * times
     assert expected_bytes(given) == inputs + 8 * 2 * times * 3 * (1 + k)
+
+
+def test_who_comes_when_it_is_nearly_full_is_refused_unread():
+    admission = Admission(rows_limit=100, bytes_limit=10**9)
+    admission.check_open()
+    admission.admit(89, 10)
+    admission.check_open()
+    admission.admit(1, 10)
+    with pytest.raises(Overloaded, match="90 rows and 20 bytes are queued"):
+        admission.check_open()
+    admission.computed(50, 10)
+    admission.check_open()
+    # What is larger than the limit and alone is taken, and closes the door.
+    alone = Admission(rows_limit=100, bytes_limit=10)
+    alone.admit(1, 1000)
+    with pytest.raises(Overloaded):
+        alone.check_open()
+    alone.computed(1, 1000)
+    alone.leave(0, 1000)
+    alone.check_open()
