@@ -5,7 +5,7 @@ import psutil
 from services.training.plan import plan
 from services.training.request import TrainingRequest
 from tests.worker.conftest import TRAINING
-from tests.worker.test_lost_worker import children_of, first_iteration, optimising
+from tests.worker.test_lost_worker import children_of, first_iteration, reached_far
 
 
 def go_on(stack, model: str, **training):
@@ -44,13 +44,8 @@ def test_a_killed_worker_goes_on_from_the_checkpoint_not_the_version(stack) -> N
     worker = stack.start_worker()
     first = stack.end(stack.train("tiny").id, 180)
     assert first.state == "succeeded", first.error
-    job = go_on(stack, "tiny", iterations=20_000)
-
-    def is_far(now) -> bool:
-        return optimising(now) and (now.progress or {}).get("iteration", 0) > 8000
-
-    far = stack.wait(job.id, is_far, 240)
-    reached = far.progress["iteration"]
+    job = go_on(stack, "tiny", iterations=10_000)
+    reached = reached_far(stack, job.id)
     orphans = children_of(worker)
     worker.kill()
     worker.wait()
