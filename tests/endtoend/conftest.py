@@ -22,8 +22,26 @@ from spnode_core.dataset import save_dataset
 jax.config.update("jax_enable_x64", True)
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--iterations", "150", "--set", "training.polish=none"]
+SMALL = {
+    "nonlinear": {"kind": "relaxation", "width": 16, "depth": 1},
+    "autoencoder": {"kind": "residual", "width": 16, "depth": 1},
+}
+TINY = {**SMALL, "autoencoder": {"kind": "none"}}
+"""It compiles faster still, and keeps no sums."""
+QUICK = [
+    *("--iterations", "150", "--set=training.polish=none"),
+    "--set=training.batch=16",
+]
 """A training that takes seconds; its surrogate is rough, and nothing here needs more."""
+
+
+def options(surrogate: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """A description of a surrogate on the command line."""
+    return [
+        f"--set=surrogate.{part}.{field}={value}"
+        for part, fields in surrogate.items()
+        for field, value in fields.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,5 +125,6 @@ def shell(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(shell, file) -> str:
     """A quickly trained model, made from the user's file by one command."""
-    version = shell.json("train", file, "--model", "reaction", *QUICK)
+    small = [*QUICK, *options(SMALL)]
+    version = shell.json("train", file, "--model", "reaction", *small)
     return version["model"]

@@ -16,8 +16,9 @@ import pytest
 from spnode_client import Client
 from spnode_core import systems
 from tests.endtoend.composed import ROOT, Composition
+from tests.endtoend.conftest import SMALL
 
-QUICK = {"iterations": 60, "polish": "none"}
+QUICK = {"iterations": 60, "polish": "none", "batch": 16, "optimiser": "adam"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def client(composition):
 
 def test_the_composed_services_do_the_main_job(composition, client):
     dataset = client.datasets.generate("robertson", 20).wait(120)
-    version = client.train(dataset, "robertson", training=QUICK).wait(240)
+    version = client.train(dataset, "robertson", training=QUICK, surrogate=SMALL).wait(
+        240
+    )
     assert str(version) == "robertson/1"
     system = systems.get("robertson")
     x0 = np.array([[0.95, 5e-7, 0.05], [0.97, 5e-7, 0.03]])

@@ -8,9 +8,10 @@ import time
 import psutil
 import pytest
 
-from tests.endtoend.conftest import Shell
+from tests.endtoend.conftest import TINY, Shell
 
-LONG = {"iterations": 1500, "polish": "none", "batch": 20}
+# It must outlast what is done between two kills, some commands of the shell.
+LONG = {"iterations": 4000, "polish": "none", "batch": 16, "optimiser": "adam"}
 PATIENCE_S = 200
 
 
@@ -26,7 +27,7 @@ def own(tmp_path_factory):
 def test_a_killed_worker_and_then_a_killed_stack_lose_no_job(own, file):
     with own.client() as client:
         dataset = client.datasets.upload(file)
-        job = client.train(dataset, "survivor", training=LONG)
+        job = client.train(dataset, "survivor", training=LONG, surrogate=TINY)
         _wait_for_iterations(job)
         os.kill(own.pid("worker"), signal.SIGKILL)
         _wait_until(lambda: job.refresh().record["attempt"] == 2)

@@ -4,6 +4,7 @@ What is changed for the test: the address, where port 8000 is taken, and a short
 training in place of the full one.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -12,11 +13,15 @@ import sys
 
 import pytest
 
-from tests.endtoend.conftest import QUICK, ROOT
+from tests.endtoend.conftest import QUICK, ROOT, TINY, options
 
 README = (ROOT / "README.md").read_text()
-QUICK_PYTHON = 'training={"iterations": 60, "polish": "none"}'
-QUICK_JSON = r"\"training\": {\"iterations\": 60, \"polish\": \"none\"}"
+SHORT = {
+    "training": {"iterations": 60, "polish": "none", "optimiser": "adam", "batch": 16},
+    "surrogate": TINY,
+}
+QUICK_PYTHON = ", ".join(f"{name}={value}" for name, value in SHORT.items())
+QUICK_JSON = json.dumps(SHORT)[1:-1].replace('"', r"\"")
 
 
 def blocks(language: str) -> list[str]:
@@ -41,7 +46,7 @@ def test_the_commands_train_and_roll_out_an_own_file(shell, folder):
         program, *arguments = shlex.split(line)
         assert program == "./spnode"
         if arguments[0] == "train":
-            arguments += QUICK
+            arguments += [*QUICK, *options(TINY)]
         shell.run(*arguments, cwd=folder)
     assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,6 +1,6 @@
 """A sweep from the shell: trained, ranked, the best one served under its alias."""
 
-from tests.endtoend.conftest import QUICK
+from tests.endtoend.conftest import QUICK, TINY, options
 
 
 def test_settings_are_varied_and_the_best_takes_the_alias(shell, file):
@@ -8,7 +8,7 @@ def test_settings_are_varied_and_the_best_takes_the_alias(shell, file):
     found = shell.json(
         *("sweep", file, "--model", "varied", "--alias", "challenger"),
         *("--vary", f"training.iterations=1,{iterations}"),
-        *("--set", "training.polish=none"),
+        *(*QUICK[2:], *options(TINY)),
     )
     best, other = found["ranking"]
     assert 0 < best["validation"] <= other["validation"]

@@ -89,6 +89,7 @@ class Stack:
         self,
         model: str = "tiny",
         *,
+        autoencoder: str = "none",
         schedule: dict[str, Any] | None = None,
         **training: Any,
     ) -> Job:
@@ -97,7 +98,7 @@ class Stack:
             "kind": "training",
             "dataset": self.add_dataset(),
             "model": model,
-            "surrogate": SURROGATE,
+            "surrogate": {**SURROGATE, "autoencoder": {"kind": autoencoder}},
             "training": {**TRAINING, **training},
             "schedule": schedule or {},
         }

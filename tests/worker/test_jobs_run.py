@@ -28,7 +28,8 @@ def test_a_dataset_job_makes_a_dataset(running) -> None:
 
 
 def test_a_training_job_publishes_a_version_that_rolls_out(running, tmp_path) -> None:
-    job = running.train("published", iterations=200)
+    # What decodes keeps the conserved sum.
+    job = running.train("published", autoencoder="residual", iterations=200)
     ended = running.end(job.id, 180)
     assert ended.state == "succeeded", ended.error
     version = running.registry.resolve("published")
