@@ -264,9 +264,25 @@ def check(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def main() -> None:
-    """The entry point of ``./spnode``."""
-    connection.embedded = _embedded
+def docs(
+    out_folder: Annotated[
+        Path, typer.Argument(help="Folder of the pages; build/docs by default.")
+    ] = ROOT / "build" / "docs",
+    as_json: Json = False,
+) -> None:
+    """Build the site of the documentation: open index.html, no server is needed.
+
+    Example: ./spnode docs /tmp/site
+    """
+    from deploy.site.build import build
+
+    _guarded(lambda: build(out_folder))
+    first = out_folder.resolve() / "index.html"
+    emit({"index": str(first)}, as_json, lambda: out.print(str(first), markup=False))
+
+
+def make_tree_app() -> typer.Typer:
+    """The commands of a source tree: the client's and those above."""
     app = make_app()
     for command in (
         up,
@@ -279,11 +295,18 @@ def main() -> None:
         bench,
         chaos,
         check,
+        docs,
     ):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)
     app.add_typer(registry.app, name="registry")
-    run(app, "./spnode")
+    return app
+
+
+def main() -> None:
+    """The entry point of ``./spnode``."""
+    connection.embedded = _embedded
+    run(make_tree_app(), "./spnode")
 
 
 def _embedded() -> tuple[str, str | None] | None:
