@@ -26,7 +26,8 @@ def write_index(out: Path, examples: list[Example]) -> None:
     parts = [_HEAD]
     for example in examples:
         bars = stored_bars(out / f"{example.name}.json")
-        parts.append(f"## [{example.title}]({example.name}.md)\n")
+        page = f"[{example.title}]({example.name}.md)" if bars else example.title
+        parts.append(f"## {page}\n")
         parts.append(bar_table(bars) if bars else "Not run yet.")
         parts.append("")
     with replacing(out / "README.md") as file:

@@ -54,7 +54,8 @@ def write_index(out: Path, groups: Sequence[Group]) -> None:
     parts = [_HEAD]
     for group in groups:
         found = bars(Store(out / f"{group.name}.json", "", keep=True).records)
-        parts.append(f"## [{group.title}]({group.name}.md)\n")
+        page = f"[{group.title}]({group.name}.md)" if found else group.title
+        parts.append(f"## {page}\n")
         parts.append(bar_table(found) if found else "Not run yet.")
         parts.append("")
     with replacing(out / "README.md") as file:

@@ -10,17 +10,18 @@ A warning of Sphinx is an error: a link to a page or a heading that is not there
 docstring that cannot be read, a page that nothing links.
 """
 
+import io
+import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from deploy.folder import ROOT
 from deploy.site import command_line, executed, python_names, rest, settings
 
-_NOTED = "```{{toctree}}\n:hidden:\n{options}\n{pages}\n```\n"
-_FOLDERS = ("decisions", "examples", "results", "results/speed")
+_COLOUR = re.compile(r"\x1b\[\d*m")
+_BELOW = "```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+_FOLDERS = ("decisions", "results", "results/speed")
 
 
 class SiteError(RuntimeError):
@@ -36,23 +37,27 @@ def build(out: Path) -> None:
     Raises:
         SiteError: A page is wrong.
     """
+    # In this process, which has loaded all that the docstrings are read from.
+    from sphinx.application import Sphinx
+
+    said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "docs"
         gather(source)
-        done = subprocess.run(
-            [
-                *(sys.executable, "-P", "-m", "sphinx", "-b", "html", "-q", "-E"),
-                *("--fail-on-warning", "--keep-going"),
-                *("-c", ROOT / "deploy" / "site", "-d", Path(folder) / "doctrees"),
-                *(source, out),
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
+        app = Sphinx(
+            source,
+            ROOT / "deploy" / "site",
+            out,
+            Path(folder) / "doctrees",
+            "html",
+            status=None,
+            warning=said,
+            freshenv=True,
         )
-        if done.returncode != 0:
-            raise SiteError((done.stdout + done.stderr).replace(f"{source}/", "docs/"))
+        app.build()
+    if said.getvalue():
+        text = _COLOUR.sub("", said.getvalue())
+        raise SiteError(text.replace(f"{source}/", "docs/").strip())
 
 
 def gather(source: Path) -> None:
@@ -67,21 +72,24 @@ def gather(source: Path) -> None:
     for name in ("CHANGELOG", "SECURITY"):
         text = (ROOT / f"{name}.md").read_text()
         (source / f"{name.lower()}.md").write_text(text.replace("](docs/", "]("))
+    _append(source / "settings.md", settings.section())
     reference = source / "reference"
     reference.mkdir()
     (reference / "rest.md").write_text(rest.page())
     (reference / "command_line.md").write_text(command_line.page())
     for package, text in python_names.pages():
         (reference / f"{package}.md").write_text(text)
-    _append(source / "settings.md", settings.section())
     for folder in _FOLDERS:
-        pages = "\n".join(
-            path.stem for path in sorted((source / folder).glob("[!R]*.md"))
-        )
-        if pages:
-            _append(source / folder / "README.md", _NOTED.format(pages=pages, options=""))
+        _append(source / folder / "README.md", _below(source / folder))
     for path in sorted((source / "notebooks").glob("*.md")):
         executed.run_page(path)
+
+
+def _below(folder: Path) -> str:
+    """What leads from the first page of a folder to its others."""
+    pages = [path.stem for path in sorted(folder.glob("[!R]*.md"))]
+    pages += [f"{each.parent.name}/README" for each in folder.glob("*/README.md")]
+    return _BELOW.format(pages="\n".join(pages))
 
 
 def _append(path: Path, text: str) -> None:

@@ -10,20 +10,15 @@ project = "spnode"
 author = "the spnode authors"
 html_title = "spnode"
 
-extensions = [
-    "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "sphinx.ext.intersphinx",
-]
-extensions.remove("sphinx.ext.intersphinx")
-exclude_patterns = ["examples/*.txt"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 # A comment in JSON or an ellipsis in a shell is no mistake of a page.
 suppress_warnings = ["misc.highlighting_failure"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 
+# Every page carries the table of contents: a method each would make it long and slow.
+toc_object_entries = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -34,6 +29,7 @@ maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_math_renderer = "mathml"
+html_use_index = False
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False

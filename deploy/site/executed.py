@@ -28,7 +28,8 @@ def run_page(path: Path) -> None:
 
     def answered(block: re.Match[str]) -> str:
         nonlocal count
-        said = run_block(block[1], names, str(path))
+        line = block.string.count("\n", 0, block.start(1))
+        said = run_block("\n" * line + block[1], names, str(path))
         parts = [block[0]]
         if said:
             parts.append(f"```text\n{said.rstrip()}\n```\n")

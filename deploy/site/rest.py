@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,22 @@ def page() -> str:
     described = create_app(Settings()).openapi()
     groups = {tag["name"]: tag["description"] for tag in described["tags"]}
     lines = [
-        "# REST",
+        # Headings of routes and schemas are too many for the sidebar of every page.
+        "---\ntocdepth: 2\n---\n\n# REST",
         described["info"]["description"],
         "A key goes into `Authorization: Bearer`, `X-API-Key`, or the password of "
         "Basic; [keys](../keys.md) says which scopes there are. A running gateway "
         "has the same as `/openapi.json`, and a page to try it at `/docs`.",
     ]
     by_tag: dict[str, list[str]] = {}
+    rows = []
     for path, item in described["paths"].items():
         for method, operation in item.items():
             section = by_tag.setdefault(operation["tags"][0], [])
             section.extend(_operation(method.upper(), path, operation))
+            route = f"{method.upper()} {path}"
+            rows.append((f"[`{route}`](#{anchor(route)})", operation["summary"]))
+    lines.append(table(("route", "what it does"), rows))
     for tag in sorted(by_tag, key=lambda each: each in _DOORS):
         lines += [f"## {tag[0].upper()}{tag[1:]}", groups.get(tag, ""), *by_tag[tag]]
     lines += ["## Schemas"]
@@ -55,7 +61,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     from api.auth import OPEN, needed_scope
 
     scope = "none" if OPEN.match(path) else f"`{needed_scope(method, path)}`"
-    yield f"### `{method} {path}`"
+    yield f"({anchor(f'{method} {path}')})=\n### `{method} {path}`"
     yield f"**{operation['summary']}.** Scope: {scope}."
     yield operation["description"]
     parameters = operation.get("parameters", ())
@@ -117,6 +123,11 @@ def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
         yield kind(schema)
     for example in schema.get("examples", ()):
         yield _json(example)
+
+
+def anchor(route: str) -> str:
+    """The place of a route on the page."""
+    return "-".join(re.findall("[a-z0-9]+", route.lower()))
 
 
 def kind(schema: Mapping[str, Any]) -> str:
