@@ -31,7 +31,9 @@ def small_spec(**fields):
     return SurrogateSpec(**{**defaults, **fields})
 
 
-def small_surrogate(*, parameters=0, controls=0, seed=0, **fields):
+def small_surrogate(
+    *, parameters=0, controls=0, seed=0, states=STATES, named=(), **fields
+):
     """An untrained surrogate of three states on a logarithmic grid."""
     spec = small_spec(**fields)
     sums = len(spec.conserved)
@@ -47,8 +49,8 @@ def small_surrogate(*, parameters=0, controls=0, seed=0, **fields):
         end=1e3,
     )
     signature = Signature(
-        states=STATES,
-        parameters=tuple(f"p{i}" for i in range(parameters)),
+        states=states,
+        parameters=named or tuple(f"p{i}" for i in range(parameters)),
         controls=tuple(f"u{i}" for i in range(controls)),
         latent=spec.latent,
         domain=domain,

@@ -19,7 +19,7 @@ TIMES = [0.1, 1.0, 10.0]
 def folder(service, tmp_path_factory):
     """Where the commands of the page were run."""
     folder = tmp_path_factory.mktemp("curl")
-    (commands,) = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+    (commands,) = re.findall(r"```sh[^\n]*\n(.*?)```", PAGE, re.S)
     variables = {"URL": service.url, "KEY": service.key, "MODEL": "plain@latest"}
     done = subprocess.run(
         ["sh", "-euc", commands],

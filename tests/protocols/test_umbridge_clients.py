@@ -97,7 +97,7 @@ def test_tinyda_takes_the_surrogate_as_its_coarse_level(example):
 def test_the_example_of_the_document_runs(service, tmp_path):
     document = (ROOT / "docs" / "doors" / "umbridge.md").read_text()
     program = tmp_path / "example.py"
-    program.write_text(re.search(r"```python\n(.*?)```", document, re.S)[1])
+    program.write_text(re.search(r"```python[^\n]*\n(.*?)```", document, re.S)[1])
     said = run_client(
         "clients", program, SPNODE_URL=service.url, SPNODE_KEY=service.key
     )

@@ -1,0 +1,59 @@
+"""One live deployment for all pages, with the models that they name."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import pytest
+
+import spnode_core
+from spnode_client import Client
+from tests.api.deployment import deployed, ensemble, opened, publish
+from tests.api.serving import serving
+from tests.core.models import small_surrogate
+
+STATES = ("y1", "y2", "y3")
+RATES = ("k1", "k2", "k3")
+LINEAR = dict.fromkeys((*STATES, *RATES), "linear")
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where the pages' client asks, and what is at hand in this process."""
+
+    url: str
+    key: str
+    surrogates: dict
+
+    @cached_property
+    def client(self) -> Client:
+        return Client(self.url, self.key, timeout_s=280)
+
+    @cached_property
+    def data(self) -> spnode_core.Dataset:
+        return spnode_core.generate("robertson", 10, seed=0)
+
+
+def models():
+    """Untrained: none needs to be right here."""
+    plain = small_surrogate(states=STATES, normalisation=LINEAR)
+    kinetics = small_surrogate(
+        parameters=3, states=STATES, named=RATES, normalisation=LINEAR
+    )
+    return {"mine": plain, "robertson": kinetics, "reaction": kinetics, "ensemble": ensemble()}
+
+
+@pytest.fixture(scope="session")
+def service():
+    jax.config.update("jax_enable_x64", True)
+    # Pages compile far more than they compute.
+    jax.config.update("jax_disable_most_optimizations", True)
+    with deployed() as deployment:
+        made = models()
+        with opened(deployment.settings) as (database, blobs):
+            for name, each in made.items():
+                for _ in range(3 if name == "mine" else 1):
+                    publish(database, blobs, name, each)
+        deployment.start("worker", "worker")
+        with serving(deployment.settings) as url:
+            yield Service(url, deployment.key, made)

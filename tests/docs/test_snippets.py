@@ -1,0 +1,208 @@
+"""Every block of every page: run, parsed, or marked with the reason why not.
+
+What is changed before a block runs stands in ``CHANGED``: the address, numbers that are
+left out on the page, sizes. Trainings are accepted by the service and then cancelled, and
+those in this process are short.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import warnings
+
+import httpx
+import numpy as np
+import pytest
+import typer
+
+import spnode_core
+from deploy.site.command_line import commands
+from deploy.site.executed import run_block
+from spnode_client import DomainWarning
+from tests.docs.blocks import ALL, ROOT
+
+PYTHON = [b for b in ALL if b.language == "python" and not (b.not_run or b.run_by)]
+BY_HAND = {"README.md": "tests/endtoend/test_readme.py"}
+"""Pages whose blocks have tests of their own."""
+IN_THE_SITE = "docs/notebooks/"
+"""Pages that are run when the site is built."""
+QUICK = "surrogate=small, training=quick"
+CHANGED = {
+    "docs/ensembles.md": [
+        ("dataset, members=4)\nx", f"dataset, {QUICK}, members=4)\nx"),
+        ("members=4).wait()", "members=4).cancel()"),
+        ('_record("mine"', '_record("ensemble"'),
+    ],
+    "docs/export.md": [('champion", "exported"', 'champion", "asked"')],
+    "docs/fine_tuning.md": [
+        ('warm_start="mine@champion").wait()', 'warm_start="mine@champion").cancel()'),
+        ("fit(dataset, warm_start=surrogate)", "fit(held_out, warm_start=surrogate, training=quick)"),
+        ("dataset=dataset).wait()", "dataset=dataset).cancel()"),
+    ],
+    "docs/functions.md": [('key=...', "key=key")],
+    "docs/jobs.md": [("3600})", "3600}).cancel()")],
+    "docs/large.md": [
+        ('"ds_…")', "uploaded)"),
+        ("[500_000:500_010]", "[5:10]"),
+        ('"rows.npz"', "folder / 'rows.npz'"),
+    ],
+    "docs/python.md": [('preset="auto"', QUICK)],
+    "docs/sweeps.md": [
+        ("grid=grid).wait()", "grid=grid).cancel()"),
+        ("candidates).wait()", "candidates).cancel()"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def uploaded(service, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "trajectories.npz"
+    spnode_core.save_dataset(service.data, path)
+    return service.client.datasets.upload(path).id
+
+
+@pytest.fixture
+def at_hand(service, uploaded, tmp_path, monkeypatch):
+    """The variables that pages take as given; a page's own definitions replace them."""
+    import jax
+    import scipy
+
+    monkeypatch.chdir(tmp_path)
+    spnode_core.save_dataset(service.data, tmp_path / "trajectories.npz")
+    times = np.array([0.1, 1.0, 10.0])
+    x0, k = np.array([0.9, 2e-5, 0.1]), np.ones(3)
+    rows = np.tile(x0, (20, 1))
+    surrogate = service.surrogates["mine"]
+    x = np.asarray(surrogate.rollout(x0, times))
+    training = spnode_core.TrainingSpec(iterations=2, polish="none")
+    return {
+        **{"jax": jax, "scipy": scipy, "spnode_core": spnode_core, "np": np},
+        **{"client": service.client, "key": service.key, "folder": tmp_path},
+        **{"uploaded": uploaded, "dataset": uploaded, "held_out": service.data},
+        **{"x0": x0, "times": times, "k": k, "many": rows, "y": x, "sigma": np.full(3, 0.1)},
+        **{"model": "robertson", "x": x, "observed": x, "cotangents": x},
+        **{"directions": x0[None], "bounds": [(f"k{i}", 0.5, 2.0) for i in (1, 2, 3)]},
+        **{"surrogate": surrogate, "one": surrogate, "other": surrogate},
+        **{"training": training, "quick": training, "small": small()},
+    }
+
+
+def small():
+    return spnode_core.SurrogateSpec.model_validate(
+        {
+            "latent": 3,
+            "nonlinear": {"kind": "relaxation", "width": 8, "depth": 1},
+            "autoencoder": {"kind": "none"},
+        }
+    )
+
+
+PAGES = sorted({b.page for b in PYTHON if not b.page.startswith(IN_THE_SITE)} - {*BY_HAND})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(service, at_hand, page):
+    here = [block for block in PYTHON if block.page == page]
+    text = "\0".join(block.code for block in here)
+    for old, new in CHANGED.get(page, []):
+        assert old in text, f"{page} no longer says {old!r}"
+        text = text.replace(old, new)
+    text = text.replace("http://127.0.0.1:8000", service.url)
+    names = dict(at_hand)
+    for block, code in zip(here, text.split("\0"), strict=True):
+        names |= BEFORE.get((page, here.index(block)), lambda *_: {})(service, names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DomainWarning)
+            run_block("\n" * block.line + code, names, str(ROOT / page))
+
+
+def in_this_process(service, names):
+    return {"dataset": service.data}
+
+
+def asks_the_service(service, names):
+    return {"dataset": names["uploaded"]}
+
+
+def fitted(service, names):
+    run = spnode_core.fit(service.data, surrogate=small(), training=names["quick"])
+    return {"run": run, "dataset": service.data, "surrogate": run.surrogate}
+
+
+BEFORE = {
+    ("docs/ensembles.md", 0): in_this_process,
+    ("docs/ensembles.md", 1): asks_the_service,
+    ("docs/evaluation.md", 0): fitted,
+    ("docs/large.md", 0): lambda service, names: {"x0": names["many"]},
+    ("docs/export.md", 1): lambda service, names: {"x0": names["many"][:1]},
+}
+"""What else is at hand before a block, by its place among those of its page."""
+
+
+_CALL = re.compile(r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= [a-z]))\s+([a-z].*)")
+
+
+def ours():
+    """Each call of our command line on a page, with its words."""
+    for block in ALL:
+        if block.not_run or block.language not in ("sh", ""):
+            continue
+        code = re.sub(r"\\\n\s*", " ", block.code)
+        for line in code.splitlines():
+            found = _CALL.match(line)
+            if found:
+                yield block, shlex.split(found[1], comments=True)
+
+
+CALLS = list(ours())
+
+
+@pytest.mark.parametrize(("block", "words"), CALLS, ids=lambda each: str(each)[:60])
+def test_a_command_of_a_page_exists_with_its_options(block, words):
+    known = {" ".join(names): command for names, command in commands()}
+    depth = next(n for n in (2, 1) if " ".join(words[:n]) in known)
+    command = known[" ".join(words[:depth])]
+    if " ".join(words[:depth]) == "test":
+        return
+    # Parses as the command line does: unknown options and missing arguments are errors.
+    command.make_context(words[0], words[depth:], resilient_parsing=False)
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh"], ids=str)
+def test_a_shell_block_is_one(block):
+    done = subprocess.run(
+        ["sh", "-n", "-c", block.code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+JSON = [block for block in ALL if block.language == "json"]
+
+
+@pytest.mark.parametrize("block", JSON, ids=str)
+def test_a_request_in_json_is_accepted(service, uploaded, block):
+    body = json.loads(block.code.replace("ds_…", uploaded))
+    if "model" not in body and "models" not in body:
+        return
+    path = "/v1/jobs?validate_only=true" if "kind" in body else "/v1/rollout"
+    if "parameters" in body or body.get("model") == "robertson":
+        body = {**body, "model": "robertson", "parameters": body.get("parameters", [1] * 3)}
+    answer = httpx.post(
+        f"{service.url}{path}",
+        json=body,
+        headers={"authorization": f"Bearer {service.key}"},
+        timeout=280,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_only_known_blocks_are_not_run():
+    """One more needs a reason here as well as on its page."""
+    skipped = [block for block in ALL if block.not_run]
+    assert len(skipped) == 8, [f"{block}: {block.not_run}" for block in skipped]
+    for block in ALL:
+        if block.run_by:
+            page = block.page.removeprefix("docs/").rpartition("/")[2]
+            assert page in (ROOT / block.run_by).read_text(), block
+        assert block.language or block.page in BY_HAND, f"{block} has no language"
