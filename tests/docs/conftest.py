@@ -8,7 +8,7 @@ import pytest
 
 import spnode_core
 from spnode_client import Client
-from tests.api.deployment import deployed, ensemble, opened, publish
+from tests.api.deployment import ROOT, deployed, ensemble, opened, publish
 from tests.api.serving import serving
 from tests.core.models import small_surrogate
 
@@ -33,6 +33,20 @@ class Service:
     def data(self) -> spnode_core.Dataset:
         return spnode_core.generate("robertson", 10, seed=0)
 
+    @cached_property
+    def run(self) -> spnode_core.Run:
+        """A real fit, as short as it can be."""
+        small = {
+            "latent": 3,
+            "nonlinear": {"kind": "relaxation", "width": 8, "depth": 1},
+            "autoencoder": {"kind": "none"},
+        }
+        return spnode_core.fit(
+            self.data,
+            surrogate=spnode_core.SurrogateSpec.model_validate(small),
+            training=spnode_core.TrainingSpec(iterations=2, polish="none"),
+        )
+
 
 def models():
     """Untrained: none needs to be right here."""
@@ -40,7 +54,9 @@ def models():
     kinetics = small_surrogate(
         parameters=3, states=STATES, named=RATES, normalisation=LINEAR
     )
-    return {"mine": plain, "robertson": kinetics, "reaction": kinetics, "ensemble": ensemble()}
+    enzyme = spnode_core.load(ROOT / "docs" / "notebooks" / "enzyme.spnode")
+    tutorial = {"enzyme": enzyme, "bounded": enzyme}
+    return {"mine": plain, "robertson": kinetics, "reaction": kinetics, "ensemble": ensemble(), **tutorial}
 
 
 @pytest.fixture(scope="session")

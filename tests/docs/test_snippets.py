@@ -1,10 +1,12 @@
 """Every block of every page: run, parsed, or marked with the reason why not.
 
 What is changed before a block runs stands in ``CHANGED``: the address, numbers that are
-left out on the page, sizes. Trainings are accepted by the service and then cancelled, and
-those in this process are short.
+left out on the page, sizes. Trainings are accepted by the service and then cancelled;
+in this process one short fit serves all pages.
 """
 
+import functools
+import inspect
 import json
 import re
 import shlex
@@ -27,17 +29,18 @@ BY_HAND = {"README.md": "tests/endtoend/test_readme.py"}
 """Pages whose blocks have tests of their own."""
 IN_THE_SITE = "docs/notebooks/"
 """Pages that are run when the site is built."""
-QUICK = "surrogate=small, training=quick"
 CHANGED = {
+    "docs/calibration.md": [("noise=", "starts=2, noise=")],
     "docs/ensembles.md": [
-        ("dataset, members=4)\nx", f"dataset, {QUICK}, members=4)\nx"),
+        ("spnode_core.fit(", "fitted("),
+        ("run.surrogate", "several"),
         ("members=4).wait()", "members=4).cancel()"),
         ('_record("mine"', '_record("ensemble"'),
     ],
     "docs/export.md": [('champion", "exported"', 'champion", "asked"')],
     "docs/fine_tuning.md": [
         ('warm_start="mine@champion").wait()', 'warm_start="mine@champion").cancel()'),
-        ("fit(dataset, warm_start=surrogate)", "fit(held_out, warm_start=surrogate, training=quick)"),
+        ("spnode_core.fit(", "fitted("),
         ("dataset=dataset).wait()", "dataset=dataset).cancel()"),
     ],
     "docs/functions.md": [('key=...', "key=key")],
@@ -47,7 +50,8 @@ CHANGED = {
         ("[500_000:500_010]", "[5:10]"),
         ('"rows.npz"', "folder / 'rows.npz'"),
     ],
-    "docs/python.md": [('preset="auto"', QUICK)],
+    "docs/python.md": [("spnode_core.fit(", "fitted(")],
+    "docs/start.md": [('"robertson"', '"mine"')],
     "docs/sweeps.md": [
         ("grid=grid).wait()", "grid=grid).cancel()"),
         ("candidates).wait()", "candidates).cancel()"),
@@ -70,12 +74,13 @@ def at_hand(service, uploaded, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     spnode_core.save_dataset(service.data, tmp_path / "trajectories.npz")
+    (tmp_path / ".spnode").mkdir()
+    (tmp_path / ".spnode" / "key").write_text(service.key)
     times = np.array([0.1, 1.0, 10.0])
     x0, k = np.array([0.9, 2e-5, 0.1]), np.ones(3)
     rows = np.tile(x0, (20, 1))
     surrogate = service.surrogates["mine"]
     x = np.asarray(surrogate.rollout(x0, times))
-    training = spnode_core.TrainingSpec(iterations=2, polish="none")
     return {
         **{"jax": jax, "scipy": scipy, "spnode_core": spnode_core, "np": np},
         **{"client": service.client, "key": service.key, "folder": tmp_path},
@@ -84,18 +89,15 @@ def at_hand(service, uploaded, tmp_path, monkeypatch):
         **{"model": "robertson", "x": x, "observed": x, "cotangents": x},
         **{"directions": x0[None], "bounds": [(f"k{i}", 0.5, 2.0) for i in (1, 2, 3)]},
         **{"surrogate": surrogate, "one": surrogate, "other": surrogate},
-        **{"training": training, "quick": training, "small": small()},
+        **{"training": service.data, "several": service.surrogates["ensemble"]},
+        "fitted": functools.partial(fitted, service),
     }
 
 
-def small():
-    return spnode_core.SurrogateSpec.model_validate(
-        {
-            "latent": 3,
-            "nonlinear": {"kind": "relaxation", "width": 8, "depth": 1},
-            "autoencoder": {"kind": "none"},
-        }
-    )
+def fitted(service, *given, **options):
+    """The one run of all pages, where `fit` would take what it is called with."""
+    inspect.signature(spnode_core.fit).bind(*given, **options)
+    return service.run
 
 
 PAGES = sorted({b.page for b in PYTHON if not b.page.startswith(IN_THE_SITE)} - {*BY_HAND})
@@ -125,15 +127,15 @@ def asks_the_service(service, names):
     return {"dataset": names["uploaded"]}
 
 
-def fitted(service, names):
-    run = spnode_core.fit(service.data, surrogate=small(), training=names["quick"])
+def after_a_fit(service, names):
+    run = service.run
     return {"run": run, "dataset": service.data, "surrogate": run.surrogate}
 
 
 BEFORE = {
     ("docs/ensembles.md", 0): in_this_process,
     ("docs/ensembles.md", 1): asks_the_service,
-    ("docs/evaluation.md", 0): fitted,
+    ("docs/evaluation.md", 0): after_a_fit,
     ("docs/large.md", 0): lambda service, names: {"x0": names["many"]},
     ("docs/export.md", 1): lambda service, names: {"x0": names["many"][:1]},
 }

@@ -1,0 +1,148 @@
+"""The built site: nothing is left out, every link resolves, nothing is asked of others."""
+
+import html
+import re
+import urllib.parse
+from html.parser import HTMLParser
+
+import pytest
+
+from api.app import create_app
+from deploy.check import public_names
+from deploy.site import build, command_line, rest
+from deploy.site.executed import run_page
+from services.settings import PREFIX, Settings
+from tests.docs.blocks import ROOT
+
+# Attributes by which a browser fetches something by itself.
+FETCHED = {"img": "src", "script": "src", "link": "href", "iframe": "src"}
+
+
+class Page(HTMLParser):
+    """The links, the anchors and the fetched addresses of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links, self.anchors, self.fetched = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        if tag in FETCHED and given.get(FETCHED[tag]):
+            self.fetched.append(given[FETCHED[tag]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site")
+    build.build(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(folder):
+    return {path: Page(path.read_text()) for path in folder.rglob("*.html")}
+
+
+def shown(folder, page):
+    text = re.sub(r"<[^>]+>", "", (folder / "reference" / page).read_text())
+    return html.unescape(text)
+
+
+def test_every_link_resolves(folder, pages):
+    wrong = []
+    for path, page in pages.items():
+        for link in page.links + page.fetched:
+            place = urllib.parse.urlsplit(link)
+            if place.scheme or place.netloc:
+                continue
+            name = urllib.parse.unquote(place.path)
+            target = (path.parent / name).resolve() if name else path
+            anchor = urllib.parse.unquote(place.fragment)
+            known = pages[target].anchors if target in pages else None
+            if not target.exists() or (anchor and known is not None and anchor not in known):
+                wrong.append(f"{path.relative_to(folder)}: {link}")
+    assert not wrong, wrong
+    assert sum(len(page.links) for page in pages.values()) > 1000
+
+
+def test_no_page_asks_another_machine(pages):
+    for path, page in pages.items():
+        outside = [each for each in page.fetched if re.match(r"(https?:)?//", each)]
+        assert not outside, (path, outside)
+
+
+def test_styles_and_scripts_ask_no_other_machine(folder):
+    for path in (folder / "_static").rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", path.read_text())
+
+
+def test_every_route_and_schema_is_there(folder):
+    text = shown(folder, "rest.html")
+    described = create_app(Settings(data_folder="/nonexistent")).openapi()
+    for path, item in described["paths"].items():
+        for method in item:
+            assert f"{method.upper()} {path}" in text
+    for name, schema in described["components"]["schemas"].items():
+        assert name in text
+        for field in schema.get("properties", ()):
+            assert field in text, (name, field)
+    assert len(rest.narrow_codes()) > 20
+    for code in rest.narrow_codes():
+        assert code in text
+
+
+def test_every_command_and_option_is_there(folder):
+    text = shown(folder, "command_line.html")
+    listed = list(command_line.commands())
+    assert ("registry", "export") in [words for words, _ in listed]
+    for words, command in listed:
+        section = text[text.index(f"\n{' '.join(words)}") :]
+        for parameter in command.params:
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert option.lower() in section.lower(), (words, option)
+        assert "Example: " in (command.help or ""), f"{words} has no example"
+
+
+def test_every_setting_is_there_with_its_default(folder):
+    text = re.sub(r"<[^>]+>", "", (folder / "settings.html").read_text())
+    table = text[text.index("All of them") :]
+    for name, field in Settings.model_fields.items():
+        assert PREFIX + name.upper() in table
+        assert field.description, name
+
+
+def test_every_public_name_is_there_with_its_docstring(pages, folder):
+    for package in ("spnode_core", "spnode_client"):
+        page = pages[folder / "reference" / f"{package}.html"]
+        for name in public_names(ROOT / package / "__init__.py"):
+            # autodoc makes this anchor where it found the object.
+            homes = [each for each in page.anchors if each.endswith(f".{name}")]
+            assert f"{package}.{name}" in homes, name
+
+
+def test_the_notebook_was_run(folder):
+    text = (folder / "notebooks" / "stiff.html").read_text()
+    assert "largest error" in text
+    assert "stiff-1.svg" in text
+
+
+def test_a_link_to_a_missing_page_fails_the_build(tmp_path, monkeypatch):
+    def gathered(source):
+        source.mkdir()
+        (source / "index.md").write_text("# One\n\n[gone](missing.md)\n")
+
+    monkeypatch.setattr(build, "gather", gathered)
+    with pytest.raises(build.SiteError, match=r"missing\.md"):
+        build.build(tmp_path / "out")
+
+
+def test_a_block_that_fails_names_its_page_and_line(tmp_path):
+    page = tmp_path / "wrong.md"
+    page.write_text("# Wrong\n\n```python\nx = 1\nraise ValueError(x)\n```\n")
+    with pytest.raises(ValueError, match="1") as raised:
+        run_page(page)
+    assert raised.traceback[-1].lineno + 1 == 5
