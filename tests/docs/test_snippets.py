@@ -37,6 +37,7 @@ CHANGED = {
         ("members=4).wait()", "members=4).cancel()"),
         ('_record("mine"', '_record("ensemble"'),
     ],
+    "docs/evaluation.md": [("x, times, 0.9)", "x, times, 0.5)")],
     "docs/export.md": [('champion", "exported"', 'champion", "asked"')],
     "docs/fine_tuning.md": [
         ('warm_start="mine@champion").wait()', 'warm_start="mine@champion").cancel()'),
@@ -52,6 +53,7 @@ CHANGED = {
     ],
     "docs/python.md": [("spnode_core.fit(", "fitted(")],
     "docs/start.md": [('"robertson"', '"mine"')],
+    "docs/tutorial.md": [("(60, 2))", "(4, 2))")],
     "docs/sweeps.md": [
         ("grid=grid).wait()", "grid=grid).cancel()"),
         ("candidates).wait()", "candidates).cancel()"),
