@@ -2,6 +2,8 @@
 
 import html
 import re
+import subprocess
+import sys
 import urllib.parse
 from html.parser import HTMLParser
 
@@ -12,6 +14,7 @@ from deploy.check import public_names
 from deploy.site import build, command_line, rest
 from deploy.site.executed import run_page
 from services.settings import PREFIX, Settings
+from tests.api.deployment import clean_environment
 from tests.docs.blocks import ROOT
 
 # Attributes by which a browser fetches something by itself.
@@ -37,8 +40,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """As a user builds it; in this process Sphinx's own warnings would be errors."""
     out = tmp_path_factory.mktemp("site")
-    build.build(out)
+    command = [sys.executable, "-P", "-m", "deploy", "docs", out]
+    environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -130,6 +139,7 @@ def test_the_notebook_was_run(folder):
     assert "stiff-1.svg" in text
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_link_to_a_missing_page_fails_the_build(tmp_path, monkeypatch):
     def gathered(source):
         source.mkdir()
