@@ -30,7 +30,9 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
     yield from _below(typer.main.get_command(make_tree_app()), ())
 
 
-def _below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _below(
+    command: Any, words: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, each in getattr(command, "commands", {}).items():
         if getattr(each, "commands", None):
             yield from _below(each, (*words, name))

@@ -56,8 +56,9 @@ def run_block(code: str, names: dict[str, Any], origin: str) -> str:
     """
     tree = ast.parse(code, origin)
     last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = ast.Expression(tree.body.pop().value)
+    if tree.body and isinstance(end := tree.body[-1], ast.Expr):
+        del tree.body[-1]
+        last = ast.Expression(end.value)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(tree, origin, "exec"), names)

@@ -70,7 +70,8 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
             ("parameter", "in", "type", "meaning"),
             [
                 (
-                    f"`{each['name']}`" + (", required" if each.get("required") else ""),
+                    f"`{each['name']}`"
+                    + (", required" if each.get("required") else ""),
                     each["in"],
                     kind(each["schema"]),
                     sentence(each.get("description", "")),

@@ -56,7 +56,13 @@ def models():
     )
     enzyme = spnode_core.load(ROOT / "docs" / "notebooks" / "enzyme.spnode")
     tutorial = {"enzyme": enzyme, "bounded": enzyme}
-    return {"mine": plain, "robertson": kinetics, "reaction": kinetics, "ensemble": ensemble(), **tutorial}
+    return {
+        "mine": plain,
+        "robertson": kinetics,
+        "reaction": kinetics,
+        "ensemble": ensemble(),
+        **tutorial,
+    }
 
 
 @pytest.fixture(scope="session")

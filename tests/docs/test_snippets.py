@@ -16,7 +16,6 @@ import warnings
 import httpx
 import numpy as np
 import pytest
-import typer
 
 import spnode_core
 from deploy.site.command_line import commands
@@ -44,7 +43,7 @@ CHANGED = {
         ("spnode_core.fit(", "fitted("),
         ("dataset=dataset).wait()", "dataset=dataset).cancel()"),
     ],
-    "docs/functions.md": [('key=...', "key=key")],
+    "docs/functions.md": [("key=...", "key=key")],
     "docs/jobs.md": [("3600})", "3600}).cancel()")],
     "docs/large.md": [
         ('"ds_…")', "uploaded)"),
@@ -87,7 +86,14 @@ def at_hand(service, uploaded, tmp_path, monkeypatch):
         **{"jax": jax, "scipy": scipy, "spnode_core": spnode_core, "np": np},
         **{"client": service.client, "key": service.key, "folder": tmp_path},
         **{"uploaded": uploaded, "dataset": uploaded, "held_out": service.data},
-        **{"x0": x0, "times": times, "k": k, "many": rows, "y": x, "sigma": np.full((3, 3), 0.1)},
+        **{
+            "x0": x0,
+            "times": times,
+            "k": k,
+            "many": rows,
+            "y": x,
+            "sigma": np.full((3, 3), 0.1),
+        },
         **{"model": "robertson", "x": x, "observed": x, "cotangents": x},
         **{"directions": x0[None], "bounds": [(f"k{i}", 0.5, 2.0) for i in (1, 2, 3)]},
         **{"surrogate": surrogate, "one": surrogate, "other": surrogate},
@@ -102,7 +108,9 @@ def fitted(service, *given, **options):
     return service.run
 
 
-PAGES = sorted({b.page for b in PYTHON if not b.page.startswith(IN_THE_SITE)} - {*BY_HAND})
+PAGES = sorted(
+    {b.page for b in PYTHON if not b.page.startswith(IN_THE_SITE)} - {*BY_HAND}
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -194,7 +202,11 @@ def test_a_request_in_json_is_accepted(service, uploaded, block):
         return
     path = "/v1/jobs?validate_only=true" if "kind" in body else "/v1/rollout"
     if "parameters" in body or body.get("model") == "robertson":
-        body = {**body, "model": "robertson", "parameters": body.get("parameters", [1] * 3)}
+        body = {
+            **body,
+            "model": "robertson",
+            "parameters": body.get("parameters", [1] * 3),
+        }
     answer = httpx.post(
         f"{service.url}{path}",
         json=body,
