@@ -10,6 +10,7 @@ A warning of Sphinx is an error: a link to a page or a heading that is not there
 docstring that cannot be read, a page that nothing links.
 """
 
+import contextlib
 import io
 import re
 import shutil
@@ -81,8 +82,10 @@ def gather(source: Path) -> None:
         (reference / f"{package}.md").write_text(text)
     for folder in _FOLDERS:
         _append(source / folder / "README.md", _below(source / folder))
-    for path in sorted((source / "notebooks").glob("*.md")):
-        executed.run_page(path)
+    # A notebook opens files as its reader does, who stands in the tree.
+    with contextlib.chdir(ROOT):
+        for path in sorted((source / "notebooks").glob("*.md")):
+            executed.run_page(path)
 
 
 def _below(folder: Path) -> str:

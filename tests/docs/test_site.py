@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False
+        command, cwd=out, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return out
