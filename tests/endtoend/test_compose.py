@@ -52,9 +52,8 @@ def client(composition):
 
 def test_the_composed_services_do_the_main_job(composition, client):
     dataset = client.datasets.generate("robertson", 20).wait(120)
-    version = client.train(dataset, "robertson", training=QUICK, surrogate=SMALL).wait(
-        240
-    )
+    job = client.train(dataset, "robertson", training=QUICK, surrogate=SMALL)
+    version = job.wait(240)
     assert str(version) == "robertson/1"
     system = systems.get("robertson")
     x0 = np.array([[0.95, 5e-7, 0.05], [0.97, 5e-7, 0.03]])

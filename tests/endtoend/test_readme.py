@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from tests.endtoend.conftest import QUICK, ROOT, TINY, options
+from tests.endtoend.conftest import QUICK, ROOT, SMALL, TINY, options
 
 README = (ROOT / "README.md").read_text()
 SHORT = {
@@ -46,7 +46,7 @@ def test_the_commands_train_and_roll_out_an_own_file(shell, folder):
         program, *arguments = shlex.split(line)
         assert program == "./spnode"
         if arguments[0] == "train":
-            arguments += [*QUICK, *options(TINY)]
+            arguments += [*QUICK, *options(SMALL)]
         shell.run(*arguments, cwd=folder)
     assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
 
