@@ -87,6 +87,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="spnode",
         version=VERSION,
         lifespan=functools.partial(_lifespan, settings=chosen),
+        # Theirs come with scripts from elsewhere: the page has its own.
+        docs_url=None,
         redoc_url=None,
         strict_content_type=False,
         redirect_slashes=False,

@@ -30,11 +30,15 @@ class DatasetOut(Out):
 
 
 class TrajectoryOut(Out):
-    """Samples of one trajectory, in the order of the dataset's names."""
+    """Samples of one trajectory."""
 
     number: int
     samples: int
     """How many it has; there may be fewer here."""
+    names: list[str]
+    """Of the states, in order."""
+    parameter_names: list[str]
+    control_names: list[str]
     times: list[float]
     """Counted from its start, as a rollout's are."""
     states: list[list[float | None]]
@@ -49,6 +53,9 @@ class TrajectoryOut(Out):
         return cls(
             number=found.number,
             samples=found.samples,
+            names=found.names,
+            parameter_names=found.parameter_names,
+            control_names=found.control_names,
             times=found.times.tolist(),
             states=[[_or_null(value) for value in row] for row in found.states],
             parameters=found.parameters.tolist(),

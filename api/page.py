@@ -5,6 +5,8 @@ They need no key, hold nothing secret, and may load nothing from elsewhere.
 
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
@@ -50,8 +52,13 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
+async def _reference(request: Request) -> Response:
+    return RedirectResponse("/#/reference")
+
+
 _FILES = _Files(directory=_FOLDER)
 routes: list[BaseRoute] = [
     Route("/", _Index(), methods=["GET", "HEAD"], include_in_schema=False),
+    Route("/docs", _reference, methods=["GET"], include_in_schema=False),
     Mount("/page", _FILES),
 ]

@@ -347,8 +347,10 @@ def _describe(folder: Folder) -> None:
         out.print(f"nothing runs from {found.data_folder}; `./spnode up` starts it")
         return
     out.print(f"[bold]{found.url}[/]")
-    # The browser keeps what follows # to itself: the key is in no request and no log.
-    out.print(f"page  {found.url}/#key={folder.read_key() or ''}", soft_wrap=True)
+    # The browser keeps what follows # to itself. Where nobody looks on, as in a log of
+    # CI, the key is not told.
+    key = f"#key={folder.read_key()}" if out.is_terminal and folder.read_key() else ""
+    out.print(f"page  {found.url}/{key}", soft_wrap=True)
     out.print(f"key   {folder.key}\ndata  {found.data_folder}\nlogs  {folder.logs}\n")
     rows = [
         (

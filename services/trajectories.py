@@ -25,6 +25,9 @@ class Trajectory:
     Args:
         number: Which one, from 0.
         samples: How many it has, before thinning.
+        names: Of its states, in order.
+        parameter_names: Of its parameters.
+        control_names: Of its controls.
         times: ``(time,)``, counted from the trajectory's start.
         states: ``(time, state)``, NaN where a value is missing.
         parameters: ``(parameter,)``.
@@ -33,6 +36,9 @@ class Trajectory:
 
     number: int
     samples: int
+    names: list[str]
+    parameter_names: list[str]
+    control_names: list[str]
     times: np.ndarray
     states: np.ndarray
     parameters: np.ndarray
@@ -70,6 +76,9 @@ def _read(members: dict[str, Member], number: int, most_samples: int) -> Traject
         skip_rows(members[name], number)
         return members[name].rows(1)[0]
 
+    def texts(name: str) -> list[str]:
+        return members[name].whole().tolist() if name in members else []
+
     states = row("states")
     shared = len(members["times"].shape) == 1
     times = members["times"].whole() if shared else row("times")
@@ -80,6 +89,9 @@ def _read(members: dict[str, Member], number: int, most_samples: int) -> Traject
     return Trajectory(
         number=number,
         samples=len(present),
+        names=texts("names"),
+        parameter_names=texts("parameter_names"),
+        control_names=texts("control_names"),
         times=(times - times[0])[kept],
         states=states[kept],
         parameters=row("parameters") if "parameters" in members else np.zeros(0),

@@ -138,6 +138,7 @@ async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Respon
 async def get_trajectory(
     id: str,
     number: Annotated[int, PathParameter(ge=0, le=2**31, description="From 0.")],
+    gateway: GatewayDep,
     workspace: WorkspaceDep,
     samples: Annotated[
         int,
@@ -145,7 +146,7 @@ async def get_trajectory(
     ] = 1000,
 ) -> TrajectoryOut:
     """One trajectory as lists, thinned to what a plot can show."""
-    found = await asyncio.to_thread(
+    found = await gateway.parsed(
         read_trajectory, workspace.datasets, id, number, samples
     )
     return TrajectoryOut.of(found)

@@ -1,49 +1,62 @@
 // Datasets: upload, the report on arrival, plots, and a training from one.
 
-import { action, bytes, check, choice, confirmed, empty, field, h, number, problem, say, table, tiles, when } from "./elements.js";
-import { curves, field as heatMap, range } from "./plots.js";
+import { action, bytes, check, choice, confirmed, empty, field, h, number, paged, problem, say, table, tiles, when } from "./elements.js";
+import { curves, evenTimes, heatMap, range, resampled } from "./plots.js";
 import { ask, get, save, upload } from "./service.js";
 
 const MANY = 16;
 
 export async function datasetList(_, signal) {
-  const page = await get("/v1/datasets?limit=100", { signal });
   const { data: systems } = await get("/v1/systems", { signal });
+  const list = paged((after) => get(`/v1/datasets?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`, { signal }), datasetTable);
+  await list.load();
   return h("div", null,
     h("h1", null, "Datasets"),
     h("p", { class: "soft" }, "Trajectories of your simulator: what a surrogate learns from."),
-    dropZone(),
-    h("details", null, h("summary", null, "Or have one made of a built-in system"), builtIn(systems)),
-    h("h2", null, "In the store"),
-    page.data.length
-      ? table("Datasets", [["dataset"], ["trajectories", "n"], ["states", "n"], ["longest", "n"], ["decades", "n"], ["size", "n"], ["since"]],
-          page.data.map((each) => [
-            h("a", { href: `#/datasets/${each.id}` }, each.name || each.id),
-            number(each.summary.trajectories), number(Object.keys(each.summary.states).length),
-            `${number(each.summary.times.longest)} ${each.summary.times.unit}`, number(each.summary.times.decades, 2), bytes(each.size_bytes), when(each.created_at),
-          ]))
-      : empty("No dataset yet", h("p", null, "Drop a file above. It needs ", h("code", null, "states"), " (trajectory, time, state) and ", h("code", null, "times"),
-          ", or a table with a row for every sample.")));
+    dropZone(signal),
+    h("details", null, h("summary", null, "Or have one made of a built-in system"), builtIn(systems, signal)),
+    h("h2", null, "In the store"), list.element);
 }
 
-function dropZone() {
+function datasetTable(datasets) {
+  if (!datasets.length) {
+    return empty("No dataset yet", h("p", null, "Drop a file above. It needs ", h("code", null, "states"), " (trajectory, time, state) and ", h("code", null, "times"),
+      ", or a table with a row for every sample."));
+  }
+  return table("Datasets", [["dataset"], ["trajectories", "n"], ["states", "n"], ["longest", "n"], ["decades", "n"], ["size", "n"], ["since"]],
+    datasets.map((each) => [
+      h("a", { href: `#/datasets/${each.id}` }, each.name || each.id),
+      number(each.summary.trajectories), number(Object.keys(each.summary.states).length),
+      `${number(each.summary.times.longest)} ${each.summary.times.unit}`, number(each.summary.times.decades, 2), bytes(each.size_bytes), when(each.created_at),
+    ]));
+}
+
+function dropZone(signal) {
   const input = h("input", { type: "file", id: "file", accept: ".npz,.h5,.hdf5,.nc,.zip,.mat,.parquet,.csv" });
   const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Upload" });
   const told = h("div", null);
   const zone = h("div", { class: "drop" },
     h("p", null, "Drop a file here, or ", h("label", { for: "file" }, "choose one"), input),
     h("p", { class: "soft" }, "npz, HDF5, netCDF, zipped Zarr, MATLAB, Parquet or CSV"), bar, told);
+  let isBusy = false;
   async function send(file) {
-    told.replaceChildren();
+    if (isBusy) return say("One file at a time");
+    isBusy = true;
     bar.hidden = false;
+    bar.value = 0;
+    told.replaceChildren(h("p", { role: "status" }, `Sending ${file.name} …`));
     try {
-      const made = await upload(file, (sent, all) => { bar.value = sent / (all || 1); });
+      const made = await upload(file, (sent, all) => {
+        bar.value = sent / (all || 1);
+        if (sent === all) told.replaceChildren(h("p", { role: "status" }, `Checking ${file.name} …`));
+      }, signal);
       say("Uploaded and checked");
       location.hash = `#/datasets/${made.id}`;
     } catch (error) {
-      told.replaceChildren(problem(error));
+      if (error.name !== "AbortError") told.replaceChildren(problem(error));
     }
     bar.hidden = true;
+    isBusy = false;
     input.value = "";
   }
   input.addEventListener("change", () => input.files[0] && send(input.files[0]));
@@ -57,7 +70,7 @@ function dropZone() {
   return zone;
 }
 
-function builtIn(systems) {
+function builtIn(systems, signal) {
   const system = choice(systems.map((each) => [each.name, each.name.replaceAll("_", " ")]), systems[0].name);
   const count = h("input", { type: "number", min: 2, max: 100000, value: 100, required: true });
   const equations = h("p", { class: "soft" });
@@ -66,16 +79,17 @@ function builtIn(systems) {
   tell();
   const make = action("Make it", async () => {
     const job = await ask("POST", "/v1/datasets", { system: system.value, trajectories: Number(count.value), seed: 0 });
-    location.hash = `#/jobs/${job.id}`;
+    if (!signal.aborted) location.hash = `#/jobs/${job.id}`;
   });
   return h("div", { class: "card" }, h("div", { class: "row end" }, field("System", system), field("Trajectories", count), make.button), equations, make.place);
 }
 
 export async function datasetView([id], signal) {
-  const dataset = await get(`/v1/datasets/${id}`, { signal });
+  const [dataset, presets] = await Promise.all([get(`/v1/datasets/${id}`, { signal }), get("/v1/presets", { signal })]);
   const { summary } = dataset;
   const names = Object.keys(summary.states);
   const [few, most] = summary.samples_per_trajectory;
+  const download = action("Download as npz", () => save(`/v1/datasets/${id}/data`, `${id}.npz`), { class: "quiet" });
   const remove = action("Delete", async () => {
     if (!(await confirmed("Delete this dataset for good? Versions trained on it stay.", { label: "Delete it" }))) return;
     await ask("DELETE", `/v1/datasets/${id}`);
@@ -98,20 +112,20 @@ export async function datasetView([id], signal) {
       ["missing values", number(summary.missing)],
     ]),
     notes(summary),
-    h("div", { class: "columns" }, h("section", null, h("h2", null, "Train a surrogate"), trainForm(dataset)),
+    h("div", { class: "columns" }, h("section", null, h("h2", null, "Train a surrogate"), trainForm(dataset, presets.data, signal)),
       h("section", null, h("h2", null, "Trajectories"), trajectoryPlots(dataset, signal))),
     h("h2", null, "States"),
     rows.length > 20 ? h("details", null, h("summary", null, `All ${rows.length} states`), states) : states,
     inputs.length ? [h("h2", null, "Inputs"), table("Inputs", [["input"], ["kind"], ["from", "n"], ["to", "n"]], inputs)] : null,
     h("div", { class: "row" },
-      h("button", { type: "button", class: "quiet", onclick: () => save(`/v1/datasets/${id}/data`, `${id}.npz`) }, "Download as npz"), remove.button),
-    remove.place);
+      download.button, remove.button), download.place, remove.place);
 }
 
+const sumOf = (terms) => Object.entries(terms).map(([name, factor]) => (factor === 1 ? name : `${number(factor, 4)} ${name}`)).join(" + ");
+
 function notes(summary) {
-  const sum = (terms) => Object.entries(terms).map(([name, factor]) => (factor === 1 ? name : `${number(factor, 4)} ${name}`)).join(" + ");
-  const good = [...Object.entries(summary.conserved || {}).map(([name, terms]) => `conserved, as declared: ${name} = ${sum(terms)}`),
-    ...(summary.sums_found || []).map((terms) => `constant along every trajectory: ${sum(terms)}`),
+  const good = [...Object.entries(summary.conserved || {}).map(([name, terms]) => `conserved, as declared: ${name} = ${sumOf(terms)}`),
+    ...(summary.sums_found || []).map((terms) => `constant along every trajectory: ${sumOf(terms)}`),
     ...(summary.positive ? ["the states are declared positive"] : [])];
   const bad = [...(summary.duplicates || []).slice(0, 5).map(([first, again]) => `trajectory ${again} repeats ${first}`), ...(summary.unit_problems || [])];
   return [good.length ? h("ul", null, good.map((each) => h("li", null, each))) : null, bad.map((each) => h("div", { class: "notice" }, each))];
@@ -119,36 +133,52 @@ function notes(summary) {
 
 /** One trajectory at a time; up to 16 states as curves, more as a field. */
 function trajectoryPlots(dataset, signal) {
-  const names = Object.keys(dataset.summary.states);
   const last = dataset.summary.trajectories - 1;
   const which = h("input", { type: "number", min: 0, max: last, value: 0, class: "number" });
   const isWide = dataset.summary.times.decades > 3;
   const [timeBox, logTime] = check("logarithmic time", { checked: isWide });
   const place = h("div", { class: "grid" });
+  let found = null, turn = 0;
+  const draw = () => found && place.replaceChildren(...plotsOf(found, logTime.checked));
   async function show() {
-    const chosen = Math.min(last, Math.max(0, Math.trunc(Number(which.value) || 0)));
+    const mine = ++turn;
+    which.value = Math.min(last, Math.max(0, Math.trunc(Number(which.value) || 0)));
     try {
-      const found = await get(`/v1/datasets/${dataset.id}/trajectories/${chosen}`, { signal });
-      place.replaceChildren(...plotsOf(names, found, logTime.checked));
+      const read = await get(`/v1/datasets/${dataset.id}/trajectories/${which.value}`, { signal });
+      if (mine !== turn) return;
+      found = read;
+      draw();
     } catch (error) {
-      if (!signal.aborted) place.replaceChildren(problem(error));
+      if (!signal.aborted && mine === turn) place.replaceChildren(problem(error));
     }
   }
   which.addEventListener("change", show);
-  logTime.addEventListener("change", show);
+  logTime.addEventListener("change", draw);
   show();
   return h("div", null, h("div", { class: "row end" }, field(`Trajectory, 0 to ${last}`, which), timeBox), h("br"), place);
 }
 
-function plotsOf(names, found, isLog) {
-  if (names.length > MANY) return [heatMap(`Trajectory ${found.number}`, found.states, range(found.states))];
-  return names.map((name, at) => curves(name, [{ label: name, x: found.times, y: found.states.map((row) => row[at]), color: at }],
+function plotsOf(found, isLog) {
+  const { names, times, states } = found;
+  if (names.length > MANY && times.length > 1) {
+    const wanted = evenTimes(isLog ? times[1] : times[0], times.at(-1), 300, isLog);
+    return [heatMap(`Trajectory ${found.number}`, wanted, resampled(times, states, wanted), range(states))];
+  }
+  return names.map((name, at) => curves(name, [{ label: name, x: times, y: states.map((row) => row[at]), color: at }],
     { x: { label: "time", log: isLog }, height: 180 }));
 }
 
-function trainForm(dataset) {
+function trainForm(dataset, presets, signal) {
   const name = h("input", { required: true, pattern: "[a-z0-9][a-z0-9_\\-]{0,63}", value: proposed(dataset), spellcheck: "false" });
-  const preset = choice(["auto", "smooth", "paper"], "auto");
+  const about = h("small", { class: "soft" });
+  const preset = choice(presets.map((each) => each.name), "auto");
+  const tell = () => (about.textContent = presets.find((each) => each.name === preset.value).description);
+  preset.addEventListener("change", tell);
+  tell();
+  // What the data show and nobody has declared: true by construction where it is ticked.
+  const sums = (dataset.summary.sums_found || []).map((terms) => [terms, ...check(`Keep ${sumOf(terms)} exactly`)]);
+  const allPositive = !dataset.summary.positive && Object.values(dataset.summary.states).every((each) => each.positive);
+  const [positiveBox, positive] = check("Keep the states positive");
   const seed = h("input", { type: "number", min: 0, value: 0 });
   const members = h("input", { type: "number", min: 1, max: 16, value: 1 });
   const limit = h("input", { type: "number", min: 1, placeholder: "none" });
@@ -161,20 +191,24 @@ function trainForm(dataset) {
     const body = { kind: "training", dataset: dataset.id, model: name.value, preset: preset.value, seed: Number(seed.value) };
     if (Number(members.value) > 1) body.members = Number(members.value);
     if (certified.checked) body.certified = true;
+    const kept = sums.filter(([, , box]) => box.checked);
+    if (kept.length) body.surrogate = { conserved: Object.fromEntries(kept.map(([terms], at) => [`sum${at + 1}`, terms])) };
+    if (positive.checked) body.surrogate = { ...body.surrogate, positive: true };
     if (iterations.value) body.training = { iterations: Number(iterations.value) };
     if (limit.value) body.training = { ...body.training, max_seconds: 60 * Number(limit.value) };
     button.disabled = true;
     try {
       const job = await ask("POST", "/v1/jobs", body);
-      location.hash = `#/jobs/${job.id}`;
+      if (!signal.aborted) location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       place.replaceChildren(problem(error));
     }
     button.disabled = false;
   } },
   field("Model", name, "Lower case letters, digits, - and _. A name that exists gets a new version."),
+  sums.map(([, box]) => box), allPositive ? positiveBox : null,
   h("details", null, h("summary", null, "Settings: auto decides them from the data"),
-    h("div", null, field("Preset", preset, "smooth is for fields and chaos"), field("Iterations", iterations), field("At most, in minutes", limit),
+    h("div", null, field("Preset", preset), about, field("Iterations", iterations), field("At most, in minutes", limit),
       field("Members of an ensemble", members), field("Seed", seed), certifiedBox)),
   h("div", null, button), place);
 }

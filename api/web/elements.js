@@ -48,12 +48,19 @@ export function duration(seconds) {
   return `${number(seconds / 3600, 2)} h`;
 }
 
-/** When something was, with the exact instant in its title. */
+/** When something was, with the exact instant in its title; it is kept up to date. */
 export function when(text) {
-  if (!text) return "–";
-  const past = (Date.now() - new Date(text)) / 1000;
-  return h("time", { datetime: text, title: text }, past < 5 ? "just now" : `${duration(past)} ago`);
+  return text ? h("time", { datetime: text, title: text }, ago(text)) : "–";
 }
+
+function ago(text) {
+  const past = (Date.now() - new Date(text)) / 1000;
+  return past < 5 ? "just now" : `${duration(past)} ago`;
+}
+
+setInterval(() => {
+  for (const time of document.querySelectorAll("time")) time.textContent = ago(time.dateTime);
+}, 5000);
 
 /** A table that scrolls sideways by itself; a column is [title, kind]. */
 export function table(label, columns, rows) {
@@ -122,6 +129,62 @@ export function action(label, run, attributes = {}) {
   return { button, place };
 }
 
+/** Items a page at a time: `draw` makes what shows those that are there so far. */
+export function paged(ask, draw) {
+  const place = h("div", null);
+  const trouble = h("div", null);
+  let items = [], next = null, turn = 0, failures = 0, drawnText = null;
+  const older = h("button", { type: "button", class: "quiet", onclick: () => more() }, "Older ones");
+  function show() {
+    older.hidden = !next;
+    trouble.replaceChildren();
+    const text = JSON.stringify(items);
+    if (text === drawnText) return;
+    drawnText = text;
+    // What had the focus has it again, and the table stays where it was pushed to.
+    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const left = place.querySelector(".scroll")?.scrollLeft;
+    place.replaceChildren(draw(items));
+    if (left) place.querySelector(".scroll")?.scrollTo({ left });
+    if (focused) place.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+  async function load() {
+    const mine = ++turn;
+    const page = await ask(null);
+    if (mine !== turn) return;
+    [items, next, failures] = [page.data, page.next, 0];
+    show();
+  }
+  async function quietly(act) {
+    try {
+      await act();
+    } catch (error) {
+      // A moment without an answer is no news.
+      if (error.name !== "AbortError" && (++failures > 1 || error.status >= 400)) trouble.replaceChildren(problem(error));
+    }
+  }
+  const more = () => quietly(async () => {
+    const mine = ++turn;
+    const page = await ask(next);
+    if (mine !== turn) return;
+    [items, next] = [[...items, ...page.data], page.next];
+    show();
+  });
+  /** The newest again, before those that are there. */
+  const refresh = () => quietly(async () => {
+    const mine = turn;
+    const page = await ask(null);
+    if (mine !== turn) return;
+    const fresh = new Set(page.data.map((each) => each.id));
+    const kept = items.filter((each) => !fresh.has(each.id));
+    if (items.length <= page.data.length) next = page.next;
+    [items, failures] = [page.next ? [...page.data, ...kept] : page.data, 0];
+    show();
+  });
+  const element = h("div", null, trouble, place, h("p", null, older));
+  return { element, load, again: () => quietly(load), refresh };
+}
+
 export function empty(title, ...children) {
   return h("div", { class: "empty" }, h("h2", null, title), children);
 }
@@ -148,7 +211,7 @@ export function confirmed(question, { label = "Yes", word = null } = {}) {
         input && field(word, input),
         h("div", { class: "row" },
           h("button", { value: "yes", class: word ? null : "danger" }, label),
-          h("button", { value: "no", class: "quiet", formnovalidate: true }, "Cancel"))));
+          h("button", { value: "no", class: "quiet", formnovalidate: true, autofocus: !input }, "Cancel"))));
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -160,10 +223,16 @@ export function state(text) {
   return h("span", { class: `chip ${STATES[text] || "soft"}` }, text);
 }
 
-/** Text to be copied, and the button that does it. */
-export function copied(text, label) {
+/** The text of a place to be copied, and the button that does it. */
+export function copied(place, label = "Copy") {
   return h("button", { type: "button", class: "quiet", onclick: async () => {
-    await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
-    say("Copied");
-  } }, label || "Copy");
+    try {
+      await navigator.clipboard.writeText(place.textContent);
+      say("Copied");
+    } catch {
+      // Browsers have no clipboard for pages without TLS, but for this machine's own.
+      getSelection().selectAllChildren(place);
+      say("Selected: copy it by Ctrl-C");
+    }
+  } }, label);
 }

@@ -1,7 +1,7 @@
 // Jobs: the list, and one as it runs.
 
-import { action, choice, confirmed, duration, empty, field, h, number, plain, problem, say, state, table, when } from "./elements.js";
-import { curves } from "./plots.js";
+import { action, choice, confirmed, duration, empty, field, h, number, paged, plain, problem, say, state, table, when } from "./elements.js";
+import { addLoss, lossCurve, lossesOf } from "./loss.js";
 import { ask, events, get } from "./service.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
@@ -26,41 +26,33 @@ function said(progress) {
 
 export async function jobList(_, signal) {
   const [states, kinds] = [choice([["", "any state"], "queued", "running", "succeeded", "failed", "cancelled"], ""), choice([["", "any kind"], ...KINDS], "")];
-  const place = h("div", null);
-  const more = h("button", { type: "button", class: "quiet", onclick: () => load(true) }, "Older ones");
-  let rows = [], next = null;
-  async function load(isMore = false) {
+  const list = paged((after) => {
     const query = new URLSearchParams({ limit: 50 });
     if (states.value) query.set("state", states.value);
     if (kinds.value) query.set("kind", kinds.value);
-    if (isMore && next) query.set("after", next);
-    const page = await get(`/v1/jobs?${query}`, { signal });
-    rows = isMore ? [...rows, ...page.data] : page.data;
-    next = page.next;
-    more.hidden = !next;
-    place.replaceChildren(rows.length ? jobTable(rows) : empty("No jobs here",
-      h("p", null, "A training begins from a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
-    return rows.some((job) => !ENDED.includes(job.state));
-  }
-  for (const each of [states, kinds]) each.addEventListener("change", () => load());
-  await load();
+    if (after) query.set("after", after);
+    return get(`/v1/jobs?${query}`, { signal });
+  }, (jobs) => (jobs.length ? jobTable(jobs) : empty("No jobs here", h("p", null, "A training begins from a ", h("a", { href: "#/datasets" }, "dataset"), "."))));
+  for (const each of [states, kinds]) each.addEventListener("change", () => list.again());
+  await list.load();
   const timer = setInterval(() => {
     if (signal.aborted) clearInterval(timer);
-    else if (rows.length <= 50 && !document.hidden) load().catch(() => {});
+    else if (!document.hidden) list.refresh();
   }, 2000);
   return h("div", null, h("h1", null, "Jobs"),
-    h("div", { class: "row" }, field("State", states), field("Kind", kinds)), h("br"), place, h("p", null, more));
+    h("div", { class: "row" }, field("State", states), field("Kind", kinds)), h("br"), list.element);
 }
 
 export async function jobView([id], signal) {
   let job = await get(`/v1/jobs/${id}`, { signal });
   const head = h("div", { class: "row" });
   const bar = h("progress", { "aria-label": "Progress", max: 1 });
-  const pace = h("p", { class: "soft", role: "status" });
+  const pace = h("p", { class: "soft" });
   const outcome = h("div", null);
-  const loss = curves("Loss", [], { x: { label: "iteration" }, y: { label: "loss", log: true } });
+  const trouble = h("div", null);
+  const points = [];
+  const loss = lossCurve(points);
   const lines = h("pre", { class: "log", tabindex: "0", role: "log", "aria-label": "Log" });
-  const found = { x: [], train: [], held: [], before: 0, last: 0, stage: "" };
   const cancel = action("Cancel", async () => {
     if (await confirmed("Cancel this job? What it has computed is kept where it can be used again.", { label: "Cancel the job" }))
       job = await ask("POST", `/v1/jobs/${id}/cancel`);
@@ -69,7 +61,8 @@ export async function jobView([id], signal) {
   const retry = action("Try again", async () => {
     job = await ask("POST", `/v1/jobs/${id}/retry`);
     say("Queued again");
-    location.reload();
+    refresh();
+    follow();
   });
 
   function refresh() {
@@ -90,20 +83,14 @@ export async function jobView([id], signal) {
 
   function take(event) {
     if (event.kind === "metrics") {
-      const { iteration, loss: train, validation_loss: held, stage } = event.data;
-      if (typeof iteration !== "number") return;
-      // Each stage counts from 0; one after another they are one curve.
-      if (stage !== found.stage) [found.before, found.stage] = [found.last, stage];
-      found.last = found.before + iteration;
-      found.x.push(found.last);
-      found.train.push(train ?? null);
-      found.held.push(held ?? null);
+      if (typeof event.data.iteration !== "number") return;
+      addLoss(points, event.data);
       drawSoon();
       return;
     }
     if (event.message) {
       const isAtEnd = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 8;
-      const at = event.created_at.slice(11, 19);
+      const at = new Date(event.created_at).toTimeString().slice(0, 8);
       lines.append(h("span", { class: event.level === "error" ? "bad" : event.level === "warning" ? "warn" : null }, `${at}  ${event.message}\n`));
       for (const each of (event.data && event.data.choices) || []) lines.append(`          ${each.what}: ${plain(each.value)} (${each.why})\n`);
       if (isAtEnd) lines.scrollTop = lines.scrollHeight;
@@ -116,38 +103,52 @@ export async function jobView([id], signal) {
     waits = true;
     setTimeout(() => {
       waits = false;
-      if (loss.isConnected) loss.change([{ label: "training", x: found.x, y: found.train }, { label: "held out", x: found.x, y: found.held, dash: [6, 4] }]);
+      if (!signal.aborted) loss.change(lossesOf(points));
     }, 250);
   }
 
-  async function follow() {
-    for await (const event of events(id, signal)) {
-      take(event);
-      if (event.kind === "status") job = await get(`/v1/jobs/${id}`, { signal }).catch(() => job);
-      if (event.kind === "status") refresh();
+  async function look() {
+    try {
+      job = await get(`/v1/jobs/${id}`, { signal });
+      trouble.replaceChildren();
+      refresh();
+    } catch (error) {
+      if (!signal.aborted) trouble.replaceChildren(problem(error));
     }
-    job = await get(`/v1/jobs/${id}`, { signal });
-    refresh();
   }
-  const timer = setInterval(async () => {
-    if (signal.aborted || ENDED.includes(job.state)) return clearInterval(timer);
-    job = await get(`/v1/jobs/${id}`, { signal }).catch(() => job);
-    refresh();
-  }, 1000);
+
+  let isFollowed = false;
+  async function follow() {
+    if (isFollowed) return;
+    isFollowed = true;
+    lines.replaceChildren();
+    points.length = 0;
+    const timer = setInterval(() => (signal.aborted ? clearInterval(timer) : look()), 1000);
+    try {
+      for await (const event of events(id, signal)) take(event);
+    } catch (error) {
+      trouble.replaceChildren(problem(error));
+    }
+    clearInterval(timer);
+    isFollowed = false;
+    if (!signal.aborted) await look();
+  }
   refresh();
-  follow().catch((error) => signal.aborted || lines.append(`${error.message}\n`));
+  follow();
   const children = job.kind === "sweep" ? await candidates(id, signal) : null;
   return h("div", null,
     h("h1", null, `${job.kind === "training" ? "Training of" : "Job"} ${job.request.model || id}`), h("p", { class: "soft" }, h("code", null, id)),
-    head, bar, pace, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
+    head, bar, pace, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
     ["training", "sweep"].includes(job.kind) && h("div", null, h("br"), loss),
     children, h("h2", null, "Log"), lines,
     h("details", null, h("summary", null, "What was asked"), h("pre", null, JSON.stringify(job.request, null, 2))));
 }
 
 async function candidates(id, signal) {
-  const page = await get(`/v1/jobs?parent=${id}&limit=50`, { signal });
-  return h("div", null, h("h2", null, "Candidates"), jobTable(page.data, "Candidates"));
+  const list = paged((after) => get(`/v1/jobs?parent=${id}&limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`, { signal }), (jobs) => jobTable(jobs, "Candidates"));
+  await list.load();
+  const timer = setInterval(() => (signal.aborted ? clearInterval(timer) : list.refresh()), 3000);
+  return h("div", null, h("h2", null, "Candidates"), list.element);
 }
 
 function* ending(job) {

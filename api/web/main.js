@@ -8,6 +8,7 @@ import { healthView } from "./health.js";
 import { jobList, jobView } from "./jobs.js";
 import { modelList, modelView } from "./models.js";
 import { compareView, versionView } from "./versions.js";
+import { referenceView } from "./reference.js";
 import { rolloutView } from "./rollout.js";
 
 const VIEWS = [
@@ -21,6 +22,7 @@ const VIEWS = [
   [/^\/compare\/([^/]+)\/([\d,]+)$/, compareView],
   [/^\/rollout(?:\/([^/]+)\/(\d+))?$/, rolloutView],
   [/^\/health$/, healthView],
+  [/^\/reference$/, referenceView],
 ];
 
 const content = document.getElementById("content");
@@ -30,7 +32,7 @@ async function show() {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  const address = decodeURIComponent(location.hash.slice(1)) || "/";
+  const address = decoded(location.hash.slice(1)) || "/";
   if (address.startsWith("key=")) {
     key.set(address.slice(4), false);
     history.replaceState(null, "", "#/");
@@ -58,6 +60,14 @@ async function show() {
   show.isLater = true;
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function viewAt(path, signal) {
   if (path === "/") return start(signal);
   for (const [pattern, view] of VIEWS) {
@@ -82,18 +92,22 @@ function keyForm(error) {
     h("h1", null, "An API key"),
     h("p", null, "The service answers those who have a key. ", h("code", null, "./spnode up"), " and ", h("code", null, "./spnode status"),
       " print a link that has it, and where its file lies; ", h("code", null, "./spnode keys create"), " makes others."),
-    key.get() ? problem(error) : null,
+    key.get() && error ? problem(error) : null,
     h("form", { onsubmit: (event) => {
       event.preventDefault();
       key.forget();
       key.set(input.value.trim(), keep.checked);
       show();
-    } }, field("Key", input, "It begins with spn_"), box, h("div", null, h("button", null, "Use it"))));
+    } }, field("Key", input, "It begins with spn_"), box,
+      h("div", { class: "row" }, h("button", null, "Use it"), key.get() && h("button", { type: "button", class: "quiet", onclick: () => {
+        key.forget();
+        show();
+      } }, "Forget the one that is kept"))));
 }
 
 document.getElementById("key").addEventListener("click", () => {
-  key.forget();
-  content.replaceChildren(keyForm({}));
+  leaving.abort();
+  content.replaceChildren(keyForm(null));
   content.querySelector("input").focus();
 });
 

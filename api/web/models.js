@@ -1,24 +1,27 @@
 // Models: names with their versions and aliases.
 
-import { action, bytes, check, confirmed, empty, field, h, problem, say, table, when } from "./elements.js";
-import { ask, get, revision } from "./service.js";
+import { action, bytes, confirmed, empty, field, h, paged, say, table, when } from "./elements.js";
+import { ask, get, getRevision, Problem } from "./service.js";
 
 export async function modelList(_, signal) {
-  const page = await get("/v1/models?limit=100", { signal });
-  return h("div", null, h("h1", null, "Models"),
-    page.data.length
-      ? table("Models", [["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]], page.data.map((model) => [
-          h("a", { href: `#/models/${model.name}` }, model.name),
-          model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
-          model.latest ? link(model.name, model.latest) : "–",
-          Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]))
-      : empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
+  const list = paged((after) => get(`/v1/models?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`, { signal }), modelTable);
+  await list.load();
+  return h("div", null, h("h1", null, "Models"), list.element);
+}
+
+function modelTable(models) {
+  if (!models.length) return empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), "."));
+  return table("Models", [["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]], models.map((model) => [
+    h("a", { href: `#/models/${model.name}` }, model.name),
+    model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
+    model.latest ? link(model.name, model.latest) : "–",
+    Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]));
 }
 
 const link = (model, number) => h("a", { href: `#/models/${model}/${number}` }, `version ${number}`);
 
 export async function modelView([name], signal) {
-  const model = await get(`/v1/models/${encodeURIComponent(name)}`, { signal });
+  const { found: model, etag } = await getRevision(`/v1/models/${encodeURIComponent(name)}`);
   const chosen = new Map();
   const compare = h("button", { type: "button", class: "quiet", onclick: () => {
     const numbers = [...chosen].filter(([, box]) => box.checked).map(([number]) => number);
@@ -35,34 +38,45 @@ export async function modelView([name], signal) {
   return h("div", null, h("h1", null, model.name), h("p", null, model.description || h("span", { class: "soft" }, "no description")),
     rows.length ? table("Versions", [["compare"], ["version"], ["aliases"], ["size", "n"], ["since"], [""]], rows) : empty("No version", h("p", null, "All have been deleted.")),
     rows.length > 1 && h("p", null, compare),
-    h("h2", null, "An alias"), aliasForm(model), described(model));
+    h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag));
 }
 
-function described(model) {
+function described(model, etag) {
   const text = h("textarea", { rows: 3, maxlength: 10000 });
   text.value = model.description;
   const keep = action("Save", async () => {
-    const path = `/v1/models/${model.name}`;
-    await ask("PATCH", path, { description: text.value }, { more: { "if-match": await revision(path) } });
+    // As it was read: what another has changed meanwhile is not overwritten.
+    await ask("PATCH", `/v1/models/${model.name}`, { description: text.value }, { more: { "if-match": etag } });
     say("Saved");
+    again();
   }, { class: "quiet" });
   return h("details", null, h("summary", null, "Change the description"), field("Description", text), h("p", null, keep.button), keep.place);
 }
 
-function aliasForm(model) {
+function aliasForm(model, signal) {
   const alias = h("input", { required: true, value: "champion", pattern: "[a-z0-9][a-z0-9_\\-]{0,63}", spellcheck: "false" });
   const number = h("input", { type: "number", required: true, min: 1, value: model.latest || 1 });
   const move = action("Point it there", async () => {
-    await moveAlias(model.name, alias.value, Number(number.value));
+    await moveAlias(model, alias.value, Number(number.value), signal);
   });
   return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button), move.place);
 }
 
-/** Point an alias at a version; where the gates of champion refuse, ask for a reason. */
-export async function moveAlias(model, alias, version) {
-  const path = `/v1/models/${model}/aliases/${encodeURIComponent(alias)}`;
-  const before = await revision(path);
-  const more = before ? { "if-match": before } : {};
+/**
+ * Point an alias at a version; where the gates of champion refuse, ask for a reason.
+ *
+ * `model` is as the view shows it: an alias that has moved since is left alone.
+ */
+export async function moveAlias(model, alias, version, signal) {
+  const path = `/v1/models/${model.name}/aliases/${encodeURIComponent(alias)}`;
+  let more = {};
+  if (alias in model.aliases) {
+    const { found, etag } = await getRevision(path);
+    if (found.number !== model.aliases[alias]) {
+      throw new Problem(412, { detail: `${alias} has moved meanwhile, to version ${found.number}; look again before you move it` });
+    }
+    more = { "if-match": etag };
+  }
   let moved;
   try {
     moved = await ask("PUT", path, { version }, { more });
@@ -75,5 +89,8 @@ export async function moveAlias(model, alias, version) {
   say(`${alias} is version ${version} now`);
   const told = (moved.warnings || []).join(" ");
   if (told) await confirmed(`To know: ${told}`, { label: "I see" });
-  window.dispatchEvent(new HashChangeEvent("hashchange"));
+  if (!signal.aborted) again();
 }
+
+/** The same view anew. */
+const again = () => window.dispatchEvent(new HashChangeEvent("hashchange"));

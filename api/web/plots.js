@@ -42,6 +42,7 @@ export function curves(title, each, { x = {}, y = {}, height = 240, said = "" } 
       return;
     }
     place.replaceChildren();
+    figure.wasShown = figure.isConnected;
     plot = new window.uPlot({
       width, height, series, bands,
       cursor: { drag: { x: true, y: false } },
@@ -53,6 +54,7 @@ export function curves(title, each, { x = {}, y = {}, height = 240, said = "" } 
   new ResizeObserver(() => {
     if (figure.isConnected && (!plot || Math.abs(plot.width - place.clientWidth) > 4)) figure.redraw();
   }).observe(place);
+  for (const each of drawn) if (each.wasShown && !each.isConnected) drawn.delete(each);
   drawn.add(figure);
   return figure;
 }
@@ -128,26 +130,51 @@ function summary(each) {
 const STOPS = [[28, 16, 68], [36, 66, 120], [24, 112, 124], [62, 158, 106], [158, 196, 72], [250, 231, 90]];
 
 /** A field over time: a column for each time, a row for each state; null is grey. */
-export function field(title, columns, [low, high]) {
+export function heatMap(title, times, columns, [low, high]) {
   const [width, height] = [columns.length, columns[0].length];
   const canvas = h("canvas", { class: "field", width, height, role: "img",
     "aria-label": `${title}: ${height} states over ${width} times, values from ${number(low)} to ${number(high)}` });
   canvas.style.height = `${Math.min(280, Math.max(120, 2 * height))}px`;
   const image = new ImageData(width, height);
-  columns.forEach((column, x) => column.forEach((value, row) => {
-    const at = 4 * ((height - 1 - row) * width + x);
-    const [red, green, blue] = value === null ? [128, 128, 128] : colour((value - low) / (high - low || 1));
-    image.data.set([red, green, blue, 255], at);
-  }));
+  const pixels = new Uint32Array(image.data.buffer);
+  const scale = (COLOURS.length - 1) / (high - low || 1);
+  columns.forEach((column, x) => {
+    for (let row = 0; row < height; row++) {
+      const value = column[row];
+      const at = Math.min(COLOURS.length - 1, Math.max(0, Math.round((value - low) * scale)));
+      pixels[(height - 1 - row) * width + x] = value === null ? GREY : COLOURS[at];
+    }
+  });
   canvas.getContext("2d").putImageData(image, 0, 0);
   return h("figure", { class: "plot" }, h("h3", null, title), canvas,
-    h("figcaption", { class: "soft" }, `time to the right, states upwards; dark ${number(low)}, bright ${number(high)}`));
+    h("figcaption", { class: "soft" }, `time from ${number(times[0])} to ${number(times.at(-1))}, states upwards; dark ${number(low)}, bright ${number(high)}`));
 }
 
-function colour(part) {
-  const at = Math.min(1, Math.max(0, part)) * (STOPS.length - 1);
+const GREY = 0xff808080;
+const COLOURS = Uint32Array.from({ length: 256 }, (_, index) => {
+  const at = (index / 255) * (STOPS.length - 1);
   const below = Math.min(STOPS.length - 2, Math.floor(at));
-  return STOPS[below].map((value, channel) => Math.round(value + (at - below) * (STOPS[below + 1][channel] - value)));
+  const [red, green, blue] = STOPS[below].map((value, channel) => Math.round(value + (at - below) * (STOPS[below + 1][channel] - value)));
+  return (255 << 24) | (blue << 16) | (green << 8) | red;
+});
+
+/** Times for the columns of a field, evenly over the axis. */
+export function evenTimes(first, last, count, isLog) {
+  const part = (at) => at / (count - 1);
+  return Array.from({ length: count }, (_, at) => (isLog ? first * (last / first) ** part(at) : first + part(at) * (last - first)));
+}
+
+/** Rows between their times on a straight line; null where one of two is missing. */
+export function resampled(times, rows, wanted) {
+  let at = 0;
+  return wanted.map((time) => {
+    while (at < times.length - 2 && times[at + 1] <= time) at++;
+    const [left, right] = [rows[at], rows[Math.min(at + 1, rows.length - 1)]];
+    const span = (times[at + 1] ?? times[at]) - times[at];
+    const part = span > 0 ? Math.min(1, Math.max(0, (time - times[at]) / span)) : 0;
+    if (part === 0 || part === 1) return part === 0 ? left : right;
+    return left.map((value, state) => (value === null || right[state] === null ? null : value + part * (right[state] - value)));
+  });
 }
 
 /** Smallest and largest of lists of numbers, null left out. */

@@ -1,7 +1,7 @@
 // A rollout as it is asked for: sliders, times, the reference, and the same as code.
 
 import { check, choice, copied, empty, field, h, number, problem, table } from "./elements.js";
-import { curves, field as heatMap, range } from "./plots.js";
+import { curves, heatMap, range, resampled } from "./plots.js";
 import { ask, get } from "./service.js";
 import { asCurl, asJax, asPython } from "./snippets.js";
 
@@ -12,8 +12,14 @@ export async function rolloutView([model, version], signal) {
   if (!model) return chooser(signal);
   const base = `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
   const [record, card, datasets] = await Promise.all([get(base, { signal }), get(`${base}/card`, { signal }), get("/v1/datasets?limit=100", { signal })]);
-  const fits = datasets.data.filter((each) => record.signature.states.every((name) => name in each.summary.states));
-  return panel(record, fits, card.dataset && card.dataset.id, signal);
+  const own = card.dataset && card.dataset.id;
+  // The one that it was trained on first, which may be an old one, or deleted.
+  const first = own && (await get(`/v1/datasets/${own}`, { signal }).catch((error) => {
+    if (error.status === 404) return null;
+    throw error;
+  }));
+  const others = datasets.data.filter((each) => each.id !== own && record.signature.states.every((name) => name in each.summary.states));
+  return panel(record, first ? [first, ...others] : others, first ? own : null, signal);
 }
 
 async function chooser(signal) {
@@ -43,16 +49,16 @@ function panel(record, datasets, own, signal) {
   const [logBox, logY] = check("logarithmic states", {});
   const [intervalBox, intervals] = check("prediction intervals, 80 %", {});
   const [spreadBox, spread] = check("spread of the members", {});
-  const told = h("p", { class: "soft", role: "status" }, "Asking …");
+  const told = h("p", { class: "soft" }, "Asking …");
   const place = h("div", { class: "grid" });
   const trouble = h("div", null);
   const reference = referenceOf(datasets, own, sets, signature, changed, signal);
   const code = h("pre", { tabindex: "0" });
-  let kind = asPython, asked = null, answered = null, isBusy = false, isStale = false;
+  let kind = asPython, asked = null, answered = null, isBusy = false, isStale = false, knock = null;
   const tabs = [["Python", asPython], ["curl", asCurl], ["JAX", asJax]].map(([label, made]) =>
-    h("button", { type: "button", role: "tab", "aria-selected": String(made === kind), onclick: (event) => {
+    h("button", { type: "button", "aria-pressed": String(made === kind), onclick: (event) => {
       kind = made;
-      for (const tab of tabs) tab.setAttribute("aria-selected", String(tab === event.target));
+      for (const tab of tabs) tab.setAttribute("aria-pressed", String(tab === event.target));
       code.textContent = asked ? kind(asked) : "";
     } }, label));
 
@@ -84,9 +90,15 @@ function panel(record, datasets, own, signal) {
         const took = Math.round(performance.now() - began);
         told.textContent = `${answered.x.length} times, answered in ${took} ms`;
         trouble.replaceChildren(...(answered.warnings || []).map((each) => h("div", { class: "notice" }, each)));
+        place.classList.remove("old");
         draw();
       } catch (error) {
-        if (!signal.aborted) trouble.replaceChildren(problem(error));
+        if (signal.aborted) return;
+        trouble.replaceChildren(problem(error));
+        told.textContent = answered ? "What is drawn is of the request before." : "";
+        place.classList.add("old");
+        clearTimeout(knock);
+        if (error.retryAfter) knock = setTimeout(() => signal.aborted || changed(), 1000 * error.retryAfter);
       }
     }
     isBusy = false;
@@ -117,6 +129,10 @@ function panel(record, datasets, own, signal) {
   }
 
   for (const set of Object.values(sets)) set.listen(changed);
+  sets.controls.listen(() => {
+    reference.leave();
+    changed();
+  });
   for (const control of [stop, count, logTime, intervals, spread]) control.addEventListener("change", changed);
   logY.addEventListener("change", () => answered && draw());
   reference.begin();
@@ -127,11 +143,11 @@ function panel(record, datasets, own, signal) {
       h("div", null, h("form", { onsubmit: (event) => event.preventDefault() },
         reference.control,
         group("Initial condition", sets.x0), signature.parameters.length ? group("Parameters", sets.parameters) : null,
-        signature.controls.length ? group("Controls, constant", sets.controls) : null,
+        signature.controls.length ? group("Controls: as in the reference, constant where you move them", sets.controls) : null,
         h("fieldset", null, h("legend", null, "Times"), field(`End; trained up to ${number(domain.end)} ${signature.time_unit}`, stop), field("How many", count), logTimeBox),
         h("fieldset", null, h("legend", null, "Shown"), logBox, signature.intervals ? intervalBox : null, signature.members > 1 ? spreadBox : null))),
       h("div", null, told, trouble, place, h("h2", null, "The same as code"),
-        h("div", { class: "row" }, h("div", { class: "tabs", role: "tablist", "aria-label": "Language" }, tabs), copied(() => code.textContent)),
+        h("div", { class: "row" }, h("div", { class: "tabs", role: "group", "aria-label": "Language" }, tabs), copied(code)),
         h("p", { class: "soft" }, "The key comes from the environment's SPNODE_KEY."), code)));
 }
 
@@ -177,7 +193,7 @@ function sliders(names, units, lower, upper) {
   });
   const text = h("textarea", { rows: isMany ? 5 : 2, spellcheck: "false", "aria-label": `All ${names.length} values` });
   const wrong = h("div", null);
-  const listed = () => values.map((value) => Number(value.toPrecision(6))).join(", ");
+  const listed = () => values.join(", ");
   const showAll = () => {
     for (const row of rows) row.showValue();
     text.value = listed();
@@ -208,32 +224,31 @@ function sliders(names, units, lower, upper) {
 
 /** Trajectories of a dataset to start from and to compare with. */
 function referenceOf(datasets, own, sets, signature, changed, signal) {
-  const chosen = datasets.find((each) => each.id === own) || datasets[0];
-  let found = null;
+  const chosen = datasets.find((each) => each.id === own);
+  let found = null, turn = 0;
   const which = h("input", { type: "number", min: 0, value: 0, class: "number" });
   const dataset = choice([["", "none"], ...datasets.map((each) => [each.id, each.name || each.id])], chosen ? chosen.id : "");
   const note = h("div", { class: "soft" });
-  const isHere = () => found && sets.x0.values().every((value, at) => value === found.x0[at]) && sets.parameters.values().every((value, at) => value === found.parameters[at]);
+  const isSame = (set, values) => set.values().every((value, at) => value === values[at]);
+  const isHere = () => found && !found.isLeft && isSame(sets.x0, found.x0) && isSame(sets.parameters, found.parameters);
 
   async function load() {
+    const mine = ++turn;
     found = null;
     note.replaceChildren();
     if (!dataset.value) return changed();
     const { summary } = datasets.find((each) => each.id === dataset.value);
-    const number_ = Math.min(summary.trajectories - 1, Math.max(0, Math.trunc(Number(which.value) || 0)));
+    which.value = Math.min(summary.trajectories - 1, Math.max(0, Math.trunc(Number(which.value) || 0)));
     try {
-      const read = await get(`/v1/datasets/${dataset.value}/trajectories/${number_}?samples=2000`, { signal });
-      const places = (names, all) => names.map((name) => Object.keys(all).indexOf(name));
-      const columns = places(signature.states, summary.states);
-      const states = read.states.map((row) => columns.map((at) => row[at]));
-      const inputs = places(signature.parameters, summary.parameters || {}).map((at) => read.parameters[at]);
-      const controls = places(signature.controls, summary.controls || {});
-      found = { ...read, states, x0: states[0], parameters: inputs, controls: read.controls.map((row) => controls.map((at) => row[at])) };
-      sets.x0.set(states[0]);
-      if (inputs.every((value) => value !== undefined)) sets.parameters.set(inputs);
+      const read = await get(`/v1/datasets/${dataset.value}/trajectories/${which.value}?samples=2000`, { signal });
+      if (mine !== turn) return;
+      found = ordered(read, signature);
+      sets.x0.set(found.x0);
+      if (found.parameters.every((value) => value !== undefined)) sets.parameters.set(found.parameters);
       note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
     } catch (error) {
-      if (!signal.aborted) note.replaceChildren(problem(error));
+      if (signal.aborted || mine !== turn) return;
+      note.replaceChildren(problem(error));
     }
     changed();
   }
@@ -241,16 +256,30 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
   dataset.addEventListener("change", load);
   return {
     begin: load,
+    leave() { if (found) found.isLeft = true; },
     shown: () => (isHere() ? found : null),
     controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.times } : null),
     control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), field("Trajectory to start from", which), note),
   };
 }
 
-function drawFields(place, answered, found, signature) {
-  const bounds = range(found ? [...answered.x, ...found.states] : answered.x);
-  const label = `${signature.states.length} states`;
-  const made = [heatMap(`Surrogate, ${label}`, answered.x, bounds)];
-  if (found) made.push(heatMap("Reference", found.states, bounds));
+/** A trajectory with its columns in the order of a model's names. */
+function ordered(read, signature) {
+  const columns = (names, all) => names.map((name) => all.indexOf(name));
+  const [states, controls] = [columns(signature.states, read.names), columns(signature.controls, read.control_names)];
+  const rows = read.states.map((row) => states.map((at) => row[at]));
+  return {
+    ...read, states: rows, x0: rows[0],
+    parameters: columns(signature.parameters, read.parameter_names).map((at) => read.parameters[at]),
+    controls: signature.controls.length ? read.controls.map((row) => controls.map((at) => row[at])) : [],
+  };
+}
+
+/** Fields of surrogate and reference at the same times, in the same colours. */
+function drawFields(place, { times, x }, found, signature) {
+  const reference = found && resampled(found.times, found.states, times);
+  const bounds = range(reference ? [...x, ...reference] : x);
+  const made = [heatMap(`Surrogate, ${signature.states.length} states`, times, x, bounds)];
+  if (reference) made.push(heatMap("Reference", times, reference, bounds));
   place.replaceChildren(...made);
 }

@@ -4,12 +4,15 @@ const KEY = "spnode-key";
 
 /** What the service refused, in its own words (RFC 9457). */
 export class Problem extends Error {
-  constructor(status, body) {
+  constructor(status, body, retryAfter = null) {
     super(body.detail || body.title || `the service answered ${status}`);
     this.status = status;
     this.code = body.code;
     this.errors = body.errors || [];
     this.requestId = body.request_id;
+    this.body = body;
+    /** Seconds after which to ask again, where the service says so. */
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -41,7 +44,8 @@ async function send(method, path, options) {
     throw new Problem(0, { detail: "the service does not answer; is the gateway running?" });
   }
   if (answer.ok) return answer;
-  throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  const wait = Number(answer.headers.get("retry-after")) || null;
+  throw new Problem(answer.status, await answer.json().catch(() => ({})), wait);
 }
 
 /** A request whose body and answer are JSON; null where the answer has no body. */
@@ -57,12 +61,10 @@ export async function ask(method, path, body, { more = {}, signal } = {}) {
 
 export const get = (path, options) => ask("GET", path, undefined, options);
 
-/** The ETag of what lies at a path, with which a change says what it replaces. */
-export async function revision(path) {
-  const answer = await fetch(path, { headers: headers(), cache: "no-store" });
-  if (answer.status === 404) return null;
-  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
-  return answer.headers.get("etag");
+/** What lies at a path, and its ETag, with which a change says what it replaces. */
+export async function getRevision(path) {
+  const answer = await send("GET", path, { headers: headers() });
+  return { found: await answer.json(), etag: answer.headers.get("etag") };
 }
 
 /** A file of the service, handed to the browser to keep. */
@@ -73,11 +75,11 @@ export async function save(path, name) {
   link.href = address;
   link.download = name;
   link.click();
-  URL.revokeObjectURL(address);
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
 /** Send a file as a dataset; fetch does not tell how much has gone. */
-export function upload(file, told) {
+export function upload(file, told, signal) {
   return new Promise((resolve, reject) => {
     const sent = new XMLHttpRequest();
     sent.open("POST", `/v1/datasets?name=${encodeURIComponent(file.name.slice(0, 200))}`);
@@ -88,6 +90,8 @@ export function upload(file, told) {
     sent.onload = () =>
       sent.status < 300 ? resolve(sent.response) : reject(new Problem(sent.status, sent.response || {}));
     sent.onerror = () => reject(new Problem(0, { detail: "the connection was lost during the upload" }));
+    sent.onabort = () => reject(new DOMException("left", "AbortError"));
+    signal.addEventListener("abort", () => sent.abort());
     sent.send(file);
   });
 }
@@ -95,36 +99,40 @@ export function upload(file, told) {
 /** The events of a job from its first, over lost connections, until it has ended. */
 export async function* events(job, signal) {
   let last = 0;
-  for (;;) {
+  while (!signal.aborted) {
     try {
       const path = `/v1/jobs/${job}/events?after=${last}`;
       const answer = await send("GET", path, { headers: headers(), signal });
       for await (const event of parsed(answer.body)) {
         last = event.id;
         yield event;
-        const state = event.kind === "status" && event.data && event.data.state;
-        if (["succeeded", "failed", "cancelled"].includes(state)) return;
       }
+      // The stream closes at each end of a job, and one that was tried again has several.
+      const { state } = await get(`/v1/jobs/${job}`, { signal });
+      if (["succeeded", "failed", "cancelled"].includes(state)) return;
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
-    if (signal.aborted) return;
   }
 }
 
 async function* parsed(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (text + value).split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const data = block.split("\n").filter((line) => line.startsWith("data: "));
-      if (data.length) yield JSON.parse(data.map((line) => line.slice(6)).join("\n"));
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const blocks = (text + value).split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const data = block.split("\n").filter((line) => line.startsWith("data: "));
+        if (data.length) yield JSON.parse(data.map((line) => line.slice(6)).join("\n"));
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }

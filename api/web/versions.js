@@ -2,6 +2,7 @@
 
 import { action, bytes, confirmed, h, number, percent, plain, table, tiles, when } from "./elements.js";
 import { moveAlias } from "./models.js";
+import { lossCurve } from "./loss.js";
 import { curves } from "./plots.js";
 import { ask, get, save } from "./service.js";
 
@@ -14,8 +15,9 @@ export async function versionView([model, number_], signal) {
     get(at(model, number_), { signal }), get(`${at(model, number_)}/card`, { signal }), get(`/v1/models/${encodeURIComponent(model)}`, { signal })]);
   const found = heldOut(version.evaluation);
   const named = Object.entries(record.aliases).filter(([, each]) => each === version.number).map(([alias]) => alias);
-  const promote = action("Make it champion", () => moveAlias(model, "champion", version.number));
+  const promote = action("Make it champion", () => moveAlias(record, "champion", version.number, signal));
   promote.button.hidden = named.includes("champion");
+  const download = action("Download the artifact", () => save(`${at(model, version.number)}/artifact`, `${model}-${version.number}.spnode`), { class: "quiet" });
   const remove = action("Delete", async () => {
     if (!(await confirmed(`Delete ${model}/${version.number} for good?`, { label: "Delete it" }))) return;
     await ask("DELETE", at(model, version.number));
@@ -27,8 +29,8 @@ export async function versionView([model, number_], signal) {
       h("a", { href: `#/models/${model}` }, "all versions"), version.job_id && h("a", { href: `#/jobs/${version.job_id}` }, "its training"),
       card.dataset && h("a", { href: `#/datasets/${card.dataset.id}` }, "its data")),
     h("div", { class: "row" }, h("a", { class: "button", href: `#/rollout/${model}/${version.number}` }, "Roll out"), promote.button,
-      h("button", { type: "button", class: "quiet", onclick: () => save(`${at(model, version.number)}/artifact`, `${model}-${version.number}.zip`) }, "Download the artifact"), remove.button),
-    promote.place, remove.place,
+      download.button, remove.button),
+    promote.place, download.place, remove.place,
     tiles([
       ["error on held-out data", percent(found.normalised_rmse)],
       ["worst state", found.worst_state ? `${found.worst_state.name}: ${percent(found.worst_state.normalised_rmse)}` : "–"],
@@ -40,7 +42,7 @@ export async function versionView([model, number_], signal) {
     h("p", { class: "soft" }, "Errors are root mean squares over the standard deviation of each state, on trajectories that the training never saw."),
     (found.warnings || []).map((each) => h("div", { class: "notice" }, each)),
     h("h2", null, "Certificate"), claims(version.certificate),
-    h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), history(card)),
+    h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(card.history || [])),
     h("h2", null, "Errors by state"), errors(found),
     (card.equations || []).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
     (card.choices || []).length ? [h("h2", null, "What was chosen, and why"),
@@ -81,9 +83,13 @@ function errorPlot(versions) {
 
 /** Eigenvalues of A: the imaginary part over the decay rate, which spans decades. */
 function spectrum(versions) {
-  const each = versions.map(([label, version]) => {
-    const values = (version.certificate.spectral_abscissa || {}).eigenvalues || [];
-    return { label, values, x: [], y: [], points: true };
+  const each = versions.flatMap(([label, version]) => {
+    const claim = version.certificate.spectral_abscissa || {};
+    // Of an ensemble each member has its own.
+    const found = claim.members || [claim];
+    return found.map(({ eigenvalues }, at) => ({
+      label: found.length > 1 ? `${label}, member ${at + 1}` : label, values: eigenvalues || [], x: [], y: [], points: true,
+    }));
   });
   const all = each.flatMap(({ values }) => values);
   if (!all.length) return h("figure", { class: "plot" }, h("h3", null, "Spectrum of A"), h("p", { class: "soft" }, "Not known: the version was made before eigenvalues were kept, or is too large."));
@@ -99,19 +105,6 @@ function spectrum(versions) {
     y: { label: "Im λ", range: all.every(([, imaginary]) => imaginary === 0) ? [-1, 1] : null },
     said: `${all.length} eigenvalues with real parts from ${number(fast)} to ${number(slow)}`,
   });
-}
-
-function history(card) {
-  const found = { x: [], train: [], held: [], before: 0, last: 0, stage: null };
-  for (const { stage, iteration, loss, validation_loss: held } of card.history || []) {
-    if (stage !== found.stage) [found.before, found.stage] = [found.last, stage];
-    found.last = found.before + iteration;
-    found.x.push(found.last);
-    found.train.push(loss ?? null);
-    found.held.push(held ?? null);
-  }
-  return curves("Loss of the training", [{ label: "training", x: found.x, y: found.train }, { label: "held out", x: found.x, y: found.held, dash: [6, 4] }],
-    { x: { label: "iteration" }, y: { label: "loss", log: true } });
 }
 
 export async function compareView([model, list], signal) {

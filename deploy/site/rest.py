@@ -38,7 +38,8 @@ def page() -> str:
         described["info"]["description"],
         "A key goes into `Authorization: Bearer`, `X-API-Key`, or the password of "
         "Basic; [keys](../keys.md) says which scopes there are. A running gateway "
-        "has the same as `/openapi.json`, and a page to try it at `/docs`.",
+        "has the same as `/openapi.json`, and as a view of the [page](../page.md) at "
+        "`/docs`.",
     ]
     by_tag: dict[str, list[str]] = {}
     rows = []

@@ -171,7 +171,7 @@ def test_an_oversized_body_in_chunks_is_refused(client, path):
     ("method", "path", "status", "code"),
     [
         ("GET", "/v1/nothing", 404, "not_found"),
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
         ("GET", "/v1/jobs/job_x", 404, "not_found"),
         ("GET", "/v1/datasets/ds_x", 404, "not_found"),
         ("GET", "/v1/models/nobody", 404, "not_found"),

@@ -83,6 +83,8 @@ def test_a_trajectory_is_read_from_its_start_with_what_is_missing(client, datase
     assert found["states"][10] == [None, 11.0]
     assert found["parameters"] == [2.0]
     assert len(found["controls"]) == 30
+    assert found["names"] == ["x1", "x2"]
+    assert (found["parameter_names"], found["control_names"]) == (["p1"], ["u1"])
 
 
 def test_a_long_trajectory_is_thinned_to_its_ends(client, dataset):

@@ -71,8 +71,10 @@ def trained(browser, shell, file):
 
 
 def link(shell):
-    """What ``./spnode status`` prints."""
-    return re.search(r"^page +(\S+)$", shell.run("status").stdout, re.MULTILINE)[1]
+    """What ``./spnode status`` prints, with the key that it adds on a terminal."""
+    printed = re.search(r"^page +(\S+)$", shell.run("status").stdout, re.MULTILINE)[1]
+    assert "spn_" not in printed
+    return f"{printed}#key={(shell.data / 'key').read_text().strip()}"
 
 
 def test_a_version_shows_its_errors_certificate_and_spectrum(browser, shell, trained):
@@ -107,9 +109,8 @@ def test_a_slider_moves_the_trajectory_at_once(browser, shell, trained):
                 arg=before,
             )
         delays = page.evaluate("window.answers")
-        # What the issue promises, with the machine's own noise left to the best.
         assert len(delays) >= 8
-        assert min(delays) < 200, delays
+        assert np.median(delays) < 200, delays
         # The start is no longer the reference's own.
         assert "reference" not in page.locator("figure").first.text_content()
 
@@ -121,7 +122,7 @@ def test_the_snippets_run_as_printed(browser, shell, trained, tmp_path):
         page.wait_for_selector("figure canvas")
         texts = {}
         for language in ("Python", "curl", "JAX"):
-            page.get_by_role("tab", name=language).click()
+            page.get_by_role("button", name=language, exact=True).click()
             page.get_by_role("button", name="Copy").click()
             texts[language] = page.evaluate("navigator.clipboard.readText()")
     key = (shell.data / "key").read_text().strip()
@@ -152,6 +153,54 @@ def test_the_snippets_run_as_printed(browser, shell, trained, tmp_path):
     assert jax.count("[") == 1 + 4, "a state and its Jacobian"
 
 
+def test_losses_of_a_second_attempt_take_the_place_of_the_first(browser, shell):
+    told = """async () => {
+      const { addLoss, lossesOf } = await import('/page/loss.js');
+      const points = [];
+      for (const [stage, iteration, loss] of [['fit', 5, 3], ['fit', 9, 2], ['polish', 4, 1], ['fit', 9, 2.5], ['polish', 2, 1.5]])
+        addLoss(points, { stage, iteration, loss });
+      return lossesOf(points)[0];
+    }"""
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        found = page.evaluate(told)
+    assert (found["x"], found["y"]) == ([5, 9, 11], [3, 2.5, 1.5])
+
+
+def test_fields_are_drawn_at_the_times_of_the_other(browser, shell):
+    told = """async () => {
+      const { evenTimes, resampled } = await import('/page/plots.js');
+      const rows = [[0, 5], [10, null], [30, 7]];
+      return [evenTimes(1, 100, 3, true), resampled([0, 1, 3], rows, [0, 0.5, 1, 2, 9])];
+    }"""
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        times, rows = page.evaluate(told)
+    assert times == pytest.approx([1, 10, 100])
+    assert rows == [[0, 5], [5, None], [10, None], [20, None], [30, 7]]
+
+
+def test_snippets_of_whole_numbers_and_intervals_say_all_that_was_asked(browser, shell):
+    told = """async () => {
+      const { asJax, asPython } = await import('/page/snippets.js');
+      const times = { start: 0, stop: 1, count: 3, spacing: 'linear' };
+      const request = { model: 'm/1', x0: [1, 0, 0], times, parameters: [2], intervals: 0.8 };
+      return [asPython(request), asJax(request)];
+    }"""
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        python, jax = page.evaluate(told)
+    assert "parameters = np.array([2], dtype=float)" in python
+    assert (
+        'rollout_record("m/1", x0, times, parameters=parameters, intervals=0.8)'
+        in python
+    )
+    # JAX differentiates by floats alone.
+    assert "x0 = jnp.array([1,0,0], dtype=float)" in jax
+    compile(python, "python", "exec")
+    compile(jax, "jax", "exec")
+
+
 def test_errors_are_those_of_the_api(browser, shell, trained):
     with opened(browser, link(shell)) as page:
         page.wait_for_selector("h1")
@@ -163,6 +212,22 @@ def test_errors_are_those_of_the_api(browser, shell, trained):
         assert (
             "expected 3 numbers: y1, y2, y3" in page.get_by_role("alert").text_content()
         )
+
+
+def test_names_are_text_and_nothing_else(browser, shell, file):
+    name = "<img src=x onerror=\"document.title='harmed'\">"
+    url, key = shell.status()["url"], (shell.data / "key").read_text().strip()
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/x-npz"}
+    path = f"{url}/v1/datasets"
+    sent = {"content": file.read_bytes(), "params": {"name": name}, "headers": headers}
+    made = httpx.post(path, **sent, timeout=60).json()
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/datasets/{made['id']}")
+        assert page.text_content("h1") == name
+        assert page.locator("main img").count() == 0
+        assert page.title() == f"{name} · spnode"
+    assert httpx.delete(f"{path}/{made['id']}", headers=headers).status_code == 204
 
 
 def test_without_a_key_the_page_asks_for_one(browser, shell):
@@ -196,6 +261,7 @@ def test_every_view_is_accessible_and_fits(browser, shell, trained, width, schem
         "compare": f"/compare/{trained}/1,1",
         "rollout": f"/rollout/{trained}/1",
         "health": "/health",
+        "reference": "/reference",
     }
     size = "wide" if width == WIDE else "narrow"
     with opened(browser, link(shell), width, scheme) as page:

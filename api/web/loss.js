@@ -1,0 +1,28 @@
+// Losses of a training as one curve: stages count from 0, one after another.
+
+import { curves } from "./plots.js";
+
+/** Add what was told; a new attempt goes over the same iterations again. */
+export function addLoss(points, point) {
+  const at = points.findIndex((each) => each.stage === point.stage && each.iteration >= point.iteration);
+  if (at >= 0) points.length = at;
+  points.push(point);
+}
+
+export function lossCurve(points) {
+  return curves("Loss", lossesOf(points), { x: { label: "iteration" }, y: { label: "loss", log: true } });
+}
+
+/** Training and held-out losses over iterations of all stages. */
+export function lossesOf(points) {
+  const [x, train, held] = [[], [], []];
+  let before = 0, last = 0, stage = null;
+  for (const point of points) {
+    if (point.stage !== stage) [before, stage] = [last, point.stage];
+    last = before + point.iteration;
+    x.push(last);
+    train.push(point.loss ?? null);
+    held.push(point.validation_loss ?? null);
+  }
+  return [{ label: "training", x, y: train }, { label: "held out", x, y: held, dash: [6, 4] }];
+}
