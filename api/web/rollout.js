@@ -41,8 +41,7 @@ function panel(record, datasets, own, signal) {
     parameters: sliders(signature.parameters, [], domain.parameters_lower, domain.parameters_upper),
     controls: sliders(signature.controls, [], domain.controls_lower, domain.controls_upper),
   };
-  const steps = record.spec.steps && record.spec.steps.times;
-  const first = steps && steps.length > 1 ? steps[1] : domain.end / 1e4;
+  const first = firstTime(record, datasets.find((each) => each.id === own));
   const stop = h("input", { value: domain.end, class: "number", inputmode: "decimal" });
   const count = h("input", { type: "number", value: 200, min: 2, max: 5000, class: "number" });
   const [logTimeBox, logTime] = check("logarithmic time", { checked: domain.end / first > 1e3 });
@@ -153,6 +152,13 @@ function panel(record, datasets, own, signal) {
 
 function group(title, set) {
   return h("fieldset", null, h("legend", null, title), set.element);
+}
+
+/** From when on times are worth a look: as the data have it, or the model's own steps. */
+function firstTime(record, dataset) {
+  if (dataset) return dataset.summary.times.shortest_step;
+  const steps = record.spec.steps && record.spec.steps.times;
+  return steps && steps.length > 1 ? steps[1] : record.signature.domain.end / 1e3;
 }
 
 /** A slider and a number for each of up to 16 values, and all of them as text. */
