@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import resource
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -143,8 +144,11 @@ def test_a_store_that_does_not_answer_costs_a_job_no_attempt(context, tmp_path) 
 
 
 def test_a_full_disk_in_the_process_of_a_job_is_not_its_fault(
-    context, claim, tmp_path
+    context, claim, tmp_path, monkeypatch
 ) -> None:
+    # Python would cut compiled modules off at the limit, and keep them so.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     spawned = multiprocessing.get_context("spawn")
     ours, theirs = spawned.Pipe()
     request = {"kind": "dataset", "system": "robertson", "trajectories": 20}
