@@ -39,6 +39,8 @@ PUBLISHED = "job_01m8d6mxqn8v40ycd893eqjvkx"
 QUEUED = "job_01m8d6n78nf6rs5c11r9gkks6d"
 CLAIMED = "job_01m8d6n78q7asqqvsbvjzn5xky"
 LATER = 1_800_000_000.0
+SOON = 1_795_740_000.0
+"""While its idempotency key is remembered: 2026-11-27 00:40, minutes after it was made."""
 # What the code that made the folder computed.
 X0, TIMES = [[0.5, 1e-5, 0.5]], [1e-3, 1.0, 500.0]
 X = [
@@ -119,7 +121,7 @@ def test_its_jobs_dataset_and_key_are_there(opened, tmp_path) -> None:
         assert claim is not None
         assert claim.job.id == id
     request = jobs.get(PUBLISHED).request
-    again, was_there = jobs.submit(
+    again, was_there = Jobs(database, clock=lambda: SOON).submit(
         "training", request, owner="tests", idempotency_key="first"
     )
     assert (again.id, was_there) == (PUBLISHED, True)
