@@ -217,7 +217,7 @@ export function confirmed(question, { label = "Yes", word = null } = {}) {
   });
 }
 
-export const STATES = { queued: "soft", running: "warn", succeeded: "good", failed: "bad", cancelled: "soft" };
+const STATES = { queued: "soft", running: "warn", succeeded: "good", failed: "bad", cancelled: "soft" };
 
 export function state(text) {
   return h("span", { class: `chip ${STATES[text] || "soft"}` }, text);

@@ -2,9 +2,8 @@
 
 import { action, choice, confirmed, duration, empty, field, h, number, paged, plain, problem, say, state, table, when } from "./elements.js";
 import { addLoss, lossCurve, lossesOf } from "./loss.js";
-import { ask, events, get } from "./service.js";
+import { ask, ENDED, events, get } from "./service.js";
 
-const ENDED = ["succeeded", "failed", "cancelled"];
 const KINDS = ["training", "sweep", "dataset", "rollout", "calibration", "evaluation"];
 
 export function jobTable(jobs, label = "Jobs") {
@@ -25,7 +24,7 @@ function said(progress) {
 }
 
 export async function jobList(_, signal) {
-  const [states, kinds] = [choice([["", "any state"], "queued", "running", "succeeded", "failed", "cancelled"], ""), choice([["", "any kind"], ...KINDS], "")];
+  const [states, kinds] = [choice([["", "any state"], "queued", "running", ...ENDED], ""), choice([["", "any kind"], ...KINDS], "")];
   const list = paged((after) => {
     const query = new URLSearchParams({ limit: 50 });
     if (states.value) query.set("state", states.value);

@@ -2,6 +2,9 @@
 
 const KEY = "spnode-key";
 
+/** States in which a job has ended. */
+export const ENDED = ["succeeded", "failed", "cancelled"];
+
 /** What the service refused, in its own words (RFC 9457). */
 export class Problem extends Error {
   constructor(status, body, retryAfter = null) {
@@ -109,7 +112,7 @@ export async function* events(job, signal) {
       }
       // The stream closes at each end of a job, and one that was tried again has several.
       const { state } = await get(`/v1/jobs/${job}`, { signal });
-      if (["succeeded", "failed", "cancelled"].includes(state)) return;
+      if (ENDED.includes(state)) return;
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
