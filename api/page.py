@@ -14,7 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 _FOLDER = Path(__file__).with_name("web")
 _HEADERS = {
     b"content-security-policy": (
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        b"default-src 'none'; script-src 'self'; style-src 'self'; "
+        # Pictures of a training are fetched with a key, and shown from memory.
+        b"img-src 'self' blob:; "
         b"connect-src 'self'; form-action 'none'; base-uri 'none'; "
         b"frame-ancestors 'none'"
     ),

@@ -2,7 +2,7 @@
 
 ::
 
-    work/<what>-<host>-<process>-<random>       of a request: body, upload, arrays
+    work/<what>-<host>-<process>-<random>       of a request: body, upload, …
     work/<host>-<process>-<random>-job_<id>     of a job, made by its worker
 
 A process that is killed leaves its own behind; whoever starts next on the same host
@@ -22,7 +22,7 @@ from services.errors import Unavailable, is_disk_full
 from services.settings import Settings
 
 _OF_REQUEST = re.compile(
-    r"^(?:body|upload|arrays)-(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-z_]{8}$"
+    r"^(?:body|upload|arrays|plots)-(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-z_]{8}$"
 )
 _OF_JOB = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+$")
 
@@ -38,7 +38,7 @@ def working(settings: Settings, what: str) -> Iterator[Path]:
 
     Args:
         settings: Where the data folder is.
-        what: ``body``, ``upload`` or ``arrays``.
+        what: ``body``, ``upload``, ``arrays`` or ``plots``.
 
     Raises:
         Unavailable: The disk is full.

@@ -232,6 +232,10 @@ class Models(Resource):
         """A version's model card."""
         return self._run(models.part(reference, "card", self._retries))
 
+    def plots(self, reference: str) -> dict[str, bytes]:
+        """The pictures of a version's training, PNG by name."""
+        return self._run(models.plots(reference, self._retries))
+
     def certificate(self, reference: str) -> Record:
         """What is proven of a version, and under which assumptions."""
         return self._run(models.part(reference, "certificate", self._retries))

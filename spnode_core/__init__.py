@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spnode_core.artifact import load, read_card, read_spec, save
+    from spnode_core.artifact import load, read_card, read_plots, read_spec, save
     from spnode_core.calibration.calibrate import calibrate
     from spnode_core.calibration.result import Calibration, Estimate
     from spnode_core.comparison import compare
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from spnode_core.exports import export
     from spnode_core.intervals import interval_bounds
     from spnode_core.metrics import evaluate, with_intervals
+    from spnode_core.plots import draw_training
     from spnode_core.spec import (
         ArtifactSpec,
         PriorSpec,
@@ -72,6 +73,7 @@ _HOMES = {
     "calibrate": "calibration.calibrate",
     "check_arrays": "dataset",
     "compare": "comparison",
+    "draw_training": "plots",
     "evaluate": "metrics",
     "export": "exports",
     "fit": "training.fit",
@@ -81,6 +83,7 @@ _HOMES = {
     "load": "artifact",
     "load_dataset": "dataset",
     "read_card": "artifact_file",
+    "read_plots": "artifact_file",
     "read_spec": "artifact_file",
     "save": "artifact",
     "save_dataset": "dataset",
@@ -116,6 +119,7 @@ __all__ = [
     "calibrate",
     "check_arrays",
     "compare",
+    "draw_training",
     "evaluate",
     "export",
     "fit",
@@ -125,6 +129,7 @@ __all__ = [
     "load",
     "load_dataset",
     "read_card",
+    "read_plots",
     "read_spec",
     "save",
     "save_dataset",

@@ -5,6 +5,7 @@ library only, accepts exactly the arrays that the skeleton has, and repeats the 
 probe rollout. The container is described in ``artifact_file``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from spnode_core.artifact_file import (
     parse_spec,
     read_card,
     read_members,
+    read_plots,
     read_spec,
     write_members,
 )
@@ -35,7 +37,7 @@ from spnode_core.spec import ArtifactSpec, ScalingKind, Signature, SurrogateSpec
 from spnode_core.surrogate import Surrogate, require_x64
 from spnode_core.tensors import decode_arrays, encode_arrays
 
-__all__ = ["file_digest", "load", "read_card", "read_spec", "save"]
+__all__ = ["file_digest", "load", "read_card", "read_plots", "read_spec", "save"]
 
 PROBE_TOLERANCE = {"mixed": 1e-4, "float64": 1e-8}
 """Scaled difference allowed between the recorded probe and its repetition.
@@ -47,7 +49,11 @@ _PROBE_STEPS = 64
 
 
 def save(
-    surrogate: Surrogate, path: str | Path, *, card: dict[str, Any] | None = None
+    surrogate: Surrogate,
+    path: str | Path,
+    *,
+    card: dict[str, Any] | None = None,
+    plots: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write a surrogate to one file, the same bytes for the same surrogate and card.
 
@@ -55,12 +61,15 @@ def save(
         surrogate: What to save.
         path: Where to; by custom it ends in ``.spnode``.
         card: What is known about the surrogate, JSON.
+        plots: Pictures of its training, as ``draw_training`` gives them: PNG by name.
+            The card says as ``plots`` which there are.
 
     Returns:
         SHA-256 of the file in hexadecimal: the identity of the artifact.
 
     Raises:
-        ArtifactError: The surrogate's arrays or its rollout are not finite.
+        ArtifactError: The surrogate's arrays or its rollout are not finite, or a
+            picture is no PNG.
     """
     spec = ArtifactSpec(surrogate=surrogate.spec, signature=surrogate.signature)
     arrays = _arrays(surrogate)
@@ -76,8 +85,11 @@ def save(
         {
             SPEC: encode_json(spec.model_dump(mode="json")),
             PARAMETERS: encode_arrays(arrays),
-            CARD: encode_json(card or {}),
+            CARD: encode_json(
+                {**(card or {}), **({"plots": sorted(plots)} if plots else {})}
+            ),
             PROBE: encode_arrays(probe),
+            **{f"plots/{name}.png": data for name, data in (plots or {}).items()},
         },
     )
 

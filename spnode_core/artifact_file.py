@@ -7,6 +7,7 @@
     parameters.safetensors   its arrays, by path in the tree
     card.json                what is known about it
     probe.safetensors        a recorded rollout that loading repeats
+    plots/<name>.png         pictures of the training, where they were drawn
 
 Members are stored, not compressed, under fixed time stamps: equal surrogates give
 equal bytes, and the SHA-256 of the file is its identity. Nothing is unpickled, and
@@ -16,6 +17,7 @@ nothing here imports JAX or safetensors, so that a gateway can read spec and car
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +36,8 @@ MANIFEST = "manifest.json"
 SPEC, PARAMETERS = "spec.json", "parameters.safetensors"
 CARD, PROBE = "card.json", "probe.safetensors"
 MEMBERS = (SPEC, PARAMETERS, CARD, PROBE)
+PLOT_NAME = r"[a-z][a-z0-9_]{0,39}"
+MOST_PLOTS = 16
 
 _LIMITS = {
     MANIFEST: 64 * 1024,
@@ -42,6 +46,9 @@ _LIMITS = {
     CARD: 64 * 1024**2,
     PROBE: 256 * 1024**2,
 }
+_PLOT = re.compile(rf"plots/({PLOT_NAME})\.png")
+_PLOT_BYTES = 4 * 1024**2
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ENCRYPTED = 0x1
 
 
@@ -63,6 +70,19 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return parse_json(read_members(path, (CARD,))[CARD], CARD)
 
 
+def read_plots(path: str | Path) -> dict[str, bytes]:
+    """Read the pictures in a surrogate's file, PNG by name; none where it has none.
+
+    Raises:
+        ArtifactError: The file is damaged or forged.
+    """
+    return {
+        found[1]: data
+        for member, data in read_members(path, (), plots=True).items()
+        if (found := _PLOT.fullmatch(member))
+    }
+
+
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file in hexadecimal: the identity of an artifact.
 
@@ -81,17 +101,26 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
 
     Args:
         path: Where to.
-        members: Content of each of ``MEMBERS``.
+        members: Content of each of ``MEMBERS``, and of ``plots/<name>.png``.
 
     Returns:
         SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ArtifactError: What is said to be a picture is none, or has no proper name.
     """
-    hashes = {name: hashlib.sha256(members[name]).hexdigest() for name in MEMBERS}
+    plots = sorted(set(members) - set(MEMBERS))
+    for name in plots:
+        if not _PLOT.fullmatch(name):
+            raise ArtifactError(f"{name!r} is no plots/<name>.png")
+        _check_plot(name, members[name])
+    order = (*MEMBERS, *plots)
+    hashes = {name: hashlib.sha256(members[name]).hexdigest() for name in order}
     manifest = {"format": FORMAT, "version": VERSION, "sha256": hashes}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST, EARLIEST), encode_json(manifest))
-        for name in MEMBERS:
+        for name in order:
             archive.writestr(zipfile.ZipInfo(name, EARLIEST), members[name])
     data = buffer.getvalue()
     with replacing(Path(path)) as file:
@@ -99,8 +128,15 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_members(path: str | Path, names: tuple[str, ...]) -> dict[str, bytes]:
+def read_members(
+    path: str | Path, names: tuple[str, ...], *, plots: bool = False
+) -> dict[str, bytes]:
     """Read members, each verified against the manifest.
+
+    Args:
+        path: The file.
+        names: Some of ``MEMBERS``.
+        plots: Whether to read all pictures as well.
 
     Raises:
         ArtifactError: The file is damaged, forged or too new.
@@ -108,12 +144,13 @@ def read_members(path: str | Path, names: tuple[str, ...]) -> dict[str, bytes]:
     name = Path(path).name
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_members(archive, name)
+            there = _check_members(archive, name)
             manifest = parse_json(archive.read(MANIFEST), MANIFEST)
-            content = {member: archive.read(member) for member in names}
+            drawn = [each for each in there if _PLOT.fullmatch(each)] if plots else []
+            content = {member: archive.read(member) for member in (*names, *drawn)}
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         raise ArtifactError(f"{name} is no complete artifact: {error}") from error
-    _check_manifest(manifest, name)
+    _check_manifest(manifest, name, there)
     for member, data in content.items():
         found = hashlib.sha256(data).hexdigest()
         if found != manifest["sha256"][member]:
@@ -121,14 +158,19 @@ def read_members(path: str | Path, names: tuple[str, ...]) -> dict[str, bytes]:
                 f"{name}: {member} has SHA-256 {found}, but the manifest says "
                 f"{manifest['sha256'][member]}"
             )
+    for member in drawn:
+        _check_plot(member, content[member])
     return content
 
 
-def _check_members(archive: zipfile.ZipFile, name: str) -> None:
+def _check_members(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """Names of the members, all of which may be read."""
     found = [member.filename for member in archive.infolist()]
-    if sorted(found) != sorted((MANIFEST, *MEMBERS)):
+    plots = {each for each in found if _PLOT.fullmatch(each)}
+    if sorted(found) != sorted((MANIFEST, *MEMBERS, *plots)) or len(plots) > MOST_PLOTS:
         raise ArtifactError(
-            f"{name} holds {sorted(found)[:8]}, not {sorted((MANIFEST, *MEMBERS))}"
+            f"{name} holds {sorted(found)[:8]}, not {sorted((MANIFEST, *MEMBERS))} "
+            f"and up to {MOST_PLOTS} plots"
         )
     for member in archive.infolist():
         is_stored = member.compress_type == zipfile.ZIP_STORED
@@ -136,14 +178,22 @@ def _check_members(archive: zipfile.ZipFile, name: str) -> None:
             raise ArtifactError(f"{name}: {member.filename} is compressed, not stored")
         if member.flag_bits & _ENCRYPTED:
             raise ArtifactError(f"{name}: {member.filename} is encrypted")
-        if member.file_size > _LIMITS[member.filename]:
+        limit = _LIMITS.get(member.filename, _PLOT_BYTES)
+        if member.file_size > limit:
             raise ArtifactError(
                 f"{name}: {member.filename} has {member.file_size} bytes, more than "
-                f"{_LIMITS[member.filename]}"
+                f"{limit}"
             )
+    return found
 
 
-def _check_manifest(manifest: dict[str, Any], name: str) -> None:
+def _check_plot(member: str, data: bytes) -> None:
+    """A browser is shown it: nothing but PNG may be behind the name."""
+    if not data.startswith(_PNG) or len(data) > _PLOT_BYTES:
+        raise ArtifactError(f"{member} is no PNG of at most {_PLOT_BYTES} bytes")
+
+
+def _check_manifest(manifest: dict[str, Any], name: str, there: list[str]) -> None:
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{name} is not a {FORMAT}")
     if manifest.get("version") != VERSION:
@@ -152,7 +202,7 @@ def _check_manifest(manifest: dict[str, Any], name: str) -> None:
             f"reads version {VERSION}"
         )
     hashes = manifest.get("sha256")
-    if not isinstance(hashes, dict) or set(hashes) != set(MEMBERS):
+    if not isinstance(hashes, dict) or {MANIFEST, *hashes} != set(there):
         raise ArtifactError(f"{name}: the manifest lacks the hash of a member")
 
 

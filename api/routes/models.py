@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.responses import StreamingResponse
 
 from api.bodies import JsonRoute
 from api.conditional import Span, is_known, not_modified, read_range
-from api.dependencies import GatewayDep, OwnerDep, PagingDep, WorkspaceDep
+from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.schemas import (
     AliasMoveIn,
     AliasMoveOut,
@@ -20,12 +20,17 @@ from api.schemas import (
     VersionSummary,
 )
 from api.workspace import Workspace
+from services.errors import NotFound
 from services.versions import VersionRecord
+from services.work_folder import working
+from spnode_core.artifact_file import PLOT_NAME, read_plots
+from spnode_core.errors import ArtifactError
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 IfMatch = Annotated[
     str | None, Header(description="The ETag as you saw it, or * for whatever it is.")
 ]
+PlotName = Annotated[str, Path(pattern=f"^{PLOT_NAME}$")]
 _IMMUTABLE = "private, max-age=31536000, immutable"
 
 
@@ -169,6 +174,51 @@ async def get_artifact(
     )
 
 
+@router.get(
+    "/{name}/versions/{version}/plots/{plot}",
+    summary="Look at a picture of the training",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}},
+        304: {"description": "You have it already"},
+    },
+)
+async def get_plot(
+    name: str,
+    version: str,
+    plot: PlotName,
+    request: Request,
+    gateway: GatewayDep,
+    workspace: WorkspaceDep,
+) -> Response:
+    """One of those that the card lists as ``plots``: PNG, drawn by the worker.
+
+    ``loss``, ``errors`` over time, ``spectrum`` of A, held-out ``trajectories`` against
+    the reference.
+    """
+    record = await _version(workspace, name, version)
+    # The card may come with an artifact that was made elsewhere.
+    drawn = record.card.get("plots")
+    drawn = drawn if isinstance(drawn, list) else []
+    if plot not in drawn:
+        known = ", ".join(map(str, drawn)) or "none"
+        hint = f"{record.model}/{record.number} has {known}"
+        raise NotFound("plot", plot, hint=hint)
+    etag = f'"{record.digest}-{plot}"'
+    if is_known(request, etag):
+        return not_modified(etag)
+    content = await workspace.sql(_plot, gateway, record, plot)
+    return Response(
+        content,
+        media_type="image/png",
+        headers={
+            "etag": etag,
+            "cache-control": _IMMUTABLE,
+            "x-content-type-options": "nosniff",
+        },
+    )
+
+
 @router.get("/{name}/aliases/{alias}", summary="Where an alias points")
 async def get_alias(
     name: str, alias: str, response: Response, workspace: WorkspaceDep
@@ -236,6 +286,15 @@ async def alias_history(
     """Newest first."""
     moves = await workspace.sql(workspace.registry.aliases.history, name, alias)
     return Page(data=[AliasMoveOut.of(move) for move in moves])
+
+
+def _plot(gateway: Gateway, record: VersionRecord, plot: str) -> bytes:
+    with working(gateway.settings, "plots") as folder:
+        gateway.blobs.download(record.artifact_key, folder / "artifact")
+        try:
+            return read_plots(folder / "artifact")[plot]
+        except (ArtifactError, KeyError) as error:
+            raise NotFound("plot", plot, hint="its artifact has none") from error
 
 
 async def _version(workspace: Workspace, name: str, version: str) -> VersionRecord:

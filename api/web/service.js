@@ -70,6 +70,14 @@ export async function getRevision(path) {
   return { found: await answer.json(), etag: answer.headers.get("etag") };
 }
 
+/** The address of a picture of the service, which asks for a key; gone with the view. */
+export async function picture(path, signal) {
+  const answer = await send("GET", path, { headers: headers(), signal, cache: "default" });
+  const address = URL.createObjectURL(await answer.blob());
+  signal.addEventListener("abort", () => URL.revokeObjectURL(address));
+  return address;
+}
+
 /** A file of the service, handed to the browser to keep. */
 export async function save(path, name) {
   const answer = await send("GET", path, { headers: headers() });

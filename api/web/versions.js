@@ -4,7 +4,7 @@ import { action, bytes, confirmed, h, number, percent, plain, table, tiles, when
 import { moveAlias } from "./models.js";
 import { lossCurve } from "./loss.js";
 import { curves } from "./plots.js";
-import { ask, get, save } from "./service.js";
+import { ask, get, picture, save } from "./service.js";
 
 const at = (model, version) => `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
 const heldOut = (evaluation) => evaluation.test || evaluation.validation || {};
@@ -43,11 +43,36 @@ export async function versionView([model, number_], signal) {
     (found.warnings || []).map((each) => h("div", { class: "notice" }, each)),
     h("h2", null, "Certificate"), claims(version.certificate),
     h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(card.history || [])),
+    pictures(model, version.number, card.plots || [], signal),
     h("h2", null, "Errors by state"), errors(found),
     (card.equations || []).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
     (card.choices || []).length ? [h("h2", null, "What was chosen, and why"),
       table("Choices", [["what"], ["chosen"], ["why", "wrap"]], card.choices.map((each) => [each.what, plain(each.value), each.why]))] : null,
     h("details", null, h("summary", null, "The card"), h("pre", null, JSON.stringify(card, (name, value) => (name === "history" ? undefined : value), 2))));
+}
+
+const PICTURES = {
+  trajectories: "Held-out trajectories: surrogate and reference, of median and of worst error",
+  errors: "Error over time, on each part of the data",
+  loss: "Loss over the iterations of each stage",
+  spectrum: "Eigenvalues of A",
+};
+
+/** What the worker drew when it trained the version; trajectories are shown at once. */
+function pictures(model, number_, names, signal) {
+  if (!names.length) return null;
+  const shown = (name) => {
+    const path = `${at(model, number_)}/plots/${name}`;
+    const image = h("img", { alt: PICTURES[name] || name, class: "picture" });
+    const keep = action("Download", () => save(path, `${model}-${number_}-${name}.png`), { class: "quiet", "aria-label": `Download the picture of ${name}` });
+    const figure = h("figure", { class: "plot" }, image, h("figcaption", { class: "row soft" }, PICTURES[name] || name, keep.button, keep.place));
+    picture(path, signal).then((address) => { image.src = address; }, (error) => { if (error.name !== "AbortError") image.replaceWith(h("p", { class: "soft" }, error.message)); });
+    return figure;
+  };
+  const others = h("details", null, h("summary", null, "More pictures"));
+  const rest = names.filter((name) => name !== "trajectories");
+  others.addEventListener("toggle", () => others.append(h("div", { class: "grid" }, rest.splice(0).map(shown))));
+  return [h("h2", null, "Pictures of the training"), names.includes("trajectories") ? shown("trajectories") : null, rest.length ? others : null];
 }
 
 function claims(certificate) {

@@ -15,10 +15,11 @@ from services.job_files import ARTIFACT, CHECKPOINT, DATASET, STORE
 from services.training.plan import PlannedTraining
 from services.training.request import DatasetRequest, TrainingRequest
 from services.versions import ARTIFACTS
-from spnode_core.artifact import load, save
+from spnode_core.artifact import load, read_card, save
 from spnode_core.data_report import summarise
 from spnode_core.dataset import Dataset, load_dataset, save_dataset
 from spnode_core.errors import InvalidInput
+from spnode_core.plots import draw_training
 from spnode_core.surrogate import Surrogate
 from spnode_core.systems import generate
 from spnode_core.training.fit import Progress, Run, fit
@@ -80,7 +81,9 @@ def run_training(
         # Progress is passed on now and then; the last losses must not be missing.
         report({"type": "metrics", "point": finite(point)})
     card = _card(request, job_id, dataset, run)
-    digest = save(run.surrogate, folder / ARTIFACT, card=card)
+    plots = _draw(run, report)
+    digest = save(run.surrogate, folder / ARTIFACT, card=card, plots=plots)
+    card = read_card(folder / ARTIFACT)
     return {
         "digest": digest,
         "signature": run.surrogate.signature.model_dump(mode="json"),
@@ -146,6 +149,16 @@ def _card(
         "history": finite(run.history),
         **parent,
     }
+
+
+def _draw(run: Run, report: Report) -> dict[str, bytes]:
+    """Pictures for the card; a training is not lost for want of them."""
+    try:
+        return draw_training(run)
+    except Exception as error:
+        message = f"no pictures: {type(error).__name__}: {error}"
+        report({"type": "log", "level": "warning", "message": message, "data": None})
+        return {}
 
 
 def _report_choices(choices: Choices, preset: str, report: Report) -> None:

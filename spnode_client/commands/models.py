@@ -1,5 +1,6 @@
 """``models``: the registry from the shell."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,9 +9,18 @@ from spnode_client.commands.compare import check_no_worse
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
 from spnode_client.records import claims
-from spnode_client.terminal import Json, emit, out, print_json, print_table
+from spnode_client.terminal import (
+    Json,
+    UsageError,
+    emit,
+    out,
+    print_json,
+    print_table,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Models: list, show, card, alias, delete.")
+app = typer.Typer(
+    no_args_is_help=True, help="Models: list, show, card, plots, alias, delete."
+)
 Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
 
 
@@ -50,6 +60,30 @@ def card(reference: Reference, as_json: Json = False) -> None:
     """
     del as_json  # the card is JSON in both cases
     print_json(connection.client().models.card(reference))
+
+
+@app.command()
+def plots(
+    reference: Reference,
+    output: Annotated[
+        Path, typer.Option(help="The folder where they go; it is made.")
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write the pictures of a version's training: loss, errors, spectrum, trajectories.
+
+    Example: spnode models plots robertson/1 --output pictures
+    """
+    found = connection.client().models.plots(reference)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, png in found.items():
+            (output / f"{name}.png").write_bytes(png)
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error}") from error
+    written = [str(output / f"{name}.png") for name in found]
+    words = "\n".join(written) or f"{reference} has none: it was made elsewhere"
+    emit({"plots": written}, as_json, lambda: out.print(words, markup=False))
 
 
 @app.command()

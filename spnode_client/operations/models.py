@@ -54,6 +54,17 @@ def artifact(reference: str, path: str | Path, retries: int) -> Operation[Path]:
     return Path(path)
 
 
+def plots(reference: str, retries: int) -> Operation[dict[str, bytes]]:
+    """The pictures of a version's training, PNG by name."""
+    base = _version_path(reference)
+    card = yield from part(reference, "card", retries)
+    found = {}
+    for name in card.get("plots", ()):
+        reply = yield from perform(Call("GET", f"{base}/plots/{quote(name)}"), retries)
+        found[name] = reply.content
+    return found
+
+
 def set_alias(
     name: str, alias: str, number: int, if_match: str | None, retries: int
 ) -> Operation[Record]:

@@ -74,11 +74,14 @@ class Run:
         surrogate: The trained surrogate.
         history: Losses by stage and iteration.
         report: What was chosen, done and measured; JSON.
+        held_out: Trajectories that it was not trained on, those for the test before
+            those for validation; None where all were.
     """
 
     surrogate: Surrogate
     history: list[dict[str, Any]]
     report: dict[str, Any]
+    held_out: Dataset | None = None
 
 
 def fit(
@@ -207,7 +210,10 @@ def fit(
     trained = with_neighbours(winner.surrogate, parts.train, seed)
     trained = with_intervals(trained, parts.validation)
     report = _report(winner.execution, trained, winner.record, winner.choices)
-    return Run(trained, winner.record.history, report)
+    held_out = next(
+        (part for part in (parts.test, parts.validation) if part.trajectories), None
+    )
+    return Run(trained, winner.record.history, report, held_out)
 
 
 def plan(

@@ -185,3 +185,32 @@ def test_systems_presets_and_limits_are_listed(client):
     presets = {preset["name"] for preset in client.get("/v1/presets").json()["data"]}
     assert presets == set(get_args(Preset))
     assert client.get("/v1/limits").json()["max_body_bytes"] == 4 * 2**20
+
+
+PNG = b"\x89PNG\r\n\x1a\n and what follows"
+
+
+def test_pictures_of_a_training_are_read_by_name(client, tmp_path):
+    path = tmp_path / "a.spnode"
+    artifact.save(MODELS["mixed"](), path, plots={"loss": PNG})
+    made = client.post("/v1/models/pictured/versions", content=path.read_bytes())
+    base = made.headers["location"]
+    assert client.get(f"{base}/card").json() == {"plots": ["loss"]}
+    found = client.get(f"{base}/plots/loss")
+    assert (found.content, found.headers["content-type"]) == (PNG, "image/png")
+    assert found.headers["x-content-type-options"] == "nosniff"
+    etag = {"if-none-match": found.headers["etag"]}
+    assert client.get(f"{base}/plots/loss", headers=etag).status_code == 304
+    body = checked(client.get(f"{base}/plots/spectrum"), 404, "not_found")
+    assert body["detail"] == "there is no plot 'spectrum'; pictured/1 has loss"
+    checked(client.get(f"{base}/plots/%2e%2e"), 422, "invalid", "/plot")
+    checked(client.get(f"{VERSION}/plots/loss"), 404, "not_found")
+
+
+def test_a_card_may_claim_pictures_that_are_not_there(client, tmp_path):
+    path = tmp_path / "a.spnode"
+    for claimed in (["loss"], 5, {"loss": 1}, "loss"):
+        artifact.save(MODELS["mixed"](), path, card={"plots": claimed})
+        made = client.post("/v1/models/claimed/versions", content=path.read_bytes())
+        found = client.get(f"{made.headers['location']}/plots/loss")
+        checked(found, 404, "not_found")

@@ -221,7 +221,7 @@ def test_every_command_has_an_example_in_its_help():
         *(("jobs", name) for name in ("list", "show", "follow", "cancel", "retry")),
         *(
             ("models", name)
-            for name in ("list", "show", "card", "alias", "delete", "export")
+            for name in ("list", "show", "card", "plots", "alias", "delete", "export")
         ),
         *(("datasets", name) for name in ("upload", "make", "list", "show", "delete")),
         *(("keys", name) for name in ("create", "list", "revoke")),

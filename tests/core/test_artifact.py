@@ -66,9 +66,10 @@ def forge(path, changes, *, manifest=True, compression=zipfile.ZIP_STORED):
     members = {k: v for k, v in members.items() if v is not None}
     if manifest:
         content = json.loads(members[artifact_file.MANIFEST])
+        plots = [name for name in members if name.startswith("plots/")]
         content["sha256"] = {
             name: hashlib.sha256(members.get(name, b"")).hexdigest()
-            for name in artifact_file.MEMBERS
+            for name in (*artifact_file.MEMBERS, *plots)
         }
         members[artifact_file.MANIFEST] = json.dumps(content).encode()
     buffer = io.BytesIO()
@@ -278,3 +279,52 @@ def test_loading_without_x64_says_what_to_switch_on(saved):
         pytest.raises(InvalidInput, match="jax_enable_x64"),
     ):
         artifact.load(saved[0])
+
+
+PNG = b"\x89PNG\r\n\x1a\n and what follows"
+
+
+@pytest.fixture(scope="module")
+def pictured(surrogate, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictured") / "a.spnode"
+    artifact.save(surrogate, path, card=CARD, plots={"loss": PNG, "errors": PNG})
+    return path
+
+
+def test_pictures_are_kept_and_named_in_the_card(saved, pictured):
+    assert artifact.read_plots(pictured) == {"errors": PNG, "loss": PNG}
+    assert artifact.read_card(pictured) == {**CARD, "plots": ["errors", "loss"]}
+    assert (
+        artifact.load(pictured, verify=False).spec
+        == artifact.load(saved[0], verify=False).spec
+    )
+    assert artifact.read_plots(saved[0]) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"plots/loss.png": b"<svg onload=...>"}, "is no PNG"),
+        ({"plots/../loss.png": PNG}, "holds"),
+        ({"plots/loss.html": PNG}, "holds"),
+        ({f"plots/p{number}.png": PNG for number in range(16)}, "holds"),
+        ({"plots/loss.png": PNG + bytes(5 << 20)}, "more than"),
+    ],
+)
+def test_what_is_no_picture_is_refused(pictured, changes, said):
+    forged = forge(pictured, changes)
+    with pytest.raises(ArtifactError, match=said):
+        artifact.read_plots(forged)
+
+
+def test_a_picture_that_was_changed_is_refused(pictured):
+    forged = forge(pictured, {"plots/loss.png": PNG + b"more"}, manifest=False)
+    with pytest.raises(ArtifactError, match="SHA-256"):
+        artifact.read_plots(forged)
+
+
+def test_only_pictures_of_proper_names_are_written(surrogate, tmp_path):
+    for plots in ({"Loss": PNG}, {"a/b": PNG}, {"loss": b"GIF89a"}):
+        with pytest.raises(ArtifactError, match=r"PNG|plots/<name>"):
+            artifact.save(surrogate, tmp_path / "a.spnode", plots=plots)
+    assert not list(tmp_path.iterdir())

@@ -89,6 +89,26 @@ def test_a_version_shows_its_errors_certificate_and_spectrum(browser, shell, tra
             r"\d+ eigenvalues with real parts from -",
             spectrum.get_attribute("aria-label"),
         )
+        drawn = (
+            "alt => document.querySelector(`img[alt^='${alt}']`)?.naturalWidth > 500"
+        )
+        page.wait_for_function(drawn, arg="Held-out trajectories")
+        page.get_by_text("More pictures").click()
+        page.wait_for_function(drawn, arg="Loss over")
+        shown(page, "version-pictures-wide-light")
+
+
+def test_the_command_line_writes_the_pictures(shell, trained, tmp_path):
+    folder = tmp_path / "pictures"
+    done = shell.run("models", "plots", f"{trained}/1", "--output", str(folder))
+    names = ("errors", "loss", "spectrum", "trajectories")
+    assert done.stdout.split() == [str(folder / f"{name}.png") for name in names]
+    for name in names:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "file").touch()
+    wrong = str(tmp_path / "file" / "x")
+    refused = shell.run("models", "plots", trained, "--output", wrong, code=2)
+    assert "--output" in refused.stderr
 
 
 def test_a_slider_moves_the_trajectory_at_once(browser, shell, trained):

@@ -9,7 +9,7 @@ from services.calibration.request import CalibrationJob
 from services.calibration.submit import Calibrations
 from services.schedule import LATE
 from services.workers import Workers
-from spnode_core.artifact import load
+from spnode_core.artifact import load, read_plots
 from spnode_core.dataset import check_arrays, save_dataset
 from tests.api.deployment import MODELS, publish
 from tests.core.models import random_states
@@ -41,6 +41,9 @@ def test_a_training_job_publishes_a_version_that_rolls_out(running, tmp_path) ->
     assert version.card["job"] == job.id
 
     running.registry.download(version, tmp_path / "artifact")
+    pictures = read_plots(tmp_path / "artifact")
+    assert set(pictures) == {"loss", "errors", "spectrum", "trajectories"}
+    assert sorted(pictures) == version.card["plots"]
     with jax.enable_x64():
         surrogate = load(tmp_path / "artifact", digest=version.digest)
         start, times = np.array([0.9, 1e-5, 0.1]), np.array([1.0, 1e4])
