@@ -7,17 +7,17 @@
                  +--- rows left ---+   a large request goes batch by batch
 
 Nothing waits for a fixed time: measured, a wait of 2 ms costs 2.6 ms alone and gains
-nothing under load. **Requests take turns**: the group runs first whose request has
-waited longest since it came or was last computed, and the requests of a group share its
-batch evenly; so a row that comes while a large request is computed waits for about one
-batch. Everything here happens on the event loop, so no lock is needed.
+nothing under load. **Groups take turns**, and within a group short requests go before
+long ones (``groups``): a row that comes while a large request is computed waits for
+about one batch. Everything here happens on the event loop, so no lock is needed.
 """
 
 import asyncio
+import functools
 import itertools
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.canonical import Work
 from services.rollouts.deadlines import Deadlines
 from services.rollouts.executor import AbstractExecutor, Batch
+from services.rollouts.groups import Group, Part, Request
 from services.rollouts.request import Arrays
 from services.rollouts.statistics import Counted, Statistics
 
@@ -46,62 +47,6 @@ class Counters:
     waited_seconds: float = 0.0
     """Sum over requests of the time from coming to the first batch."""
     longest_wait_seconds: float = 0.0
-
-
-@dataclass(eq=False, slots=True)
-class _Request:
-    work: Work
-    key: tuple
-    """Requests with the same one share batches."""
-    deadline: float
-    future: asyncio.Future[Arrays]
-    size_bytes: int
-    turn: int
-    todo: deque[tuple[int, int]]
-    """Ranges of rows that are in no batch."""
-    missing: int
-    """Rows without results."""
-    results: Arrays = field(default_factory=dict)
-    since: float | None = field(default_factory=time.monotonic)
-    """When it came; None once its first rows are in a batch."""
-
-    def separate(self) -> None:
-        """It runs on its own from now on."""
-        self.key = (self.work.key, id(self))
-
-    @property
-    def waiting(self) -> int:
-        """Rows that are in no batch."""
-        return sum(stop - start for start, stop in self.todo)
-
-    def cut(self, rows: int) -> "list[_Part]":
-        """Take so many rows, in their order."""
-        parts = []
-        while rows:
-            start, stop = self.todo.popleft()
-            if stop - start > rows:
-                self.todo.appendleft((start + rows, stop))
-                stop = start + rows
-            parts.append(_Part(self, start, stop))
-            rows -= stop - start
-        return parts
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Rows of a request that run in one batch."""
-
-    request: _Request
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def size_bytes(self) -> float:
-        return self.request.size_bytes * self.rows / self.request.work.count
 
 
 class Batcher:
@@ -127,11 +72,11 @@ class Batcher:
         self.counters = Counters()
         self.statistics = Statistics()
         self.admission = Admission(queued_rows_limit, queued_bytes_limit)
-        # In the order of their turns: the first of a group has waited longest.
-        self._queues: dict[tuple, dict[_Request, None]] = {}
-        self._turns = itertools.count()
+        # In the order of their turns: the first has waited longest.
+        self._groups: dict[tuple, Group] = {}
+        self._order = itertools.count()
         self._deadlines = Deadlines()
-        self._running: dict[asyncio.Task[None], list[_Part]] = {}
+        self._running: dict[asyncio.Task[None], list[Part]] = {}
         # Groups that wait for a model or a program; the rows of others run meanwhile.
         self._preparing: dict[asyncio.Task[None], tuple] = {}
 
@@ -183,13 +128,13 @@ class Batcher:
             self.counters.refused += 1
             raise
         self.counters.requests += 1
-        request = _Request(
+        request = Request(
             work,
             work.key,
             deadline,
             asyncio.get_running_loop().create_future(),
             size,
-            next(self._turns),
+            next(self._order),
             deque([(0, work.count)]),
             work.count,
         )
@@ -208,16 +153,16 @@ class Batcher:
             self._deadlines.remove(request.future)
             self._leave(request)
 
-    def _enqueue(self, request: _Request) -> None:
-        self._queues.setdefault(request.key, {})[request] = None
+    def _enqueue(self, request: Request) -> None:
+        self._groups.setdefault(request.key, Group()).add(request)
 
-    def _dequeue(self, request: _Request) -> None:
-        queue = self._queues.get(request.key, {})
-        queue.pop(request, None)
-        if not queue:
-            self._queues.pop(request.key, None)
+    def _dequeue(self, request: Request) -> None:
+        if group := self._groups.get(request.key):
+            group.remove(request)
+            if not group:
+                del self._groups[request.key]
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Request) -> None:
         """Nobody waits for a request any more: neither do its rows."""
         request.future.cancel()
         if request.todo:
@@ -232,49 +177,30 @@ class Batcher:
 
     def _dispatch(self) -> None:
         while key := self._next_group():
-            parts = self._take(key)
+            parts = self._groups[key].take(self.max_batch_rows)
+            self._had_its_turn(key)
             if not parts:
                 continue
+            for part in parts:
+                self._begun(part.request)
             task = asyncio.get_running_loop().create_task(self._run(key, parts))
             self._running[task] = parts
-            task.add_done_callback(self._finished)
+            task.add_done_callback(functools.partial(self._finished, key))
 
     def _next_group(self) -> tuple | None:
         """The group whose turn it is, if the executor has room."""
         if len(self._running) - len(self._preparing) >= self.executor.concurrency:
             return None
-        return min(
-            self._queues.keys() - self._preparing.values(),
-            key=lambda key: next(iter(self._queues[key])).turn,
-            default=None,
-        )
+        preparing = set(self._preparing.values())
+        return next((key for key in self._groups if key not in preparing), None)
 
-    def _take(self, key: tuple) -> list[_Part]:
-        """A batch of a group: an even share for each request, then the rest in turn."""
-        now = time.monotonic()
-        asking: list[_Request] = []
-        for request in list(self._queues[key]):
-            if request.future.done() or request.deadline <= now:
-                self._dequeue(request)
-                continue
-            asking.append(request)
-            if len(asking) == self.max_batch_rows:
-                break
-        parts: list[_Part] = []
-        for request, rows in _shares(asking, self.max_batch_rows):
-            parts += request.cut(rows)
-            self._begun(request)
-            self._to_the_end(request)
-        return parts
+    def _had_its_turn(self, key: tuple) -> None:
+        """A group goes behind the others, or where no rows are left, away."""
+        group = self._groups.pop(key, None)
+        if group:
+            self._groups[key] = group
 
-    def _to_the_end(self, request: _Request) -> None:
-        """A request had its turn: where rows are left they wait for the next one."""
-        self._dequeue(request)
-        if request.todo:
-            request.turn = next(self._turns)
-            self._enqueue(request)
-
-    def _begun(self, request: _Request) -> None:
+    def _begun(self, request: Request) -> None:
         if request.since is None:
             return
         waited = time.monotonic() - request.since
@@ -285,12 +211,11 @@ class Batcher:
         longest = max(self.counters.longest_wait_seconds, waited)
         self.counters.longest_wait_seconds = longest
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        # What came while a large request was computed goes before its next batch.
+    def _finished(self, key: tuple, task: asyncio.Task[None]) -> None:
         self._preparing.pop(task, None)
-        for part in self._running.pop(task):
-            if part.request.todo:
-                self._to_the_end(part.request)
+        self._running.pop(task)
+        # What came while a large request was computed goes before its next batch.
+        self._had_its_turn(key)
         self._dispatch()
 
     def _set_aside(self, key: tuple) -> None:
@@ -300,11 +225,11 @@ class Batcher:
         self._preparing[task] = key
         self._dispatch()
 
-    async def _run(self, key: tuple, parts: list[_Part]) -> None:
+    async def _run(self, key: tuple, parts: list[Part]) -> None:
         rows = sum(part.rows for part in parts)
         self.counters.batches += 1
         self.counters.rows += rows
-        delivered: list[_Part] = []
+        delivered: list[Part] = []
         began = time.monotonic()
         try:
             results = await self.executor.run(
@@ -327,7 +252,7 @@ class Batcher:
             sum(part.size_bytes for part in delivered),
         )
 
-    def _failed(self, parts: list[_Part], error: Exception) -> None:
+    def _failed(self, parts: list[Part], error: Exception) -> None:
         """Give each request its own try: one must not fail its neighbours."""
         members = {part.request for part in parts}
         shared = len(members) > 1 and not isinstance(error, ServiceError)
@@ -346,7 +271,7 @@ class Batcher:
             self._enqueue(request)
 
 
-def _deliver(part: _Part, results: Arrays, start: int) -> None:
+def _deliver(part: Part, results: Arrays, start: int) -> None:
     """Give a request its rows of a batch's results, from ``start`` on."""
     request = part.request
     rows = {name: array[start : start + part.rows] for name, array in results.items()}
@@ -363,22 +288,7 @@ def _deliver(part: _Part, results: Arrays, start: int) -> None:
         request.future.set_result(request.results)
 
 
-def _shares(asking: list[_Request], rows: int) -> list[tuple[_Request, int]]:
-    """How many of a batch's rows each request gets: even shares, then in turn."""
-    waiting = [request.waiting for request in asking]
-    if sum(waiting) <= rows:
-        return list(zip(asking, waiting, strict=True))
-    even = rows // len(asking)
-    shares = [min(even, each) for each in waiting]
-    left = rows - sum(shares)
-    for place, each in enumerate(waiting):
-        more = min(left, each - shares[place])
-        shares[place] += more
-        left -= more
-    return list(zip(asking, shares, strict=True))
-
-
-def _gather(parts: list[_Part]) -> Batch:
+def _gather(parts: list[Part]) -> Batch:
     first = parts[0].request.work
     rows = {
         name: np.concatenate(

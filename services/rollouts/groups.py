@@ -1,0 +1,146 @@
+"""Requests whose rows may share a batch, and which of them are in the next one.
+
+Half of a batch goes to the requests with the fewest rows left, the other half to those
+that came first. So a short request never waits for a long one; requests of one size end
+one after another, each as early as it can, where even shares would end them all late;
+and the oldest has half of what is computed, however many short ones come.
+"""
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from services.rollouts.canonical import Work
+from services.rollouts.request import Arrays
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """A request of which rows wait or are computed."""
+
+    work: Work
+    key: tuple
+    """Requests with the same one share batches."""
+    deadline: float
+    future: asyncio.Future[Arrays]
+    size_bytes: int
+    order: int
+    """Counts requests as they come."""
+    todo: deque[tuple[int, int]]
+    """Ranges of rows that are in no batch."""
+    missing: int
+    """Rows without results."""
+    results: Arrays = field(default_factory=dict)
+    since: float | None = field(default_factory=time.monotonic)
+    """When it came; None once its first rows are in a batch."""
+
+    def separate(self) -> None:
+        """It runs on its own from now on."""
+        self.key = (self.work.key, id(self))
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are in no batch."""
+        return sum(stop - start for start, stop in self.todo)
+
+    def cut(self, rows: int) -> "list[Part]":
+        """Take so many rows, in their order."""
+        parts = []
+        while rows:
+            start, stop = self.todo.popleft()
+            if stop - start > rows:
+                self.todo.appendleft((start + rows, stop))
+                stop = start + rows
+            parts.append(Part(self, start, stop))
+            rows -= stop - start
+        return parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a request that run in one batch."""
+
+    request: Request
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+    @property
+    def size_bytes(self) -> float:
+        """Their part of the request's bytes."""
+        return self.request.size_bytes * self.rows / self.request.work.count
+
+
+class Group:
+    """The requests of one key that have rows in no batch."""
+
+    def __init__(self) -> None:
+        # In the order in which they came.
+        self._requests: dict[Request, None] = {}
+        # Rows left, order, request; what has changed since is pushed again.
+        self._shortest: list[tuple[int, int, Request]] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Rows of a request wait."""
+        self._requests[request] = None
+        self._push(request)
+
+    def remove(self, request: Request) -> None:
+        """They do not any more."""
+        self._requests.pop(request, None)
+
+    def take(self, rows: int) -> list[Part]:
+        """Cut the next batch, of so many rows at most."""
+        parts = self._of_the_shortest(rows // 2)
+        return parts + self._of_the_oldest(rows - sum(part.rows for part in parts))
+
+    def _of_the_shortest(self, rows: int) -> list[Part]:
+        parts: list[Part] = []
+        now = time.monotonic()
+        while rows and self._shortest:
+            waiting, _, request = heapq.heappop(self._shortest)
+            if request not in self._requests or request.waiting != waiting:
+                continue
+            mine = self._cut(request, rows, now)
+            rows -= sum(part.rows for part in mine)
+            parts += mine
+        return parts
+
+    def _of_the_oldest(self, rows: int) -> list[Part]:
+        parts: list[Part] = []
+        now = time.monotonic()
+        while rows and self._requests:
+            mine = self._cut(next(iter(self._requests)), rows, now)
+            rows -= sum(part.rows for part in mine)
+            parts += mine
+        return parts
+
+    def _cut(self, request: Request, rows: int, now: float) -> list[Part]:
+        """Some rows of a request; none, and it goes, where nobody waits for it."""
+        if request.future.done() or request.deadline <= now:
+            self.remove(request)
+            return []
+        parts = request.cut(min(rows, request.waiting))
+        if request.todo:
+            self._push(request)
+        else:
+            self.remove(request)
+        return parts
+
+    def _push(self, request: Request) -> None:
+        heapq.heappush(self._shortest, (request.waiting, request.order, request))
+        if len(self._shortest) > 2 * len(self._requests) + 64:
+            # What has gone would be kept in memory by what is here.
+            self._shortest = [
+                (each.waiting, each.order, each) for each in self._requests
+            ]
+            heapq.heapify(self._shortest)
