@@ -200,7 +200,7 @@ class Jobs:
         if job.state in ("succeeded", "failed"):
             raise Conflict(
                 f"job {id!r} has {job.state} and cannot be cancelled",
-                code=f"job_{job.state}",
+                code="job_failed" if job.state == "failed" else "job_succeeded",
             )
         return job
 

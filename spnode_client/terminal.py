@@ -3,6 +3,7 @@
 With ``--json`` stdout carries one JSON document and nothing else.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -73,11 +75,34 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table; on a pipe its cells are not cut."""
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table without lines."""
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
+    return table
+
+
+def watch(draw: Callable[[], Table], every_s: float = 2.0) -> None:
+    """Draw a table again and again, until Ctrl-C.
+
+    Raises:
+        UsageError: Nobody watches.
+    """
+    if not out.is_terminal:
+        raise UsageError("--watch: found no terminal; leave it out on a pipe")
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(draw(), console=out, auto_refresh=False) as live,
+    ):
+        while True:
+            time.sleep(every_s)
+            live.update(draw(), refresh=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table; on a pipe its cells are not cut."""
+    table = table_of(columns, rows)
     wide = out if out.is_terminal else Console(width=200, highlight=False)
     wide.print(table)
 

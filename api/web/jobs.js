@@ -2,9 +2,13 @@
 
 import { action, choice, confirmed, duration, empty, field, h, number, paged, plain, problem, say, state, table, when } from "./elements.js";
 import { addLoss, lossCurve, lossesOf } from "./loss.js";
+import { resultOf } from "./results.js";
 import { ask, ENDED, events, get } from "./service.js";
 
-const KINDS = ["training", "sweep", "dataset", "rollout", "calibration", "evaluation"];
+const TITLES = {
+  training: "Training of", sweep: "Sweep of", dataset: "Dataset of", rollout: "Rollouts of", calibration: "Calibration of", evaluation: "Comparison on",
+};
+const KINDS = Object.keys(TITLES);
 
 export function jobTable(jobs, label = "Jobs") {
   return table(label, [["job"], ["kind"], ["state"], ["how far"], ["of"], ["begun"]], jobs.map((job) => [
@@ -77,7 +81,10 @@ export async function jobView([id], signal) {
     const rate = progress.iterations && progress.seconds ? progress.iteration / progress.seconds : null;
     pace.textContent = [said(progress), rate && `${number(rate)} per second`,
       progress.remaining_s !== null && progress.remaining_s !== undefined && `about ${duration(progress.remaining_s)} left`].filter(Boolean).join(", ");
-    outcome.replaceChildren(...ending(job));
+    // Once it has ended nothing changes: what is being read stays.
+    const seen = isOver ? `${job.state} ${job.attempt}` : null;
+    if (seen === null || seen !== outcome.dataset.seen) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
+    if (seen === null) delete outcome.dataset.seen; else outcome.dataset.seen = seen;
   }
 
   function take(event) {
@@ -136,7 +143,7 @@ export async function jobView([id], signal) {
   follow();
   const children = job.kind === "sweep" ? await candidates(id, signal) : null;
   return h("div", null,
-    h("h1", null, `${job.kind === "training" ? "Training of" : "Job"} ${job.request.model || id}`), h("p", { class: "soft" }, h("code", null, id)),
+    h("h1", null, `${TITLES[job.kind] || "Job"} ${about(job) || id}`), h("p", { class: "soft" }, h("code", null, id)),
     head, bar, pace, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
     ["training", "sweep"].includes(job.kind) && h("div", null, h("br"), loss),
     children, h("h2", null, "Log"), lines,
@@ -150,15 +157,18 @@ async function candidates(id, signal) {
   return h("div", null, h("h2", null, "Candidates"), list.element);
 }
 
-function* ending(job) {
+function* ending(job, signal) {
   if (job.error) yield problem({ message: job.error.message || job.error.detail || JSON.stringify(job.error) });
   const result = job.result;
   if (!result) return;
-  if (result.model && result.version) {
+  if (job.kind === "training") {
     yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${result.version}` }, `Look at ${result.model}/${result.version}`), " ",
       h("a", { class: "button quiet", href: `#/rollout/${result.model}/${result.version}` }, "Roll out"));
-  } else if (result.dataset) {
+  } else if (job.kind === "sweep") {
+    yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${result.best}` }, `Look at the best, ${result.model}/${result.best}`));
+  } else if (job.kind === "dataset") {
     yield h("p", null, h("a", { class: "button", href: `#/datasets/${result.dataset}` }, "Look at the dataset"));
   }
-  yield h("details", null, h("summary", null, "Result"), h("pre", null, JSON.stringify(result, null, 2)));
+  yield resultOf(job, signal);
+  yield h("details", null, h("summary", null, "The result as JSON"), h("pre", null, JSON.stringify(result, null, 2)));
 }

@@ -188,12 +188,13 @@ def _problems() -> Iterator[str]:
         ),
     )
     yield "Narrower codes, with the status of their kind:"
-    rows = [
+    rows = {
         (str(status_of(getattr(errors, name))), f"`{code}`")
-        for code, name in sorted(narrow_codes().items())
+        for code, name in narrow_codes()
         if hasattr(errors, name)
-    ]
+    }
     yield table(("status", "code"), sorted(rows))
+    yield "What a failed job has as `error.code`: [jobs](../jobs.md#why-a-job-failed)."
 
 
 def summary(thing: Any) -> str:
@@ -201,13 +202,14 @@ def summary(thing: Any) -> str:
     return sentence((thing.__doc__ or "").split("\n\n")[0])
 
 
-def narrow_codes() -> dict[str, str]:
-    """Each ``code="…"`` in the sources, with the class that is called with it."""
-    found: dict[str, str] = {}
-    for package in ("api", "services"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            found |= dict(_codes_in(path))
-    return found
+def narrow_codes() -> set[tuple[str, str]]:
+    """Each ``code="…"`` in the sources, with every class that is called with it."""
+    return {
+        found
+        for package in ("api", "services")
+        for path in (ROOT / package).rglob("*.py")
+        for found in _codes_in(path)
+    }
 
 
 def _codes_in(path: Path) -> Iterator[tuple[str, str]]:
@@ -216,5 +218,10 @@ def _codes_in(path: Path) -> Iterator[tuple[str, str]]:
             continue
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
         for keyword in node.keywords:
-            if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                yield str(keyword.value.value), name
+            if keyword.arg != "code":
+                continue
+            value = keyword.value
+            either = (value.body, value.orelse) if isinstance(value, ast.IfExp) else ()
+            for each in either or (value,):
+                if isinstance(each, ast.Constant):
+                    yield str(each.value), name

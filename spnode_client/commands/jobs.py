@@ -18,9 +18,12 @@ from spnode_client.terminal import (
     out,
     print_json,
     print_table,
+    table_of,
+    watch,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, follow, cancel, retry.")
+_COLUMNS = ("id", "kind", "state", "progress", "created", "model")
 JobId = Annotated[str, typer.Argument(help="Id of the job, job_….")]
 
 
@@ -32,16 +35,29 @@ def list_jobs(
         str | None, typer.Option(help="Only the candidates of this sweep.")
     ] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    is_watched: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show how it goes on, until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first.
 
-    Example: spnode jobs list --state running
+    Example: spnode jobs list --state running --watch
     """
     given = {"state": state, "kind": kind, "parent": parent}
     query = {name: value for name, value in given.items() if value is not None}
-    found = connection.client().jobs.list(limit, **query)
-    emit([job.record for job in found], as_json, lambda: _table(found))
+    jobs = connection.client().jobs
+    if is_watched:
+        if as_json:
+            raise UsageError("--watch: found --json too; expected one of them")
+        watch(lambda: table_of(_COLUMNS, _rows(jobs.list(limit, **query))))
+        return
+    found = jobs.list(limit, **query)
+    emit(
+        [job.record for job in found],
+        as_json,
+        lambda: print_table(_COLUMNS, _rows(found)),
+    )
 
 
 @app.command()
@@ -142,9 +158,8 @@ def _say(job: Job, as_json: bool) -> None:
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
 
-def _table(found: list[Job]) -> None:
-    columns = ("id", "kind", "state", "progress", "created", "model")
-    print_table(columns, [_row(job.record) for job in found])
+def _rows(found: list[Job]) -> list[tuple[Any, ...]]:
+    return [_row(job.record) for job in found]
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:

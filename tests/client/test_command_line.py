@@ -1,13 +1,16 @@
 """The client's command line without a service: parsing, exit codes, files."""
 
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from spnode_client import terminal
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.commands.models import in_words as certificate_in_words
@@ -20,7 +23,7 @@ from spnode_client.commands.train import (
 from spnode_client.connection import Connection, connection
 from spnode_client.errors import JobFailed
 from spnode_client.records import ModelVersion, statements
-from spnode_client.terminal import UsageError, report
+from spnode_client.terminal import UsageError, report, table_of
 from tests.client.conftest import Answer
 
 
@@ -231,3 +234,26 @@ def test_every_command_has_an_example_in_its_help():
         assert done.exit_code == 0, command
         assert "Example: spnode" in done.stdout, command
         assert "--json" in done.stdout, command
+
+
+def test_watching_needs_a_terminal_and_excludes_json():
+    alone = run("jobs", "list", "--watch", SPNODE_KEY="spn_x")
+    assert (alone.returncode, "found no terminal" in alone.stderr) == (2, True)
+    both = run("jobs", "list", "--watch", "--json", SPNODE_KEY="spn_x")
+    assert (both.returncode, "found --json too" in both.stderr) == (2, True)
+
+
+def test_a_watched_table_is_drawn_until_it_is_interrupted(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    drawn = []
+
+    def draw():
+        drawn.append(len(drawn))
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return table_of(("number",), [(f"number {len(drawn)}",)])
+
+    monkeypatch.setattr(terminal, "out", console)
+    terminal.watch(draw, every_s=0.001)
+    said = console.file.getvalue()
+    assert all(f"number {each}" in said for each in (1, 2, 3))

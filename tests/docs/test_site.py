@@ -14,8 +14,11 @@ from deploy.check import public_names
 from deploy.site import build, command_line, rest
 from deploy.site.executed import run_page
 from services.settings import PREFIX, Settings
+from spnode_core.errors import InvalidInput, SpnodeError
+from spnode_core.training.progress import Stopped
 from tests.api.deployment import clean_environment
 from tests.docs.blocks import ROOT
+from worker.child import _code
 
 # Attributes by which a browser fetches something by itself.
 FETCHED = {"img": "src", "script": "src", "link": "href", "iframe": "src"}
@@ -106,9 +109,31 @@ def test_every_route_and_schema_is_there(folder):
         assert name in text
         for field in schema.get("properties", ()):
             assert field in text, (name, field)
-    assert len(rest.narrow_codes()) > 20
-    for code in rest.narrow_codes():
+    codes = rest.narrow_codes()
+    assert len(codes) > 20
+    assert {("job_failed", "Conflict"), ("job_succeeded", "Conflict")} <= codes
+    assert {name for code, name in codes if code == "result_dropped"} == {
+        "Conflict",
+        "Gone",
+    }
+    for code, _ in codes:
         assert code in text
+
+
+def test_every_code_of_a_failed_job_is_explained():
+    said = (ROOT / "docs/jobs.md").read_text().split("## Why a job failed")[1]
+    written = {
+        code
+        for path in ("services/leases.py", "services/schedule.py", "worker/child.py")
+        for code in re.findall(r'"code": "([a-z_]+)"', (ROOT / path).read_text())
+    }
+    assert {"attempts_exhausted", "deadline_exceeded", "invalid_input"} <= written
+    kinds = set(SpnodeError.__subclasses__()) - {InvalidInput, Stopped}
+    written |= {_code(kind()) for kind in kinds}
+    sweeps = (ROOT / "services/sweeps/run.py").read_text()
+    written |= set(re.findall(r'code="([a-z_]+)"', sweeps))
+    for code in written:
+        assert f"`{code}`" in said, code
 
 
 def test_every_command_and_option_is_there(folder):

@@ -221,6 +221,64 @@ def test_snippets_of_whole_numbers_and_intervals_say_all_that_was_asked(browser,
     compile(jax, "jax", "exec")
 
 
+def test_what_other_jobs_made_is_shown_as_tables(browser, shell, trained, file):
+    url, key = shell.status()["url"], (shell.data / "key").read_text().strip()
+    start = {"model": trained, "x0": [[0.9, 1e-5, 0.1]] * 3, "times": [1.0, 10.0]}
+    asked = (
+        {"kind": "rollout", **start},
+        {
+            "kind": "calibration",
+            "model": trained,
+            "x0": [0.9, 1e-5, 0.1],
+            "times": [1.0, 10.0],
+            "states": ["y1"],
+            "observations": [[0.85], [0.8]],
+            "noise": [0.01],
+            "unknowns": {"x0": {"y1": {"lower": 0.8, "upper": 1.0}}},
+            "starts": 2,
+        },
+    )
+    headers = {"authorization": f"Bearer {key}"}
+    rows, estimate = (
+        httpx.post(f"{url}/v1/jobs", json=each, headers=headers).json()["id"]
+        for each in asked
+    )
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        view(page, f"/jobs/{rows}")
+        page.get_by_text("0 to 2").wait_for(timeout=LATER_S)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download rows from 0").click()
+        with np.load(download.value.path()) as chunk:
+            assert chunk["x"].shape == (3, 2, 3)
+        view(page, f"/jobs/{estimate}")
+        page.get_by_role("region", name="Estimates").wait_for(timeout=LATER_S)
+        said = page.get_by_role("region", name="Estimates").text_content()
+        assert re.search(r"x0: y10\.\d+", said), said
+        shown(page, "calibration-wide-light")
+
+
+def test_rankings_and_comparisons_are_tables(browser, shell):
+    told = """async () => {
+      const { resultOf } = await import('/page/results.js');
+      const text = (job) => resultOf(job).flat(3).map((each) => each.textContent).join(' | ');
+      const ranking = [
+        { job: 'job_a', settings: { 'surrogate.latent': 4 }, state: 'succeeded', version: 3, seconds: 9, error: null, validation: 0.01, test: 0.02 },
+        { job: 'job_b', settings: { 'surrogate.latent': 2 }, state: 'failed', version: null, seconds: 1, error: { detail: 'it diverged' }, validation: null, test: null }];
+      const one = (error) => ({ error, normalised_rmse: error / 2, worst_state: { name: 'y2', normalised_rmse: error }, mid_trajectory: null });
+      const surrogates = { 'm/1': one(0.2), 'm/2': one(0.1) };
+      return [text({ kind: 'sweep', result: { model: 'm', ranking } }),
+        text({ kind: 'evaluation', result: { trajectories: 7, surrogates, paired: { 'm/2': { verdict: 'm/2 is better on all' } } } })];
+    }"""
+    with opened(browser, link(shell)) as page:
+        page.wait_for_selector("h1")
+        ranking, comparison = page.evaluate(told)
+    assert "m/341 %2 %9succeeded" in ranking
+    assert "its job2––1it diverged" in ranking
+    assert "the same 7 trajectories" in comparison
+    assert "m/210 %5 %y2 10 %–m/2 is better on all" in comparison
+
+
 def test_errors_are_those_of_the_api(browser, shell, trained):
     with opened(browser, link(shell)) as page:
         page.wait_for_selector("h1")
