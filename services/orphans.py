@@ -10,7 +10,8 @@ that lock: at worst a job begins anew.
 
     artifacts/<digest>          referred to by versions
     datasets/<digest>           referred to by datasets
-    checkpoints/<job>/<digest>  by the job, until it succeeds or fails
+    checkpoints/<job>/<digest>  by the job, until it succeeds or fails, and for a while
+                                after it was cancelled, since a retry goes on from there
 
 ``results/`` are swept with their jobs, by ``services.results``.
 """
@@ -29,8 +30,7 @@ from services.datasets import PREFIX as DATASETS
 from services.versions import ARTIFACTS
 
 CHECKPOINTS = "checkpoints"
-_NO_CHECKPOINT = ("succeeded", "failed")
-"""A cancelled job goes on from its checkpoint when it is retried."""
+_UNFINISHED = ("queued", "running")
 
 
 class Orphans:
@@ -40,6 +40,7 @@ class Orphans:
         database: Where the references are.
         blobs: Where the contents are.
         older_than_s: Younger contents may be on their way to their reference.
+        kept_s: How long the checkpoint of a cancelled job stays.
         clock: Seconds since 1970; the database's by default.
     """
 
@@ -49,11 +50,13 @@ class Orphans:
         blobs: Blobs,
         *,
         older_than_s: float,
+        kept_s: float,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
         self.age = timedelta(seconds=older_than_s)
+        self.kept = timedelta(seconds=kept_s)
         self.clock = clock or database.clock
 
     def sweep(self) -> list[str]:
@@ -76,11 +79,12 @@ class Orphans:
         dated = self.blobs.list_dated(prefix)
         old = [key for key, written in dated if written < before]
         with self.database.reading() as connection:
-            referenced = set(connection.execute(_references(prefix)).scalars())
+            query = self._references(prefix)
+            referenced = set(connection.execute(query).scalars())
         return [key for key in old if key not in referenced]
 
     def _drop(self, prefix: str, key: str) -> bool:
-        query = _reference(prefix, key)
+        query = self._reference(prefix, key)
         with self.database.transaction() as connection:
             self.database.lock(connection, key)
             if connection.execute(query).first() is not None:
@@ -89,27 +93,32 @@ class Orphans:
                 self.blobs.delete(key)
         return True
 
+    def _references(self, prefix: str) -> sa.Select[Any]:
+        """The keys of all contents that a row refers to."""
+        if prefix == CHECKPOINTS:
+            jobs = tables.jobs.c
+            key = sa.literal(f"{prefix}/").concat(jobs.id).concat("/")
+            return sa.select(key.concat(jobs.checkpoint)).where(
+                jobs.checkpoint.is_not(None), self._may_go_on()
+            )
+        table = tables.versions if prefix == ARTIFACTS else tables.datasets
+        return sa.select(sa.literal(f"{prefix}/").concat(table.c.digest)).distinct()
 
-def _references(prefix: str) -> sa.Select[Any]:
-    """The keys of all contents that a row refers to."""
-    if prefix == CHECKPOINTS:
-        jobs = tables.jobs.c
-        key = sa.literal(f"{prefix}/").concat(jobs.id).concat("/")
-        kept = sa.and_(jobs.checkpoint.is_not(None), jobs.state.not_in(_NO_CHECKPOINT))
-        return sa.select(key.concat(jobs.checkpoint)).where(kept)
-    table = tables.versions if prefix == ARTIFACTS else tables.datasets
-    return sa.select(sa.literal(f"{prefix}/").concat(table.c.digest)).distinct()
+    def _reference(self, prefix: str, key: str) -> sa.Select[tuple[str]]:
+        """A query for a row that refers to a content."""
+        digest = key.rsplit("/", 1)[-1]
+        if prefix == CHECKPOINTS:
+            jobs = tables.jobs.c
+            return sa.select(jobs.id).where(
+                jobs.id == key.split("/")[1],
+                jobs.checkpoint == digest,
+                self._may_go_on(),
+            )
+        table = tables.versions if prefix == ARTIFACTS else tables.datasets
+        return sa.select(table.c.digest).where(table.c.digest == digest).limit(1)
 
-
-def _reference(prefix: str, key: str) -> sa.Select[tuple[str]]:
-    """A query for a row that refers to a content."""
-    digest = key.rsplit("/", 1)[-1]
-    if prefix == CHECKPOINTS:
-        jobs = tables.jobs.c
-        return sa.select(jobs.id).where(
-            jobs.id == key.split("/")[1],
-            jobs.checkpoint == digest,
-            jobs.state.not_in(_NO_CHECKPOINT),
-        )
-    table = tables.versions if prefix == ARTIFACTS else tables.datasets
-    return sa.select(table.c.digest).where(table.c.digest == digest).limit(1)
+    def _may_go_on(self) -> sa.ColumnElement[bool]:
+        """Whether a job may still begin from its checkpoint; later it begins anew."""
+        jobs, since = tables.jobs.c, instant(self.clock()) - self.kept
+        is_kept = sa.and_(jobs.state == "cancelled", jobs.finished_at > since)
+        return sa.or_(jobs.state.in_(_UNFINISHED), is_kept)

@@ -136,7 +136,8 @@ class Settings(BaseSettings):
     result_chunk_bytes: PositiveInt = 32 * MIB
     """Size of a chunk of such a result, about; it bounds a worker's memory."""
     result_keep_seconds: PositiveFloat = 7 * 24 * 3600.0
-    """How long the result of a rollout job is kept after the job has ended."""
+    """How long the result of a rollout job, and the checkpoint of a cancelled job, are
+    kept after the job has ended."""
     queued_rows_limit: PositiveInt = 262_144
     """Rows that may wait for the executor before new ones are told to come later."""
     queued_bytes_limit: PositiveInt = 1024 * MIB

@@ -68,7 +68,12 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
         registry=Registry(database, blobs),
         datasets=Datasets(database, blobs, settings),
         results=Results(database, blobs, settings),
-        orphans=Orphans(database, blobs, older_than_s=settings.orphan_seconds),
+        orphans=Orphans(
+            database,
+            blobs,
+            older_than_s=settings.orphan_seconds,
+            kept_s=settings.result_keep_seconds,
+        ),
         candidates=Candidates(database),
         workers=Workers(database, stale_seconds=settings.lease_seconds),
         name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",

@@ -162,7 +162,7 @@ def test_a_sweep_by_a_host_whose_clock_is_ahead_deletes_nothing_young(
     blobs = Blobs(f"file://{tmp_path}/store")
     blobs.put_content("artifacts", b"on its way")
     (tmp_path / "store" / "artifacts" / "half#1").write_bytes(b"")
-    orphans = Orphans(stepped(HOUR), blobs, older_than_s=60)
+    orphans = Orphans(stepped(HOUR), blobs, older_than_s=60, kept_s=60)
     assert orphans.sweep() == []
     assert len(list(blobs.root.rglob("artifacts/*"))) == 2
 

@@ -16,11 +16,12 @@ from services.registry import Registry
 from tests.services.test_registry import publish
 
 AGE_S = 3600.0
+KEPT_S = 7 * 24 * 3600.0
 
 
 @pytest.fixture
 def orphans(any_database, blobs: Blobs, clock) -> Orphans:
-    return Orphans(any_database, blobs, older_than_s=AGE_S, clock=clock)
+    return Orphans(any_database, blobs, older_than_s=AGE_S, kept_s=KEPT_S, clock=clock)
 
 
 def test_a_content_goes_when_it_is_old_and_nothing_refers_to_it(
@@ -66,6 +67,8 @@ def test_only_the_last_checkpoint_of_a_job_that_may_go_on_stays(
     stays = {key: stay for each in found.values() for key, stay in each.items()}
     assert {key: key not in swept for key in stays} == stays
     assert nobody in swept
+    clock.advance(KEPT_S)
+    assert set(orphans.sweep()) == {key for key, stay in stays.items() if stay}
 
 
 def test_who_publishes_while_the_sweep_runs_keeps_its_artifact_or_hears_of_it(
