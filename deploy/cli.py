@@ -281,6 +281,30 @@ def docs(
     emit({"index": str(first)}, as_json, lambda: out.print(str(first), markup=False))
 
 
+def sbom(
+    output: Annotated[Path, typer.Argument(help="Where the bill goes.")] = ROOT
+    / "build"
+    / "sbom.json",
+    as_json: Json = False,
+) -> None:
+    """Write the bill of materials of the environment: packages and their licences.
+
+    Example: ./spnode sbom sbom.json
+    """
+    from deploy.sbom import write_bill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = _guarded(lambda: write_bill(output))
+    emit(vars(found), as_json, lambda: _bill(found))
+
+
+def _bill(found: Any) -> None:
+    print_table(("licence", "packages"), list(found.licences.items()))
+    if found.unknown:
+        out.print(f"say none: {', '.join(found.unknown)}", markup=False)
+    out.print(f"{found.components} packages: {found.file}", markup=False)
+
+
 def make_tree_app() -> typer.Typer:
     """The commands of a source tree: the client's and those above."""
     app = make_app()
@@ -296,6 +320,7 @@ def make_tree_app() -> typer.Typer:
         chaos,
         check,
         docs,
+        sbom,
     ):
         app.command()(command)
     app.command(context_settings=PASS_THROUGH)(test)

@@ -112,6 +112,22 @@ def test_settings_and_probes_are_those_of_the_code() -> None:
         assert f"CMD [{words}]" in DOCKERFILE
 
 
+def test_the_composition_is_of_the_schema_of_compose(tmp_path: Path) -> None:
+    def judged(path: Path) -> subprocess.CompletedProcess[str]:
+        tool = shutil.which("check-jsonschema", path=Path(sys.executable).parent)
+        assert tool is not None
+        schema = ("--builtin-schema", "vendor.compose-spec")
+        command = [tool, *schema, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    file = ROOT / "docker-compose.yml"
+    found = judged(file)
+    assert found.returncode == 0, found.stdout
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text(file.read_text().replace("    healthcheck:", "    healthchek:"))
+    assert "healthchek" in judged(wrong).stdout
+
+
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
