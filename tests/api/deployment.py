@@ -138,6 +138,7 @@ def deployed(models=(), **settings):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+PNG = b"\x89PNG\r\n\x1a\n and what follows"
 # Scale of the distances from training samples of "small": every state is near.
 NEAR = 1e-6
 LINEAR = dict.fromkeys(("a", "b", "c", "p0", "u0", "u1"), "linear")
@@ -182,7 +183,9 @@ def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE):
     """Save a surrogate and register it as the next version."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "artifact.spnode"
-        digest = artifact.save(surrogate, path, card={"seed": 0})
+        plots = {"loss": PNG}
+        digest = artifact.save(surrogate, path, card={"seed": 0}, plots=plots)
+        card = artifact.read_card(path)
         blobs.put(f"artifacts/{digest}", path)
         size = path.stat().st_size
     with database.transaction() as connection:
@@ -194,7 +197,7 @@ def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE):
             size_bytes=size,
             signature=surrogate.signature.model_dump(mode="json"),
             spec=surrogate.spec.model_dump(mode="json"),
-            card={"seed": 0},
+            card=card,
             evaluation=EVALUATION,
             certificate=certificate,
         )

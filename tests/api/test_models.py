@@ -5,7 +5,7 @@ import pytest
 
 from spnode_core import artifact
 from spnode_core.spec import Preset
-from tests.api.deployment import MODELS, opened, publish
+from tests.api.deployment import MODELS, PNG, opened, publish
 from tests.api.test_errors import checked
 from tests.core.models import small_surrogate
 
@@ -41,7 +41,7 @@ def test_a_version_is_named_by_number_or_alias(client, version):
 
 
 def test_card_certificate_and_evaluation_are_read_alone(client):
-    assert client.get(f"{VERSION}/card").json() == {"seed": 0}
+    assert client.get(f"{VERSION}/card").json() == {"seed": 0, "plots": ["loss"]}
     assert client.get(f"{VERSION}/certificate").json()["box"]["holds"] is True
     assert client.get(f"{VERSION}/evaluation").json()["test"]["scaled_mse"] == 1e-7
 
@@ -187,9 +187,6 @@ def test_systems_presets_and_limits_are_listed(client):
     assert client.get("/v1/limits").json()["max_body_bytes"] == 4 * 2**20
 
 
-PNG = b"\x89PNG\r\n\x1a\n and what follows"
-
-
 def test_pictures_of_a_training_are_read_by_name(client, tmp_path):
     path = tmp_path / "a.spnode"
     artifact.save(MODELS["mixed"](), path, plots={"loss": PNG})
@@ -204,7 +201,7 @@ def test_pictures_of_a_training_are_read_by_name(client, tmp_path):
     body = checked(client.get(f"{base}/plots/spectrum"), 404, "not_found")
     assert body["detail"] == "there is no plot 'spectrum'; pictured/1 has loss"
     checked(client.get(f"{base}/plots/%2e%2e"), 422, "invalid", "/plot")
-    checked(client.get(f"{VERSION}/plots/loss"), 404, "not_found")
+    assert client.get(f"{VERSION}/plots/loss").content == PNG
 
 
 def test_a_card_may_claim_pictures_that_are_not_there(client, tmp_path):

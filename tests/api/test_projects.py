@@ -179,6 +179,7 @@ def asked(client, method, path, names):
     kind = "dataset" if path.startswith("/v1/datasets") else "job"
     parts = {"id": names[kind], "name": names["model"], "model": names["model"]}
     parts |= {"version": "1", "alias": "champion", "number": "0"}
+    parts |= {"plot": "loss"}
     key = path if method == "POST" else f"{method} {path}"
     assert method != "POST" or key in BODIES, f"say in BODIES how {key} is asked"
     body = filled(BODIES.get(key), names)
