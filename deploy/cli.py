@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy import registry
+from deploy import measuring, registry
 from deploy.folder import ROOT, Folder, find_folder
 from spnode_client.cli import make_app, run
 from spnode_client.connection import connection
@@ -130,110 +130,6 @@ def demo(
         raise typer.Exit(1)
 
 
-def reproduce(
-    example: Annotated[
-        str, typer.Argument(help="transient-growth, robertson, … or all.")
-    ] = "all",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small versions, about a minute.")
-    ] = False,
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the results; docs/results by default."),
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure stored rows anew.")
-    ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Take stored rows of other commits too.")
-    ] = False,
-    only: Annotated[
-        str, typer.Option(help="Measure only rows whose name contains this.")
-    ] = "",
-    as_json: Json = False,
-) -> None:
-    """Repeat the paper's examples beside our defaults; write tables and figures.
-
-    Each row is stored as soon as it is done: stop with Ctrl-C, start again to go on.
-    Exit code 0: every bar reached; 1: one was not; 2: wrong usage.
-
-    Example: ./spnode reproduce robertson --seeds 0 --out /tmp/results
-    """
-    from deploy.reproduce import run_examples
-
-    run_examples(
-        example,
-        seeds,
-        out_folder,
-        as_json=as_json,
-        quick=quick,
-        again=again,
-        keep=keep,
-        only=only,
-    )
-
-
-def bench(
-    group: Annotated[str, typer.Argument(help="rollout, … or all.")] = "all",
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Install and measure other software too.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A small version, untrained.")
-    ] = False,
-    only: Annotated[
-        str, typer.Option(help="Measure only figures whose name contains this.")
-    ] = "",
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the results; docs/results/speed."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure how fast it is, in turns with peers and limits; write the pages.
-
-    The first run trains the model that is measured, some minutes. Exit code 0: every
-    bar reached; 1: one was not; 2: wrong usage.
-
-    Example: ./spnode bench rollout --peers
-    """
-    from deploy.bench import run_groups
-
-    run_groups(group, out_folder, only=only, as_json=as_json, peers=peers, quick=quick)
-
-
-def chaos(
-    minutes: Annotated[
-        float, typer.Option(help="How long faults happen.", min=0.0)
-    ] = 2.0,
-    seed: Annotated[int, typer.Option(help="Seed of faults and workload.")] = 0,
-    on: Annotated[str, typer.Option(help="local, or network.")] = "local",
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the report; docs/results by default."),
-    ] = None,
-    work_folder: Annotated[
-        Path | None,
-        typer.Option("--work", help="Empty folder of what runs; a new one by default."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Hurt a deployment of its own at random moments and look what was lost.
-
-    Exit code 0: nothing was lost, doubled or wrong; 1: something was; 2: wrong usage.
-
-    Example: ./spnode chaos --minutes 2 --seed 1 --out /tmp/chaos
-    """
-    from deploy.chaos.command import run_chaos
-
-    is_good = _guarded(
-        lambda: run_chaos(minutes, seed, on, out_folder, work_folder, as_json=as_json)
-    )
-    if not is_good:
-        raise typer.Exit(1)
-
-
 def test(context: typer.Context) -> None:
     """Run the tests; what follows goes to pytest, `--all` adds the slow ones.
 
@@ -315,9 +211,7 @@ def make_tree_app() -> typer.Typer:
         backup,
         doctor,
         demo,
-        reproduce,
-        bench,
-        chaos,
+        *measuring.COMMANDS,
         check,
         docs,
         sbom,

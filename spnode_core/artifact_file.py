@@ -110,6 +110,8 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
         ArtifactError: What is said to be a picture is none, or has no proper name.
     """
     plots = sorted(set(members) - set(MEMBERS))
+    if len(plots) > MOST_PLOTS:
+        raise ArtifactError(f"{len(plots)} pictures, more than {MOST_PLOTS}")
     for name in plots:
         if not _PLOT.fullmatch(name):
             raise ArtifactError(f"{name!r} is no plots/<name>.png")

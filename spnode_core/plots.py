@@ -6,10 +6,7 @@ matplotlib is the same.
 
 import io
 import itertools
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,10 +67,6 @@ def draw_training(run: Run) -> dict[str, bytes]:
 
 
 def _png(draw: Callable[[Any], None]) -> bytes:
-    # Its cache of fonts belongs neither beside results nor into a home that may be
-    # read-only.
-    cache = Path(tempfile.gettempdir()) / f"spnode-matplotlib-{os.getuid()}"
-    os.environ.setdefault("MPLCONFIGDIR", str(cache))
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -109,7 +102,11 @@ def _loss(history: Sequence[Mapping[str, Any]]) -> Callable[[Any], None] | None:
                 losses = [_number(point.get(key)) for point in points]
                 if np.isfinite(losses).any():
                     held = " (held out)" if key != "loss" else ""
-                    axes.plot(at, losses, style, color=colour, label=f"{stage}{held}")
+                    # A line of one point is none.
+                    mark = "." if np.isfinite(losses).sum() == 1 else ""
+                    axes.plot(
+                        at, losses, style, marker=mark, color=colour, label=stage + held
+                    )
             before = at[-1]
         _logarithmic(axes, "y")
         axes.set_xlabel("iteration")
@@ -133,10 +130,16 @@ def _errors(
         is_wide = _is_wide(np.array(ends))
         for colour, (name, found) in zip(_COLOURS, parts.items(), strict=False):
             bins = found["over_time"]
-            edges = [bins[0]["from"], *(each["to"] for each in bins)]
+            edges, values = [bins[0]["from"]], []
+            for each in bins:
+                if each["from"] > edges[-1]:
+                    # No sample lies between.
+                    edges.append(each["from"])
+                    values.append(np.nan)
+                edges.append(each["to"])
+                values.append(each["normalised_rmse"])
             # A logarithmic axis has no 0.
             edges[0] = edges[0] or (edges[1] / 10 if is_wide else 0.0)
-            values = [each["normalised_rmse"] for each in bins]
             axes.stairs(values, edges, color=colour, label=name, baseline=None)
         held_out = parts.get("test") or parts.get("validation") or {}
         styles = itertools.cycle((":", "-.", (0, (1, 4))))
@@ -192,7 +195,7 @@ def _trajectories(
     compared = Compared.of(surrogate, held_out)
     each = compared.with_states(normalised(scaling, predicted)).by_trajectory
     order = np.argsort(each)
-    shown = {"median": int(order[len(order) // 2]), "worst": int(order[-1])}
+    shown = {"median": int(order[(len(order) - 1) // 2]), "worst": int(order[-1])}
     if len(held_out.names) > _MOST_PANELS:
         states = normalised(scaling, predicted), compared.states
         unit = _unit(surrogate)
@@ -247,7 +250,7 @@ def _panels(
             _logarithmic(axes, "x")
         if kinds[state] == "log":
             _logarithmic(axes, "y")
-        axes.set_title(held_out.names[state], fontsize=9)
+        axes.set_title(_plain(held_out.names[state]), fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel(f"time since the start{_unit(surrogate)}")
     band = ""
@@ -292,9 +295,11 @@ def _maps(
         "surrogate": (x, same),
         "difference": (x - reference, signed),
     }
+    edges = np.exp(_edges(np.log(times))) if _is_wide(times) else _edges(times)
+    rows = _edges(states.astype(float))
     grid = figure.subplots(3, 1, sharex=True)
     for axes, (title, (values, options)) in zip(grid, panels.items(), strict=True):
-        mesh = axes.pcolormesh(times, states, values.T, shading="nearest", **options)
+        mesh = axes.pcolormesh(edges, rows, values.T, shading="flat", **options)
         figure.colorbar(mesh, ax=axes)
         axes.grid(visible=False)
         axes.set_ylabel("state")
@@ -307,6 +312,15 @@ def _maps(
     )
 
 
+def _edges(centres: Values) -> Values:
+    """Bounds of cells around some centres, half way to their neighbours."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    between = (centres[1:] + centres[:-1]) / 2
+    first, last = 2 * centres[0] - between[0], 2 * centres[-1] - between[-1]
+    return np.array([first, *between, last])
+
+
 def _is_wide(times: Values) -> bool:
     later = times[times > 0]
     return bool(len(later)) and later.max() / later.min() > _WIDE
@@ -314,7 +328,12 @@ def _is_wide(times: Values) -> bool:
 
 def _unit(surrogate: Surrogate) -> str:
     unit = surrogate.signature.time_unit
-    return f" [{unit}]" if unit else ""
+    return f" [{_plain(unit)}]" if unit else ""
+
+
+def _plain(name: str) -> str:
+    """A name as it is, not as a formula, whatever dollars are in it."""
+    return name.replace("$", r"\$")
 
 
 def _logarithmic(axes: Any, axis: str) -> None:
@@ -325,7 +344,9 @@ def _logarithmic(axes: Any, axis: str) -> None:
     if limits[1] > 0:
         getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
         getattr(axes, f"{axis}axis").get_major_locator().set_params(numticks=6)
-        getattr(axes, f"{axis}axis").set_minor_locator(NullLocator())
+        # Within one decade the minor ticks are those with numbers.
+        if limits[1] > 100 * getattr(axes.dataLim, f"minpos{axis}"):
+            getattr(axes, f"{axis}axis").set_minor_locator(NullLocator())
 
 
 def _number(value: float | None) -> float:

@@ -164,6 +164,8 @@ def _train(
     from services.training.request import TrainingRequest
     from services.training.run import run_dataset, run_training
 
+    # Matplotlib's cache of fonts, which all jobs of this host share.
+    os.environ.setdefault("MPLCONFIGDIR", str(folder.parent / "matplotlib"))
     asked = planned(request)
     if not isinstance(asked, TrainingRequest):
         return run_dataset(asked, folder, report=channel.send)

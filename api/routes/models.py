@@ -207,7 +207,7 @@ async def get_plot(
     etag = f'"{record.digest}-{plot}"'
     if is_known(request, etag):
         return not_modified(etag)
-    content = await workspace.sql(_plot, gateway, record, plot)
+    content = await gateway.parsed(_plot, gateway, record, plot)
     return Response(
         content,
         media_type="image/png",

@@ -43,7 +43,7 @@ export async function versionView([model, number_], signal) {
     (found.warnings || []).map((each) => h("div", { class: "notice" }, each)),
     h("h2", null, "Certificate"), claims(version.certificate),
     h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(card.history || [])),
-    pictures(model, version.number, card.plots || [], signal),
+    pictures(model, version.number, card.plots, signal),
     h("h2", null, "Errors by state"), errors(found),
     (card.equations || []).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
     (card.choices || []).length ? [h("h2", null, "What was chosen, and why"),
@@ -59,10 +59,11 @@ const PICTURES = {
 };
 
 /** What the worker drew when it trained the version; trajectories are shown at once. */
-function pictures(model, number_, names, signal) {
+function pictures(model, number_, listed, signal) {
+  const names = Array.isArray(listed) ? listed.filter((each) => typeof each === "string") : [];
   if (!names.length) return null;
   const shown = (name) => {
-    const path = `${at(model, number_)}/plots/${name}`;
+    const path = `${at(model, number_)}/plots/${encodeURIComponent(name)}`;
     const image = h("img", { alt: PICTURES[name] || name, class: "picture" });
     const keep = action("Download", () => save(path, `${model}-${number_}-${name}.png`), { class: "quiet", "aria-label": `Download the picture of ${name}` });
     const figure = h("figure", { class: "plot" }, image, h("figcaption", { class: "row soft" }, PICTURES[name] || name, keep.button, keep.place));
@@ -71,7 +72,7 @@ function pictures(model, number_, names, signal) {
   };
   const others = h("details", null, h("summary", null, "More pictures"));
   const rest = names.filter((name) => name !== "trajectories");
-  others.addEventListener("toggle", () => others.append(h("div", { class: "grid" }, rest.splice(0).map(shown))));
+  others.addEventListener("toggle", () => others.append(h("div", { class: "grid" }, rest.map(shown))), { once: true });
   return [h("h2", null, "Pictures of the training"), names.includes("trajectories") ? shown("trajectories") : null, rest.length ? others : null];
 }
 

@@ -78,37 +78,54 @@ class Part:
 
 
 class Group:
-    """The requests of one key that have rows in no batch."""
+    """The requests of one key that have rows in no batch.
 
-    def __init__(self) -> None:
-        # In the order in which they came.
-        self._requests: dict[Request, None] = {}
-        # Rows left, order, request; what has changed since is pushed again.
-        self._shortest: list[tuple[int, int, Request]] = []
+    Args:
+        turn: When it came, on the clock that counts requests.
+    """
+
+    def __init__(self, turn: int) -> None:
+        self._turn = turn
+        # By their order, so in that in which they came.
+        self._requests: dict[int, Request] = {}
+        # Rows left and order; what has changed since is pushed again.
+        self._shortest: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._requests)
 
+    @property
+    def turn(self) -> int:
+        """When its oldest request came, or the group had its last turn since."""
+        oldest = next(iter(self._requests.values()))
+        return oldest.order if oldest.since is not None else self._turn
+
+    def had_its_turn(self, turn: int) -> None:
+        """A batch was cut, or ended: others go first whose requests came until now."""
+        self._turn = turn
+
     def add(self, request: Request) -> None:
         """Rows of a request wait."""
-        self._requests[request] = None
+        self._requests[request.order] = request
         self._push(request)
 
     def remove(self, request: Request) -> None:
         """They do not any more."""
-        self._requests.pop(request, None)
+        self._requests.pop(request.order, None)
 
     def take(self, rows: int) -> list[Part]:
         """Cut the next batch, of so many rows at most."""
         parts = self._of_the_shortest(rows // 2)
-        return parts + self._of_the_oldest(rows - sum(part.rows for part in parts))
+        parts += self._of_the_oldest(rows - sum(part.rows for part in parts))
+        return _joined(parts)
 
     def _of_the_shortest(self, rows: int) -> list[Part]:
         parts: list[Part] = []
         now = time.monotonic()
         while rows and self._shortest:
-            waiting, _, request = heapq.heappop(self._shortest)
-            if request not in self._requests or request.waiting != waiting:
+            waiting, order = heapq.heappop(self._shortest)
+            request = self._requests.get(order)
+            if request is None or request.waiting != waiting:
                 continue
             mine = self._cut(request, rows, now)
             rows -= sum(part.rows for part in mine)
@@ -119,7 +136,7 @@ class Group:
         parts: list[Part] = []
         now = time.monotonic()
         while rows and self._requests:
-            mine = self._cut(next(iter(self._requests)), rows, now)
+            mine = self._cut(next(iter(self._requests.values())), rows, now)
             rows -= sum(part.rows for part in mine)
             parts += mine
         return parts
@@ -137,10 +154,21 @@ class Group:
         return parts
 
     def _push(self, request: Request) -> None:
-        heapq.heappush(self._shortest, (request.waiting, request.order, request))
+        heapq.heappush(self._shortest, (request.waiting, request.order))
         if len(self._shortest) > 2 * len(self._requests) + 64:
-            # What has gone would be kept in memory by what is here.
             self._shortest = [
-                (each.waiting, each.order, each) for each in self._requests
+                (each.waiting, order) for order, each in self._requests.items()
             ]
             heapq.heapify(self._shortest)
+
+
+def _joined(parts: list[Part]) -> list[Part]:
+    """The same rows in fewer parts: what follows on is not handed over twice."""
+    found: list[Part] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if last and last.request is part.request and last.stop == part.start:
+            found[-1] = Part(part.request, last.start, part.stop)
+        else:
+            found.append(part)
+    return found

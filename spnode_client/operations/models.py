@@ -1,11 +1,14 @@
 """Operations on the registry: ``/v1/models``."""
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
 from spnode_client.calls import Call, Operation, json_call, perform
 from spnode_client.errors import NotFound
 from spnode_client.records import ModelVersion, Record
+
+_PLOT = re.compile("[a-z][a-z0-9_]{0,39}")
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -59,8 +62,11 @@ def plots(reference: str, retries: int) -> Operation[dict[str, bytes]]:
     base = _version_path(reference)
     card = yield from part(reference, "card", retries)
     found = {}
-    for name in card.get("plots", ()):
-        reply = yield from perform(Call("GET", f"{base}/plots/{quote(name)}"), retries)
+    # A card may come from anybody, and names become names of files.
+    named = card.get("plots")
+    named = named if isinstance(named, list) else []
+    for name in filter(_PLOT.fullmatch, map(str, named)):
+        reply = yield from perform(Call("GET", f"{base}/plots/{name}"), retries)
         found[name] = reply.content
     return found
 

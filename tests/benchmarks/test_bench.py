@@ -23,7 +23,7 @@ from benchmarks.speed.load import Load
 from benchmarks.speed.scale import _swept
 from benchmarks.speed.serving import checked
 from benchmarks.speed.turns import Took, compared, in_turns, ratios, repeated, spread
-from deploy import cli
+from deploy import measuring
 from deploy.bench import _command
 from services.database import tables
 from spnode_client.cli import make_app
@@ -153,7 +153,7 @@ def test_unknown_group_is_wrong_usage_and_a_missed_bar_is_exit_code_1(
     monkeypatch, tmp_path
 ):
     app = make_app()
-    app.command()(cli.bench)
+    app.command()(measuring.bench)
     runner = CliRunner()
     done = runner.invoke(app, ["bench", "nothing"])
     assert isinstance(done.exception, UsageError)

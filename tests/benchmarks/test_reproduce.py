@@ -14,7 +14,7 @@ from benchmarks.paper.machine import commit, machine
 from benchmarks.paper.rows import Bar, Example, Options, Row, at_most, select, table
 from benchmarks.paper.store import Store
 from benchmarks.paper.trained import described
-from deploy import cli
+from deploy import measuring
 from deploy.reproduce import _command, _seeds
 from spnode_client.cli import make_app
 from spnode_client.terminal import UsageError
@@ -202,7 +202,7 @@ def test_unknown_example_is_wrong_usage_and_a_missed_bar_is_exit_code_1(
     tmp_path, monkeypatch
 ):
     app = make_app()
-    app.command()(cli.reproduce)
+    app.command()(measuring.reproduce)
     runner = CliRunner()
     done = runner.invoke(app, ["reproduce", "nothing"])
     assert isinstance(done.exception, UsageError)

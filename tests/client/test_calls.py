@@ -15,7 +15,8 @@ from spnode_client import (
     Overloaded,
     Unreachable,
 )
-from spnode_client.calls import retry_after
+from spnode_client.calls import Reply, retry_after
+from spnode_client.operations import models
 from tests.client.conftest import Answer
 
 JOB = json.dumps({"id": "job_1", "state": "queued", "kind": "training"}).encode()
@@ -152,3 +153,21 @@ def test_an_event_stream_goes_on_after_a_lost_connection(server, client):
     events = list(client.jobs.events("job_1"))
     assert [event.id for event in events] == ["1", "2"]
     assert server.asked[1].headers["last-event-id"] == "1"
+
+
+@pytest.mark.parametrize("listed", [["../artifact", 5, "A", "loss"], "loss", 5, None])
+def test_only_proper_names_of_pictures_are_asked_for(listed):
+    operation = models.plots("m/1", 0)
+    assert next(operation).path == "/v1/models/m/versions/1/card"
+    card = json.dumps({"plots": listed}).encode()
+    asked = []
+    try:
+        call = operation.send(Reply(200, {}, card))
+        while True:
+            asked.append(call.path)
+            call = operation.send(Reply(200, {}, b"png"))
+    except StopIteration as end:
+        found = end.value
+    proper = {"loss": b"png"} if isinstance(listed, list) else {}
+    assert found == proper
+    assert asked == [f"/v1/models/m/versions/1/plots/{name}" for name in proper]

@@ -324,7 +324,8 @@ def test_a_picture_that_was_changed_is_refused(pictured):
 
 
 def test_only_pictures_of_proper_names_are_written(surrogate, tmp_path):
-    for plots in ({"Loss": PNG}, {"a/b": PNG}, {"loss": b"GIF89a"}):
-        with pytest.raises(ArtifactError, match=r"PNG|plots/<name>"):
+    many = {f"p{number}": PNG for number in range(17)}
+    for plots in ({"Loss": PNG}, {"a/b": PNG}, {"loss": b"GIF89a"}, many):
+        with pytest.raises(ArtifactError, match=r"PNG|plots/<name>|more than 16"):
             artifact.save(surrogate, tmp_path / "a.spnode", plots=plots)
     assert not list(tmp_path.iterdir())

@@ -125,3 +125,39 @@ def test_growing_modes_are_not_called_decay_rates():
     (axes,) = drawn(plots._spectrum(members)).axes
     assert [line.get_label() for line in axes.lines] == ["member 1", "member 2"]
     assert plots._spectrum({"members": [{}]}) is None
+
+
+def test_dollars_in_names_are_no_formulas(run):
+    names = (r"$\ce{H2O}$", "US$ per $")
+    named = dataclasses.replace(run.held_out, names=names)
+    figure = drawn(plots._trajectories(run.surrogate, named))
+    assert [axes.get_title() for axes in figure.axes] == [
+        r"\$\ce{H2O}\$",
+        r"US\$ per \$",
+    ]
+    assert plots._png(plots._trajectories(run.surrogate, named)).startswith(b"\x89PNG")
+
+
+def test_errors_are_drawn_where_there_are_samples_alone():
+    bins = [
+        {"from": 0.0, "to": 1.0, "normalised_rmse": 0.02},
+        {"from": 5.0, "to": 6.0, "normalised_rmse": 0.04},
+    ]
+    found = {"over_time": bins, "normalised_rmse": 0.03}
+    figure = drawn(plots._errors({"validation": found, "test": None}, ""))
+    values, edges, _ = figure.axes[0].patches[0].get_data()
+    np.testing.assert_array_equal(values, [0.02, np.nan, 0.04])
+    assert list(edges) == [0, 1, 5, 6]
+    # Within a decade the axis has numbers all the same.
+    figure.canvas.draw()
+    assert any(each.get_text() for each in figure.axes[0].get_yticklabels(which="both"))
+
+
+def test_maps_begin_at_their_first_sample():
+    dataset = decaying(states=20)
+    spec = SurrogateSpec(latent=2, nonlinear=BilinearSpec())
+    surrogate = create_surrogate(dataset, resolve(dataset, spec)[0], seed=0)
+    figure = drawn(plots._trajectories(surrogate, dataset))
+    low, high = figure.axes[0].get_xlim()
+    assert 0 < low <= dataset.times[0, 1]
+    assert high >= dataset.times[0, -1]

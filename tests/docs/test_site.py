@@ -13,6 +13,8 @@ from api.app import create_app
 from deploy.check import public_names
 from deploy.site import build, command_line, rest
 from deploy.site.executed import run_page
+from services.blobs import Damaged
+from services.errors import NotFound, RolloutFailed
 from services.settings import PREFIX, Settings
 from spnode_core.errors import InvalidInput, SpnodeError
 from spnode_core.training.progress import Stopped
@@ -132,7 +134,8 @@ def test_every_code_of_a_failed_job_is_explained():
     written |= {_code(kind()) for kind in kinds}
     sweeps = (ROOT / "services/sweeps/run.py").read_text()
     written |= set(re.findall(r'code="([a-z_]+)"', sweeps))
-    for code in written:
+    written |= {each.default_code for each in (NotFound, Damaged, RolloutFailed)}
+    for code in {*written, "model_name_taken"}:
         assert f"`{code}`" in said, code
 
 

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -234,16 +236,54 @@ def test_the_oldest_has_half_of_what_is_computed_however_many_short_ones_come():
 def test_what_is_done_is_not_kept_while_others_wait():
     async def scenario():
         executor = Stepping()
-        batches = batcher(executor, 4, 10_000)
-        tasks = await started(batches, work(*range(2000)))
+        batches = batcher(executor, 4, 100_000)
+        longer = work(*range(50))
+        gone = weakref.ref(longer)
+        (first,) = await started(batches, longer)
+        del longer
+        tasks = []
         for _ in range(60):
-            tasks += await started(batches, work(-1, -2, -3))
+            tasks += await started(batches, work(-1, -2, -3), work(-4, -5, -6))
             await executor.step(1)
+            executor.batches.clear()
         (group,) = batches._groups.values()
         assert len(group._shortest) <= 2 * len(group) + 64
+        assert len(await first) == 1
+        assert not tasks[-1].done()
+        del first
+        gc.collect()
+        assert gone() is None
         await executor.step(700)
         await asyncio.gather(*tasks)
         assert not batches._groups
+
+    asyncio.run(scenario())
+
+
+def test_a_request_alone_is_one_part():
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 100)
+        (task,) = await started(batches, work(*range(80)))
+        ((part,),) = batches._running.values()
+        assert (part.start, part.stop) == (0, 80)
+        await executor.step(1)
+        await task
+
+    asyncio.run(scenario())
+
+
+def test_a_group_whose_requests_came_first_goes_before_one_that_asks_again_and_again():
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 10)
+        burst = await started(batches, *[work(n) for n in range(50)])
+        for _ in range(5):
+            await started(batches, work(1, digest="e"))
+            await executor.step(1)
+        assert [batch.digest for batch in executor.batches[:5]] == ["d"] * 5
+        await executor.step(10)
+        await asyncio.gather(*burst)
 
     asyncio.run(scenario())
 
