@@ -9,6 +9,7 @@ import typer
 
 from deploy import measuring, registry
 from deploy.folder import ROOT, Folder, find_folder
+from deploy.guarded import guarded
 from spnode_client.cli import make_app, run
 from spnode_client.connection import connection
 from spnode_client.terminal import Json, emit, err, out, print_table
@@ -26,7 +27,7 @@ def up(as_json: Json = False) -> None:
     from deploy import stack
 
     folder = find_folder()
-    started = _guarded(lambda: stack.up(folder, lambda text: err.print(text)))
+    started = guarded(lambda: stack.up(folder, lambda text: err.print(text)))
     found = stack.status(folder)
     emit({"started": started, **found.as_dict()}, as_json, lambda: _describe(folder))
     if not started and not as_json:
@@ -40,7 +41,7 @@ def down(as_json: Json = False) -> None:
     """
     from deploy import stack
 
-    stopped = _guarded(lambda: stack.down(find_folder()))
+    stopped = guarded(lambda: stack.down(find_folder()))
     text = "stopped" if stopped else "nothing was running"
     emit({"stopped": stopped}, as_json, lambda: out.print(text))
 
@@ -124,7 +125,7 @@ def demo(
     """
     from deploy.demo import run_demo, tell
 
-    result = _guarded(lambda: run_demo(find_folder(), output, seed, end))
+    result = guarded(lambda: run_demo(find_folder(), output, seed, end))
     emit(result.as_dict(), as_json, lambda: tell(result, is_up=not end))
     if not result.is_good:
         raise typer.Exit(1)
@@ -172,7 +173,7 @@ def docs(
     """
     from deploy.site.build import build
 
-    _guarded(lambda: build(out_folder))
+    guarded(lambda: build(out_folder))
     first = out_folder.resolve() / "index.html"
     emit({"index": str(first)}, as_json, lambda: out.print(str(first), markup=False))
 
@@ -190,7 +191,7 @@ def sbom(
     from deploy.sbom import write_bill
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    found = _guarded(lambda: write_bill(output))
+    found = guarded(lambda: write_bill(output))
     emit(vars(found), as_json, lambda: _bill(found))
 
 
@@ -232,18 +233,6 @@ def _embedded() -> tuple[str, str | None] | None:
     from deploy import stack
 
     return stack.address(find_folder())
-
-
-def _guarded(action: Any) -> Any:
-    """Run it; the stack's own errors become a sentence and exit code 1."""
-    from deploy.stack import StackError
-    from spnode_client.terminal import report
-
-    try:
-        return action()
-    except (StackError, RuntimeError) as error:
-        report(error)
-        raise typer.Exit(1) from error
 
 
 def _pytest(arguments: list[str]) -> int:

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from deploy.folder import ROOT, find_folder
-from spnode_client.terminal import Json, emit, err, out, report
+from deploy.guarded import guarded
+from spnode_client.terminal import Json, emit, err, out
+
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the report; docs/results by default."),
+]
 
 
 def reproduce(
@@ -88,10 +94,7 @@ def chaos(
     ] = 2.0,
     seed: Annotated[int, typer.Option(help="Seed of faults and workload.")] = 0,
     on: Annotated[str, typer.Option(help="local, or network.")] = "local",
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the report; docs/results by default."),
-    ] = None,
+    out_folder: ReportFolder = None,
     work_folder: Annotated[
         Path | None,
         typer.Option("--work", help="Empty folder of what runs; a new one by default."),
@@ -106,11 +109,9 @@ def chaos(
     """
     from deploy.chaos.command import run_chaos
 
-    try:
-        is_good = run_chaos(minutes, seed, on, out_folder, work_folder, as_json=as_json)
-    except RuntimeError as error:
-        report(error)
-        raise typer.Exit(1) from error
+    is_good = guarded(
+        lambda: run_chaos(minutes, seed, on, out_folder, work_folder, as_json=as_json)
+    )
     if not is_good:
         raise typer.Exit(1)
 
@@ -119,10 +120,7 @@ def soak(
     minutes: Annotated[
         float, typer.Option(help="How long the load goes on.", min=1.0)
     ] = 60.0,
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the report; docs/results by default."),
-    ] = None,
+    out_folder: ReportFolder = None,
     as_json: Json = False,
 ) -> None:
     """Load a deployment of its own to a half and see whether anything grows.

@@ -80,14 +80,13 @@ def save(
     probe["x"] = np.asarray(_roll(surrogate, probe))
     if not np.isfinite(probe["x"]).all():
         raise ArtifactError("the surrogate's rollout from its own domain is not finite")
+    named = {"plots": sorted(plots)} if plots else {}
     return write_members(
         path,
         {
             SPEC: encode_json(spec.model_dump(mode="json")),
             PARAMETERS: encode_arrays(arrays),
-            CARD: encode_json(
-                {**(card or {}), **({"plots": sorted(plots)} if plots else {})}
-            ),
+            CARD: encode_json({**(card or {}), **named}),
             PROBE: encode_arrays(probe),
             **{f"plots/{name}.png": data for name, data in (plots or {}).items()},
         },

@@ -23,8 +23,8 @@ from spnode_core.training.fit import Run
 Values = NDArray[np.float64]
 
 # Okabe and Ito's colours, which people of any colour vision tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: Any = {
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -63,10 +63,18 @@ def draw_training(run: Run) -> dict[str, bytes]:
         "spectrum": _spectrum(run.report["certificate"].get("spectral_abscissa", {})),
         "trajectories": _trajectories(run.surrogate, run.held_out),
     }
-    return {name: _png(draw) for name, draw in pictures.items() if draw is not None}
+    return {name: png(draw) for name, draw in pictures.items() if draw is not None}
 
 
-def _png(draw: Callable[[Any], None]) -> bytes:
+def png(draw: Callable[[Any], None]) -> bytes:
+    """Draw a picture in the style of all.
+
+    Args:
+        draw: Draws onto a matplotlib figure.
+
+    Raises:
+        InvalidInput: matplotlib is not installed.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,7 +86,7 @@ def _png(draw: Callable[[Any], None]) -> bytes:
             expected="matplotlib, to draw: pip install matplotlib",
         ) from error
     file = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.0), dpi=_DPI)
         FigureCanvasAgg(figure)
         draw(figure)
@@ -97,7 +105,7 @@ def _loss(history: Sequence[Mapping[str, Any]]) -> Callable[[Any], None] | None:
         for number, (stage, group) in enumerate(stages):
             points = list(group)
             at = [before + point["iteration"] for point in points]
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             for key, style in (("loss", "-"), ("validation_loss", "--")):
                 losses = [_number(point.get(key)) for point in points]
                 if np.isfinite(losses).any():
@@ -128,7 +136,7 @@ def _errors(
         axes = figure.subplots()
         ends = [each["to"] for found in parts.values() for each in found["over_time"]]
         is_wide = _is_wide(np.array(ends))
-        for colour, (name, found) in zip(_COLOURS, parts.items(), strict=False):
+        for colour, (name, found) in zip(COLOURS, parts.items(), strict=False):
             bins = found["over_time"]
             edges, values = [bins[0]["from"]], []
             for each in bins:
@@ -170,7 +178,7 @@ def _spectrum(claim: Mapping[str, Any]) -> Callable[[Any], None] | None:
         for number, found in enumerate(values):
             real = -found[:, 0] if is_stable else found[:, 0]
             label = f"member {number + 1}" if len(values) > 1 else None
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             axes.plot(real, found[:, 1], "o", color=colour, alpha=0.7, label=label)
         if is_stable:
             _logarithmic(axes, "x")
@@ -193,13 +201,15 @@ def _trajectories(
     predicted = predict(surrogate, held_out, surrogate.grid)
     scaling = surrogate.normaliser.states
     compared = Compared.of(surrogate, held_out)
-    each = compared.with_states(normalised(scaling, predicted)).by_trajectory
+    states = normalised(scaling, predicted)
+    each = compared.with_states(states).by_trajectory
     order = np.argsort(each)
     shown = {"median": int(order[(len(order) - 1) // 2]), "worst": int(order[-1])}
     if len(held_out.names) > _MOST_PANELS:
-        states = normalised(scaling, predicted), compared.states
-        unit = _unit(surrogate)
-        return lambda figure: _maps(figure, held_out, shown["median"], *states, unit)
+        row, unit = shown["median"], _unit(surrogate)
+        return lambda figure: _maps(
+            figure, held_out, row, states, compared.states, unit
+        )
     return lambda figure: _panels(figure, surrogate, held_out, shown, predicted)
 
 
@@ -227,26 +237,31 @@ def _panels(
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     intervals = surrogate.signature.intervals
     kinds = surrogate.normaliser.states.kinds
+    is_wide = _is_wide(held_out.elapsed[list(shown.values())])
+    bounds = {
+        row: interval_bounds(
+            intervals, predicted[row], held_out.elapsed[row], intervals.coverages[-1]
+        )
+        for row in shown.values()
+        if intervals is not None
+    }
     for axes, state in itertools.zip_longest(grid.flat, range(count)):
         if state is None:
             axes.set_visible(False)
             continue
-        for colour, (which, row) in zip(_COLOURS, shown.items(), strict=False):
+        for colour, (which, row) in zip(COLOURS, shown.items(), strict=False):
             times = held_out.elapsed[row]
             mask = held_out.mask[row, :, state]
             x = np.where(mask, predicted[row, :, state], np.nan)
-            if intervals is not None:
+            if row in bounds:
                 lower, upper = (
-                    np.where(mask, bound[:, state], np.nan)
-                    for bound in interval_bounds(
-                        intervals, predicted[row], times, intervals.coverages[-1]
-                    )
+                    np.where(mask, bound[:, state], np.nan) for bound in bounds[row]
                 )
                 axes.fill_between(times, lower, upper, color=colour, alpha=0.18, lw=0)
             truth = np.where(mask, held_out.states[row, :, state], np.nan)
             axes.plot(times, truth, ".", ms=3, color="0.25", zorder=3)
             axes.plot(times, x, color=colour, lw=1.3, label=which)
-        if _is_wide(held_out.elapsed[list(shown.values())]):
+        if is_wide:
             _logarithmic(axes, "x")
         if kinds[state] == "log":
             _logarithmic(axes, "y")
@@ -280,6 +295,7 @@ def _maps(
     states = np.arange(len(held_out.names))
     states = states[:: max(1, len(states) // _MOST_CELLS)]
     times = elapsed[samples]
+    is_wide = _is_wide(times)
     there = held_out.mask[row][np.ix_(samples, states)]
     x, reference = (
         np.where(there, values[row][np.ix_(samples, states)], np.nan)
@@ -295,7 +311,7 @@ def _maps(
         "surrogate": (x, same),
         "difference": (x - reference, signed),
     }
-    edges = np.exp(_edges(np.log(times))) if _is_wide(times) else _edges(times)
+    edges = np.exp(_edges(np.log(times))) if is_wide else _edges(times)
     rows = _edges(states.astype(float))
     grid = figure.subplots(3, 1, sharex=True)
     for axes, (title, (values, options)) in zip(grid, panels.items(), strict=True):
@@ -304,7 +320,7 @@ def _maps(
         axes.grid(visible=False)
         axes.set_ylabel("state")
         axes.set_title(title, fontsize=9)
-        if _is_wide(times):
+        if is_wide:
             axes.set_xscale("log")
     grid[-1].set_xlabel(f"time since the start{unit}")
     figure.suptitle(

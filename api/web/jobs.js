@@ -68,6 +68,7 @@ export async function jobView([id], signal) {
     follow();
   });
 
+  let shown = null;
   function refresh() {
     const isOver = ENDED.includes(job.state);
     head.replaceChildren(state(job.state), h("span", { class: "soft" }, `${job.kind}, attempt ${job.attempt} of ${job.max_attempts}`),
@@ -82,9 +83,9 @@ export async function jobView([id], signal) {
     pace.textContent = [said(progress), rate && `${number(rate)} per second`,
       progress.remaining_s !== null && progress.remaining_s !== undefined && `about ${duration(progress.remaining_s)} left`].filter(Boolean).join(", ");
     // Once it has ended nothing changes: what is being read stays.
-    const seen = isOver ? `${job.state} ${job.attempt}` : null;
-    if (seen === null || seen !== outcome.dataset.seen) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
-    if (seen === null) delete outcome.dataset.seen; else outcome.dataset.seen = seen;
+    const ended = isOver ? `${job.state} ${job.attempt}` : null;
+    if (ended === null || ended !== shown) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
+    shown = ended;
   }
 
   function take(event) {

@@ -4,25 +4,16 @@ import os
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.paper.meter import duration
 from benchmarks.paper.rows import Bar, Example, Record, Records, Row, table
 from benchmarks.paper.store import Store
+from spnode_core import plots
 from spnode_core.atomic import replacing
 
-# Okabe and Ito's colours, which people of any colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = (*plots.COLOURS, "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
+_STYLE = plots.STYLE | {"legend.frameon": False}
 _OLD = " (with other settings than today's)"
 _SIGNS = {True: "reached", False: "**not reached**", None: "not run yet"}
 

@@ -76,6 +76,14 @@ class Server:
         """Resident memory of it and of its children, in 10^6 bytes."""
         return sum(each.memory_info().rss for each in self._processes()) / 1e6
 
+    def handles(self) -> int:
+        """Files and sockets that it and its children have open."""
+        return sum(each.num_fds() for each in self._processes())
+
+    def threads(self) -> int:
+        """Threads of it and of its children."""
+        return sum(each.num_threads() for each in self._processes())
+
     def _processes(self) -> list[psutil.Process]:
         own = psutil.Process(self.process.pid if self.process else None)
         return [own, *own.children(recursive=True)]

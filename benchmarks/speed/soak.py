@@ -6,7 +6,6 @@ callers who wait reach in the beginning. After each window memory, file handles 
 threads of both processes are read.
 """
 
-import io
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 
 from benchmarks.paper.machine import commit, machine, versions
 from benchmarks.paper.rows import table
@@ -28,6 +26,7 @@ from benchmarks.speed.open_load import send
 from benchmarks.speed.robertson import find_model, times, unseen
 from spnode_client.arrays import pack
 from spnode_core.atomic import replacing
+from spnode_core.plots import png
 
 WARM_UP = 0.2
 """Part of the time in which caches fill: it counts for nothing."""
@@ -78,9 +77,14 @@ class Soak:
     command: str
     windows: list[Window]
 
+    @property
+    def warm(self) -> list[Window]:
+        """The windows that count."""
+        return self.windows[int(len(self.windows) * WARM_UP) :]
+
     def findings(self) -> list[str]:
         """What grew, or went wrong; nothing where all is well."""
-        warm = self.windows[int(len(self.windows) * WARM_UP) :]
+        warm = self.warm
         third = max(1, len(warm) // 3)
         first, last = warm[:third], warm[-third:]
         found = []
@@ -123,7 +127,7 @@ class Soak:
         with replacing(folder / "soak.json") as file:
             file.write(json.dumps(record, indent=1).encode())
         with replacing(folder / "soak.png") as file:
-            file.write(_picture(self.windows))
+            file.write(png(lambda figure: _draw(figure, self.windows)))
         page = folder / "soak.md"
         with replacing(page) as file:
             file.write(_page(self, record).encode())
@@ -185,8 +189,8 @@ def _windows(
                 float(p50),
                 float(p99),
                 {name: each.rss_mb() for name, each in processes.items()},
-                {name: _sum(each, "num_fds") for name, each in processes.items()},
-                {name: _sum(each, "num_threads") for name, each in processes.items()},
+                {name: each.handles() for name, each in processes.items()},
+                {name: each.threads() for name, each in processes.items()},
             )
         )
         if number % 30 == 29:
@@ -216,14 +220,8 @@ def _kinds(deployment: Deployment) -> dict[str, bytes]:
     }
 
 
-def _sum(server: Server, what: str) -> int:
-    process = psutil.Process(server.process.pid if server.process else None)
-    each = [process, *process.children(recursive=True)]
-    return sum(getattr(one, what)() for one in each)
-
-
 def _page(soak: Soak, record: dict[str, Any]) -> str:
-    warm = soak.windows[int(len(soak.windows) * WARM_UP) :]
+    warm = soak.warm
     names = list(warm[0].memory_mb)
     rows = [
         (
@@ -269,12 +267,8 @@ def _ms(seconds: Sequence[float]) -> str:
     return f"{1e3 * statistics.median(seconds):.1f}"
 
 
-def _picture(windows: Sequence[Window]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 6.0), dpi=110)
-    FigureCanvasAgg(figure)
+def _draw(figure: Any, windows: Sequence[Window]) -> None:
+    figure.set_size_inches(7.2, 6.0)
     above, middle, below = figure.subplots(3, 1, sharex=True)
     at = [each.at_s / 60 for each in windows]
     for name in windows[0].memory_mb:
@@ -286,10 +280,6 @@ def _picture(windows: Sequence[Window]) -> bytes:
         below.plot(minutes, [1e3 * each.p99_s for each in mine], label=kind)
     for axes, label in ((above, "MB"), (middle, "file handles"), (below, "p99, ms")):
         axes.set_ylabel(label)
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.25)
+        axes.legend()
         axes.set_ylim(bottom=0)
     below.set_xlabel("minutes")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

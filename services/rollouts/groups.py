@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.rollouts.canonical import Work
@@ -115,31 +116,30 @@ class Group:
 
     def take(self, rows: int) -> list[Part]:
         """Cut the next batch, of so many rows at most."""
-        parts = self._of_the_shortest(rows // 2)
-        parts += self._of_the_oldest(rows - sum(part.rows for part in parts))
-        return _joined(parts)
+        parts = self._cut_from(self._next_shortest, rows // 2)
+        left = rows - sum(part.rows for part in parts)
+        return _joined(parts + self._cut_from(self._next_oldest, left))
 
-    def _of_the_shortest(self, rows: int) -> list[Part]:
+    def _cut_from(self, choose: Callable[[], Request | None], rows: int) -> list[Part]:
+        """So many rows at most of one request after the other."""
         parts: list[Part] = []
         now = time.monotonic()
-        while rows and self._shortest:
-            waiting, order = heapq.heappop(self._shortest)
-            request = self._requests.get(order)
-            if request is None or request.waiting != waiting:
-                continue
+        while rows and (request := choose()):
             mine = self._cut(request, rows, now)
             rows -= sum(part.rows for part in mine)
             parts += mine
         return parts
 
-    def _of_the_oldest(self, rows: int) -> list[Part]:
-        parts: list[Part] = []
-        now = time.monotonic()
-        while rows and self._requests:
-            mine = self._cut(next(iter(self._requests.values())), rows, now)
-            rows -= sum(part.rows for part in mine)
-            parts += mine
-        return parts
+    def _next_shortest(self) -> Request | None:
+        while self._shortest:
+            waiting, order = heapq.heappop(self._shortest)
+            request = self._requests.get(order)
+            if request is not None and request.waiting == waiting:
+                return request
+        return None
+
+    def _next_oldest(self) -> Request | None:
+        return next(iter(self._requests.values()), None)
 
     def _cut(self, request: Request, rows: int, now: float) -> list[Part]:
         """Some rows of a request; none, and it goes, where nobody waits for it."""

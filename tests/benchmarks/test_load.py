@@ -1,11 +1,9 @@
 """The load generator against a server whose answers are known."""
 
-import socket
-import threading
-
 import pytest
 
 from benchmarks.speed.load import drive, post
+from tests.benchmarks.listener import Listener
 
 ANSWERS = {
     "length": (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"four"),
@@ -17,35 +15,21 @@ ANSWERS = {
 }
 
 
-class Server:
+class Server(Listener):
     """Answers each request on each connection, head and body apart."""
 
     def __init__(self, answer, requests_until_close=None):
         self.answer, self.left = answer, requests_until_close
         self.received = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
+    def serve(self, connection):
+        while request := connection.recv(65536):
+            self.received.append(request)
+            if self.left is not None and len(self.received) > self.left:
                 return
-            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
-
-    def _serve(self, connection):
-        with connection:
-            while request := connection.recv(65536):
-                self.received.append(request)
-                if self.left is not None and len(self.received) > self.left:
-                    return
-                for part in self.answer:
-                    connection.sendall(part)
-
-    def close(self):
-        self._listener.close()
+            for part in self.answer:
+                connection.sendall(part)
 
 
 @pytest.fixture

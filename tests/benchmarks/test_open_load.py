@@ -1,46 +1,31 @@
 """Callers who do not wait, against a server whose answers are known."""
 
-import socket
-import threading
 import time
 
 import pytest
 
 from benchmarks.speed.load import post
 from benchmarks.speed.open_load import send
+from tests.benchmarks.listener import Listener
 
 REQUEST = post("/", b"x" * 10, {})
 
 
-class Slow:
+class Slow(Listener):
     """Answers each request after a while; every third is refused."""
 
     def __init__(self, delay_s, answers):
         self.delay_s, self.answers, self.seen = delay_s, answers, 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=500)
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
+    def serve(self, connection):
+        while connection.recv(65536):
+            answer = self.answers[self.seen % len(self.answers)]
+            self.seen += 1
+            time.sleep(self.delay_s)
+            if answer is None:
                 return
-            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
-
-    def _serve(self, connection):
-        with connection:
-            while connection.recv(65536):
-                answer = self.answers[self.seen % len(self.answers)]
-                self.seen += 1
-                time.sleep(self.delay_s)
-                if answer is None:
-                    return
-                connection.sendall(answer)
-
-    def close(self):
-        self._listener.close()
+            connection.sendall(answer)
 
 
 @pytest.fixture

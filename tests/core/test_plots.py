@@ -135,7 +135,7 @@ def test_dollars_in_names_are_no_formulas(run):
         r"\$\ce{H2O}\$",
         r"US\$ per \$",
     ]
-    assert plots._png(plots._trajectories(run.surrogate, named)).startswith(b"\x89PNG")
+    assert plots.png(plots._trajectories(run.surrogate, named)).startswith(b"\x89PNG")
 
 
 def test_errors_are_drawn_where_there_are_samples_alone():
