@@ -14,13 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy.exc import ArgumentError
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from deploy import stack, valkey
 from deploy.folder import ROOT, Folder
 from services.blobs import Blobs
 from services.database.engine import Database
-from services.database.migrate import is_current
+from services.database.migrate import configuration, fits
 from services.errors import Unavailable
 from services.queue import Queue
 from services.settings import SettingsError, read_settings
@@ -64,7 +66,20 @@ def examine(folder: Folder) -> Iterator[Finding]:
         _stack,
     )
     for check in checks:
-        yield check(folder)
+        try:
+            yield check(folder)
+        except Exception as error:
+            # What nobody thought of is what a doctor is asked about.
+            name = check.__name__.strip("_").replace("_", " ")
+            kind = (
+                "" if isinstance(error, SettingsError) else f"{type(error).__name__}: "
+            )
+            said = f"{kind}{_first_line(error)}"
+            yield Finding(name, "fail", said, "docs/faq.md, docs/settings.md")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def _python(_: Folder) -> Finding:
@@ -92,16 +107,21 @@ def _settings(_: Folder) -> Finding:
 
 
 def _data_folder(folder: Folder) -> Finding:
+    return _written("data folder", folder.path)
+
+
+def _written(name: str, path: Path) -> Finding:
+    """Whether a folder, or the one that it will be made in, takes a file."""
     remedy = "set SPNODE_DATA_FOLDER to a folder that you can write to"
-    parent = folder.path
+    parent = path
     while not parent.exists():
         parent = parent.parent
     try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
+        with tempfile.TemporaryFile(dir=parent) as file:
+            file.write(b"probe")
     except OSError as error:
-        return Finding("data folder", "fail", f"{folder.path}: {error}", remedy)
-    return Finding("data folder", "ok", os.fspath(folder.path))
+        return Finding(name, "fail", f"{path}: {error}", remedy)
+    return Finding(name, "ok", os.fspath(path))
 
 
 def _disk(folder: Folder) -> Finding:
@@ -136,16 +156,26 @@ def _broker(_: Folder) -> Finding:
 
 def _database(folder: Folder) -> Finding:
     if os.environ.get("SPNODE_DATABASE_URL"):
-        return _answers("database", "SPNODE_DATABASE_URL", _ask_database)
+        return _answers(
+            "database",
+            "SPNODE_DATABASE_URL",
+            lambda: _ask_database(read_settings().database_url),
+        )
     file = folder.path / "spnode.db"
-    found = os.fspath(file) if file.exists() else "`up` makes one in the data folder"
-    return Finding("database", "ok", found)
+    if not file.exists():
+        return Finding("database", "ok", "`up` makes one in the data folder")
+    try:
+        note = _ask_database(f"sqlite:///{file}")
+    except (Unavailable, SQLAlchemyError, OSError) as error:
+        remedy = "docs/backup.md says how a backup is restored"
+        return Finding("database", "fail", f"{file}: {_first_line(error)}", remedy)
+    return Finding("database", "ok", f"{file}{note}")
 
 
 def _store(folder: Folder) -> Finding:
     if os.environ.get("SPNODE_STORE_URL"):
         return _answers("store", "SPNODE_STORE_URL", _ask_store)
-    return Finding("store", "ok", os.fspath(folder.path / "store"))
+    return _written("store", folder.path / "store")
 
 
 def _answers(name: str, setting: str, ask: Callable[[], str]) -> Finding:
@@ -163,11 +193,24 @@ def _ask_broker() -> str:
     return ""
 
 
-def _ask_database() -> str:
-    with contextlib.closing(Database(read_settings().database_url)) as database:
+def _ask_database(url: str) -> str:
+    with contextlib.closing(Database(url)) as database:
         database.ping()
-        current = is_current(database)
-    return "" if current else "; the next process that starts brings its schema"
+        if fits(database):
+            return ""
+        with database.reading() as connection:
+            if _is_unknown(connection):
+                raise Unavailable("its schema is of another, newer version of spnode")
+    return "; the next process that starts brings its schema"
+
+
+def _is_unknown(connection: sa.Connection) -> bool:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return False
+    query = sa.text("SELECT version_num FROM alembic_version")
+    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
+    known = {each.revision for each in scripts}
+    return connection.execute(query).scalar_one_or_none() not in known
 
 
 def _ask_store() -> str:
@@ -180,8 +223,8 @@ def _port(folder: Folder) -> Finding:
         return Finding(
             "port", "ok", f"in use by this stack: {stack.status(folder).url}"
         )
-    port = int(os.environ.get("SPNODE_PORT", "8000"))
-    host = os.environ.get("SPNODE_HOST", "127.0.0.1")
+    given = read_settings()
+    host, port = given.host, given.port
     if stack.is_free(host, port):
         return Finding("port", "ok", f"{port} is free on {host}")
     remedy = "`up` takes the next free port; SPNODE_PORT chooses another"

@@ -21,6 +21,9 @@ from spnode_client.connection import connection
 from spnode_client.errors import ClientError
 from spnode_client.terminal import UsageError, err, report
 
+COMPLETE = "_SPNODE_COMPLETE"
+"""By this variable a shell asks for completions; ``./`` has no place in its name."""
+
 
 def make_app() -> typer.Typer:
     """The client's commands."""
@@ -63,8 +66,11 @@ def run(app: typer.Typer, name: str) -> None:
     """Run a command line called ``name``; errors become a sentence and an exit code."""
     warnings.showwarning = _say_warning
     connection.program = name
+    # The scripts are for the bare name, which shells look up for any path to it too.
+    scripts = {"--install-completion", "--show-completion"}
+    called = "spnode" if scripts & set(sys.argv) else name
     try:
-        app(prog_name=name)
+        app(prog_name=called, complete_var=COMPLETE)
     except UsageError as error:
         report(error)
         sys.exit(2)

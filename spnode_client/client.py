@@ -301,6 +301,13 @@ class Models(Resource):
         options = {"times": times, "control_times": control_times, "rows": rows}
         return export_version(self, reference, folder, **options)
 
+    def register(self, path: str | Path, name: str) -> ModelVersion:
+        """Make a file of ``spnode_core.save`` the next version of a model.
+
+        The gates of ``champion`` count only what the service has evaluated itself.
+        """
+        return self._run(models.register(name, path, self._retries))
+
     def set_alias(
         self, name: str, alias: str, number: int, if_match: str | None = None
     ) -> Record:

@@ -1,7 +1,8 @@
-"""One line on a terminal that says how far a job is."""
+"""How far a job is, in words; and one line on a terminal that says so."""
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from spnode_client.records import ENDED, Record
 
@@ -9,6 +10,24 @@ from spnode_client.records import ENDED, Record
 def progress_line() -> Callable[[Record], None] | None:
     """What shows a job's record on stderr; None where that is no terminal."""
     return _show if sys.stderr.isatty() else None
+
+
+def done_of(progress: Record) -> tuple[int | None, int | None]:
+    """Iterations, rows or candidates that are done, of how many."""
+    if progress.get("rows_total"):
+        return progress["rows"], progress["rows_total"]
+    if total := progress.get("candidates"):
+        states = ("succeeded", "failed", "cancelled")
+        return sum(progress[state] for state in states), total
+    return progress.get("iteration"), progress.get("iterations") or None
+
+
+def fraction_of(progress: Record) -> float | None:
+    """The part that is done, as the service says it; None where there is no telling."""
+    if (fraction := progress.get("fraction")) is not None:
+        return fraction
+    done, total = done_of(progress)
+    return done / total if total and done is not None else None
 
 
 def rows_done(progress: Record) -> str:
@@ -30,6 +49,16 @@ def candidates_done(progress: Record) -> str:
     return f"{trained}, {lost} not" if lost else trained
 
 
+def time_left(progress: Record) -> str:
+    """What the service says of the time that is left; empty where it does not."""
+    left: Any = progress.get("remaining_s")
+    if left is None:
+        return ""
+    if left < 90:
+        return f"{left:.0f} s left"
+    return f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"
+
+
 def _show(record: Record) -> None:
     progress = record.get("progress") or {}
     parts = [f"{record['id']} {record['state']}"]
@@ -39,9 +68,9 @@ def _show(record: Record) -> None:
         end = ""
         parts.append(str(progress.get("message") or ""))
         parts.append(rows_done(progress) or candidates_done(progress))
-        loss, left = progress.get("validation_loss"), progress.get("remaining_s")
+        loss = progress.get("validation_loss")
         parts.append("" if loss is None else f"validation loss {loss:.2e}")
-        parts.append("" if left is None else f"{left:.0f} s left")
+        parts.append(time_left(progress))
     # Back to the start of the line, and what stood there is wiped out.
     sys.stderr.write("\r\x1b[K" + " · ".join(filter(None, parts)) + end)
     sys.stderr.flush()

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -15,16 +16,10 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from spnode_client.calibrations import Calibration
+from spnode_client.calls import RETRIED_STATUS
 from spnode_client.comparisons import Comparison
 from spnode_client.connection import connection
 from spnode_client.errors import (
@@ -35,13 +30,16 @@ from spnode_client.errors import (
     Unreachable,
 )
 from spnode_client.jobs import Job
-from spnode_client.progress_line import rows_done
-from spnode_client.records import Dataset, ModelVersion
+from spnode_client.meter import Meter
+from spnode_client.records import ENDED, Dataset, ModelVersion, Record
 from spnode_client.results import RolloutResult
 from spnode_client.sweeps import Ranking
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-PLAIN_EVERY_S = 5.0
+PATIENCE_S = 60.0
+"""How long a service may give no answer before the watching ends."""
+LAST_WORDS_S = 5.0
+"""How long the log of a job that has ended may take to arrive."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -126,99 +124,91 @@ def report(error: Exception) -> None:
 def follow(job: Job, *, quiet: bool = False) -> Any:
     """Show a job's progress until it ends; give what it made.
 
-    Ctrl-C ends the watching, not the job, and says so.
+    Ctrl-C ends the watching, not the job, and so does a service that gives no answer
+    for a minute; both are said.
+
+    Args:
+        job: The job.
+        quiet: Leave stdout to a JSON document: one line of progress, on a terminal.
 
     Raises:
         JobFailed: It ended as failed or cancelled.
     """
     try:
-        if quiet:
-            return job.wait()
-        with _Meter() as meter:
-            for event in job.events():
-                if event.kind == "metrics":
-                    meter.show(job.refresh().record.get("progress") or {})
-                else:
-                    meter.tell(event.kind, event.data)
-        return job.wait()
+        return _patiently(job, job.wait) if quiet else _shown(job)
     except KeyboardInterrupt:
-        err.print(
-            f"\nstopped watching; the job goes on: "
-            f"[bold]{connection.program} jobs follow {job.id}[/] shows it, "
-            f"[bold]{connection.program} jobs cancel {job.id}[/] ends it"
-        )
-        raise SystemExit(1) from None
+        err.print()
+    except ClientError as error:
+        if not _is_passing(error):
+            raise
+        report(error)
+    err.print(
+        f"stopped watching; the job goes on: "
+        f"[bold]{connection.program} jobs follow {job.id}[/] shows it, "
+        f"[bold]{connection.program} jobs cancel {job.id}[/] ends it"
+    )
+    raise SystemExit(1)
 
 
-class _Meter:
-    """A bar on a terminal, a line now and then elsewhere."""
+def _shown(job: Job) -> Any:
+    over = threading.Event()
+    with Meter(err) as meter:
+        log = threading.Thread(target=_tell, args=(job, meter, over), daemon=True)
+        log.start()
 
-    def __enter__(self) -> "_Meter":
-        self._spoken = 0.0
-        self._stage = ""
-        self._bar = None
-        if err.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=err,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("queued", total=None, note="")
-        return self
+        def show(record: Record) -> None:
+            if record["state"] in ENDED:
+                log.join(LAST_WORDS_S)
+            meter.show(record)
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Say what happened, or that the state changed."""
-        message = str(data.get("message") or "")
-        if kind == "log" and message:
-            err.print(f"  {_escape(message)}")
-        elif kind == "status":
-            self.show({"stage": (data.get("data") or {}).get("state") or message})
-
-    def show(self, progress: Mapping[str, Any]) -> None:
-        """Show how far it is."""
-        stage = str(progress.get("stage") or "running")
-        done, total = done_of(progress)
-        note = rows_done(dict(progress)) or _losses(progress)
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description=stage,
-                completed=done or 0,
-                total=total,
-                note=note,
-            )
-        elif stage != self._stage or time.monotonic() - self._spoken > PLAIN_EVERY_S:
-            self._spoken = time.monotonic()
-            place = f" {done} of {total}" if total and "rows" not in note else ""
-            err.print(f"{stage}{place}  {note}".rstrip())
-        self._stage = stage
+        try:
+            return _patiently(job, lambda: job.wait(on_record=show))
+        finally:
+            over.set()
 
 
-def done_of(progress: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Iterations, rows or candidates that are done, of how many."""
-    if progress.get("rows_total"):
-        return progress["rows"], progress["rows_total"]
-    if total := progress.get("candidates"):
-        states = ("succeeded", "failed", "cancelled")
-        return sum(progress[state] for state in states), total
-    return progress.get("iteration"), progress.get("iterations") or None
+def _tell(job: Job, meter: Meter, over: threading.Event) -> None:
+    """Pass on the job's log, over interruptions, to its end."""
+    last, goes_on = None, True
+    while goes_on:
+        try:
+            for event in job.events(last):
+                last = event.id
+                meter.tell(event.kind, event.data)
+            return
+        except ClientError as error:
+            if not _is_passing(error):
+                return
+        goes_on = not over.wait(1)
 
 
-def _losses(values: Mapping[str, Any]) -> str:
-    parts = []
-    for name, label in (("loss", "loss"), ("validation_loss", "validation")):
-        value = values.get(name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            parts.append(f"{label} {value:.2e}")
-    return "  ".join(parts)
+def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
+    """Wait, also while a gateway starts anew: that long nothing answers."""
+    while True:
+        try:
+            return wait()
+        except ClientError as error:
+            if not _is_passing(error):
+                raise
+            err.print(f"{error}; trying again", markup=False)
+        until = time.monotonic() + PATIENCE_S
+        while not _answers(job, until):
+            time.sleep(1)
+
+
+def _answers(job: Job, until: float) -> bool:
+    try:
+        job.refresh()
+    except ClientError as error:
+        if not _is_passing(error) or time.monotonic() >= until:
+            raise
+        return False
+    return True
+
+
+def _is_passing(error: ClientError) -> bool:
+    status = error.status if isinstance(error, ProblemError) else None
+    return isinstance(error, Unreachable) or status in RETRIED_STATUS
 
 
 def _hint(error: Exception) -> str:

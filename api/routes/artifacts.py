@@ -7,24 +7,34 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.exc import IntegrityError
 
 from api.dependencies import Gateway, GatewayDep, OwnerDep, WorkspaceDep
 from api.middleware import media_type, refuse_type
+from api.routes.jobs import idempotency_key
 from api.schemas import VersionOut
 from api.uploads import received
 from api.workspace import Workspace
 from services.blobs import Damaged
-from services.errors import Invalid
+from services.database.idempotency import (
+    Asked,
+    made_under,
+    remember,
+    request_digest,
+)
+from services.database.tables import instant
+from services.errors import Gone, Invalid, NotFound
 from services.rollouts.canonical import Work
 from services.texts import check_storable
 from services.versions import ARTIFACTS, VersionRecord, check_name
-from spnode_core.artifact_file import read_card, read_spec
+from spnode_core.artifact_file import file_digest, read_card, read_spec
 from spnode_core.errors import ArtifactError
 from spnode_core.spec import ArtifactSpec, Signature
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 _FILES = frozenset({"", "application/zip", "application/octet-stream"})
 _TRIAL_S = 60.0
+_VERSION = "version"
 
 
 @router.post(
@@ -52,20 +62,34 @@ async def upload(
 
     It is rolled out once before it is registered. What its card claims stays in the
     card: the gates of ``champion`` count only what this service has evaluated, so such
-    a version needs ``override`` to become champion.
+    a version needs ``override`` to become champion. An Idempotency-Key makes a
+    repetition return the first version.
     """
     kind = media_type(request.headers)
     if kind not in _FILES:
         refuse_type(kind, "application/zip")
     check_name(name, field="name")
+    key = idempotency_key(request)
     async with received(request, gateway.settings) as path:
-        record = await _registered(gateway, workspace, name, path, owner)
+        digest = await asyncio.to_thread(file_digest, path)
+        same = request_digest({"model": name, "content": digest})
+        asked = None if key is None else Asked(owner, key, same)
+        record = await workspace.sql(_made_before, workspace, name, asked)
+        if record is not None:
+            response.headers["idempotency-replayed"] = "true"
+        else:
+            record = await _registered(gateway, workspace, name, path, owner, asked)
     response.headers["location"] = f"/v1/models/{name}/versions/{record.number}"
     return VersionOut.of(record)
 
 
 async def _registered(
-    gateway: Gateway, workspace: Workspace, name: str, path: Path, owner: str
+    gateway: Gateway,
+    workspace: Workspace,
+    name: str,
+    path: Path,
+    owner: str,
+    asked: Asked | None,
 ) -> VersionRecord:
     try:
         spec, card = await asyncio.to_thread(lambda: (read_spec(path), read_card(path)))
@@ -77,9 +101,15 @@ async def _registered(
     try:
         await _try_out(gateway, digest, spec.signature)
         size = path.stat().st_size
-        return await workspace.sql(
-            _publish, workspace, name, owner, digest, size, spec, card
-        )
+        made = (workspace, name, owner, digest, size, spec, card, asked)
+        try:
+            return await workspace.sql(_publish, *made)
+        except IntegrityError:
+            # Another one used the same key between our look and our insert.
+            earlier = await workspace.sql(_made_before, workspace, name, asked)
+            if earlier is None:
+                raise
+            return earlier
     except BaseException as error:
         await workspace.sql(workspace.registry.drop_artifact, digest)
         if isinstance(error, Damaged):
@@ -110,6 +140,33 @@ async def _try_out(gateway: Gateway, digest: str, signature: Signature) -> None:
         raise _refused("a surrogate whose rollout is not finite")
 
 
+def _made_before(
+    workspace: Workspace, name: str, asked: Asked | None
+) -> VersionRecord | None:
+    """The version that was registered under a key, if there is one.
+
+    Raises:
+        Gone: It has been deleted.
+        Invalid: The key was used for another request.
+    """
+    if asked is None:
+        return None
+    registry = workspace.registry
+    with registry.database.reading() as connection:
+        made = made_under(connection, asked, instant(registry.clock()))
+    if made is None:
+        return None
+    number = int(made.removeprefix(_VERSION))
+    try:
+        return registry.version(name, number)
+    except NotFound as error:
+        raise Gone(
+            f"version {number} of {name!r}, which was registered under this "
+            "Idempotency-Key, has been deleted; register it again under a new key",
+            code="version_deleted",
+        ) from error
+
+
 def _publish(
     workspace: Workspace,
     name: str,
@@ -118,6 +175,7 @@ def _publish(
     size: int,
     spec: ArtifactSpec,
     card: dict[str, Any],
+    asked: Asked | None,
 ) -> VersionRecord:
     registry = workspace.registry
     with registry.database.transaction() as connection:
@@ -133,6 +191,9 @@ def _publish(
             evaluation={},
             certificate={},
         )
+        if asked is not None:
+            now = instant(registry.clock())
+            remember(connection, asked, f"{_VERSION} {number}", now)
     return registry.version(name, number)
 
 

@@ -2,7 +2,7 @@
 
 import { action, bytes, check, choice, confirmed, empty, field, h, number, paged, problem, say, table, tiles, when } from "./elements.js";
 import { curves, evenTimes, heatMap, range, resampled } from "./plots.js";
-import { ask, get, save, upload } from "./service.js";
+import { ask, get, make, save, upload } from "./service.js";
 
 const MANY = 16;
 
@@ -77,11 +77,11 @@ function builtIn(systems, signal) {
   const tell = () => (equations.textContent = systems.find((each) => each.name === system.value).equations);
   system.addEventListener("change", tell);
   tell();
-  const make = action("Make it", async () => {
-    const job = await ask("POST", "/v1/datasets", { system: system.value, trajectories: Number(count.value), seed: 0 });
+  const begin = action("Make it", async () => {
+    const job = await make("/v1/datasets", { system: system.value, trajectories: Number(count.value), seed: 0 });
     if (!signal.aborted) location.hash = `#/jobs/${job.id}`;
   });
-  return h("div", { class: "card" }, h("div", { class: "row end" }, field("System", system), field("Trajectories", count), make.button), equations, make.place);
+  return h("div", { class: "card" }, h("div", { class: "row end" }, field("System", system), field("Trajectories", count), begin.button), equations, begin.place);
 }
 
 export async function datasetView([id], signal) {
@@ -198,7 +198,7 @@ function trainForm(dataset, presets, signal) {
     if (limit.value) body.training = { ...body.training, max_seconds: 60 * Number(limit.value) };
     button.disabled = true;
     try {
-      const job = await ask("POST", "/v1/jobs", body);
+      const job = await make("/v1/jobs", body);
       if (!signal.aborted) location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       place.replaceChildren(problem(error));

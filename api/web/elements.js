@@ -116,6 +116,7 @@ export function problem(error) {
 export function action(label, run, attributes = {}) {
   const place = h("div", null);
   const button = h("button", { type: "button", ...attributes, onclick: async () => {
+    const hadFocus = document.activeElement === button;
     button.disabled = true;
     place.replaceChildren();
     try {
@@ -124,6 +125,8 @@ export function action(label, run, attributes = {}) {
       place.replaceChildren(problem(error));
     } finally {
       button.disabled = false;
+      // Which it lost by that; a keyboard would begin anew at the top.
+      if (hadFocus && document.activeElement === document.body) button.focus({ preventScroll: true });
     }
   } }, label);
   return { button, place };

@@ -1,9 +1,10 @@
 // Jobs: the list, and one as it runs.
 
-import { action, choice, confirmed, duration, empty, field, h, number, paged, plain, problem, say, state, table, when } from "./elements.js";
+import { action, choice, confirmed, empty, field, h, paged, plain, problem, say, state, table, when } from "./elements.js";
 import { addLoss, lossCurve, lossesOf } from "./loss.js";
+import { HELPS, pace, part, said } from "./progress.js";
 import { resultOf } from "./results.js";
-import { ask, ENDED, events, get } from "./service.js";
+import { ask, ENDED, events, get, make } from "./service.js";
 
 const TITLES = {
   training: "Training of", sweep: "Sweep of", dataset: "Dataset of", rollout: "Rollouts of", calibration: "Calibration of", evaluation: "Comparison on",
@@ -11,20 +12,14 @@ const TITLES = {
 const KINDS = Object.keys(TITLES);
 
 export function jobTable(jobs, label = "Jobs") {
-  return table(label, [["job"], ["kind"], ["state"], ["how far"], ["of"], ["begun"]], jobs.map((job) => [
+  return table(label, [["job"], ["state"], ["how far", "fit"], ["of", "fit"], ["kind", "more"], ["begun", "more"]], jobs.map((job) => [
     h("a", { href: `#/jobs/${job.id}` }, job.id.slice(0, 4) + "…" + job.id.slice(-6)),
-    job.kind, state(job.state), said(job.progress), about(job), when(job.created_at),
+    state(job.state), said(job.progress), about(job), job.kind, when(job.created_at),
   ]));
 }
 
 function about(job) {
   return job.request.model || job.request.system || job.request.dataset || "";
-}
-
-function said(progress) {
-  if (!progress) return "";
-  if (!progress.iterations) return progress.message || progress.stage || "";
-  return `${progress.stage} ${number(progress.iteration)} of ${number(progress.iterations)}`;
 }
 
 export async function jobList(_, signal) {
@@ -50,7 +45,8 @@ export async function jobView([id], signal) {
   let job = await get(`/v1/jobs/${id}`, { signal });
   const head = h("div", { class: "row" });
   const bar = h("progress", { "aria-label": "Progress", max: 1 });
-  const pace = h("p", { class: "soft" });
+  const told = h("p", { class: "soft" });
+  const tell = pace();
   const outcome = h("div", null);
   const trouble = h("div", null);
   const points = [];
@@ -62,7 +58,7 @@ export async function jobView([id], signal) {
     refresh();
   }, { class: "danger" });
   const retry = action("Try again", async () => {
-    job = await ask("POST", `/v1/jobs/${id}/retry`);
+    job = await make(`/v1/jobs/${id}/retry`);
     say("Queued again");
     refresh();
     follow();
@@ -71,17 +67,16 @@ export async function jobView([id], signal) {
   let shown = null;
   function refresh() {
     const isOver = ENDED.includes(job.state);
-    head.replaceChildren(state(job.state), h("span", { class: "soft" }, `${job.kind}, attempt ${job.attempt} of ${job.max_attempts}`),
+    head.replaceChildren(state(job.state), h("span", { class: "soft" }, `${job.kind}, attempt ${job.attempt}`),
       h("span", { class: "soft" }, when(job.created_at)));
     cancel.button.hidden = isOver || job.cancel_requested;
     retry.button.hidden = !["failed", "cancelled"].includes(job.state);
     const progress = job.progress || {};
-    bar.hidden = pace.hidden = isOver || job.state === "queued";
-    if (progress.iterations) bar.value = progress.iteration / progress.iterations;
-    else bar.removeAttribute("value");
-    const rate = progress.iterations && progress.seconds ? progress.iteration / progress.seconds : null;
-    pace.textContent = [said(progress), rate && `${number(rate)} per second`,
-      progress.remaining_s !== null && progress.remaining_s !== undefined && `about ${duration(progress.remaining_s)} left`].filter(Boolean).join(", ");
+    bar.hidden = told.hidden = isOver || job.state === "queued";
+    const done = part(progress);
+    if (done === null) bar.removeAttribute("value");
+    else bar.value = done;
+    told.textContent = tell(progress);
     // Once it has ended nothing changes: what is being read stays.
     const ended = isOver ? `${job.state} ${job.attempt}` : null;
     if (ended === null || ended !== shown) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
@@ -145,7 +140,7 @@ export async function jobView([id], signal) {
   const children = job.kind === "sweep" ? await candidates(id, signal) : null;
   return h("div", null,
     h("h1", null, `${TITLES[job.kind] || "Job"} ${about(job) || id}`), h("p", { class: "soft" }, h("code", null, id)),
-    head, bar, pace, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
+    head, bar, told, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
     ["training", "sweep"].includes(job.kind) && h("div", null, h("br"), loss),
     children, h("h2", null, "Log"), lines,
     h("details", null, h("summary", null, "What was asked"), h("pre", null, JSON.stringify(job.request, null, 2))));
@@ -158,8 +153,14 @@ async function candidates(id, signal) {
   return h("div", null, h("h2", null, "Candidates"), list.element);
 }
 
+export function failure({ code, message, detail, field: place }) {
+  const helps = code && HELPS[code];
+  return h("div", null, problem({ message: message || detail || code || "it gives no reason" }),
+    h("p", null, code && h("code", null, code), place && [" in ", h("code", null, place)], helps && ` What helps: ${helps}`));
+}
+
 function* ending(job, signal) {
-  if (job.error) yield problem({ message: job.error.message || job.error.detail || JSON.stringify(job.error) });
+  if (job.error) yield failure(job.error);
   const result = job.result;
   if (!result) return;
   if (job.kind === "training") {

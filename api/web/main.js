@@ -2,7 +2,7 @@
 
 import { check, empty, field, h, problem, say } from "./elements.js";
 import { isDark } from "./plots.js";
-import { get, key } from "./service.js";
+import { get, key, stored } from "./service.js";
 import { datasetList, datasetView } from "./datasets.js";
 import { healthView } from "./health.js";
 import { jobList, jobView } from "./jobs.js";
@@ -111,12 +111,18 @@ document.getElementById("key").addEventListener("click", () => {
   content.querySelector("input").focus();
 });
 
+// What follows # is the view: the link to the content must not change it.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  content.focus();
+});
+
 const themes = document.getElementById("theme");
 const named = () => (themes.textContent = isDark() ? "Light" : "Dark");
 themes.addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("spnode-theme", theme);
+  stored(() => localStorage.setItem("spnode-theme", theme));
   named();
   say(`${theme === "dark" ? "Dark" : "Light"} theme`);
   document.dispatchEvent(new Event("themechange"));

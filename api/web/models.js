@@ -3,6 +3,9 @@
 import { action, bytes, confirmed, empty, field, h, paged, say, table, when } from "./elements.js";
 import { ask, get, getRevision, Problem } from "./service.js";
 
+/** What the gates of champion ask, which is little: services/gates.py. */
+export const GATES = "Champion is what the bare name of a model means. It must have been evaluated here, with finite errors, and have a certificate. How large its errors may be is for you to judge.";
+
 export async function modelList(_, signal) {
   const list = paged((after) => get(`/v1/models?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`, { signal }), modelTable);
   await list.load();
@@ -59,7 +62,8 @@ function aliasForm(model, signal) {
   const move = action("Point it there", async () => {
     await moveAlias(model, alias.value, Number(number.value), signal);
   });
-  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button), move.place);
+  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button),
+    h("p", { class: "soft" }, GATES), move.place);
 }
 
 /**

@@ -19,15 +19,29 @@ export class Problem extends Error {
   }
 }
 
+/** What a browser keeps for the page; null where it keeps nothing. */
+export function stored(act) {
+  try {
+    return act();
+  } catch {
+    return null;
+  }
+}
+
+let remembered = null;
+
+/** The API key: here, and where the browser keeps it. */
 export const key = {
-  get: () => sessionStorage.getItem(KEY) || localStorage.getItem(KEY),
+  get: () => remembered || stored(() => sessionStorage.getItem(KEY) || localStorage.getItem(KEY)),
   set(value, isKept) {
-    sessionStorage.setItem(KEY, value);
-    if (isKept) localStorage.setItem(KEY, value);
+    remembered = value;
+    stored(() => sessionStorage.setItem(KEY, value));
+    if (isKept) stored(() => localStorage.setItem(KEY, value));
   },
   forget() {
-    sessionStorage.removeItem(KEY);
-    localStorage.removeItem(KEY);
+    remembered = null;
+    stored(() => sessionStorage.removeItem(KEY));
+    stored(() => localStorage.removeItem(KEY));
   },
 };
 
@@ -62,6 +76,33 @@ export async function ask(method, path, body, { more = {}, signal } = {}) {
   return answer.status === 204 ? null : answer.json();
 }
 
+const unanswered = new Map();
+
+/**
+ * Ask for something that is to be made once: with an Idempotency-Key, kept until there
+ * is an answer, so that the same asked again, by hand too, makes nothing twice.
+ */
+async function once(what, send) {
+  if (!unanswered.has(what)) unanswered.set(what, uuid());
+  try {
+    const made = await send({ "idempotency-key": `"${unanswered.get(what)}"` });
+    unanswered.delete(what);
+    return made;
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) unanswered.delete(what);
+    throw error;
+  }
+}
+
+function uuid() {
+  // Browsers have no randomUUID for pages without TLS, but for this machine's own.
+  if (crypto.randomUUID) return crypto.randomUUID();
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (each) => each.toString(16).padStart(2, "0")).join("");
+}
+
+/** Have the service make something: a job, a dataset, another attempt. */
+export const make = (path, body) => once(`${path} ${JSON.stringify(body)}`, (more) => ask("POST", path, body, { more }));
+
 export const get = (path, options) => ask("GET", path, undefined, options);
 
 /** What lies at a path, and its ETag, with which a change says what it replaces. */
@@ -90,12 +131,15 @@ export async function save(path, name) {
 }
 
 /** Send a file as a dataset; fetch does not tell how much has gone. */
-export function upload(file, told, signal) {
+export const upload = (file, told, signal) =>
+  once(`${file.name} ${file.size} ${file.lastModified}`, (more) => sendFile(file, told, signal, more));
+
+function sendFile(file, told, signal, more) {
   return new Promise((resolve, reject) => {
     const sent = new XMLHttpRequest();
     sent.open("POST", `/v1/datasets?name=${encodeURIComponent(file.name.slice(0, 200))}`);
     sent.responseType = "json";
-    const said = { ...headers(), "content-type": "application/octet-stream" };
+    const said = headers({ ...more, "content-type": "application/octet-stream" });
     for (const [name, value] of Object.entries(said)) sent.setRequestHeader(name, value);
     sent.upload.onprogress = (event) => told(event.loaded, event.total);
     sent.onload = () =>

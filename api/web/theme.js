@@ -1,3 +1,7 @@
 // Before the first paint: the theme that was chosen, else the system's.
-const chosen = localStorage.getItem("spnode-theme");
-if (chosen) document.documentElement.dataset.theme = chosen;
+try {
+  const chosen = localStorage.getItem("spnode-theme");
+  if (chosen) document.documentElement.dataset.theme = chosen;
+} catch {
+  // A browser that keeps nothing keeps no theme.
+}

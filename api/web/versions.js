@@ -1,7 +1,7 @@
 // A version: how wrong it is, what is proved, its spectrum; and several side by side.
 
 import { action, bytes, confirmed, h, number, percent, plain, table, tiles, when } from "./elements.js";
-import { moveAlias } from "./models.js";
+import { GATES, moveAlias } from "./models.js";
 import { lossCurve } from "./loss.js";
 import { curves } from "./plots.js";
 import { ask, get, picture, save } from "./service.js";
@@ -30,7 +30,7 @@ export async function versionView([model, number_], signal) {
       card.dataset && h("a", { href: `#/datasets/${card.dataset.id}` }, "its data")),
     h("div", { class: "row" }, h("a", { class: "button", href: `#/rollout/${model}/${version.number}` }, "Roll out"), promote.button,
       download.button, remove.button),
-    promote.place, download.place, remove.place,
+    named.includes("champion") ? null : h("p", { class: "soft" }, GATES), promote.place, download.place, remove.place,
     tiles([
       ["error on held-out data", percent(found.normalised_rmse)],
       ["worst state", found.worst_state ? `${found.worst_state.name}: ${percent(found.worst_state.normalised_rmse)}` : "–"],

@@ -18,6 +18,7 @@ def page() -> str:
         "2 wrong usage. `SPNODE_URL` and `SPNODE_KEY` say which service is asked and "
         "with which key; without them it is the stack that `./spnode up` started.",
     ]
+    lines += _before()
     for words, command in commands():
         lines += _section(words, command)
     return "\n\n".join(lines) + "\n"
@@ -25,9 +26,14 @@ def page() -> str:
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
     """Each command with the words that call it, groups left out."""
+    yield from _below(root(), ())
+
+
+def root() -> Any:
+    """The program itself, whose options stand before the command."""
     from deploy.cli import make_tree_app
 
-    yield from _below(typer.main.get_command(make_tree_app()), ())
+    return typer.main.get_command(make_tree_app())
 
 
 def _below(
@@ -40,12 +46,26 @@ def _below(
             yield (*words, name), each
 
 
+def _before() -> Iterator[str]:
+    yield "## Options of the program"
+    yield (
+        "They stand before the command. With `--install-completion` the Tab key "
+        "completes commands and options from the next start of the shell on."
+    )
+    yield "```sh\nspnode --url https://spnode.example --key spn_… models list\n```"
+    yield from _options(root())
+
+
 def _section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     yield f"## `{' '.join(words)}`"
     text, _, example = (command.help or "").partition("Example: ")
     yield from (sentence(each) for each in text.split("\n\n") if each.strip())
     if example:
         yield f"```sh\n{sentence(example)}\n```"
+    yield from _options(command)
+
+
+def _options(command: Any) -> Iterator[str]:
     rows = [
         (_names(each), _kind(each, command), sentence(getattr(each, "help", "") or ""))
         for each in command.params
@@ -66,7 +86,8 @@ def _names(parameter: Any) -> str:
 def _kind(parameter: Any, command: Any) -> str:
     if getattr(parameter, "is_flag", False):
         return "flag"
-    kind = parameter.display_type(typer.Context(command))
+    # Its angle brackets would be a tag of HTML.
+    kind = parameter.display_type(typer.Context(command)).strip("<>")
     default = parameter.default
     if default in (None, "", []) or callable(default):
         return kind

@@ -18,7 +18,9 @@ from spnode_client.terminal import (
     print_table,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: upload, make, list, show.")
+app = typer.Typer(
+    no_args_is_help=True, help="Datasets: upload, make, list, show, download."
+)
 DatasetId = Annotated[str, typer.Argument(help="Id of the dataset, ds_….")]
 
 
@@ -86,6 +88,24 @@ def show(dataset_id: DatasetId, as_json: Json = False) -> None:
     """
     dataset = connection.client().datasets.get(dataset_id)
     emit(dataset, as_json, lambda: print_report(dataset))
+
+
+@app.command()
+def download(
+    dataset_id: DatasetId,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="The file; ID.npz by default."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset to an .npz file.
+
+    Example: spnode datasets download ds_01kc… --output trajectories.npz
+    """
+    path = output or Path(f"{dataset_id}.npz")
+    written = str(connection.client().datasets.download(dataset_id, path))
+    emit({"file": written}, as_json, lambda: out.print(written, markup=False))
 
 
 @app.command()

@@ -7,11 +7,11 @@ import typer
 
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
+from spnode_client.progress_line import done_of
 from spnode_client.results import RolloutResult
 from spnode_client.terminal import (
     Json,
     UsageError,
-    done_of,
     emit,
     err,
     follow,

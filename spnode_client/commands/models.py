@@ -8,7 +8,7 @@ import typer
 from spnode_client.commands.compare import check_no_worse
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
-from spnode_client.records import claims
+from spnode_client.records import claims, held_out
 from spnode_client.terminal import (
     Json,
     UsageError,
@@ -16,10 +16,12 @@ from spnode_client.terminal import (
     out,
     print_json,
     print_table,
+    short,
 )
 
 app = typer.Typer(
-    no_args_is_help=True, help="Models: list, show, card, plots, alias, delete."
+    no_args_is_help=True,
+    help="Models: list, versions, show, card, plots, register, alias, delete.",
 )
 Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
 
@@ -35,6 +37,43 @@ def list_models(
     """
     found = connection.client().models.list(limit)
     emit(found, as_json, lambda: _table(found))
+
+
+@app.command()
+def versions(
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    limit: Annotated[int, typer.Option(help="How many at most.", max=100)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List a model's versions, newest first, with their errors on held-out data.
+
+    Example: spnode models versions robertson
+    """
+    models = connection.client().models
+    model = models.get(name)
+    found = model["versions"][:limit]
+    for each in found:
+        errors = held_out(models.evaluation(f"{name}/{each['number']}"))
+        each["normalised_rmse"] = errors.get("normalised_rmse")
+        pairs = sorted(model["aliases"].items())
+        each["aliases"] = [alias for alias, at in pairs if at == each["number"]]
+    emit(found, as_json, lambda: _versions(found))
+
+
+@app.command()
+def register(
+    file: Annotated[
+        Path, typer.Argument(help="What spnode_core.save wrote.", exists=True)
+    ],
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    as_json: Json = False,
+) -> None:
+    """Make a file the next version of a model; it is rolled out once before that.
+
+    Example: spnode models register mine.spnode robertson
+    """
+    version = connection.client().models.register(file, name)
+    emit(version, as_json, lambda: out.print(str(version)))
 
 
 @app.command()
@@ -167,3 +206,18 @@ def _table(found: list[dict[str, Any]]) -> None:
         named = ", ".join(f"{alias} {number}" for alias, number in pairs)
         rows.append((model["name"], model["latest"], named, model["description"]))
     print_table(("model", "latest", "aliases", "description"), rows)
+
+
+def _versions(found: list[dict[str, Any]]) -> None:
+    columns = ("version", "aliases", "error / spread", "size", "created")
+    rows = [
+        (
+            each["number"],
+            ", ".join(each["aliases"]),
+            short(each["normalised_rmse"]),
+            f"{each['size_bytes'] / 2**20:.2f} MiB",
+            each["created_at"],
+        )
+        for each in found
+    ]
+    print_table(columns, rows)

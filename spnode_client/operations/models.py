@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from spnode_client.calls import Call, Operation, json_call, perform
+from spnode_client.calls import Call, Operation, json_call, once, perform
 from spnode_client.errors import NotFound
 from spnode_client.records import ModelVersion, Record
 
@@ -69,6 +69,18 @@ def plots(reference: str, retries: int) -> Operation[dict[str, bytes]]:
         reply = yield from perform(Call("GET", f"{base}/plots/{name}"), retries)
         found[name] = reply.content
     return found
+
+
+def register(name: str, path: str | Path, retries: int) -> Operation[ModelVersion]:
+    """Register an artifact that was made elsewhere, once whatever is tried again."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    headers = {"content-type": "application/zip"}
+    place = f"/v1/models/{quote(name)}/versions"
+    call = Call("POST", place, headers=headers, content=path, timeout_s=600)
+    reply = yield from perform(once(call), retries)
+    return ModelVersion.of(reply.json())
 
 
 def set_alias(

@@ -8,6 +8,8 @@ import pytest
 from spnode_client import Client
 from spnode_client.calls import Call, Lost
 from spnode_client.transport import Transport
+from spnode_core import artifact
+from tests.api.deployment import MODELS
 from tests.api.test_calibration import ASKED
 from tests.api.test_errors import NPZ, checked, npz
 
@@ -185,3 +187,26 @@ def test_a_client_that_loses_answers_does_nothing_twice(deployment, tmp_path):
         client.jobs.cancel(job.id)
         states = [each.data["data"].get("state") for each in client.jobs.events(job.id)]
     assert states == ["queued", "cancelled", "queued", "cancelled"]
+
+
+def test_an_artifact_is_registered_once_under_its_key(client, tmp_path):
+    path = tmp_path / "mine.spnode"
+    artifact.save(MODELS["small"](), path, card={"seed": 7})
+    content = path.read_bytes()
+
+    def register(name, content, key):
+        headers = {"content-type": "application/zip", "idempotency-key": key}
+        path = f"/v1/models/{name}/versions"
+        return client.post(path, content=content, headers=headers)
+
+    first, again = (register("once", content, "register-1") for _ in range(2))
+    assert first.status_code == again.status_code == 201, again.text
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["location"] == "/v1/models/once/versions/1"
+    assert again.json() == first.json()
+    second = register("once", content, "register-2")
+    assert second.json()["number"] == 2
+    reused = register("twice", content, "register-1")
+    checked(reused, 422, "idempotency_key_reused", "/Idempotency-Key")
+    assert client.delete("/v1/models/once/versions/1").status_code == 204
+    checked(register("once", content, "register-1"), 410, "version_deleted")

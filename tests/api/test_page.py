@@ -51,6 +51,19 @@ def test_every_module_is_there_and_none_makes_markup_of_text():
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|eval\(", text)
 
 
+def test_what_helps_a_failed_job_is_what_the_documentation_says():
+    said = (ROOT / "docs" / "jobs.md").read_text().split("## Why a job failed")[1]
+    rows = [line.split("|")[1:4] for line in said.splitlines() if line[:3] == "| `"]
+    helped = {
+        code
+        for codes, _, helps in rows
+        if helps.strip()
+        for code in re.findall("`([a-z_]+)`", codes)
+    }
+    text = (WEB / "progress.js").read_text().split("HELPS = {")[1]
+    assert set(re.findall(r"^  ([a-z_]+): ", text, re.MULTILINE)) == helped
+
+
 @pytest.fixture(scope="module")
 def dataset(client):
     states = np.cumsum(np.ones((3, 50, 2)), axis=1)

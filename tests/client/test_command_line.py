@@ -224,9 +224,15 @@ def test_every_command_has_an_example_in_its_help():
         *(("jobs", name) for name in ("list", "show", "follow", "cancel", "retry")),
         *(
             ("models", name)
-            for name in ("list", "show", "card", "plots", "alias", "delete", "export")
+            for name in (
+                *("list", "versions", "show", "card", "plots"),
+                *("register", "alias", "delete", "export"),
+            )
         ),
-        *(("datasets", name) for name in ("upload", "make", "list", "show", "delete")),
+        *(
+            ("datasets", name)
+            for name in ("upload", "make", "list", "show", "download", "delete")
+        ),
         *(("keys", name) for name in ("create", "list", "revoke")),
     ]
     for command in commands:
@@ -234,6 +240,52 @@ def test_every_command_has_an_example_in_its_help():
         assert done.exit_code == 0, command
         assert "Example: spnode" in done.stdout, command
         assert "--json" in done.stdout, command
+
+
+VERSION = {"model": "m", "digest": "d" * 64, "created_at": "2026-01-02T03:04:05Z"}
+VERSION |= {"size_bytes": 1 << 20, "job_id": None}
+
+
+def test_a_file_becomes_a_version(server, tmp_path):
+    (tmp_path / "mine.spnode").write_bytes(b"artifact")
+    server.answers.append(Answer(201, json.dumps({**VERSION, "number": 3}).encode()))
+    given = ("models", "register", str(tmp_path / "mine.spnode"), "m")
+    assert run(*given, SPNODE_URL=server.url).stdout == "m/3\n"
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("POST", "/v1/models/m/versions")
+    assert asked.headers["content-type"] == "application/zip"
+    assert asked.body == b"artifact"
+
+
+def test_a_file_is_registered_once_though_the_answer_is_lost(server, tmp_path):
+    (tmp_path / "mine.spnode").write_bytes(b"artifact")
+    server.answers += [Answer(201, b"{}", break_after=-1), Answer(201)]
+    given = ("models", "register", str(tmp_path / "mine.spnode"), "m")
+    assert run(*given, SPNODE_URL=server.url).returncode == 1
+    assert len(server.asked) == 1
+
+
+def test_versions_are_listed_with_their_errors_and_aliases(server):
+    numbers = [{**VERSION, "number": number} for number in (2, 1)]
+    model = {"name": "m", "aliases": {"champion": 1}, "versions": numbers}
+    bodies = (model, {}, {"test": {"normalised_rmse": 0.0125}})
+    server.answers += [Answer(200, json.dumps(each).encode()) for each in bodies * 2]
+    done = run("models", "versions", "m", SPNODE_URL=server.url)
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [each[:-3] for each in rows] == [["2"], ["1", "champion", "0.0125"]]
+    done = run("models", "versions", "m", "--json", SPNODE_URL=server.url)
+    found = json.loads(done.stdout)
+    assert [each["normalised_rmse"] for each in found] == [None, 0.0125]
+
+
+def test_a_dataset_is_written_to_a_file(server, tmp_path):
+    server.answers.append(Answer(200, b"npz"))
+    file = tmp_path / "x.npz"
+    given = ("datasets", "download", "ds_1", "--output", str(file), "--json")
+    done = run(*given, SPNODE_URL=server.url)
+    assert json.loads(done.stdout) == {"file": str(file)}
+    assert file.read_bytes() == b"npz"
+    assert server.asked[0].path == "/v1/datasets/ds_1/data"
 
 
 def test_watching_needs_a_terminal_and_excludes_json():

@@ -14,8 +14,7 @@ from spnode_client.arrays import pack, unpack
 from spnode_client.cli import make_app
 from spnode_client.connection import Connection
 from spnode_client.labelled import labelled
-from spnode_client.progress_line import rows_done
-from spnode_client.terminal import done_of
+from spnode_client.progress_line import done_of, rows_done
 from tests.client.conftest import Answer
 
 ROWS, CHUNK, TIMES = 10, 4, [1.0, 2.0]

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from deploy import doctor
 from deploy.doctor import Finding, examine
 from deploy.folder import Folder
 from services.database.engine import Database
@@ -48,3 +50,66 @@ def test_services_that_answer_are_found_too(look, tmp_path) -> None:
     upgrade(database)
     database.close()
     assert look()["database"].found == "SPNODE_DATABASE_URL answers"
+
+
+@pytest.fixture
+def find(tmp_path: Path):
+    """One finding; what comes after it is not looked at."""
+
+    def find(name: str) -> Finding:
+        findings = examine(Folder(tmp_path / "data"))
+        return next(each for each in findings if each.name == name)
+
+    return find
+
+
+def test_a_wrong_setting_is_explained_and_the_rest_is_looked_at(find, monkeypatch):
+    monkeypatch.setenv("SPNODE_PORT", "abc")
+    for name in ("settings", "port"):
+        found = find(name)
+        assert found.level == "fail"
+        assert found.found.startswith("SPNODE_PORT='abc'")
+    assert find("store").level == "ok"
+
+
+def test_a_check_that_fails_unexpectedly_is_a_finding(find, monkeypatch):
+    def broken(_):
+        raise RuntimeError("no such thing\nat all")
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
+    found = find("disk")
+    assert (found.level, found.found) == ("fail", "RuntimeError: no such thing")
+    assert find("broker").name == "broker"
+
+
+def test_the_database_of_the_data_folder_is_opened(find, tmp_path):
+    file = tmp_path / "data" / "spnode.db"
+    assert "`up` makes one" in find("database").found
+    file.parent.mkdir()
+    file.touch()
+    assert find("database").found.startswith(f"{file}; the next process")
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    assert find("database").found == str(file)
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'x'"))
+        connection.execute(sa.text("DROP TABLE IF EXISTS compatibility"))
+    database.close()
+    newer = find("database")
+    assert (newer.level, "newer version" in newer.found) == ("fail", True)
+    file.write_bytes(b"no database, but long enough for a header" * 30)
+    for rest in tmp_path.glob("data/spnode.db-*"):
+        rest.unlink()
+    broken = find("database")
+    assert (broken.level, "not a database" in broken.found) == ("fail", True)
+    assert "backup" in broken.remedy
+
+
+def test_the_store_of_the_data_folder_is_written_to(find, tmp_path):
+    store = tmp_path / "data" / "store"
+    store.mkdir(parents=True)
+    assert (find("store").level, list(store.iterdir())) == ("ok", [])
+    store.rmdir()
+    store.touch()
+    found = find("store")
+    assert (found.level, "Not a directory" in found.found) == ("fail", True)

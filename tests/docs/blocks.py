@@ -1,7 +1,7 @@
 """The fenced blocks of every page, and what their first line says of them.
 
 ```python                     run, in the order of the page, with its variables
-```sh                         every command and option of ours exists
+```sh                         commands and options of ours exist, and run where a service suffices
 ```json                       parses
 ```text, csv                  what is shown
 ```LANGUAGE not-run: why      not run here

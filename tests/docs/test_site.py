@@ -16,6 +16,7 @@ from deploy.site.executed import run_page
 from services.blobs import Damaged
 from services.errors import NotFound, RolloutFailed
 from services.settings import PREFIX, Settings
+from spnode_client import AsyncClient
 from spnode_core.errors import InvalidInput, SpnodeError
 from spnode_core.training.progress import Stopped
 from tests.api.deployment import clean_environment
@@ -151,6 +152,23 @@ def test_every_command_and_option_is_there(folder):
         assert "Example: " in (command.help or ""), f"{words} has no example"
 
 
+def test_the_options_of_the_program_are_there_with_an_example():
+    text = command_line.page().split("## Options of the program")[1]
+    said = text.partition("\n## ")[0]
+    named = {option for each in command_line.root().params for option in each.opts}
+    assert {"--url", "--key", "--install-completion"} <= named
+    assert all(f"`{option}`" in said for option in named - {"--help"})
+    assert "spnode --url https://" in said
+    assert "<" not in text, "it would be a tag of HTML"
+
+
+def test_the_page_of_python_has_what_the_async_client_has():
+    said = (ROOT / "docs/python.md").read_text()
+    (row,) = [each for each in said.splitlines() if each.startswith("| `AsyncClient`")]
+    has = {name for name in dir(AsyncClient) if not name.startswith("_")}
+    assert set(re.findall(r"`\.(\w+)\(\)`", row)) == has - {"run", "close"}
+
+
 def test_every_setting_is_there_with_its_default(folder):
     text = re.sub(r"<[^>]+>", "", (folder / "settings.html").read_text())
     table = text[text.index("All of them") :]
@@ -168,10 +186,11 @@ def test_every_public_name_is_there_with_its_docstring(pages, folder):
             assert f"{package}.{name}" in homes, name
 
 
-def test_the_notebook_was_run(folder):
-    text = (folder / "notebooks" / "stiff.html").read_text()
-    assert "largest error" in text
-    assert "stiff-1.svg" in text
+@pytest.mark.parametrize("name", ["stiff", "infer"])
+def test_a_notebook_was_run(folder, name):
+    text = (folder / "notebooks" / f"{name}.html").read_text()
+    assert "mmol/L" in text.split("largest error", 1)[1]
+    assert f"{name}-1.svg" in text
 
 
 @pytest.mark.filterwarnings("ignore")

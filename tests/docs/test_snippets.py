@@ -8,8 +8,6 @@ in this process one short fit serves all pages.
 import functools
 import inspect
 import json
-import re
-import shlex
 import subprocess
 import warnings
 
@@ -18,7 +16,6 @@ import numpy as np
 import pytest
 
 import spnode_core
-from deploy.site.command_line import commands
 from deploy.site.executed import run_block
 from spnode_client import Client, DomainWarning
 from tests.docs.blocks import ALL, ROOT
@@ -153,35 +150,6 @@ BEFORE = {
     ("docs/export.md", 1): lambda service, names: {"x0": names["many"][:1]},
 }
 """What else is at hand before a block, by its place among those of its page."""
-
-
-_CALL = re.compile(r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= [a-z]))\s+([a-z].*)")
-
-
-def ours():
-    """Each call of our command line on a page, with its words."""
-    for block in ALL:
-        if block.not_run or block.language not in ("sh", ""):
-            continue
-        code = re.sub(r"\\\n\s*", " ", block.code)
-        for line in code.splitlines():
-            found = _CALL.match(line)
-            if found:
-                yield block, shlex.split(found[1], comments=True)
-
-
-CALLS = list(ours())
-
-
-@pytest.mark.parametrize(("block", "words"), CALLS, ids=lambda each: str(each)[:60])
-def test_a_command_of_a_page_exists_with_its_options(block, words):
-    known = {" ".join(names): command for names, command in commands()}
-    depth = next(n for n in (2, 1) if " ".join(words[:n]) in known)
-    command = known[" ".join(words[:depth])]
-    if " ".join(words[:depth]) == "test":
-        return
-    # Parses as the command line does: unknown options and missing arguments are errors.
-    command.make_context(words[0], words[depth:], resilient_parsing=False)
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh"], ids=str)

@@ -47,18 +47,19 @@ def launched():
 
 
 @contextlib.contextmanager
-def opened(browser, url, width=WIDE, scheme="light", refusals=()):
+def opened(browser, url, width=WIDE, scheme="light", refusals=(), before=None):
     """A page of the service; whatever it does wrong is an error when the block ends.
 
-    Chromium itself writes each refused request to the console: those with a status
-    among ``refusals`` are meant.
+    ``before`` is a script that runs before those of the page.
+
+    Chromium itself writes each refused request to the console: those with a status or a
+    word among ``refusals`` are meant.
     """
     wrong = []
+    meant = [r if isinstance(r, str) else f"status of {r}" for r in refusals]
 
     def told(message):
-        if message.type == "error" and not any(
-            f"status of {status}" in message.text for status in refusals
-        ):
+        if message.type == "error" and not any(m in message.text for m in meant):
             wrong.append(message.text)
 
     def asked(request):
@@ -71,6 +72,8 @@ def opened(browser, url, width=WIDE, scheme="light", refusals=()):
         permissions=["clipboard-read", "clipboard-write"],
     )
     try:
+        if before is not None:
+            context.add_init_script(before)
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
@@ -91,6 +94,17 @@ def view(page, path):
         arg=f"#{path}",
     )
     page.wait_for_selector("main h1")
+
+
+def serious(page):
+    """What axe finds that keeps people out."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        (each["id"], [node["target"] for node in each["nodes"]][:3])
+        for each in Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
 
 
 def shown(page, name):

@@ -1,0 +1,104 @@
+"""Every call of our command line on every page: parsed, and run where a service suffices.
+
+What changes the machine (``up``, ``demo``, ``chaos``, ``backup``, …) is run by tests of its
+own; here it must exist with its options.
+"""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import spnode_core
+from deploy.site.command_line import commands
+from spnode_client.cli import make_app
+from tests.docs.blocks import ALL
+
+_CALL = re.compile(r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= [a-z]))\s+([a-z].*)")
+
+
+def ours():
+    """Each call of our command line on a page, with its words."""
+    for block in ALL:
+        if block.not_run or block.language not in ("sh", ""):
+            continue
+        code = re.sub(r"\\\n\s*", " ", block.code)
+        for line in code.splitlines():
+            found = _CALL.match(line)
+            if found:
+                yield block, shlex.split(found[1], comments=True)
+
+
+CALLS = list(ours())
+
+
+@pytest.mark.parametrize(("block", "words"), CALLS, ids=lambda each: str(each)[:60])
+def test_a_command_of_a_page_exists_with_its_options(block, words):
+    known = {" ".join(names): command for names, command in commands()}
+    depth = next(n for n in (2, 1) if " ".join(words[:n]) in known)
+    command = known[" ".join(words[:depth])]
+    if " ".join(words[:depth]) == "test":
+        return
+    # Parses as the command line does: unknown options and missing arguments are errors.
+    command.make_context(words[0], words[depth:], resilient_parsing=False)
+
+
+TALKS = frozenset(
+    {"compare", "export", "jobs", "keys", "models", "rollout", "sweep", "train"}
+)
+"""Commands that a service answers."""
+BY_HAND = ("README.md",)
+"""Pages whose commands have a test of their own: ``tests/endtoend/test_readme.py``."""
+PLOTTED = "models plots robertson/1"
+"""Nothing was trained here, so there is no picture: ``tests/endtoend/test_page.py``."""
+RUN = [
+    (block, words)
+    for block, words in CALLS
+    if words[0] in TALKS
+    and block.page not in BY_HAND
+    and not " ".join(words).startswith(PLOTTED)
+]
+
+
+def enzyme():
+    """The tutorial's states and sums, on curves that are made up."""
+    times = np.geomspace(1e-3, 10.0, 12)
+    decay = np.exp(-times) * np.array([[1.0], [2.0], [3.0], [4.0]])
+    s, c = 5 * decay, 0.01 * decay
+    states = np.stack([s, 0.12 - c, c, 30 - s - c], axis=2)
+    return {"states": states, "times": times, "names": np.array(["s", "e", "c", "p"])}
+
+
+@pytest.fixture(scope="module")
+def shell(service, tmp_path_factory):
+    """Runs a command in a folder with the files that the pages name."""
+    folder = tmp_path_factory.mktemp("shell")
+    for name in ("trajectories.npz", "new.npz", "held_out.npz"):
+        spnode_core.save_dataset(service.data, folder / name)
+    spnode_core.save_dataset(spnode_core.check_arrays(enzyme()), folder / "enzyme.npz")
+    made = CliRunner(env={"SPNODE_URL": service.url, "SPNODE_KEY": service.key})
+
+    def run(*words):
+        done = made.invoke(make_app(), list(words), catch_exceptions=False)
+        assert done.exit_code == 0, (words, done.output)
+        return done.stdout
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield run
+
+
+@pytest.mark.parametrize(("block", "words"), RUN, ids=lambda each: str(each)[:60])
+def test_a_command_of_a_page_does_what_it_says(shell, service, block, words):
+    if words[0] in ("train", "sweep"):
+        # Accepted as it stands, and not waited for.
+        job = json.loads(shell(*words, "--detach", "--json"))
+        shell("jobs", "cancel", job["id"])
+        return
+    if words[:2] in (["keys", "rotate"], ["keys", "revoke"]):
+        key = json.loads(shell("keys", "create", "page", "--scope", "read", "--json"))
+        words = [key["id"] if "01kc7q2m4n8p" in each else each for each in words]
+    assert shell(*words).strip(), "it said nothing"
