@@ -1,16 +1,19 @@
 """The async client: the same operations, awaited."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import numpy as np
 
 from spnode_client.calibrations import Calibration, calibration_request
-from spnode_client.calls import Operation, T
+from spnode_client.calls import Lost, Operation, T, broken, retry_delay
 from spnode_client.client import DEFAULT_URL
 from spnode_client.comparisons import Comparison, comparison_request
 from spnode_client.derivatives import AsyncDerivatives
+from spnode_client.errors import ProblemError, Unreachable
 from spnode_client.fixed import AsyncModel
 from spnode_client.operations import datasets, jobs, models, results, rollouts
 from spnode_client.progress_line import progress_line
@@ -199,9 +202,33 @@ class AsyncJob(AbstractJob):
         return self
 
     async def events(self, after: str | None = None) -> AsyncIterator[Event]:
-        """Events as they happen, until the job ends."""
+        """Events as they happen, until the job ends.
+
+        Raises:
+            Unreachable: The stream broke, and again after the retries.
+        """
         reader = EventReader(after)
-        call = jobs.events_call(self.id, after)
-        async for line in self._client.transport.lines(call):
-            if (event := reader.feed(line)) is not None:
-                yield event
+        failures = 0
+        while not reader.is_over:
+            before = reader.last_id
+            call = jobs.events_call(self.id, before)
+            try:
+                async for line in self._client.transport.lines(call):
+                    failures = 0
+                    if (event := reader.feed(line)) is not None:
+                        yield event
+                if reader.is_over:
+                    return
+                client = self._client
+                self.record = await client.run(jobs.get(self.id, None, client.retries))
+                if reader.is_through(self.record, before):
+                    return
+                if reader.last_id != before:
+                    continue
+                found = Lost("it ended before the job")
+            except (httpx.TransportError, ProblemError) as error:
+                found = broken(error)
+            failures += 1
+            if failures > self._client.retries:
+                raise Unreachable(f"the event stream broke: {found.reason}")
+            await asyncio.sleep(retry_delay(failures, found))

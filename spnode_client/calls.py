@@ -109,6 +109,17 @@ def retry_delay(number: int, outcome: Reply | Lost) -> float:
     return (asked or 0.0) + delay * random.uniform(0.5, 1.0)
 
 
+def broken(error: Exception) -> Lost:
+    """What broke a stream, where another try may help.
+
+    Args:
+        error: What reading it raised; raised again where no other try helps.
+    """
+    if isinstance(error, ProblemError) and error.status not in RETRIED_STATUS:
+        raise error
+    return Lost(str(error))
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After header, which holds a number or a date."""
     text = headers.get("retry-after")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from spnode_client.calibrations import Calibration
-from spnode_client.calls import Lost, Operation, retry_delay
+from spnode_client.calls import Lost, Operation, broken, retry_delay
 from spnode_client.comparisons import Comparison
-from spnode_client.errors import Unreachable
+from spnode_client.errors import ProblemError, Unreachable
 from spnode_client.operations import jobs, results
 from spnode_client.progress_line import progress_line
 from spnode_client.records import AbstractJob, Dataset, Event, ModelVersion, Record
@@ -150,22 +150,32 @@ class Jobs(Resource):
         return self.get(job_id).wait(timeout_s)
 
     def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
-        """A job's events as they happen, until it ends."""
+        """A job's events as they happen, until it ends.
+
+        Raises:
+            Unreachable: The stream broke, and again after the retries.
+        """
         reader = EventReader(after)
         failures = 0
-        while True:
-            call = jobs.events_call(job_id, reader.last_id)
+        while not reader.is_over:
+            before = reader.last_id
+            call = jobs.events_call(job_id, before)
             try:
                 for line in self._client.transport.lines(call):
                     failures = 0
                     if (event := reader.feed(line)) is not None:
                         yield event
-                return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures > self._retries:
-                    raise Unreachable(f"the event stream broke: {error}") from error
-                time.sleep(retry_delay(failures, Lost(str(error))))
+                if reader.is_over or reader.is_through(self.get(job_id).record, before):
+                    return
+                if reader.last_id != before:
+                    continue
+                found = Lost("it ended before the job")
+            except (httpx.TransportError, ProblemError) as error:
+                found = broken(error)
+            failures += 1
+            if failures > self._retries:
+                raise Unreachable(f"the event stream broke: {found.reason}")
+            time.sleep(retry_delay(failures, found))
 
     def _job(self, operation: Operation[Record]) -> Job:
         return Job(self._client, self._run(operation))

@@ -2,7 +2,9 @@
 
 import json
 
-from spnode_client.records import Event
+from spnode_client.records import Event, Record
+
+_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class EventReader:
@@ -10,10 +12,13 @@ class EventReader:
 
     Attributes:
         last_id: Id of the newest event, to resume from after a lost connection.
+        is_over: Whether that event ended the job. A stream may end without it, when a
+            gateway is restarted.
     """
 
     def __init__(self, last_id: str | None = None) -> None:
         self.last_id = last_id
+        self.is_over = False
         self._name = ""
         self._data: list[str] = []
 
@@ -31,6 +36,16 @@ class EventReader:
             self._data.append(value)
         return None
 
+    def is_through(self, record: Record, before: str | None) -> bool:
+        """Whether a stream that has ended needs not be resumed.
+
+        Args:
+            record: The job's, as it is since.
+            before: ``last_id`` when that stream began.
+        """
+        # Of an ended job the next stream has what this one lacked, or nothing.
+        return record.get("state") in _ENDED and self.last_id == before
+
     def _finish(self) -> Event | None:
         name, lines = self._name, self._data
         self._name, self._data = "", []
@@ -39,4 +54,6 @@ class EventReader:
         data = json.loads("\n".join(lines))
         if not isinstance(data, dict):
             data = {"value": data}
+        if name == "status":
+            self.is_over = (data.get("data") or {}).get("state") in _ENDED
         return Event(id=self.last_id or "", kind=name or "message", data=data)

@@ -6,8 +6,8 @@ import pytest
 
 from spnode_client import Client, Ranking
 from spnode_client.commands.sweep import describe, parse_values
-from spnode_client.progress_line import candidates_done
-from spnode_client.terminal import UsageError, done_of
+from spnode_client.progress_line import candidates_done, done_of
+from spnode_client.terminal import UsageError
 from tests.client.conftest import Answer
 
 DATASET = f"ds_{'0' * 26}"
