@@ -92,7 +92,7 @@ def backup(
     """Copy database and store while everything runs; the copy is a data folder.
 
     For SQLite; docs/backup.md says what to do with PostgreSQL and S3. Exit code 1: the
-    store lacks a content that the database names.
+    store lacks a content that the database names, or has a damaged one.
 
     Example: ./spnode backup /mnt/spnode
     """
@@ -103,9 +103,11 @@ def backup(
         found = back_up(database, blobs, folder)
     for key in found.missing:
         err.print(f"missing: {key}", markup=False)
+    for key in found.damaged:
+        err.print(f"damaged: {key}", markup=False)
     said = f"{folder}: {found.contents} contents copied, {found.size_bytes} bytes"
     emit(found.as_dict(), as_json, lambda: out.print(said, markup=False))
-    if found.missing:
+    if found.missing or found.damaged:
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.blobs import Blobs
+from services.blobs import Blobs, Damaged
 from services.database import tables
 from services.database.engine import BUSY_TIMEOUT_MS, Database
 from services.datasets import PREFIX as DATASETS
@@ -42,12 +42,15 @@ class BackedUp:
         size_bytes: How large they are together.
         missing: Contents that a row names and neither the store nor the folder had
             whole: they were deleted while the backup ran, or lost before.
+        damaged: Contents of the store that are not what their keys say; they were not
+            copied, and what an earlier backup has of them was left.
     """
 
     path: str
     contents: int
     size_bytes: int
     missing: tuple[str, ...]
+    damaged: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON."""
@@ -65,23 +68,24 @@ def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
 
     Raises:
         Conflict: The database is not SQLite, or the folder holds something else.
-        Damaged: A content of the store is not the one that its key names.
         Unavailable: The database or the store does not answer.
     """
     _check(database, folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = Blobs(f"file://{(folder / STORE).absolute()}")
     whole: set[str] = set()
-    copied = _copy(blobs, kept, whole)
+    damaged: set[str] = set()
+    copied = _copy(blobs, kept, whole, damaged)
     _snapshot(database, folder / DATABASE)
-    copied += _copy(blobs, kept, whole)
+    copied += _copy(blobs, kept, whole, damaged)
     copy = Database(f"sqlite:///{(folder / DATABASE).absolute()}")
     try:
         named = _references(copy)
     finally:
         copy.close()
     missing = tuple(sorted(key for key in named - whole if not kept.is_whole(key)))
-    return BackedUp(str(folder), len(copied), sum(copied), missing)
+    counts = (len(copied), sum(copied))
+    return BackedUp(str(folder), *counts, missing, tuple(sorted(damaged)))
 
 
 def _check(database: Database, folder: Path) -> None:
@@ -101,26 +105,30 @@ def _check(database: Database, folder: Path) -> None:
         raise Conflict(f"{folder} is the data folder itself; name another")
 
 
-def _copy(blobs: Blobs, kept: Blobs, whole: set[str]) -> list[int]:
+def _copy(blobs: Blobs, kept: Blobs, whole: set[str], damaged: set[str]) -> list[int]:
     """Copy what is not there yet or damaged there; return the sizes of the copies.
 
     Args:
         blobs: The store.
         kept: The folder's.
         whole: Keys that this backup has read in the folder or copied; more come.
+        damaged: Keys whose contents are others; one of them stops no backup.
     """
     there = {key for prefix in _PREFIXES for key in kept.list(prefix)}
     copied = []
     with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
         path = Path(folder) / "content"
         for key in (key for prefix in _PREFIXES for key in blobs.list(prefix)):
-            if key in whole:
+            if key in whole or key in damaged:
                 continue
             if key not in there or not kept.is_whole(key):
                 try:
                     blobs.download(key, path)
                 except NotFound:
                     continue  # Deleted since it was listed.
+                except Damaged:
+                    damaged.add(key)
+                    continue
                 kept.put(key, path)
                 copied.append(path.stat().st_size)
             whole.add(key)

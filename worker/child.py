@@ -25,6 +25,9 @@ PRELOAD = (
 STOP = b"stop"
 KEPT = b"kept"
 """A file that the child told of was put into the store, and is gone."""
+ALIVE = "alive"
+"""The type of a message that says nothing else."""
+_BEAT_S = 0.5
 _FILES_WAITING = 2
 _NO_PARENT = 70
 
@@ -78,13 +81,16 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stop = threading.Event()
+        self._sending = threading.Lock()
         self._room = threading.Semaphore(_FILES_WAITING)
         threading.Thread(target=self._listen, daemon=True, name="parent").start()
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the parent something."""
+        data = json.dumps(message, allow_nan=False).encode()
         try:
-            self._connection.send_bytes(json.dumps(message, allow_nan=False).encode())
+            with self._sending:
+                self._connection.send_bytes(data)
         except BrokenPipeError:
             os._exit(_NO_PARENT)
 
@@ -99,7 +105,9 @@ class Channel:
     def _listen(self) -> None:
         try:
             while True:
-                if self._connection.recv_bytes() == KEPT:
+                if not self._connection.poll(_BEAT_S):
+                    self.send({"type": ALIVE})
+                elif self._connection.recv_bytes() == KEPT:
                     self._room.release()
                 else:
                     self._stop.set()

@@ -4,6 +4,7 @@
 
     child ──progress, log──▶ heartbeat (writes events, copies checkpoints)
       │ ──chunk────────────▶ the store, then its row
+      │ ──nothing──────────▶ hung: kill the child, the attempt has crashed
       ▲                        │ cancel requested: kill the child within two seconds
       └──stop── worker stops   │ lease lost:       kill the child, write nothing
 """
@@ -33,6 +34,7 @@ log = logging.getLogger("spnode.worker")
 _TICK_S = 0.2
 _WRITE_S = 1.0
 _TERM_S = 1.0
+_LEASES_SILENT = 4
 _POINT = ("stage", "iteration", "loss", "validation_loss", "seconds")
 _ROWS = ("stage", "rows", "rows_per_second", "seconds")
 
@@ -87,8 +89,11 @@ class Supervisor:
         self._progress: dict[str, Any] | None = None
         self._point: dict[str, Any] | None = None
         self._stage: str | None = None
-        self._written = self._copied = time.monotonic()
+        self._written = self._copied = self._listened = time.monotonic()
         self._stop_until: float | None = None
+        # For how long this process has listened since the child said anything, and
+        # anything new: while a worker is frozen or a laptop sleeps, nobody listens.
+        self._silent_s = self._stalled_s = 0.0
 
     def run(self) -> Ending:
         """Start the child and stay with it.
@@ -133,7 +138,7 @@ class Supervisor:
     def _pump(self) -> Ending:
         while True:
             wait([self._connection, self._process.sentinel], _TICK_S)
-            ending = self._receive()
+            ending = self._receive() or self._hung()
             if ending is not None:
                 return ending
             self.keeper.check()
@@ -145,6 +150,10 @@ class Supervisor:
             while self._connection.poll():
                 message = json.loads(self._connection.recv_bytes())
                 kind = message.pop("type")
+                self._silent_s = 0.0
+                if kind == child.ALIVE:
+                    continue
+                self._stalled_s = 0.0
                 if kind == "progress":
                     self._note_progress(message)
                 elif kind == "metrics":
@@ -158,6 +167,23 @@ class Supervisor:
         except (EOFError, OSError):
             return self._died()
         return None
+
+    def _hung(self) -> Ending | None:
+        """The end of a child that has been silent, or without progress, too long."""
+        now = time.monotonic()
+        listened = min(now - self._listened, 5 * _TICK_S)
+        self._listened = now
+        self._silent_s += listened
+        self._stalled_s += listened
+        settings = self.context.settings
+        silence, stall = _LEASES_SILENT * settings.lease_seconds, settings.stall_seconds
+        if self._silent_s > silence:
+            reason = f"the job's process gave no sign of life for {silence:g} s"
+        elif self._stalled_s > stall:
+            reason = f"the job's process made no progress for {stall:g} s"
+        else:
+            return None
+        return Ending("crashed", {"reason": f"{reason} and was killed"})
 
     def _died(self) -> Ending:
         self._process.join(_TERM_S)

@@ -89,6 +89,25 @@ def freeze_worker(it: Deployment, planned: Planned) -> Hit | None:
     return Hit(worker.name, wake)
 
 
+def freeze_child(it: Deployment, planned: Planned) -> Hit | None:
+    """SIGSTOP of the process of a job alone: its worker must notice."""
+    busy = [each for each in it.named("worker") if each.children()]
+    worker = _chosen(busy, planned)
+    if worker is None:
+        return None
+    frozen = worker.children()
+    for each in frozen:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.suspend()
+
+    def wake() -> None:
+        for each in frozen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.resume()
+
+    return Hit(worker.name, wake)
+
+
 def kill_rollouts(it: Deployment, planned: Planned) -> Hit | None:
     """``kill -9`` of the worker that computes the gateways' rollouts."""
     return _kill(it.named("rollouts"), planned)
@@ -187,6 +206,8 @@ FAULTS: dict[str, Fault] = {
     "stop worker": (stop_worker, (0.0, 0.0)),
     "kill child": (kill_child, (0.0, 0.0)),
     "freeze worker": (freeze_worker, (_LEASE_S + 2.0, _LEASE_S + 5.0)),
+    # Four leases and more.
+    "freeze child": (freeze_child, (4 * _LEASE_S + 5.0, 4 * _LEASE_S + 10.0)),
     "kill gateway": (kill_gateway, (0.5, 3.0)),
     "restart broker": (restart_broker, (0.5, 6.0)),
     "wipe broker": (wipe_broker, (0.0, 0.0)),
