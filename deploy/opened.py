@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from deploy.folder import find_folder
 from services.blobs import Blobs
 from services.database.engine import Database
-from services.database.migrate import is_current, upgrade
+from services.database.migrate import fits, upgrade
 from services.errors import ServiceError
 from services.settings import Settings, read_settings
 from spnode_client.errors import ClientError
@@ -73,8 +73,8 @@ def _check(database: Database, make: bool) -> None:
             f"{shown} holds nothing; SPNODE_DATA_FOLDER names another data folder, "
             "--database and --store other addresses"
         )
-    elif not is_current(database):
+    elif not fits(database):
         raise ClientError(
-            f"{shown} is of another version of spnode; the services of this version "
-            "migrate it when they start"
+            f"{shown} is of another version of spnode; an older one is migrated when "
+            "the services of this version start"
         )

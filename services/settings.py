@@ -33,6 +33,7 @@ _SCHEMES = {
     "database_url": ("sqlite", "postgresql+psycopg"),
     "redis_url": ("redis", "rediss", "unix", "redis+socket"),
     "store_url": ("file", "s3"),
+    "traces_url": ("http", "https"),
 }
 
 
@@ -84,6 +85,10 @@ class Settings(BaseSettings):
     """Least severe log record that is written."""
     log_format: Literal["text", "json"] = "text"
     """How records are written: a line for people, or a JSON object a line."""
+    traces_url: str = ""
+    """Collector of OpenTelemetry's spans, OTLP over HTTP; empty: there are no spans."""
+    traces_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the traces that it gets, of those that callers keep."""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of a worker's metrics, on the address of ``host``; 0: none."""
@@ -96,6 +101,8 @@ class Settings(BaseSettings):
     """Jobs of one key that may wait; then new ones are told to come later."""
     max_body_bytes: PositiveInt = 256 * MIB
     """Largest body of a rollout; other JSON may have 2 MiB at most."""
+    body_seconds: PositiveFloat = 30.0
+    """How long a body may take to come; a second more for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 2048 * MIB
     """Largest uploaded dataset, as sent and as unpacked."""
     parser_memory_bytes: PositiveInt = 6144 * MIB
@@ -112,6 +119,9 @@ class Settings(BaseSettings):
     that are put off rest for so long, an hour at most."""
     stop_seconds: PositiveFloat = 10.0
     """How long a stopping worker waits for the checkpoint of a job that it runs."""
+    stall_seconds: PositiveFloat = 3600.0
+    """After which time without progress a job's process counts as hung, is killed, and
+    starts again; one that does not even say that it lives, after four leases."""
     checkpoint_seconds: PositiveFloat = 10.0
     """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3

@@ -2,8 +2,13 @@
 
 The whole upgrade is one transaction that excludes every other upgrade, so a second
 process waits and then finds nothing to do, and a failed one leaves nothing behind.
+
+While versions are changed, processes of the one before may end and start again on a
+schema that they do not know. They work with it if it says so: see ``compatibility`` in
+``services.database.tables``.
 """
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -14,11 +19,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+from services.database import tables
 from services.database.engine import Database
 from services.errors import Unavailable
 from services.settings import get_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+log = logging.getLogger(__name__)
+
 _WAIT_S = 5
 _TRIES, _PAUSE_S = 20, 3.0
 
@@ -27,7 +35,8 @@ def upgrade(database: Database) -> None:
     """Apply every migration that the database lacks.
 
     Raises:
-        Unavailable: It does not answer, or was written by a newer version of spnode.
+        Unavailable: It does not answer, or has the schema of a newer version that this
+            one does not work with.
     """
     if database.is_sqlite and database.url.database:
         folder = Path(database.url.database).parent
@@ -53,22 +62,41 @@ def _upgrade(database: Database) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as error:
+            if _is_newer_and_fits(connection):
+                log.warning(
+                    "the database has the schema of a newer version, which fits"
+                )
+                return
             raise Unavailable(
                 f"this database is of another version of spnode ({error}); start that "
                 "version, or restore a backup"
             ) from error
 
 
-def is_current(database: Database) -> bool:
-    """Whether the database has the schema of this version."""
-    head = ScriptDirectory.from_config(configuration()).get_current_head()
+def fits(database: Database) -> bool:
+    """Whether this version works with the schema as it is."""
     with database.reading() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return False
-        query = sa.select(sa.column("version_num")).select_from(
-            sa.table("alembic_version")
-        )
-        return connection.execute(query).scalar_one_or_none() == head
+        head = ScriptDirectory.from_config(configuration()).get_current_head()
+        return _revision(connection) == head or _is_newer_and_fits(connection)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    table = sa.table("alembic_version", sa.column("version_num"))
+    return connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
+
+
+def _is_newer_and_fits(connection: sa.Connection) -> bool:
+    known = {
+        script.revision
+        for script in ScriptDirectory.from_config(configuration()).walk_revisions()
+    }
+    has = sa.inspect(connection).has_table
+    if _revision(connection) in known or not has(tables.compatibility.name):
+        return False
+    since = connection.execute(sa.select(tables.compatibility.c.since)).scalar()
+    return since in known
 
 
 def configuration() -> Config:

@@ -116,6 +116,8 @@ jobs = sa.Table(
     sa.Column("deadline", Instant),
     # Until when it rests after it was put off.
     sa.Column("not_before", Instant),
+    # Of the request that queued it.
+    sa.Column("traceparent", sa.String(55)),
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
@@ -252,6 +254,14 @@ audit = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Index(None, "created_at", "id"),
     sqlite_autoincrement=True,
+)
+
+# One row: the oldest revision whose code works with this schema. A migration that takes
+# away what that needs sets it; one that only adds leaves it as it is.
+compatibility = sa.Table(
+    "compatibility",
+    metadata,
+    sa.Column("since", sa.String(32), primary_key=True),
 )
 
 workers = sa.Table(

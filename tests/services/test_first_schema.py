@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 
 from services.blobs import Blobs
 from services.database.engine import Database
-from services.database.migrate import is_current, upgrade
+from services.database.migrate import fits, upgrade
 from services.database.tables import metadata
 from services.datasets import Datasets
 from services.jobs import Jobs
@@ -59,7 +59,7 @@ def opened(settings: Settings):
     with closing(sqlite3.connect(settings.data_folder / "spnode.db")) as made:
         made.executescript((FOLDER / "spnode.sql").read_text())
     database = Database(settings.database_url)
-    assert not is_current(database), "it is of the first schema"
+    assert not fits(database), "it is of the first schema"
     upgrade(database)
     yield database, Blobs(settings.store_url), settings
     database.close()
@@ -67,7 +67,7 @@ def opened(settings: Settings):
 
 def test_its_tables_become_those_of_this_version(opened) -> None:
     database, _, _ = opened
-    assert is_current(database)
+    assert fits(database)
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
