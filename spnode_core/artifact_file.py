@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from spnode_core.atomic import replacing
 from spnode_core.errors import ArtifactError
-from spnode_core.npz import EARLIEST
+from spnode_core.npz import EARLIEST, ZIP_FAULTS
 from spnode_core.spec import SCHEMA_VERSION, ArtifactSpec
 
 FORMAT = "spnode surrogate"
@@ -150,7 +150,7 @@ def read_members(
             manifest = parse_json(archive.read(MANIFEST), MANIFEST)
             drawn = [each for each in there if _PLOT.fullmatch(each)] if plots else []
             content = {member: archive.read(member) for member in (*names, *drawn)}
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
+    except (*ZIP_FAULTS, OSError, ValueError) as error:
         raise ArtifactError(f"{name} is no complete artifact: {error}") from error
     _check_manifest(manifest, name, there)
     for member, data in content.items():

@@ -5,8 +5,10 @@ anything is allocated, nothing is unpickled, and every fault names the member.
 """
 
 import contextlib
+import errno
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -20,7 +22,18 @@ from spnode_core.errors import InvalidInput
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """Time stamp of every member that this library writes: the first a zip can hold."""
+ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OverflowError,
+    RuntimeError,  # encrypted, or packed in a way that is not known
+    UnicodeDecodeError,
+)
+"""What ``zipfile`` raises for archives that are damaged or forged."""
 _KINDS = "fiubUS"
+_MOST_AXES = 32
 
 
 def read_npz(
@@ -94,7 +107,8 @@ class Member:
             InvalidInput: The file is damaged.
         """
         flat = self._read(math.prod(self.shape))
-        return flat.reshape(self.shape, order="F" if self._fortran else "C")
+        with _named_faults(self.name):
+            return flat.reshape(self.shape, order="F" if self._fortran else "C")
 
     def rows(self, count: int) -> np.ndarray:
         """The next rows, fewer where there are no more.
@@ -111,7 +125,8 @@ class Member:
         count = min(count, self._left)
         self._left -= count
         flat = self._read(count * math.prod(self.shape[1:]))
-        return flat.reshape(count, *self.shape[1:])
+        with _named_faults(self.name):
+            return flat.reshape(count, *self.shape[1:])
 
     def _read(self, count: int) -> np.ndarray:
         wanted = count * self.dtype.itemsize
@@ -176,7 +191,11 @@ def _named_file(source: Path | IO[bytes]) -> Iterator[None]:
         raise InvalidInput(name, found="no such file", expected="an npz file") from None
     except IsADirectoryError:
         raise InvalidInput(name, found="a folder", expected="an npz file") from None
-    except zipfile.BadZipFile as error:
+    except InvalidInput:
+        raise
+    except (*ZIP_FAULTS, ValueError, OSError) as error:
+        if is_of_this_machine(error):
+            raise
         raise InvalidInput(
             name,
             found=f"a file that is no complete zip archive ({error})",
@@ -198,6 +217,13 @@ def _members(
             )
         if name in members:
             raise InvalidInput(name, found="the array twice", expected="it once")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Others take as much memory as the file says.
+            raise InvalidInput(
+                name,
+                found=f"a member packed in way {member.compress_type}",
+                expected="stored, or deflated as numpy.savez_compressed does it",
+            )
         members[name] = member
     total = sum(member.file_size for member in members.values())
     if total > limit_bytes:
@@ -220,13 +246,15 @@ def _read_member(
 def _named_faults(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except InvalidInput:
+        raise
+    except (*ZIP_FAULTS, OSError) as error:
+        if is_of_this_machine(error):
+            raise
         raise InvalidInput(
             name, found=f"a damaged member ({error})", expected="a complete file"
         ) from error
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except ValueError as error:
         raise InvalidInput(
             name, found=f"no numpy array ({error})", expected="an npy member"
         ) from error
@@ -234,8 +262,37 @@ def _named_faults(name: str) -> Iterator[None]:
 
 def _header(stream: IO[bytes]) -> tuple:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version in {(2, 0), (3, 0)}:
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"npy format version {version}")
+    if version not in {(1, 0), (2, 0), (3, 0)}:
+        raise ValueError(f"npy format version {version}")
+    return read_header(stream, version[0])
+
+
+def is_of_this_machine(error: Exception) -> bool:
+    """Whether the disk is at fault, and not a place that an archive names."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
+def read_header(stream: IO[bytes], version: int) -> tuple:
+    """Read the header of an npy form: its shape, whether in Fortran's order, its dtype.
+
+    Args:
+        stream: What follows the magic bytes.
+        version: 1, 2 or 3.
+
+    Raises:
+        ValueError: It is none.
+    """
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == 1
+        else np.lib.format.read_array_header_2_0
+    )
+    try:
+        shape, fortran, dtype = read(stream)
+    except Exception as error:  # Python's own parser reads it, and raises what it likes
+        raise ValueError(f"no header ({error})") from error
+    if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"found the shape {str(shape)[:100]}")
+    if not dtype.itemsize:
+        raise ValueError(f"found the dtype {dtype}, of no size")
+    return shape, fortran, dtype

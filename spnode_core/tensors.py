@@ -29,10 +29,12 @@ def decode_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
     if len(data) < 8 or length > min(_LONGEST_HEADER, len(data) - 8):
         raise ArtifactError(f"{member}: a header of {length} bytes is not possible")
     header = parse_json(data[8 : 8 + length], member)
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{member}: a header that is no object")
     header.pop("__metadata__", None)
     for name, entry in header.items():
         dtype = entry.get("dtype") if isinstance(entry, dict) else None
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise ArtifactError(
                 f"{member}: {name!r} has dtype {dtype!r}, not F32 or F64"
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # Tests compile far more than they compute, and so do the processes that they start.
 # XLA's older emitters take a third less of a processor for it.
@@ -24,6 +25,15 @@ def mappings() -> int:
     """Memory mappings of this process; 0 where the system does not tell."""
     path = Path("/proc/self/maps")
     return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Forget the cache of compiled programs of a deployment that has been deleted."""
+    folder = jax.config.jax_compilation_cache_dir
+    if folder and not Path(folder).exists():
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

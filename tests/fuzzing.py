@@ -1,19 +1,28 @@
-"""Whatever hypothesis makes up, sent to a door: some of it, or for minutes.
+"""Whatever hypothesis makes up, given to a parser or a door: some of it, or for minutes.
 
-``FUZZ_MINUTES=5 ./spnode test tests/protocols -k breaks`` goes on with each door for five
-minutes, with other bodies each time, and says how many it sent.
+``FUZZ_MINUTES=5 ./spnode test -k breaks -s`` goes on with each for five minutes, with
+other contents each time, and says how many it gave.
 """
 
+import hashlib
+import io
 import os
 import time
+import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+FOLDER = os.environ.get("FUZZ_FOLDER")
+"""Where what broke something is written, as the file ``broke``."""
 
 in_time = pytest.mark.timeout(300 + 180 * MINUTES)
 """For a test that calls ``fuzz``."""
+
+_LARGE = st.sampled_from([b"\xff" * 4, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\x80"])
 
 
 def fuzz(drawn, check, *, examples):
@@ -23,6 +32,8 @@ def fuzz(drawn, check, *, examples):
     @settings(
         max_examples=examples,
         deadline=None,
+        # The suite gives the same contents each time, minutes others.
+        derandomize=not MINUTES,
         database=None,
         suppress_health_check=list(HealthCheck),
         # A body that broke something is shown as it was: to shrink it would take long.
@@ -32,10 +43,68 @@ def fuzz(drawn, check, *, examples):
     def once(each):
         nonlocal sent
         sent += 1
-        check(*each)
+        try:
+            check(*each)
+        except Exception:
+            if FOLDER and isinstance(each[-1], bytes):
+                (Path(FOLDER) / "broke").write_bytes(each[-1])
+            raise
 
     start = time.monotonic()
     once()
     while time.monotonic() < start + 60 * MINUTES:
         once()
-    print(f"{sent} requests in {time.monotonic() - start:.0f} s")
+    print(f"{sent} examples in {time.monotonic() - start:.0f} s")
+
+
+class Content(bytes):
+    """A file's, too long to be shown."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} bytes of SHA-256 {hashlib.sha256(self).hexdigest()[:16]}"
+
+
+@st.composite
+def damaged(draw, whole):
+    """The same bytes but for some that were changed, cut out, doubled or put in."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        # Most of what is read closely stands at the beginning or the end.
+        most = draw(st.sampled_from([64, 512, max(1, len(data))]))
+        place = draw(st.integers(0, max(0, min(most, len(data)) - 1)))
+        if draw(st.booleans()):
+            place = max(0, len(data) - 1 - place)
+        length = draw(st.sampled_from([1, 1, 2, 8, 100, 4096]))
+        part = slice(place, place + length)
+        match draw(st.sampled_from(["flip", "put", "cut", "double", "large", "end"])):
+            case "flip":
+                data[part] = bytes(
+                    each ^ draw(st.sampled_from([1, 16, 128, 255]))
+                    for each in data[part]
+                )
+            case "put":
+                data[part] = draw(st.binary(max_size=16))
+            case "cut":
+                del data[part]
+            case "double":
+                data[place:place] = data[part]
+            case "large":
+                found = draw(_LARGE)
+                data[place : place + len(found)] = found
+            case "end":
+                del data[place:]
+    return Content(data)
+
+
+@st.composite
+def damaged_zip(draw, whole):
+    """The same archive, with damage in the contents of a member and right checksums."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = [(each, archive.read(each)) for each in archive.infolist()]
+    broken = draw(st.integers(0, len(members) - 1))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number, (info, content) in enumerate(members):
+            content = draw(damaged(content)) if number == broken else content
+            archive.writestr(info, content)
+    return Content(buffer.getvalue())

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from spnode_core.npz import read_npz
+from spnode_core.npz import read_header, read_npz
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
@@ -170,7 +170,7 @@ def _described(header: bytes) -> tuple:
     """The dtype, the shape and the order of axes that an npy header tells."""
     stream = io.BytesIO(_LENGTH.pack(len(header)) + header)
     try:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = read_header(stream, 1)
     except ValueError as error:
         raise _Unusual from error
     _expect(not dtype.hasobject and dtype.kind in _KINDS and dtype.itemsize > 0)

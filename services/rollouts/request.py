@@ -223,7 +223,7 @@ def _flag(name: str, member: np.ndarray) -> bool:
 def _parsed(name: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             name, found=f"text that is no JSON ({error})", expected="JSON"
         ) from error

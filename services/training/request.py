@@ -25,7 +25,7 @@ from spnode_core.spec import (
 
 System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
 ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 class _Request(BaseModel):
@@ -120,7 +120,7 @@ class DatasetRequest(_Request, Scheduled):
     kind: Literal["dataset"] = "dataset"
     system: System
     """Name of the system."""
-    trajectories: Annotated[int, Field(ge=2, le=100_000)]
+    trajectories: Annotated[int, Field(strict=True, ge=2, le=100_000)]
     """How many initial states to solve from."""
     seed: Seed = 0
     """Source of the initial states."""

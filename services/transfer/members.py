@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from services.errors import Conflict
+from services.errors import Conflict, Invalid
 from services.transfer.manifest import (
     ARTIFACTS,
     DATASETS,
@@ -33,7 +33,7 @@ from services.transfer.manifest import (
     unfit,
 )
 from spnode_core.atomic import replacing
-from spnode_core.npz import EARLIEST
+from spnode_core.npz import EARLIEST, ZIP_FAULTS, is_of_this_machine
 
 ZIP = ".zip"
 _ENCRYPTED = 0x1
@@ -153,7 +153,7 @@ def reading(source: Path) -> Iterator[AbstractReader]:
         else:
             try:
                 archive = stack.enter_context(zipfile.ZipFile(source))
-            except (zipfile.BadZipFile, OSError, ValueError) as error:
+            except (*ZIP_FAULTS, OSError, ValueError) as error:
                 expected = "a file or a folder that `registry export` wrote"
                 raise unfit(source.name, found=str(error), expected=expected) from error
             reader = _ZipReader(archive, source.stat().st_size)
@@ -243,8 +243,12 @@ class _ZipReader(AbstractReader):
         member = self._members.get(name)
         if member is None:
             raise unfit(name, found="no such member", expected="it in the archive")
-        with _named(name):
+        try:
             return self._archive.open(member), member.file_size
+        except (*ZIP_FAULTS, OSError, ValueError) as error:
+            if is_of_this_machine(error):
+                raise
+            raise _damaged(name, error) from error
 
 
 class _FolderReader(AbstractReader):
@@ -283,6 +287,10 @@ def _check(name: str, digest: str, found: str) -> None:
 def _named(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        found = f"a damaged member ({error})"
-        raise unfit(name, found=found, expected="a complete archive") from error
+    except ZIP_FAULTS as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> Invalid:
+    found = f"a damaged member ({error})"
+    return unfit(name, found=found, expected="a complete archive")

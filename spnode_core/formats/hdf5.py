@@ -1,5 +1,6 @@
 """HDF5: arrays by name, netCDF 4, and what MATLAB saves as version 7.3."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def _check(file: h5py.File, limit_bytes: int) -> None:
                 raise InvalidInput(
                     name, found="an array in another file", expected="one in this file"
                 )
-            size += node.size * max(node.dtype.itemsize, 1) if node.size else 0
+            item = max(node.dtype.itemsize, 1)
+            # A chunk is read as a whole, however little of it is asked for.
+            chunk = math.prod(node.chunks or ()) * item
+            size += max((node.size or 0) * item, chunk if node.size else 0)
     check_size(size, limit_bytes)
 
 

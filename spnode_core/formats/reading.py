@@ -20,7 +20,7 @@ from typing import Any
 
 from spnode_core.dataset_checks import KEYS
 from spnode_core.errors import InvalidInput
-from spnode_core.npz import read_npz
+from spnode_core.npz import ZIP_FAULTS, read_npz
 
 READABLE = "npz, HDF5, netCDF, Zarr (zip), MATLAB, Parquet or CSV"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -124,7 +124,7 @@ def _is_zarr(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (*ZIP_FAULTS, OSError, ValueError):
         return False
     return any(
         name.rpartition("/")[2] in ("zarr.json", ".zgroup", ".zmetadata")

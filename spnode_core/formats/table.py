@@ -80,6 +80,8 @@ def _arrays(columns: Columns) -> Mapping[str, Any]:
         raise InvalidInput(
             "file", found=f"columns {', '.join(columns)[:200]}", expected=_NEEDED
         )
+    if not len(trajectory):
+        raise InvalidInput("file", found="no row below the header", expected=_NEEDED)
     places = _Places(trajectory, times)
     values = places.by_trajectory(states)
     found: dict[str, Any] = {

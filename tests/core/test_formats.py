@@ -229,6 +229,19 @@ def stored_outside(path):
         )
 
 
+def in_huge_chunks(path):
+    """A few numbers of which each costs hundreds of megabytes to read."""
+    with h5py.File(path, "w") as file:
+        file["times"] = np.arange(3.0)
+        file.create_dataset(
+            "states",
+            data=np.ones((2, 3, 1)),
+            maxshape=(None, None, None),
+            chunks=(2000, 1000, 100),
+            compression="gzip",
+        )
+
+
 def cut_short(path):
     write_hdf5(path, arrays())
     path.write_bytes(path.read_bytes()[:-2000])
@@ -281,3 +294,10 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path, name):
     WRITERS[name](tmp_path / "upload", arrays())
     with pytest.raises(InvalidInput, match="at most 100 bytes"):
         load_dataset(tmp_path / "upload", limit_bytes=100)
+
+
+def test_a_chunk_counts_as_a_whole(tmp_path):
+    in_huge_chunks(tmp_path / "upload")
+    assert (tmp_path / "upload").stat().st_size < 3 * 2**20
+    with pytest.raises(InvalidInput, match=r"arrays of 16000000\d\d bytes"):
+        load_dataset(tmp_path / "upload", limit_bytes=100 * 2**20)

@@ -256,7 +256,10 @@ def test_who_may_do_what(client, service):
     pair = base64.b64encode(f"any:{reader}".encode()).decode()
     for headers in ({"x-api-key": reader}, {"authorization": f"Basic {pair}"}):
         assert client.get("/v2/models/plain", headers=headers).status_code == 200
-        index = client.post("/v2/repository/index", headers=headers)
+        path = "/v2/repository/index"
+        for wrong in (b"true", b"[]", b"no"):
+            assert client.post(path, content=wrong, headers=headers).status_code == 400
+        index = client.post(path, headers=headers)
         assert {"name", "version", "state", "reason"} == set(index.json()[0])
         post = functools.partial(client.post, headers=headers)
         refused = post("/v2/models/plain/infer", json=body())

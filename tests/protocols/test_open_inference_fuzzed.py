@@ -4,7 +4,7 @@ import json
 
 from hypothesis import strategies as st
 
-from tests.protocols.fuzzing import fuzz, in_time
+from tests.fuzzing import fuzz, in_time
 from tests.protocols.inference import GIVEN, body, tensor
 
 WORDS = st.sampled_from(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.protocols.fuzzing import fuzz, in_time
+from tests.fuzzing import fuzz, in_time
 from tests.protocols.kinetics import BODY, MODEL, PARAMETERS, X0
 
 

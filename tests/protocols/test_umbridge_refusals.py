@@ -6,7 +6,7 @@ import httpx
 import pytest
 from hypothesis import strategies as st
 
-from tests.protocols.fuzzing import fuzz, in_time
+from tests.fuzzing import fuzz, in_time
 from tests.protocols.umbridge_calls import OPERATIONS, ask, opened_door, refused
 
 

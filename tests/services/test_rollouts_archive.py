@@ -1,12 +1,14 @@
 """npz bodies in memory: the same as numpy's, and nothing that is damaged gets through."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
 
 from services.rollouts.archive import _read_plain, read_archive, write_archive
 from spnode_core.errors import InvalidInput
+from spnode_core.npz import open_npz
 
 ARRAYS = {
     "x0": np.arange(6.0).reshape(3, 2),
@@ -94,3 +96,43 @@ def test_no_part_of_a_container_is_taken_for_the_whole():
     for stop in range(0, len(body), 7):
         with pytest.raises(InvalidInput):
             read_archive(body[:stop], allowed=ARRAYS, limit_bytes=LIMIT)
+
+
+def forged(header, data=bytes(16), compression=zipfile.ZIP_STORED):
+    """A container of one array whose npy header says what it is told to."""
+    text = header.encode().ljust(117) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("x0.npy", member)
+    return buffer.getvalue()
+
+
+HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        forged(HEADER.format("<f8", "(True,)")),
+        forged(HEADER.format("<f8", "(-1, -2)")),
+        forged(HEADER.format("<f8", f"({'1, ' * 70})")),
+        forged(HEADER.format("<f8", "(0, 4611686018427387904, 4)"), b""),
+        forged(HEADER.format("<U0", "(2,)"), b""),
+        forged("{'descr': '<f8', 'shape': (2,"),
+        forged("[" * 100),
+        forged(HEADER.format("<f8", "(2,)"), compression=zipfile.ZIP_LZMA),
+        forged(HEADER.format("<f8", "(2,)"), compression=zipfile.ZIP_BZIP2),
+    ],
+    ids=["bool", "negative", "axes", "huge", "empty", "cut", "deep", "lzma", "bzip2"],
+)
+def test_a_header_that_lies_is_refused(body, tmp_path):
+    with pytest.raises(InvalidInput):
+        read_archive(body, allowed=ARRAYS, limit_bytes=LIMIT)
+    path = tmp_path / "rows.npz"
+    path.write_bytes(body)
+    with (
+        pytest.raises(InvalidInput),
+        open_npz(path, allowed=ARRAYS, limit_bytes=LIMIT) as members,
+    ):
+        members["x0"].rows(2)

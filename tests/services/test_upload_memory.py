@@ -1,0 +1,110 @@
+"""Memory that hostile uploads take, measured: of the parser's process and the gateway's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from services.parsing import _parser_environment
+from tests.api.deployment import ROOT, deployed
+from tests.core.test_formats import in_huge_chunks
+from tests.services.test_datasets import bomb
+from tests.services.test_rollouts_archive import HEADER, forged
+
+LIMIT = 16 * 2**20
+MEMORY = 2 * 2**30
+MOST_MB = 250.0
+"""Of the parser; its libraries alone take 44 to 120."""
+GROWTH_MB = 60.0
+"""Of the gateway, whose parser is a process of its own."""
+
+
+def lying_npz(path: Path) -> None:
+    path.write_bytes(forged(HEADER.format("<f8", "(1000000000, 100)")))
+
+
+def wide_csv(path: Path) -> None:
+    path.write_bytes(b"trajectory,time,y\n" + b"0,0," + b"9" * (LIMIT - 100))
+
+
+def deep_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(2000):
+            group = group.create_group("g")
+        group["states"] = np.ones((2, 3, 1))
+
+
+HOSTILE = {
+    "zip bomb": bomb,
+    "lying npz": lying_npz,
+    "HDF5 in huge chunks": in_huge_chunks,
+    "deep HDF5": deep_hdf5,
+    "wide CSV": wide_csv,
+    "noise": lambda path: path.write_bytes(os.urandom(LIMIT)),
+}
+
+
+def peak_mb(source: Path, target: Path) -> float:
+    """Run the parser on a file; give the most memory that it had."""
+    # Read from inside: what the system tells of a child counts what it was forked from.
+    program = """if True:
+        import pathlib, runpy
+        try:
+            runpy.run_module("services.dataset_parser", run_name="__main__")
+        finally:
+            print(pathlib.Path("/proc/self/status").read_text())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, source, target, str(LIMIT), str(MEMORY), "60"],
+        cwd=ROOT,
+        env=_parser_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return most_mb(done.stdout)
+
+
+def most_mb(status: str) -> float:
+    """The most memory that a process had, by what the system says of it."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_the_parser_takes_no_more_than_its_libraries(kind, tmp_path) -> None:
+    HOSTILE[kind](tmp_path / "file")
+    peak = peak_mb(tmp_path / "file", tmp_path / "kept")
+    print(f"{kind}: {peak:.0f} MB")
+    assert 20 < peak < MOST_MB
+
+
+def test_the_gateway_does_not_grow(tmp_path) -> None:
+    settings = {"max_upload_bytes": LIMIT, "parser_memory_bytes": MEMORY}
+    with deployed(**settings) as deployment:
+        by_it = deployment.start_gateway()
+        status = Path(f"/proc/{deployment.processes['gateway'].pid}/status")
+        headers = {"content-type": "application/octet-stream"}
+        with by_it.client() as client:
+            client.get("/v1/datasets")
+            before = most_mb(status.read_text())
+            for kind, write in HOSTILE.items():
+                write(tmp_path / "file")
+                content = (tmp_path / "file").read_bytes()
+                answer = client.post("/v1/datasets", content=content, headers=headers)
+                assert answer.status_code in (413, 422), (kind, answer.text)
+
+            def endless():
+                for _ in range(200):
+                    yield bytes(2**20)
+
+            refused = client.post("/v1/datasets", content=endless(), headers=headers)
+            assert refused.status_code == 413
+        growth = most_mb(status.read_text()) - before
+        print(f"the gateway grew by {growth:.0f} MB")
+        assert growth < GROWTH_MB
