@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from services import traces
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.logs import configure
@@ -24,6 +25,7 @@ def main() -> None:
     settings = get_settings()
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     configure(settings)
+    traces.configure(settings, "spnode-gateway")
     database = Database(settings.database_url)
     upgrade(database)
     database.close()

@@ -34,6 +34,8 @@ from api.routes import (
     results,
     rollouts,
 )
+from api.tracing import traced
+from services import traces
 from services.settings import Settings, get_settings
 
 VERSION = "0.1.0"
@@ -58,7 +60,13 @@ class _Application(FastAPI):
         self._rollouts = rollouts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Answer a request, within a span where traces are kept."""
+        if scope["type"] == "http" and traces.are_on():
+            await traced(self._answer, scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             rollout = self._rollouts.get(scope["path"])
             if rollout is not None:
@@ -78,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     limits: dict[str, Any] = {
         "max_body_bytes": chosen.max_body_bytes,
         "max_upload_bytes": chosen.max_upload_bytes,
+        "body_seconds": chosen.body_seconds,
     }
     app = _Application(
         {

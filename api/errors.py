@@ -58,6 +58,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "too_slow",
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
@@ -171,7 +172,25 @@ def _http(error: HTTPException, scope: Scope) -> Problem:
     if error.status_code == 405:
         detail = f"{scope.get('path')} does not take {scope.get('method')}"
     code = getattr(error, "code", _CODES.get(error.status_code, "error"))
-    return Problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (allowed := _allowed(scope)):
+        headers["Allow"] = allowed
+    return Problem(error.status_code, code, detail, headers=headers)
+
+
+def _allowed(scope: Scope) -> str:
+    """Every method of an address: routers name those of the first route there."""
+    paths = scope["app"].openapi()["paths"]
+    here = scope["path"].split("/")
+    fitting = [
+        path
+        for path in paths
+        if len(parts := path.split("/")) == len(here)
+        and all(a == b or a.startswith("{") for a, b in zip(parts, here, strict=True))
+    ]
+    exact = [path for path in fitting if path == scope["path"]]
+    methods = {method.upper() for path in exact or fitting for method in paths[path]}
+    return ", ".join(sorted(methods))
 
 
 def _validation(error: ValidationError | RequestValidationError) -> Problem:

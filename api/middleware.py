@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import OPEN, READS, admitted, needed_scope
 from api.dependencies import Gateway
 from api.protocols.shapes import refusal
+from api.slow_bodies import SlowBodies
 from services.errors import Unavailable
 from services.identity import new_id
 from services.logs import of_request
@@ -39,6 +40,8 @@ _ROLLOUTS = re.compile(
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
 _MAX_DOCUMENT_BYTES = 2**21
+# Bytes a second of a body that comes slowly.
+_LEAST_RATE = 16 * 1024
 _UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
 
 
@@ -62,6 +65,20 @@ class BodyTooLarge(HTTPException):
         super().__init__(413, f"the body is larger than {limit} bytes; see /v1/limits")
 
 
+class BodyTooSlow(HTTPException):
+    """The body did not come in time; an ``HTTPException`` for the same reason."""
+
+    def __init__(self, received: int, seconds: float) -> None:
+        found = f"found {received} bytes of the body in {seconds:.0f} s"
+        least = f"{_LEAST_RATE // 1024} KiB more each second"
+        super().__init__(
+            408,
+            f"{found}; expected it whole, or {least}",
+            # What is still to come would be taken for the next request.
+            {"Connection": "close"},
+        )
+
+
 class Entrance:
     """What every HTTP request passes first: its id, its key, the limits of its body.
 
@@ -72,6 +89,7 @@ class Entrance:
         app: What is inside.
         max_body_bytes: Limit of ordinary bodies.
         max_upload_bytes: Limit of uploaded datasets and artifacts.
+        body_seconds: How long a body may take, and a second more for each 16 KiB.
         route: Under which name requests are counted; by default the router's.
     """
 
@@ -81,12 +99,15 @@ class Entrance:
         *,
         max_body_bytes: int,
         max_upload_bytes: int,
+        body_seconds: float,
         route: str | None = None,
     ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes
+        self.body_seconds = body_seconds
         self.route = route
+        self._slow = SlowBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed, and answer what comes back as an exception."""
@@ -136,14 +157,14 @@ class Entrance:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer by its route: what stood in the path is no label."""
-        route = self.route or route_of(scope)
+        route = scope["state"]["route"] = self.route or route_of(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _histogram(method, route, status).observe(seconds)
 
     def _limited(
         self, rule: "Rule", headers: Mapping[str, str], receive: Receive
     ) -> Receive:
-        """Refuse bodies of a wrong type, and those above the limit, counted or claimed.
+        """Refuse bodies of a wrong type, too large (counted or claimed) or too slow.
 
         Raises:
             BodyTooLarge: By its Content-Length.
@@ -160,12 +181,22 @@ class Entrance:
             limit = min(limit, _MAX_DOCUMENT_BYTES)
         if length.isdecimal() and int(length) > limit:
             raise BodyTooLarge(limit)
-        received = 0
+        received, waited, is_whole = 0, 0.0, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, waited, is_whole
+            if is_whole:
+                return await receive()
+            patience = self.body_seconds + received / _LEAST_RATE
+            began = time.monotonic()
+            try:
+                message = await self._slow.wait(receive, patience - waited)
+            except TimeoutError:
+                raise BodyTooSlow(received, patience) from None
+            # What this process does with a part is not the caller's slowness.
+            waited += time.monotonic() - began
             received += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if received > limit:
                 raise BodyTooLarge(limit)
             return message

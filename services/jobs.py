@@ -35,6 +35,7 @@ from services.outbox import Outbox
 from services.projects import EVERYTHING, Access
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
 from services.schedule import check_room, place_of
+from services.traces import traceparent
 
 
 class Jobs:
@@ -312,6 +313,7 @@ class Jobs:
                 "token": 0,
                 "cancel_requested": False,
                 "created_at": now,
+                "traceparent": traceparent(),
             }
             asked = {"id": id, "kind": kind, "request": request}
             named = {"idempotency_key": key, "request_hash": digest}

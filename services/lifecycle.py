@@ -67,6 +67,8 @@ class Job:
     """The sweep that it is a candidate of."""
     worker: str | None
     """Who runs it now."""
+    traceparent: str | None
+    """Of the span that it was queued in, where there are such."""
 
     @property
     def priority(self) -> int:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from services.settings import Settings
+from services.traces import trace_id
 
 _REQUEST: ContextVar[str] = ContextVar("request", default="")
 _JOB: ContextVar[str] = ContextVar("job", default="")
@@ -64,7 +65,10 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """A JSON object a line: time, level, logger, message, request_id, job_id, trace."""
+    """A JSON object a line: time, level, logger, message, and where it belongs.
+
+    ``request_id``, ``job_id`` and ``trace_id``; ``trace`` is that of an exception.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON, without secrets."""
@@ -76,6 +80,8 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **_belongs(),
         }
+        if (id := trace_id()) is not None:
+            said["trace_id"] = id
         if record.exc_info:
             said["trace"] = self.formatException(record.exc_info)
         return without_secrets(json.dumps(said, ensure_ascii=False))

@@ -8,6 +8,7 @@ from services.database.candidate_rows import UNFINISHED, ids_of
 from services.errors import Conflict
 from services.lifecycle import Job, add_event, as_job, move
 from services.schedule import place_of
+from services.traces import traceparent
 
 RETRIABLE = ("failed", "cancelled")
 """States of which a job can be queued again."""
@@ -62,6 +63,7 @@ def queue_again(
         "progress": None,
         "error": None,
         "finished_at": None,
+        "traceparent": traceparent(),
     }
     if row["state"] == "failed":
         fresh["checkpoint"] = None

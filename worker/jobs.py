@@ -10,9 +10,12 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from services.blobs import Damaged
 from services.claims import CancelRequested, Claim, DeadlineExceeded, MustEnd
@@ -31,6 +34,7 @@ from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.logs import of_job
 from services.metrics import ATTEMPTS, LEASES_LOST
 from services.schedule import LATE
+from services.traces import span
 from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
@@ -63,11 +67,26 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
         return
     log.info("job %s: attempt %d", claim.job.id, claim.job.attempt)
     began = time.monotonic()
-    with of_job(claim.job.id):
+    with of_job(claim.job.id), _traced(claim) as made:
         ending = _run(context, server, claim)
+        made.set_attribute("spnode.ending", ending)
+        if ending in ("crashed", "lost"):
+            made.set_status(StatusCode.ERROR)
     ATTEMPTS.labels(claim.job.kind, ending).observe(time.monotonic() - began)
     if claim.job.parent is not None:
         candidate_ended(context, claim.job.parent)
+
+
+def _traced(claim: Claim) -> AbstractContextManager[Span]:
+    """A span of an attempt, in the trace of the request that queued the job."""
+    job = claim.job
+    attributes = {
+        "spnode.job_id": job.id,
+        "spnode.attempt": job.attempt,
+        "spnode.queue": job.queue,
+    }
+    kind = SpanKind.CONSUMER
+    return span(f"job {job.kind}", attributes, parent=job.traceparent or "", kind=kind)
 
 
 def _run(context: Context, server: ForkServerContext, claim: Claim) -> str:
@@ -118,15 +137,18 @@ def _crash(context: Context, claim: Claim, error: Exception) -> None:
 def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> str:
     with _folder(context, claim) as folder, Keeper(context, claim) as keeper:
         try:
-            _fetch(context, claim, folder, keeper.check)
+            with span("fetch"):
+                _fetch(context, claim, folder, keeper.check)
         except (NotFound, Damaged) as error:
             context.leases.fail(claim, as_dict(error))
             return "failed"
         keeper.check()
         supervisor = Supervisor(context, server, claim, keeper, folder)
-        ending = supervisor.run()
-        supervisor.flush()
-        _end(context, claim, folder, ending)
+        with span("compute"):
+            ending = supervisor.run()
+        with span("publish"):
+            supervisor.flush()
+            _end(context, claim, folder, ending)
         return ending.type
 
 

@@ -11,6 +11,7 @@ from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_shutting_down
 from prometheus_client import start_http_server
 
+from services import traces
 from services.database.migrate import upgrade
 from services.devices import visible_gpus
 from services.errors import ServiceError
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_jax(settings)
     # Before any thread, and before a connection could be inherited.
     server = None if options.rollouts else fork_server()
+    what = "spnode-worker" if server else "spnode-rollout-worker"
+    traces.configure(settings, what)
     context = open_context(settings, queues)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.host)

@@ -1,7 +1,7 @@
 """The doors in ``/openapi.json``: what there is, by path and method, with an example.
 
 Their bodies are those of their protocols, which the doors themselves describe in whole;
-the schemas here say only that they are objects.
+the schemas here say only whether they are objects or lists.
 """
 
 from typing import Any
@@ -20,6 +20,8 @@ _INFER = {
 _INPUTS = {"inputs": {"x0": _X0, "times": _TIMES}}
 _SHAPES = {"inputs": {**_INPUTS["inputs"], "x0": {"shape": [3], "dtype": "float64"}}}
 _MODEL = f"{tesseract.PREFIX}/{{model}}/{{version}}"
+# Answered with a list.
+_LISTS = ("/v2/repository/index",)
 _OF_MODEL = (open_inference.OF_MODEL, f"{open_inference.OF_MODEL}/versions/{{version}}")
 
 # By tag: what the door is, how it refuses, and its operations: method, path, summary
@@ -140,12 +142,14 @@ def listed() -> dict[str, dict[str, Any]]:
                 },
             }
             operation = paths[path][method]
+            if path in _LISTS:
+                operation["responses"]["200"] = _answer("What there is", kind="array")
             if names := [part[1:-1] for part in path.split("/") if part[:1] == "{"]:
                 operation["parameters"] = [_in_path(name) for name in names]
             if sent is not None:
                 body = {"schema": {"type": "object"}, "example": sent}
                 content = {"application/json": body}
-                operation["requestBody"] = {"required": True, "content": content}
+                operation["requestBody"] = {"required": bool(sent), "content": content}
             if path.startswith("/v2/health/"):
                 operation["security"] = []
     return paths
@@ -171,8 +175,8 @@ def _in_path(name: str) -> dict[str, Any]:
     }
 
 
-def _answer(about: str, example: Any = None) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"type": "object"}}
+def _answer(about: str, example: Any = None, *, kind: str = "object") -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"type": kind}}
     if example is not None:
         content["example"] = example
     return {"description": about, "content": {"application/json": content}}

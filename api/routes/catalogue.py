@@ -41,6 +41,9 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
     names = (
         "max_body_bytes",
         "max_upload_bytes",
+        "body_seconds",
+        "parser_memory_bytes",
+        "parser_seconds",
         "max_rows",
         "max_times",
         "max_output_values",

@@ -15,6 +15,7 @@ lock is needed.
 """
 
 import asyncio
+import contextvars
 import functools
 import itertools
 import time
@@ -33,6 +34,7 @@ from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.groups import Group, Part, Request
 from services.rollouts.request import Arrays
 from services.rollouts.statistics import Counted, Statistics
+from services.traces import shared_span
 
 
 @dataclass
@@ -186,9 +188,13 @@ class Batcher:
                 continue
             for part in parts:
                 self._begun(part.request)
-            task = asyncio.get_running_loop().create_task(self._run(key, parts))
+            # Of no request's own context: it serves several, and more follow it.
+            context = contextvars.Context()
+            running = self._run(key, parts)
+            task = asyncio.get_running_loop().create_task(running, context=context)
             self._running[task] = parts
-            task.add_done_callback(functools.partial(self._finished, key))
+            finished = functools.partial(self._finished, key)
+            task.add_done_callback(finished, context=context)
 
     def _next_group(self) -> tuple | None:
         """The group whose turn it is, if the executor has room."""
@@ -237,12 +243,19 @@ class Batcher:
         self.counters.batches += 1
         self.counters.rows += rows
         delivered: list[Part] = []
-        began = time.monotonic()
+        began, work = time.monotonic(), parts[0].request.work
         try:
-            results = await self.executor.run(
-                _gather(parts), lambda: self._set_aside(key)
-            )
-            took, work = time.monotonic() - began, parts[0].request.work
+            attributes = {
+                "spnode.operation": work.operation,
+                "spnode.digest": work.digest,
+                "spnode.rows": rows,
+            }
+            callers = (part.request.traceparent for part in parts)
+            with shared_span("batch", callers, attributes) as traceparent:
+                results = await self.executor.run(
+                    _gather(parts, traceparent), lambda: self._set_aside(key)
+                )
+            took = time.monotonic() - began
             self.statistics.of(work.digest).batch(rows, took)
             BATCH_ROWS.observe(rows)
             BATCH_SECONDS.labels(work.operation).observe(took)
@@ -295,7 +308,7 @@ def _deliver(part: Part, results: Arrays, start: int) -> None:
         request.future.set_result(request.results)
 
 
-def _gather(parts: list[Part]) -> Batch:
+def _gather(parts: list[Part], traceparent: str | None) -> Batch:
     first = parts[0].request.work
     rows = {
         name: np.concatenate(
@@ -311,4 +324,5 @@ def _gather(parts: list[Part]) -> Batch:
         {**rows, **first.shared},
         deadline=max(part.request.deadline for part in parts),
         variant=first.variant,
+        traceparent=traceparent,
     )

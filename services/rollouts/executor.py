@@ -36,6 +36,7 @@ class Batch:
         arrays: ``x0`` and so on with an axis of rows, ``times``, ``control_times``.
         deadline: ``time.monotonic()`` after which nobody waits for it.
         variant: How they are computed.
+        traceparent: Of the span that it is computed in.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class Batch:
     arrays: Arrays
     deadline: float
     variant: Variant = USUAL
+    traceparent: str | None = None
 
 
 class NotReady(Exception):

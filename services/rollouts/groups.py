@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from services.rollouts.canonical import Work
 from services.rollouts.request import Arrays
+from services.traces import traceparent
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +35,8 @@ class Request:
     missing: int
     """Rows without results."""
     results: Arrays = field(default_factory=dict)
+    traceparent: str | None = field(default_factory=traceparent)
+    """Of the span that asked for it."""
     since: float | None = field(default_factory=time.monotonic)
     """When it came; None once its first rows are in a batch."""
 

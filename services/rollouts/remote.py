@@ -43,6 +43,7 @@ from services.rollouts.executor import (
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
 from services.settings import Settings
+from services.traces import shared_span
 from spnode_core.errors import InvalidInput
 
 LEASE_S = 5.0
@@ -179,6 +180,7 @@ class QueueExecutor(AbstractExecutor):
                 "operation": pending.batch.operation,
                 "digest": pending.batch.digest,
                 "variant": asdict(pending.batch.variant),
+                "traceparent": pending.batch.traceparent,
             }
             payload = pack(fields, pending.batch.arrays)
             client.set(key, payload, px=math.ceil(remaining * 1000))
@@ -279,9 +281,12 @@ def _computed(
     fields, arrays = unpack(payload)
     variant = Variant(**fields["variant"])
     asked = (fields["operation"], fields["digest"], arrays, variant)
+    # A gateway of an earlier version names none.
+    parent = fields.get("traceparent")
     if prepare:
-        engine.prepare(*asked)
-    with computing:
+        with shared_span("prepare", [parent]):
+            engine.prepare(*asked)
+    with computing, shared_span("compute", [parent]):
         return engine.run(*asked, only_ready=not prepare)
 
 

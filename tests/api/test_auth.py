@@ -1,10 +1,11 @@
 import base64
+import re
 import socket
 
 import httpx
 import pytest
 
-from api.auth import needed_scope
+from api.auth import OPEN, needed_scope
 from tests.api.deployment import deployed
 from tests.api.test_errors import checked
 
@@ -166,3 +167,21 @@ def test_loopback_needs_no_key_where_the_setting_opens_it():
 )
 def test_each_request_needs_its_scope(method, path, scope):
     assert needed_scope(method, path) == scope
+
+
+def test_no_route_answers_without_a_key_or_without_its_scope(deployment):
+    """Of the description, so that a new one is asked too."""
+    for_metrics = deployment.new_key("metrics")
+    asked = 0
+    with deployment.client(None) as nobody, deployment.client(for_metrics) as other:
+        for path, item in nobody.get("/openapi.json").json()["paths"].items():
+            if OPEN.match(path):
+                continue
+            address = re.sub(r"\{\w+\}", "1", path)
+            for method in item:
+                asked += 1
+                told = (method, path)
+                assert nobody.request(method, address).status_code == 401, told
+                if path != "/metrics":
+                    assert other.request(method, address).status_code == 403, told
+    assert asked > 60

@@ -187,6 +187,12 @@ def test_the_framework_answers_with_problems_too(client, method, path, status, c
     checked(client.request(method, path), status, code)
 
 
+def test_a_wrong_method_is_told_every_right_one(client):
+    answer = client.put("/v1/models/small")
+    checked(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, PATCH"
+
+
 @pytest.mark.parametrize("path", ["/v1/rollout", "/v1/jobs", "/v1/datasets"])
 def test_a_body_of_another_type_is_refused(client, path):
     response = client.post(path, content="a=1", headers={"content-type": "text/html"})
@@ -262,6 +268,11 @@ def test_a_request_id_is_kept_or_made(client):
     assert kept.headers["x-request-id"] == "abc-1"
     made = client.get("/v1/limits", headers={"x-request-id": "a b\tc" * 99})
     assert made.headers["x-request-id"].startswith("req_")
+    # Where no collector is set nothing is made of it.
+    assert "traceparent" not in made.headers
+    sent = {"traceparent": f"00-{1:032x}-{2:016x}-01"}
+    kept = client.get("/v1/limits", headers=sent)
+    assert kept.headers["traceparent"] == sent["traceparent"]
 
 
 def test_a_broken_request_line_does_not_hurt(deployment, client):

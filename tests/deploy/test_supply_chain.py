@@ -1,7 +1,13 @@
 """What is installed is what is locked, and the bill of materials says so."""
 
+import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from importlib.metadata import distributions
 
 import pytest
@@ -46,3 +52,35 @@ def test_the_bill_names_every_package_and_nearly_every_licence(bill):
     assert str(ROOT) not in bill.file.read_text()
     assert len(bill.unknown) <= 5, bill.unknown
     assert bill.licences["MIT"] > 20
+
+
+def built(folder, umask):
+    """The wheel of a copy of the tree, made now; its digest and its members."""
+    for part in ("spnode_core", "spnode_client"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        # Without their times: a clone has its own.
+        copy = shutil.copyfile
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored, copy_function=copy)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, folder / name)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]},
+        umask=umask,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (folder / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return hashlib.sha256(wheel.read_bytes()).hexdigest(), archive.namelist()
+
+
+def test_a_wheel_is_the_same_wherever_and_whenever_it_is_built(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "far" / "there"
+    for folder in (here, there):
+        folder.mkdir(parents=True)
+    digest, members = built(here, 0o022)
+    assert built(there, 0o077) == (digest, members)
+    assert "spnode_client/cli.py" in members
+    assert not [each for each in members if each.startswith(("api/", "tests/"))]

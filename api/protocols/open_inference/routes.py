@@ -9,10 +9,12 @@
 and the newest version while there is none.
 """
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -184,7 +186,17 @@ async def _statistics(request: Request) -> Response:
 
 async def _index(request: Request) -> Response:
     workspace: Workspace = request.state.workspace
+    body = await request.body()
+    if body.strip() and not isinstance(_parsed(body), dict):
+        raise InvalidInput("body", found="no object", expected='{"ready": true}, or {}')
     return JSONResponse(await workspace.sql(index, workspace.registry))
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body is no JSON: {error}") from error
 
 
 async def _load(request: Request) -> Response:

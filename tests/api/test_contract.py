@@ -1,0 +1,80 @@
+"""The whole description of the API, asked with whatever schemathesis makes of it.
+
+``FUZZ_MINUTES=10 ./spnode test tests/api/test_contract.py -s`` goes on for ten minutes
+with chains of requests that it makes up, and says how many there were.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.api.deployment import ROOT, deployed
+from tests.fuzzing import MINUTES, in_time
+
+TOOL = [sys.executable, "-m", "schemathesis.cli"]
+SETTINGS = {"max_queued_jobs": 50, "max_rows": 64, "max_times": 64, "body_seconds": 5.0}
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """A gateway that computes rollouts; what is trained waits for ever."""
+    with deployed(["small"], **SETTINGS) as deployment:
+        yield deployment.start_gateway()
+
+
+def asked(stack, folder, *options: str) -> str:
+    """What the tool reports; it ends with the first thing that it finds."""
+    with stack.client() as client:
+        made = client.post("/v1/keys", json={"name": "victim", "scopes": ["read"]})
+    config = (ROOT / "tests/api/schemathesis.toml").read_text()
+    (folder / "schemathesis.toml").write_text(
+        config.replace("KEY_TO_END", made.json()["id"])
+    )
+    done = subprocess.run(
+        [
+            *TOOL,
+            *("--no-color", "--config-file", "schemathesis.toml"),
+            *options,
+            f"{stack.url}/openapi.json",
+            *("--header", f"X-API-Key: {stack.key}"),
+            *("--checks", "all", "--suppress-health-check", "all"),
+            # GET /v1/jobs/{id} waits for up to a minute where that is asked for.
+            *("--request-timeout", "120", "--max-response-time", "100"),
+            # Else it sends keys of its own beside ours; what is open is tried all the same.
+            *("--generation-with-security-parameters", "false"),
+        ],
+        cwd=folder,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = (stack.folder / "gateway.log").read_text()
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-3000:]
+    assert "Traceback" not in log, log[-5000:]
+    return done.stdout
+
+
+@in_time
+def test_no_request_that_the_description_allows_breaks_it(stack, tmp_path) -> None:
+    phases = ("run", "--phases", "examples,fuzzing", "--max-examples", "2")
+    said = asked(stack, tmp_path, *phases, "--seed", "0", "--generation-deterministic")
+    count = len(httpx.get(f"{stack.url}/openapi.json").json()["paths"])
+    tested = re.search(r"Selected: (\d+)/(\d+)\s+Tested: (\d+)", said)
+    assert tested, said[-2000:]
+    assert len(set(tested.groups())) == 1, "some were left out"
+    assert int(tested[1]) > count > 50
+    print(said[-1500:])
+
+
+@in_time
+@pytest.mark.skipif(not MINUTES, reason="FUZZ_MINUTES says for how long")
+def test_no_chain_of_requests_breaks_it(stack, tmp_path) -> None:
+    seconds = str(round(60 * MINUTES))
+    options = ("--max-time", seconds, "--generation-database", "none")
+    print(asked(stack, tmp_path, "run", "--phases", "coverage")[-1500:])
+    print(asked(stack, tmp_path, "fuzz", *options)[-1500:])
