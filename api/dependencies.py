@@ -17,7 +17,7 @@ from api.workspace import Workspace
 from services.audit import Audit
 from services.blobs import Blobs
 from services.database.engine import Database
-from services.errors import ServiceError
+from services.errors import Overloaded, ServiceError
 from services.keys import Keys
 from services.projects import EVERYTHING, Access
 from services.queue import Queue
@@ -36,6 +36,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SQL_THREADS = 4
+UPLOADS_AT_ONCE = 2
+"""Uploaded files that are read at a time: the memory of their parsers adds up."""
+_UPLOADS_WAITING = 16
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
 _LOG = logging.getLogger(__name__)
@@ -79,6 +82,8 @@ class Gateway:
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(2, "parse")
+        self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
+        self._uploads = 0
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -105,6 +110,7 @@ class Gateway:
         await self.executor.close()
         self._sql.shutdown()
         self._parsing.shutdown()
+        self._uploading.shutdown(wait=False, cancel_futures=True)
         if self.rates is not None:
             await self.rates.close()
         self.queue.close()
@@ -125,6 +131,28 @@ class Gateway:
         """Call a parser or an encoder of something large off the event loop."""
         call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
+
+    async def upload(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call what reads an uploaded file, in its turn.
+
+        Raises:
+            Overloaded: Many wait already.
+        """
+        if self._uploads >= UPLOADS_AT_ONCE + _UPLOADS_WAITING:
+            raise Overloaded(
+                f"{self._uploads} uploads wait to be read already",
+                retry_after_s=self.settings.parser_seconds / 4,
+            )
+        run = contextvars.copy_context().run
+        call = functools.partial(run, function, *args, **kwargs)
+        self._uploads += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._uploading, call)
+        finally:
+            self._uploads -= 1
 
     def workspace(self, access: Access) -> Workspace:
         """The services as a caller with some access sees them."""

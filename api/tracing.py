@@ -39,10 +39,11 @@ async def traced(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> No
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state, status = scope["state"], message["status"]
-                span.update_name(f"{method} {state['route']}")
-                span.set_attribute("http.route", state["route"])
+                route = state.get("route", "other")
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
                 span.set_attribute("http.response.status_code", status)
-                span.set_attribute("spnode.request_id", state["request_id"])
+                span.set_attribute("spnode.request_id", state.get("request_id", ""))
                 if status >= 500:
                     span.set_status(StatusCode.ERROR)
             await send(message)

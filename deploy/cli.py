@@ -92,7 +92,7 @@ def backup(
     """Copy database and store while everything runs; the copy is a data folder.
 
     For SQLite; docs/backup.md says what to do with PostgreSQL and S3. Exit code 1: the
-    store lacks a content that the database names, or has a damaged one.
+    store lacks a content that the database names, or one to be copied is damaged.
 
     Example: ./spnode backup /mnt/spnode
     """

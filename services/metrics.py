@@ -54,6 +54,18 @@ BATCH_SECONDS = Histogram(
     ("operation",),
     buckets=_FAST,
 )
+COMPUTE_SECONDS = Histogram(
+    "spnode_compute_seconds",
+    "How long a batch was computed, where that was done.",
+    ("operation",),
+    buckets=_FAST,
+)
+JOB_SECONDS = Histogram(
+    "spnode_job_seconds",
+    "Jobs that ended in this worker, from their submission.",
+    ("kind", "ending"),
+    buckets=_LONG,
+)
 ATTEMPTS = Histogram(
     "spnode_job_attempt_seconds",
     "Attempts at jobs in this worker, by how they ended.",
@@ -78,6 +90,7 @@ _GAUGES = {
     "models_resident": "Versions that are loaded.",
     "resident_bytes": "Memory of loaded and compiled versions.",
     "resident_programs": "Compiled programs.",
+    "device_bytes": "Memory in use on the devices that tell; CPUs do not.",
 }
 _COUNTERS = {
     "requests": "Requests for rows that were admitted.",

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from services.settings import Settings
 
 _SOURCE_TREE = Path(__file__).parent.parent
 _FOUND_LENGTH = 1000
-# The memory of the parsers adds up: it is to fit beside a gateway into its limit.
-_AT_ONCE = threading.BoundedSemaphore(2)
 
 
 def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
@@ -41,16 +38,15 @@ def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
         str(math.ceil(limits.parser_seconds)),
     ]
     try:
-        with _AT_ONCE:
-            done = subprocess.run(
-                command,
-                cwd=target.parent,
-                env=_parser_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=limits.parser_seconds,
-                check=False,
-            )
+        done = subprocess.run(
+            command,
+            cwd=target.parent,
+            env=_parser_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limits.parser_seconds,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise _too_dear(limits) from error
     if done.returncode < 0:

@@ -5,6 +5,7 @@ version is published inside the transaction that ends its job. Names are those o
 whole deployment, whatever the projects are.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -332,9 +333,10 @@ class Registry:
 
 
 def _names(request: Any, model: str) -> bool:
-    """Whether some part of a job's request is of a model."""
+    """Whether some part of a job's request is of a model, however it refers to it."""
     if isinstance(request, dict):
-        if request.get("model") == model:
+        reference = request.get("model")
+        if isinstance(reference, str) and re.split("[@/]", reference)[0] == model:
             return True
         return any(_names(part, model) for part in request.values())
     return isinstance(request, list) and any(_names(part, model) for part in request)

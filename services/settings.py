@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     stop_seconds: PositiveFloat = 10.0
     """How long a stopping worker waits for the checkpoint of a job that it runs."""
     stall_seconds: PositiveFloat = 3600.0
-    """After which time without progress a job's process counts as hung, is killed, and
-    starts again; one that does not even say that it lives, after four leases."""
+    """After which time without news or computing a job's process counts as hung, is
+    killed, and starts again; one that does not say that it lives, after four leases."""
     checkpoint_seconds: PositiveFloat = 10.0
     """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3

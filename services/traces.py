@@ -11,7 +11,7 @@ one module to the next, a context is a W3C ``traceparent``.
 
 import atexit
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context, trace
@@ -59,14 +59,19 @@ def configure(settings: Settings, service: str) -> None:
     provider.add_span_processor(BatchSpanProcessor(exporter))
     # Not the process's own: FastAPI would add four spans to each request.
     _tracer = provider.get_tracer("spnode")
-    atexit.register(_finish, provider.shutdown)
+    # The interpreter starts no thread any more when it ends.
+    ends, last = threading.Event(), provider.shutdown
+    thread = threading.Thread(
+        target=lambda: (ends.wait(), last()), name="traces-end", daemon=True
+    )
+    thread.start()
+    atexit.register(_finish, ends, thread)
 
 
-def _finish(shutdown: Callable[[], None]) -> None:
+def _finish(ends: threading.Event, thread: threading.Thread) -> None:
     """Send what is left, unless that takes longer than a process has to end."""
-    last = threading.Thread(target=shutdown, name="traces-end", daemon=True)
-    last.start()
-    last.join(_END_S)
+    ends.set()
+    thread.join(_END_S)
 
 
 def are_on() -> bool:

@@ -184,14 +184,21 @@ def _tell(job: Job, meter: Meter, over: threading.Event) -> None:
 
 def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
     """Wait, also while a gateway starts anew: that long nothing answers."""
+    until = None
     while True:
         try:
             return wait()
         except ClientError as error:
             if not _is_passing(error):
                 raise
+            now = time.monotonic()
+            # Whoever follows for hours meets more than one restart.
+            if until is None or now > until + PATIENCE_S:
+                until = now + PATIENCE_S
+            if now >= until:
+                raise
             err.print(f"{error}; trying again", markup=False)
-        until = time.monotonic() + PATIENCE_S
+        time.sleep(1)
         while not _answers(job, until):
             time.sleep(1)
 

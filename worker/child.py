@@ -8,7 +8,9 @@ and it ends too.
 import json
 import multiprocessing
 import os
+import select
 import threading
+import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -26,7 +28,7 @@ STOP = b"stop"
 KEPT = b"kept"
 """A file that the child told of was put into the store, and is gone."""
 ALIVE = "alive"
-"""The type of a message that says nothing else."""
+"""The type of a message that says no more than how long the process has computed."""
 _BEAT_S = 0.5
 _FILES_WAITING = 2
 _NO_PARENT = 70
@@ -94,6 +96,18 @@ class Channel:
         except BrokenPipeError:
             os._exit(_NO_PARENT)
 
+    def _beat(self) -> None:
+        """Say that this process lives, unless something else is being said."""
+        # A parent that puts a file reads nothing: who reports must not wait for this.
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            alive = {"type": ALIVE, "cpu_s": time.process_time()}
+            if select.select([], [self._connection], [], 0)[1]:
+                self._connection.send_bytes(json.dumps(alive).encode())
+        finally:
+            self._sending.release()
+
     def stop_reason(self) -> str | None:
         """Return why the work should stop at the next checkpoint, if it should."""
         return "the worker stops" if self._stop.is_set() else None
@@ -106,7 +120,7 @@ class Channel:
         try:
             while True:
                 if not self._connection.poll(_BEAT_S):
-                    self.send({"type": ALIVE})
+                    self._beat()
                 elif self._connection.recv_bytes() == KEPT:
                     self._room.release()
                 else:

@@ -32,7 +32,7 @@ from services.errors import (
 )
 from services.job_files import ARTIFACT, CHECKPOINT, DATASET
 from services.logs import of_job
-from services.metrics import ATTEMPTS, LEASES_LOST
+from services.metrics import ATTEMPTS, JOB_SECONDS, LEASES_LOST
 from services.schedule import LATE
 from services.traces import span
 from services.versions import ARTIFACTS
@@ -73,6 +73,9 @@ def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
         if ending in ("crashed", "lost"):
             made.set_status(StatusCode.ERROR)
     ATTEMPTS.labels(claim.job.kind, ending).observe(time.monotonic() - began)
+    if ending in ("done", "failed", "cancelled"):
+        since = context.database.clock() - claim.job.created_at.timestamp()
+        JOB_SECONDS.labels(claim.job.kind, ending).observe(since)
     if claim.job.parent is not None:
         candidate_ended(context, claim.job.parent)
 

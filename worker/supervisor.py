@@ -35,6 +35,8 @@ _TICK_S = 0.2
 _WRITE_S = 1.0
 _TERM_S = 1.0
 _LEASES_SILENT = 4
+# More than saying that one lives takes within an hour.
+_SOME_CPU_S = 5.0
 _POINT = ("stage", "iteration", "loss", "validation_loss", "seconds")
 _ROWS = ("stage", "rows", "rows_per_second", "seconds")
 
@@ -93,7 +95,7 @@ class Supervisor:
         self._stop_until: float | None = None
         # For how long this process has listened since the child said anything, and
         # anything new: while a worker is frozen or a laptop sleeps, nobody listens.
-        self._silent_s = self._stalled_s = 0.0
+        self._silent_s = self._stalled_s = self._computed_s = 0.0
 
     def run(self) -> Ending:
         """Start the child and stay with it.
@@ -152,6 +154,7 @@ class Supervisor:
                 kind = message.pop("type")
                 self._silent_s = 0.0
                 if kind == child.ALIVE:
+                    self._note_computed(message["cpu_s"])
                     continue
                 self._stalled_s = 0.0
                 if kind == "progress":
@@ -168,8 +171,14 @@ class Supervisor:
             return self._died()
         return None
 
+    def _note_computed(self, seconds: float) -> None:
+        """What computes goes on, whether or not it has something to tell."""
+        if seconds > self._computed_s + _SOME_CPU_S:
+            self._computed_s = seconds
+            self._stalled_s = 0.0
+
     def _hung(self) -> Ending | None:
-        """The end of a child that has been silent, or without progress, too long."""
+        """The end of a child that has been silent, or idle, too long."""
         now = time.monotonic()
         listened = min(now - self._listened, 5 * _TICK_S)
         self._listened = now
@@ -180,7 +189,7 @@ class Supervisor:
         if self._silent_s > silence:
             reason = f"the job's process gave no sign of life for {silence:g} s"
         elif self._stalled_s > stall:
-            reason = f"the job's process made no progress for {stall:g} s"
+            reason = f"the job's process neither told nor computed for {stall:g} s"
         else:
             return None
         return Ending("crashed", {"reason": f"{reason} and was killed"})

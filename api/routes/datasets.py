@@ -1,6 +1,5 @@
 """/v1/datasets: upload, look, download, delete; or ask for one to be made."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -168,6 +167,6 @@ async def _stored(
     """Have the body checked and keep it, or keep nothing."""
     key = idempotency_key(request)
     async with received(request, gateway.settings) as path:
-        return await asyncio.to_thread(
+        return await gateway.upload(
             workspace.datasets.upload, path, owner=owner, name=name, idempotency_key=key
         )

@@ -58,7 +58,7 @@ export async function jobView([id], signal) {
     refresh();
   }, { class: "danger" });
   const retry = action("Try again", async () => {
-    job = await make(`/v1/jobs/${id}/retry`);
+    job = await make(`/v1/jobs/${id}/retry`, undefined, job.finished_at);
     say("Queued again");
     refresh();
     follow();

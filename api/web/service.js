@@ -77,15 +77,18 @@ export async function ask(method, path, body, { more = {}, signal } = {}) {
 }
 
 const unanswered = new Map();
+// The same asked later is meant: as long as somebody tries again in vain, and no longer.
+const UNANSWERED_MS = 60_000;
 
 /**
  * Ask for something that is to be made once: with an Idempotency-Key, kept until there
  * is an answer, so that the same asked again, by hand too, makes nothing twice.
  */
 async function once(what, send) {
-  if (!unanswered.has(what)) unanswered.set(what, uuid());
+  const known = unanswered.get(what);
+  if (!known || Date.now() - known.at > UNANSWERED_MS) unanswered.set(what, { key: uuid(), at: Date.now() });
   try {
-    const made = await send({ "idempotency-key": `"${unanswered.get(what)}"` });
+    const made = await send({ "idempotency-key": `"${unanswered.get(what).key}"` });
     unanswered.delete(what);
     return made;
   } catch (error) {
@@ -100,8 +103,8 @@ function uuid() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (each) => each.toString(16).padStart(2, "0")).join("");
 }
 
-/** Have the service make something: a job, a dataset, another attempt. */
-export const make = (path, body) => once(`${path} ${JSON.stringify(body)}`, (more) => ask("POST", path, body, { more }));
+/** Have the service make something: a job, a dataset, another attempt after a moment. */
+export const make = (path, body, moment = "") => once(`${path} ${JSON.stringify(body)} ${moment}`, (more) => ask("POST", path, body, { more }));
 
 export const get = (path, options) => ask("GET", path, undefined, options);
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from services.blobs import Blobs, Damaged
 from services.errors import Unavailable
+from services.metrics import COMPUTE_SECONDS
 from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Model, Plans, on_devices
@@ -124,7 +125,9 @@ class Engine:
             self._prepare(model, shape, plans, len(arrays["x0"]))
         self.counters.batches += 1
         self.counters.rows += len(arrays["x0"])
+        began = time.monotonic()
         results = self._computed(model, shape, plans, by_row)
+        COMPUTE_SECONDS.labels(operation).observe(time.monotonic() - began)
         return trimmed(results, arrays, operation)
 
     def prepare(
@@ -194,6 +197,7 @@ class Engine:
             "models_resident": len(self._resident.digests),
             "resident_bytes": self._resident.size_bytes,
             "resident_programs": self._resident.programs,
+            "device_bytes": _device_bytes(),
         }
 
     def _prepare(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
@@ -376,3 +380,9 @@ def _shaped(
     plans = model.plans(arrays["times"], arrays.get("control_times"))
     by_row = padded_rows(arrays, operation, plans[0].outputs)
     return plans, by_row, Shape.of(operation, plans[0], by_row, variant)
+
+
+def _device_bytes() -> int:
+    """Memory in use on this process's devices, as far as they tell."""
+    told = (device.memory_stats() or {} for device in jax.local_devices())
+    return sum(int(each.get("bytes_in_use", 0)) for each in told)

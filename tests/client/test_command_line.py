@@ -259,10 +259,14 @@ def test_a_file_becomes_a_version(server, tmp_path):
 
 def test_a_file_is_registered_once_though_the_answer_is_lost(server, tmp_path):
     (tmp_path / "mine.spnode").write_bytes(b"artifact")
-    server.answers += [Answer(201, b"{}", break_after=-1), Answer(201)]
+    made = json.dumps({**VERSION, "number": 1}).encode()
+    server.answers += [Answer(201, b"{}", break_after=-1), Answer(201, made)]
     given = ("models", "register", str(tmp_path / "mine.spnode"), "m")
-    assert run(*given, SPNODE_URL=server.url).returncode == 1
-    assert len(server.asked) == 1
+    done = run(*given, SPNODE_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    first, again = (each.headers["idempotency-key"] for each in server.asked)
+    assert first == again
+    assert [each.body for each in server.asked] == [b"artifact"] * 2
 
 
 def test_versions_are_listed_with_their_errors_and_aliases(server):

@@ -15,6 +15,7 @@ import yaml
 
 from api.__main__ import _STOP_SECONDS
 from api.app import create_app
+from api.dependencies import UPLOADS_AT_ONCE
 from services.queue_names import GPU_QUEUES, JOB_QUEUES
 from services.settings import Settings
 from tests.api.deployment import ROOT
@@ -168,7 +169,8 @@ def uploads_fit(environment: dict[str, str], memory_bytes: int) -> None:
     limits = Settings.model_validate({"data_folder": "/nonexistent", **chosen})
     assert "parser_memory_bytes" in chosen
     beside = limits.queued_bytes_limit + limits.max_body_bytes
-    assert limits.parser_memory_bytes + beside < memory_bytes
+    parsers = UPLOADS_AT_ONCE * limits.parser_memory_bytes
+    assert parsers + beside + 512 * 2**20 < memory_bytes
     # As in the defaults: the file unpacked, and two copies of it.
     assert limits.parser_memory_bytes >= 3 * limits.max_upload_bytes
 

@@ -267,13 +267,25 @@ def test_a_job_of_another_project_keeps_no_version(registry) -> None:
     registry.delete_version("robertson", 2)
 
 
-def test_a_job_of_an_administrator_s_project_keeps_a_version(registry) -> None:
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda digest: {
+            "model": "mine",
+            "parent": {"model": "robertson", "version": 2, "digest": digest},
+        },
+        lambda digest: {"model": "robertson/2", "digest": digest},
+        lambda digest: {"model": "robertson@passing", "digest": digest},
+    ],
+)
+def test_a_job_of_an_administrator_s_project_keeps_a_version(
+    registry, request_of
+) -> None:
     publish(registry)
     publish(registry, content=b"other")
     digest = registry.version("robertson", 2).digest
     jobs = Jobs(registry.database, access=Access("theirs", sees_all=True))
-    parent = {"model": "robertson", "version": 2, "digest": digest}
-    jobs.submit("training", {"model": "mine", "parent": parent}, owner="them")
+    jobs.submit("rollout", request_of(digest), owner="them")
     with pytest.raises(Conflict, match="job of an administrator needs version 2"):
         registry.delete_version("robertson", 2)
 

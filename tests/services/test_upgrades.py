@@ -124,7 +124,7 @@ def test_processes_of_the_version_before_start_again_after_a_migration() -> None
         for name, module in (("late-worker", "worker"), ("late-gateway", "api")):
             process = deployment.start(name, module)
             try:
-                assert process.wait(60) != 0
+                assert process.wait(180) != 0
             except subprocess.TimeoutExpired:
                 pytest.fail(f"{module} went on")
             said = (deployment.folder / f"{name}.log").read_text()

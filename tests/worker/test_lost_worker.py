@@ -9,7 +9,6 @@ import time
 import psutil
 
 from services.queue import redis_client
-from tests.worker.conftest import deployment
 
 LONG = 10_000_000
 
@@ -147,22 +146,11 @@ def test_a_frozen_child_is_noticed_and_its_job_goes_on(stack) -> None:
     (child,) = children_of(worker)
     os.kill(child.pid, signal.SIGSTOP)
     # It holds its lease all the while: nobody else could help.
-    again = stack.wait(job.id, lambda job: job.attempt == 2 and job.progress, 60)
-    assert again.state == "running"
+    stack.wait(job.id, lambda job: job.attempt == 2 and job.state == "running", 90)
     assert not child.is_running()
     (reason,) = [e.message for e in stack.jobs.events(job.id) if e.level != "info"]
     assert "gave no sign of life" in reason
     stack.jobs.cancel(job.id)
-
-
-def test_a_child_without_progress_is_given_up(valkey, tmp_path, compiled) -> None:
-    # Nothing is done within a tenth of a second.
-    with deployment(valkey, tmp_path, compiled, stall_seconds=0.1) as stack:
-        stack.start_worker()
-        ended = stack.end(stack.train(iterations=LONG).id)
-    assert ended.state == "failed"
-    assert ended.error["code"] == "attempts_exhausted"
-    assert "made no progress for 0.1 s and was killed" in ended.error["detail"]
 
 
 def test_a_job_whose_message_was_lost_is_sent_again(stack) -> None:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import resource
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from services.settings import Settings
 from services.work_folder import sweep_jobs, sweep_requests, working
 from spnode_core.dataset import save_dataset
 from spnode_core.systems import generate
-from worker import child
+from tests.worker.idle import much, nothing
+from worker import child, supervisor
 from worker.context import Context, open_context
 from worker.jobs import _end, publish, run_job
+from worker.keeper import Keeper
 from worker.supervisor import Ending
 
 OUTCOME = {
@@ -196,3 +199,20 @@ def test_folders_of_dead_gateways_are_swept(context) -> None:
         assert not predecessors.exists(), "this process has no request yet"
     left = {path.name for path in context.work_folder.iterdir()}
     assert left == {in_use, job}
+
+
+@pytest.mark.parametrize(("work", "ending"), [(nothing, "crashed"), (much, "done")])
+def test_only_a_child_that_neither_tells_nor_computes_is_hung(
+    context, claim, folder, monkeypatch, work, ending
+) -> None:
+    monkeypatch.setattr(supervisor.child, "main", work)
+    monkeypatch.setattr(supervisor, "_SOME_CPU_S", 0.2)
+    settings = context.settings.model_copy(update={"stall_seconds": 2.0})
+    context = replace(context, settings=settings)
+    server = multiprocessing.get_context("spawn")
+    with Keeper(context, claim) as keeper:
+        # Its tests' own method of starting: only that of workers is a fork server's.
+        told = supervisor.Supervisor(context, server, claim, keeper, folder).run()  # pyright: ignore[reportArgumentType]
+    assert told.type == ending
+    if ending == "crashed":
+        assert "neither told nor computed for 2 s" in told.message["reason"]
