@@ -6,7 +6,7 @@ import functools
 import gc
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -120,10 +120,7 @@ class Gateway:
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call a service off the event loop, in one of the few threads for SQL."""
-        # What is logged there belongs to the same request.
-        run = contextvars.copy_context().run
-        call = functools.partial(run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._sql, call)
+        return await _called(self._sql, function, *args, **kwargs)
 
     async def parsed(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -145,12 +142,9 @@ class Gateway:
                 f"{self._uploads} uploads wait to be read already",
                 retry_after_s=self.settings.parser_seconds / 4,
             )
-        run = contextvars.copy_context().run
-        call = functools.partial(run, function, *args, **kwargs)
         self._uploads += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._uploading, call)
+            return await _called(self._uploading, function, *args, **kwargs)
         finally:
             self._uploads -= 1
 
@@ -203,6 +197,15 @@ class Gateway:
             _LOG.error("artifact %s cannot be served: %s", digest, error)
         except Exception:  # the boundary of the task: one bad model stops no other
             _LOG.exception("artifact %s cannot be served", digest)
+
+
+async def _called(
+    executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call a function in a thread; what is logged there belongs to the same request."""
+    run = contextvars.copy_context().run
+    call = functools.partial(run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
 def get_gateway(request: Request) -> Gateway:

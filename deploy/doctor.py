@@ -14,15 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from deploy import stack, valkey
 from deploy.folder import ROOT, Folder
 from services.blobs import Blobs
 from services.database.engine import Database
-from services.database.migrate import configuration, fits
+from services.database.migrate import fits, is_newer
 from services.errors import Unavailable
 from services.queue import Queue
 from services.settings import SettingsError, read_settings
@@ -199,18 +197,9 @@ def _ask_database(url: str) -> str:
         if fits(database):
             return ""
         with database.reading() as connection:
-            if _is_unknown(connection):
+            if is_newer(connection):
                 raise Unavailable("its schema is of another, newer version of spnode")
     return "; the next process that starts brings its schema"
-
-
-def _is_unknown(connection: sa.Connection) -> bool:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return False
-    query = sa.text("SELECT version_num FROM alembic_version")
-    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
-    known = {each.revision for each in scripts}
-    return connection.execute(query).scalar_one_or_none() not in known
 
 
 def _ask_store() -> str:

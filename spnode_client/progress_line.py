@@ -17,8 +17,7 @@ def done_of(progress: Record) -> tuple[int | None, int | None]:
     if progress.get("rows_total"):
         return progress["rows"], progress["rows_total"]
     if total := progress.get("candidates"):
-        states = ("succeeded", "failed", "cancelled")
-        return sum(progress[state] for state in states), total
+        return sum(progress[state] for state in ENDED), total
     return progress.get("iteration"), progress.get("iterations") or None
 
 

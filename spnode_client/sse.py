@@ -2,9 +2,7 @@
 
 import json
 
-from spnode_client.records import Event, Record
-
-_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+from spnode_client.records import ENDED, Event, Record
 
 
 class EventReader:
@@ -44,7 +42,7 @@ class EventReader:
             before: ``last_id`` when that stream began.
         """
         # Of an ended job the next stream has what this one lacked, or nothing.
-        return record.get("state") in _ENDED and self.last_id == before
+        return record.get("state") in ENDED and self.last_id == before
 
     def _finish(self) -> Event | None:
         name, lines = self._name, self._data
@@ -55,5 +53,5 @@ class EventReader:
         if not isinstance(data, dict):
             data = {"value": data}
         if name == "status":
-            self.is_over = (data.get("data") or {}).get("state") in _ENDED
+            self.is_over = (data.get("data") or {}).get("state") in ENDED
         return Event(id=self.last_id or "", kind=name or "message", data=data)

@@ -71,9 +71,11 @@ async def upload(
     check_name(name, field="name")
     key = idempotency_key(request)
     async with received(request, gateway.settings) as path:
-        digest = await asyncio.to_thread(file_digest, path)
-        same = request_digest({"model": name, "content": digest})
-        asked = None if key is None else Asked(owner, key, same)
+        asked = None
+        if key is not None:
+            digest = await asyncio.to_thread(file_digest, path)
+            same = request_digest({"model": name, "content": digest})
+            asked = Asked(owner, key, same)
         record = await workspace.sql(_made_before, workspace, name, asked)
         if record is not None:
             response.headers["idempotency-replayed"] = "true"

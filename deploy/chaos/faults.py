@@ -72,40 +72,12 @@ def kill_child(it: Deployment, planned: Planned) -> Hit | None:
 
 def freeze_worker(it: Deployment, planned: Planned) -> Hit | None:
     """SIGSTOP of a worker with its children, SIGCONT after its lease: a zombie."""
-    busy = [each for each in it.named("worker") if each.children()]
-    worker = _chosen(busy, planned)
-    if worker is None:
-        return None
-    family = worker.family()
-    for each in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.suspend()
-
-    def wake() -> None:
-        for each in reversed(family):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.resume()
-
-    return Hit(worker.name, wake)
+    return _freeze(it, planned, Process.family)
 
 
 def freeze_child(it: Deployment, planned: Planned) -> Hit | None:
     """SIGSTOP of the process of a job alone: its worker must notice."""
-    busy = [each for each in it.named("worker") if each.children()]
-    worker = _chosen(busy, planned)
-    if worker is None:
-        return None
-    frozen = worker.children()
-    for each in frozen:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.suspend()
-
-    def wake() -> None:
-        for each in frozen:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.resume()
-
-    return Hit(worker.name, wake)
+    return _freeze(it, planned, Process.children)
 
 
 def kill_rollouts(it: Deployment, planned: Planned) -> Hit | None:
@@ -237,6 +209,29 @@ def _kill(among: Sequence[Process], planned: Planned) -> Hit | None:
         return None
     process.kill(planned.seconds)
     return Hit(process.name)
+
+
+def _freeze(
+    it: Deployment,
+    planned: Planned,
+    part: Callable[[Process], list[psutil.Process]],
+) -> Hit | None:
+    """Stop a part of a busy worker until the fault ends."""
+    busy = [each for each in it.named("worker") if each.children()]
+    worker = _chosen(busy, planned)
+    if worker is None:
+        return None
+    frozen = part(worker)
+    for each in frozen:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.suspend()
+
+    def wake() -> None:
+        for each in reversed(frozen):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.resume()
+
+    return Hit(worker.name, wake)
 
 
 def _limit_files(process: Process, most: int | None) -> None:

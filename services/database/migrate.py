@@ -87,16 +87,23 @@ def _revision(connection: sa.Connection) -> str | None:
     return connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
 
 
+def is_newer(connection: sa.Connection) -> bool:
+    """Whether the schema is one that this version does not know."""
+    has_any = sa.inspect(connection).has_table("alembic_version")
+    return has_any and _revision(connection) not in _known()
+
+
 def _is_newer_and_fits(connection: sa.Connection) -> bool:
-    known = {
-        script.revision
-        for script in ScriptDirectory.from_config(configuration()).walk_revisions()
-    }
     has = sa.inspect(connection).has_table
-    if _revision(connection) in known or not has(tables.compatibility.name):
+    if not is_newer(connection) or not has(tables.compatibility.name):
         return False
     since = connection.execute(sa.select(tables.compatibility.c.since)).scalar()
-    return since in known
+    return since in _known()
+
+
+def _known() -> set[str]:
+    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
+    return {each.revision for each in scripts}
 
 
 def configuration() -> Config:
