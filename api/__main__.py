@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.heads import BoundedHeads
 from services import traces
 from services.database.engine import Database
 from services.database.migrate import upgrade
@@ -42,7 +43,7 @@ def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeads,
         ws="none",
         access_log=False,
         log_config=None,

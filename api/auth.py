@@ -5,7 +5,6 @@ clients can send. Which scope a request needs stands in one table below.
 """
 
 import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -134,7 +133,7 @@ def secret_in(headers: Mapping[str, str]) -> str | None:
 def _password(value: str) -> str:
     try:
         pair = base64.b64decode(value.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise Unauthorised("Basic credentials are not base64 of user:key") from error
     user, _, password = pair.partition(":")
     return password or user

@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 
 from api.disconnects import Disconnects
 from api.events import EventHub
+from api.uploads import UploadRoom
 from api.workspace import Workspace
 from services.audit import Audit
 from services.blobs import Blobs
@@ -36,6 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SQL_THREADS = 4
+PARSING_THREADS = 2
 UPLOADS_AT_ONCE = 2
 """Uploaded files that are read at a time: the memory of their parsers adds up."""
 _UPLOADS_WAITING = 16
@@ -81,9 +83,10 @@ class Gateway:
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
         # Parsing and encoding of large bodies; never the thread that computes.
-        self._parsing = ThreadPoolExecutor(2, "parse")
+        self._parsing = ThreadPoolExecutor(PARSING_THREADS, "parse")
         self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
         self._uploads = 0
+        self.upload_room = UploadRoom(settings)
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -41,8 +41,9 @@ class ArraysRoute(JsonRoute):
                 if kind and not is_json(kind):
                     refuse_type(kind, f"application/json or {NPZ}")
                 return await handler(request)
-            settings = request.app.state.gateway.settings
-            async with received(request, settings) as path:
+            gateway = request.app.state.gateway
+            settings = gateway.settings
+            async with received(request, settings, gateway.upload_room) as path:
                 limit = settings.max_upload_bytes
                 text = await asyncio.to_thread(_text, path, limit)
                 return await handler(_as_json(request, path, text))

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     """How long a body may take to come; a second more for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 2048 * MIB
     """Largest uploaded dataset, as sent and as unpacked."""
+    upload_space_bytes: PositiveInt = 8192 * MIB
+    """Bytes of uploads that a gateway's disk holds at once, by what they claim; the
+    largest one there is always room for."""
     parser_memory_bytes: PositiveInt = 6144 * MIB
     """Address space of the process that parses an upload."""
     parser_seconds: PositiveFloat = 120.0

@@ -70,7 +70,7 @@ async def upload(
         refuse_type(kind, "application/zip")
     check_name(name, field="name")
     key = idempotency_key(request)
-    async with received(request, gateway.settings) as path:
+    async with received(request, gateway.settings, gateway.upload_room) as path:
         asked = None
         if key is not None:
             digest = await asyncio.to_thread(file_digest, path)

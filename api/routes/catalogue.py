@@ -41,6 +41,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
     names = (
         "max_body_bytes",
         "max_upload_bytes",
+        "upload_space_bytes",
         "body_seconds",
         "parser_memory_bytes",
         "parser_seconds",

@@ -166,7 +166,7 @@ async def _stored(
 ) -> tuple[DatasetRecord, bool]:
     """Have the body checked and keep it, or keep nothing."""
     key = idempotency_key(request)
-    async with received(request, gateway.settings) as path:
+    async with received(request, gateway.settings, gateway.upload_room) as path:
         return await gateway.upload(
             workspace.datasets.upload, path, owner=owner, name=name, idempotency_key=key
         )

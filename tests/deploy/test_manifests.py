@@ -15,7 +15,7 @@ import yaml
 
 from api.__main__ import _STOP_SECONDS
 from api.app import create_app
-from api.dependencies import UPLOADS_AT_ONCE
+from api.dependencies import PARSING_THREADS, UPLOADS_AT_ONCE
 from services.queue_names import GPU_QUEUES, JOB_QUEUES
 from services.settings import Settings
 from tests.api.deployment import ROOT
@@ -163,6 +163,35 @@ def seconds_of(text: str) -> int:
     return int(text.removesuffix("s"))
 
 
+def disk_of_uploads(environment: dict[str, str]) -> int:
+    """The most that uploads take on a gateway's disk."""
+    chosen = {k.removeprefix("SPNODE_").lower(): v for k, v in environment.items()}
+    limits = Settings.model_validate({"data_folder": "/nonexistent", **chosen})
+    assert {"max_upload_bytes", "upload_space_bytes"} <= set(chosen)
+    # The parser's limit of a file it writes; what threads look into was written so.
+    kept = 2 * limits.max_upload_bytes
+    return limits.upload_space_bytes + (UPLOADS_AT_ONCE + PARSING_THREADS) * kept
+
+
+def test_uploads_fit_into_the_volume_of_a_gateway() -> None:
+    settings = yaml.safe_load((KUBERNETES / "base" / "settings.yaml").read_text())
+    (volume,) = (
+        volume
+        for pod in PODS
+        for volume in pod["volumes"]
+        if (pod["containers"][0]["name"], volume["name"]) == ("gateway", "data")
+    )
+    needed = disk_of_uploads(settings["data"])
+    # JSON that becomes arrays, and what files of a few bytes take.
+    beside = 2**29
+    assert needed + beside < bytes_of(volume["emptyDir"]["sizeLimit"])
+    text = (ROOT / "deploy" / "systemd" / "spnode-gateway.service").read_text()
+    unit = dict(re.findall(r"^Environment=(SPNODE_\w+_BYTES)=(.+)$", text, re.M))
+    composed = COMPOSED["gateway"]["environment"]
+    limits = {k: v for k, v in composed.items() if k.endswith("_BYTES")}
+    assert disk_of_uploads(unit) == disk_of_uploads(limits) == needed
+
+
 def uploads_fit(environment: dict[str, str], memory_bytes: int) -> None:
     """A hostile upload ends its parser, and no process beside it."""
     chosen = {k.removeprefix("SPNODE_").lower(): v for k, v in environment.items()}
@@ -186,7 +215,7 @@ def test_a_parser_fits_into_the_memory_of_every_container() -> None:
             uploads_fit(settings["data"], memory)
     for service in OURS.values():
         given = service["environment"]
-        parser = {k: v for k, v in given.items() if re.search("UPLOAD|PARSER", k)}
+        parser = {k: v for k, v in given.items() if re.search("MAX_UPLOAD|PARSER", k)}
         uploads_fit(parser, bytes_of(service["mem_limit"]))
     gateway = (ROOT / "deploy" / "systemd" / "spnode-gateway.service").read_text()
     parser = dict(re.findall(r"^Environment=(SPNODE_\w+_BYTES)=(.+)$", gateway, re.M))
