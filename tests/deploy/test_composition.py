@@ -1,0 +1,95 @@
+"""What the composition keeps lies in volumes, and an older one can be upgraded."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.api.deployment import ROOT
+from tests.deploy.test_manifests import COMPOSE, COMPOSED, DEPLOYMENT, OURS
+
+# Where each image keeps its state: for all but Grafana its own VOLUME says so.
+STATE = {
+    "valkey/valkey": "/data",
+    "postgres": "/var/lib/postgresql",
+    "chrislusf/seaweedfs": "/data",
+    "prom/prometheus": "/prometheus",
+    "grafana/grafana": "/var/lib/grafana",
+}
+THEIRS = {name: each for name, each in COMPOSED.items() if "build" not in each}
+VOLUMES = yaml.safe_load(COMPOSE)["volumes"]
+
+
+def mounts(service: dict) -> dict[str, str]:
+    """What is mounted, by its place."""
+    return dict(reversed(each.split(":")[:2]) for each in service["volumes"])
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_server_keeps_its_state_in_a_volume(name: str) -> None:
+    image = THEIRS[name]["image"].partition(":")[0]
+    assert mounts(THEIRS[name])[STATE[image]] in VOLUMES
+
+
+def test_each_volume_is_of_one_kind_of_process() -> None:
+    used = {
+        volume: {name for name, each in COMPOSED.items() if volume in each_of(each)}
+        for volume in VOLUMES
+    }
+    workers = {name for name in OURS if name.startswith("worker")}
+    assert used.pop("worker-cache") == workers
+    assert all(len(names) == 1 for names in used.values()), used
+
+
+def each_of(service: dict) -> set[str]:
+    return set(mounts(service).values())
+
+
+def test_postgres_keeps_its_state_where_its_version_does() -> None:
+    # Before 18 it was /var/lib/postgresql/data.
+    (version,) = re.findall(r"image: postgres:(\d+)", COMPOSE)
+    assert int(version) >= 18
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_what_watches_has_no_rights(name: str) -> None:
+    service = COMPOSED[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert [each.split(":")[0] for each in service["tmpfs"]] == ["/tmp"]
+    written = [each for each in service["volumes"] if not each.endswith(":ro")]
+    assert [each.split(":")[0] for each in written] == [f"{name}-data"]
+
+
+def test_grafana_finds_what_it_is_provisioned_with() -> None:
+    found = {
+        place: ROOT / source for place, source in mounts(COMPOSED["grafana"]).items()
+    }
+    folder = found["/etc/grafana/provisioning"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "spnode.yml").read_text())[
+        "providers"
+    ]
+    # A dashboard that lies in the volume would hide those of a new version.
+    place = provider["options"]["path"]
+    assert list(found[place].glob("*.json"))
+    assert not place.startswith(STATE["grafana/grafana"])
+
+
+def test_a_role_gets_the_password_of_the_environment(tmp_path: Path) -> None:
+    (script,) = re.findall(r"exec postgres sh -c \\\n    '(.+)'\n", DEPLOYMENT)
+    psql = tmp_path / "psql"
+    psql.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    psql.chmod(0o700)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "POSTGRES_PASSWORD": "0a1b2c"}
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = "ALTER ROLE spnode PASSWORD $$0a1b2c$$"
+    assert done.stdout.splitlines() == ["-U", "spnode", "-c", said]
