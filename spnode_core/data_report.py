@@ -65,10 +65,10 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
             "start": float(dataset.times.min()),
             "shortest_step": shortest,
             "longest": end,
-            "decades": float(np.log10(end / shortest)),
+            "decades": _decades(shortest, end),
         },
         "unit_problems": unit_problems(dataset),
-        "stiffness": end / min(scales) if scales else None,
+        "stiffness": _ratio(end, min(scales)) if scales else None,
         "states": states,
         "parameters": _ranges(dataset.parameters, dataset.parameter_names),
         "controls": _ranges(dataset.controls, dataset.control_names),
@@ -120,9 +120,14 @@ def conserved_sums(dataset: Dataset) -> list[dict[str, float]]:
     _, sizes, directions = np.linalg.svd(scaled, full_matrices=False)
     null = directions[sizes <= _KEPT * sizes[0]]
     found = []
-    for each in _echelon(null / spread[moving], spread[moving]):
-        row = _rounded(each)
-        terms = np.abs(row) * spread[moving]
+    with np.errstate(all="ignore"):
+        rows = _echelon(null / spread[moving], spread[moving])
+    for each in rows:
+        with np.errstate(all="ignore"):
+            row = _rounded(each)
+            terms = np.abs(row) * spread[moving]
+        if not np.isfinite([row, terms]).all():
+            continue  # the changes of one are as nothing beside those of another
         if np.abs(changes[:, moving] @ row).max() <= _KEPT * terms.max():
             found.append(row)
     found.sort(key=lambda row: int(np.flatnonzero(row)[0]))
@@ -148,7 +153,7 @@ def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
     if values.size == 0:
         return "linear"
     low, high = values.min(), values.max()
-    if low > 0 and np.log10(high / low) > _DECADES_FOR_LOG:
+    if low > 0 and _decades(low, high) > _DECADES_FOR_LOG:
         return "log"
     median = np.median(np.abs(values))
     if low < 0 and median > 0 and max(high, -low) > _PEAK_FOR_ASINH * median:
@@ -162,22 +167,35 @@ def _summarise_state(dataset: Dataset, index: int, in_sums: set[str]) -> dict[st
     sizes = np.abs(values[values != 0])
     steps = np.diff(dataset.times, axis=1)
     both = dataset.mask[:, 1:, index] & dataset.mask[:, :-1, index] & (steps > 0)
-    slopes = np.abs(np.diff(x, axis=1)[both] / steps[both])
+    with np.errstate(over="ignore"):
+        slopes = np.abs(np.diff(x, axis=1)[both] / steps[both])
     extent = float(values.max() - values.min())
     steepest = float(slopes.max()) if slopes.size else 0.0
     return {
         "unit": dataset.units[index] if dataset.units else "",
         "minimum": float(values.min()),
         "maximum": float(values.max()),
-        "decades": float(np.log10(sizes.max() / sizes.min())) if sizes.size else 0.0,
+        "decades": _decades(sizes.min(), sizes.max()) if sizes.size else 0.0,
         "positive": bool((values > 0).all()),
         "missing": int(dataset.present.sum() - values.size),
-        "time_scale": extent / steepest if steepest > 0 else None,
+        "time_scale": _ratio(extent, steepest) or None,
         # What enters a sum is added up in physical units: its logarithm is no help.
         "normalisation": "linear"
         if dataset.names[index] in in_sums
         else choose_kind(values),
     }
+
+
+def _decades(low: float, high: float) -> float:
+    # The quotient may be beyond all numbers.
+    return float(np.log10(high) - np.log10(low))
+
+
+def _ratio(over: float, under: float) -> float | None:
+    """A quotient, or None where it is no number."""
+    with np.errstate(all="ignore"):
+        found = float(np.divide(over, under))
+    return found if np.isfinite(found) else None
 
 
 def _ranges(values: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import errno
 import io
 import math
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -138,7 +139,9 @@ class Member:
                 found=f"{len(data)} bytes",
                 expected=f"{wanted} for shape {self.shape}",
             )
-        return np.frombuffer(data, self.dtype)
+        array = np.frombuffer(data, self.dtype)
+        _check_text(self.name, array)
+        return array
 
 
 @contextlib.contextmanager
@@ -240,6 +243,17 @@ def _read_member(
 ) -> np.ndarray:
     with _named_faults(name), archive.open(member) as stream:
         return Member(name, stream, member.file_size).whole()
+
+
+def _check_text(name: str, array: np.ndarray) -> None:
+    """Refuse text of numbers that are no characters, which Python cannot take."""
+    if array.dtype.kind != "U":
+        return
+    codes = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if array.size and codes.max() > sys.maxunicode:
+        raise InvalidInput(
+            name, found=f"a character {codes.max():#x}", expected="text in Unicode"
+        )
 
 
 @contextlib.contextmanager

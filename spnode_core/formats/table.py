@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spnode_core.errors import InvalidInput
@@ -48,11 +47,14 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
                 encoding="utf-8-sig",
                 low_memory=False,
             )
-    except (pd.errors.ParserError, pa.ArrowException, ValueError, OSError) as error:
+        columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+    except InvalidInput:
+        raise
+    except Exception as error:  # readers raise whatever their parts raise
         raise InvalidInput(
             "file", found=f"a damaged {kind} table: {error}", expected="a whole table"
         ) from error
-    return _arrays({str(name): frame[name].to_numpy() for name in frame.columns})
+    return _arrays(columns)
 
 
 def _separator(path: Path) -> str:

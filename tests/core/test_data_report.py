@@ -1,10 +1,16 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from spnode_core import systems
-from spnode_core.data_report import conserved_sums, duplicates, summarise
+from spnode_core.data_report import (
+    choose_kind,
+    conserved_sums,
+    duplicates,
+    summarise,
+)
 from spnode_core.dataset import check_arrays
 
 
@@ -94,3 +100,23 @@ def test_missing_samples_and_ragged_trajectories_are_described():
     assert report["missing"] == 1
     assert report["samples_per_trajectory"] == [7, 20]
     assert report["sums_found"] == [{"x1": 1.0, "x2": 1.0}, {"x3": 2, "x4": 1}]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("large", [1e150, 1.0])
+@pytest.mark.parametrize("small", [5e-324, 1e-150])
+def test_a_summary_is_of_numbers_however_large_and_small_they_are(large, small):
+    """All of these lie within what a dataset may hold, their quotients do not."""
+    rng = np.random.default_rng(0)
+    states = rng.uniform(-1, 1, (6, 9, 4)) * [large, large, small, 1.0]
+    states[0, 1, 0] = small
+    states[:, :, 1] = -states[:, :, 0]
+    times = np.concatenate([[0.0, small], np.geomspace(1.0, large + 9, 7)])
+    found = summarise(check_arrays({"states": states, "times": times}))
+    json.dumps(found, allow_nan=False)
+    assert found["times"]["decades"] == pytest.approx(
+        np.log10(times[-1]) - np.log10(small)
+    )
+    positive = summarise(check_arrays({"states": np.abs(states), "times": times}))
+    json.dumps(positive, allow_nan=False)
+    assert choose_kind(np.array([small, large])) == "log"

@@ -221,6 +221,14 @@ def test_pickled_array_is_refused_unread(tmp_path):
         load_dataset(path)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_no_characters_is_refused(tmp_path, order):
+    numbers = np.full(3, 0x44444444, f"{order}u4")
+    path = written(tmp_path, arrays() | {"names": numbers.view(f"{order}U1")})
+    with pytest.raises(InvalidInput, match="names: found a character 0x44444444"):
+        load_dataset(path)
+
+
 def test_truncated_file_is_refused(tmp_path):
     path = written(tmp_path, arrays(batch=40))
     whole = path.read_bytes()

@@ -39,7 +39,9 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_contents_come_back_under_their_digest(blobs: Blobs, tmp_path: Path) -> None:
+def test_contents_come_back_under_their_digest(
+    blobs: Blobs, tmp_path: Path, monkeypatch
+) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"abc" * 100_000)
     digest = blobs.put_content("things", file)
@@ -51,6 +53,10 @@ def test_contents_come_back_under_their_digest(blobs: Blobs, tmp_path: Path) -> 
     assert b"".join(blobs.stream(f"things/{digest}")) == file.read_bytes()
     part = b"".join(blobs.stream(f"things/{digest}", start=1, end=4))
     assert part == b"bca"
+    monkeypatch.setattr("services.blobs._PIECE_BYTES", 70_000)
+    pieces = list(blobs.stream(f"things/{digest}", start=2))
+    assert [len(piece) for piece in pieces] == [70_000] * 4 + [19_998]
+    assert b"".join(pieces) == file.read_bytes()[2:]
     assert list(blobs.list("things")) == [f"things/{digest}"]
 
 
@@ -76,6 +82,10 @@ def test_a_damaged_content_is_never_given_out(blobs: Blobs, tmp_path: Path) -> N
         blobs.get(f"things/{digest}")
     with pytest.raises(Damaged, match=digest):
         blobs.download(f"things/{digest}", tmp_path / "copy")
+    given: list[bytes] = []
+    with pytest.raises(Damaged, match=digest):
+        given.extend(blobs.stream(f"things/{digest}"))
+    assert not given, "the last piece is held back until all of it is known"
     assert list(tmp_path.glob("copy*")) == []
 
 
@@ -231,10 +241,10 @@ def _bucket_was_made(server: subprocess.Popen, port: int) -> bool:
     return False
 
 
-def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path) -> None:
+def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path, monkeypatch) -> None:
     blobs = Blobs(seaweed)
     blobs.ping()
-    test_contents_come_back_under_their_digest(blobs, tmp_path)
+    test_contents_come_back_under_their_digest(blobs, tmp_path, monkeypatch)
     test_a_key_is_written_once(blobs)
     test_many_writers_of_one_content_all_succeed(blobs)
     test_what_is_not_there_is_not_found(blobs, tmp_path)
