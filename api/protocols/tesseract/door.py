@@ -49,7 +49,7 @@ class Tesseracts:
         workspace: Workspace = scope["state"]["workspace"]
         path = scope.get("path_params", {}).get("path", "")
         reference, endpoint = _parts(path)
-        _check_method(scope, endpoint)
+        _check_method(scope, reference, endpoint)
         if not reference:
             response = await _models(workspace, scope)
         elif endpoint in POST_ENDPOINTS:
@@ -95,14 +95,14 @@ def _written(reference: list[str]) -> str:
     return f"{name}/{version}" if version.isdecimal() else f"{name}@{version}"
 
 
-def _check_method(scope: Scope, endpoint: str) -> None:
+def _check_method(scope: Scope, reference: list[str], endpoint: str) -> None:
     """Refuse a method that a path does not take.
 
     Raises:
-        NotFound: A POST names no endpoint.
+        NotFound: A POST names a version, but no endpoint of it.
         HTTPException: 405.
     """
-    if scope["method"] == "POST" and not endpoint:
+    if scope["method"] == "POST" and reference and not endpoint:
         raise _no_endpoint(scope["path"])
     allowed = ("POST",) if endpoint in POST_ENDPOINTS else ("GET", "HEAD")
     if scope["method"] not in allowed:
