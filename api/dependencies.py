@@ -22,6 +22,7 @@ from services.errors import Overloaded, ServiceError
 from services.keys import Keys
 from services.projects import EVERYTHING, Access
 from services.queue import Queue
+from services.queue_names import ROLLOUTS_QUEUE
 from services.rates import Rates
 from services.results import Results
 from services.rollouts.batching import Batcher
@@ -43,6 +44,8 @@ UPLOADS_AT_ONCE = 2
 _UPLOADS_WAITING = 16
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
+# How often until it is warm, or a worker of rollouts is.
+_LOOK_EVERY_S = 0.5
 _LOG = logging.getLogger(__name__)
 
 
@@ -182,7 +185,7 @@ class Gateway:
                 for digest in digests - self._warm:
                     await self._warm_one(digest)
                 self._warm &= digests
-                if not self.warmed:
+                if not self.warmed and await self._computes():
                     # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
                     gc.collect()
                     gc.freeze()
@@ -190,7 +193,14 @@ class Gateway:
                     self.warmed = True
             except ServiceError as error:
                 _LOG.warning("champions could not be looked up: %s", error)
-            await asyncio.sleep(_WARM_EVERY_S)
+            await asyncio.sleep(_WARM_EVERY_S if self.warmed else _LOOK_EVERY_S)
+
+    async def _computes(self) -> bool:
+        """Whether rollouts are computed here, or by a worker that is warm."""
+        if self.settings.executor == "inline":
+            return True
+        living = await self.sql(self.workers.living, ROLLOUTS_QUEUE)
+        return any(worker.is_warm for worker in living)
 
     async def _warm_one(self, digest: str) -> None:
         self._warm.add(digest)

@@ -130,7 +130,7 @@ def move(
     if after in TERMINAL:
         implied["finished_at"] = now
     if after == "queued":
-        implied |= {"sent_at": None, "not_before": None}
+        implied |= {"sent_at": None, "not_before": None, "queued_at": now}
     new = implied | values
     update = _update(frozenset(new), is_fenced=fence is not None)
     bound = {f"new_{name}": value for name, value in new.items()}

@@ -20,6 +20,8 @@ class Worker:
     queues: tuple[str, ...]
     started_at: datetime
     seen_at: datetime
+    is_warm: bool
+    """Whether it has compiled what it keeps ready."""
 
 
 class Workers:
@@ -42,11 +44,12 @@ class Workers:
         self.stale = timedelta(seconds=stale_seconds)
         self.clock = clock or database.clock
 
-    def beat(self, id: str, queues: Sequence[str]) -> None:
-        """Say that a worker lives and which queues it takes."""
+    def beat(self, id: str, queues: Sequence[str], *, is_warm: bool = True) -> None:
+        """Say that a worker lives, which queues it takes and whether it is warm."""
         table, now = tables.workers, instant(self.clock())
-        update = sa.update(table).where(table.c.id == id).values(seen_at=now)
-        row = {"id": id, "queues": list(queues), "started_at": now, "seen_at": now}
+        said = {"seen_at": now, "is_warm": is_warm}
+        update = sa.update(table).where(table.c.id == id).values(said)
+        row = {"id": id, "queues": list(queues), "started_at": now, **said}
         with self.database.transaction() as connection:
             if connection.execute(update).rowcount == 0:
                 connection.execute(sa.insert(table).values(row))

@@ -24,7 +24,7 @@ from services.workers import Workers
 
 @dataclass(frozen=True)
 class Context:
-    """The services of a worker, its name, and whether it is stopping."""
+    """The services of a worker, its name, and whether it is warm or stopping."""
 
     settings: Settings
     database: Database
@@ -41,11 +41,21 @@ class Context:
     name: str
     queues: tuple[str, ...]
     stopping: threading.Event = field(default_factory=threading.Event)
+    warm: threading.Event = field(default_factory=threading.Event)
+    """Set once what the worker keeps ready is compiled."""
 
     @property
     def work_folder(self) -> Path:
         """Where the folders of running jobs lie."""
         return work_folder(self.settings)
+
+    def beat(self) -> None:
+        """Say that the worker lives.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        self.workers.beat(self.name, self.queues, is_warm=self.warm.is_set())
 
 
 def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:

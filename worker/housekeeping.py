@@ -52,7 +52,7 @@ class Housekeeping(threading.Thread):
     def go_round(self) -> None:
         """Say that the worker lives, take back expired leases, resend lost messages."""
         context = self.context
-        context.workers.beat(context.name, context.queues)
+        context.beat()
         for id in context.leases.reap():
             log.warning("job %s: its lease had expired", id)
             LEASES_EXPIRED.inc()

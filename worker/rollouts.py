@@ -84,11 +84,12 @@ class Batches:
 
     def _prepare_all(self) -> None:
         next_look = 0.0
-        to_warm: set[str] = set()
+        to_warm: set[str] | None = None
         steps: deque[Callable[[], None]] = deque()
         while True:
             if not self._context.stopping.is_set() and time.monotonic() >= next_look:
-                to_warm = self._wanted()
+                wanted = self._wanted()
+                to_warm = to_warm if wanted is None else wanted
                 next_look = time.monotonic() + _WARM_EVERY_S
             # A batch that waits goes first, then versions, step by step, then tiles.
             busy = bool(steps or to_warm) or self._idle()
@@ -99,6 +100,8 @@ class Batches:
                     self._do(steps.popleft())
                 elif to_warm:
                     steps.extend(self._warming(to_warm.pop()))
+                elif to_warm is not None:
+                    self._say_warm()
                 continue
             if message is None:
                 return
@@ -107,15 +110,24 @@ class Batches:
             except redis.RedisError as error:
                 log.error("a batch was prepared for nobody: %s", error)
 
-    def _wanted(self) -> set[str]:
-        """Versions to warm: champions and pinned ones that are not warm."""
+    def _say_warm(self) -> None:
+        if self._context.warm.is_set():
+            return
+        self._context.warm.set()
+        try:
+            self._context.beat()
+        except ServiceError as error:
+            log.warning("the housekeeping says so soon: %s", error)
+
+    def _wanted(self) -> set[str] | None:
+        """Versions to warm: champions and pinned ones that are not; None: unknown."""
         registry = self._context.registry
         try:
             kept = pinned(registry, self._context.settings.pinned_models)
             digests = champions(registry) | kept
         except ServiceError as error:
             log.warning("champions could not be looked up: %s", error)
-            return set()
+            return None
         if kept or self._engine is not None:
             self._loaded().pin(kept)
         self._warm &= digests

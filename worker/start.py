@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     app = create_celery_app(settings)
     if server is not None:
+        context.warm.set()  # what is compiled, the children compile
         _add_job_task(app, context, server)
         return _serve(app, context)
     # Imported here: this module loads JAX, and job workers must not.

@@ -13,7 +13,7 @@ from api.dependencies import Gateway, GatewayDep
 from services.backlog import Backlog, backlog
 from services.errors import Unavailable
 from services.metrics import Figures
-from services.queue_names import QUEUES
+from services.queue_names import QUEUE_OF_KIND, QUEUES
 
 router = APIRouter(tags=["operations"])
 
@@ -52,14 +52,17 @@ class InDeployment(Collector):
         for each in jobs:
             counts.add_metric((each.queue, each.kind, each.state), each.count)
         yield counts
-        said = "How long ago the oldest job that is queued was submitted."
-        ages = GaugeMetricFamily("spnode_job_queue_age_seconds", said, labels=["queue"])
-        oldest: dict[str, float] = dict.fromkeys(QUEUES, 0.0)
-        for each in jobs:
-            if each.state == "queued":
-                oldest[each.queue] = max(oldest.get(each.queue, 0.0), each.oldest_s)
-        for queue, age in oldest.items():
-            ages.add_metric((queue,), age)
+        said = "How long the job has waited that may begin and has waited longest."
+        labels = ("queue", "kind")
+        ages = GaugeMetricFamily("spnode_job_queue_age_seconds", said, labels=labels)
+        waiting = {(queue, kind): 0.0 for kind, queue in QUEUE_OF_KIND.items()}
+        waiting |= {
+            (each.queue, each.kind): each.oldest_s
+            for each in jobs
+            if each.state == "queued"
+        }
+        for where, age in waiting.items():
+            ages.add_metric(where, age)
         yield ages
         said = "Workers that live, by what they take."
         workers = GaugeMetricFamily("spnode_workers", said, labels=["queue"])

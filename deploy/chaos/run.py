@@ -53,7 +53,6 @@ class Request:
         jobs: Kinds of jobs.
         every_s: Mean time between two faults.
         orphan_seconds: After which time an orphan is swept.
-        executor: Another than the deployment's.
     """
 
     minutes: float
@@ -66,7 +65,6 @@ class Request:
     jobs: tuple[str, ...] = tuple(WEIGHTS)
     every_s: float = EVERY_S
     orphan_seconds: float = 20.0
-    executor: str = ""
 
 
 def run(request: Request, say: Say) -> Report:
@@ -92,8 +90,6 @@ def run(request: Request, say: Say) -> Report:
         say(f"left out: {STEP_CLOCK}: {left_out[STEP_CLOCK]}")
     say(f"starting ({request.on}) in {request.folder}")
     times = {**TIMES, "orphan_seconds": request.orphan_seconds}
-    if request.executor:
-        times["executor"] = request.executor
     with opened(request.folder, request.compiled, times) as deployment:
         workload = Workload(
             deployment.urls, deployment.key, request.seed, request.folder

@@ -114,6 +114,8 @@ jobs = sa.Table(
     sa.Column("rank", sa.Integer, nullable=False, server_default="0"),
     sa.Column("turn", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("deadline", Instant),
+    # When it was queued again; until then, since it was created.
+    sa.Column("queued_at", Instant),
     # Until when it rests after it was put off.
     sa.Column("not_before", Instant),
     # Of the request that queued it.
@@ -271,4 +273,6 @@ workers = sa.Table(
     sa.Column("queues", sa.JSON, nullable=False),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("seen_at", Instant, nullable=False),
+    # Whether what it keeps ready is compiled.
+    sa.Column("is_warm", sa.Boolean, nullable=False, server_default=sa.true()),
 )

@@ -75,8 +75,13 @@ class Deployment:
         self.processes[name] = process
         return process
 
-    def start_gateway(self, name: str = "gateway", **settings: object) -> "Deployment":
-        """Start a gateway, wait until it is ready, and return the deployment by it."""
+    def start_gateway(
+        self, name: str = "gateway", *, until: str = "ready", **settings: object
+    ) -> "Deployment":
+        """Start a gateway, wait until it is ready, and return the deployment by it.
+
+        One with the queue executor is never ready before a rollout worker is, but live.
+        """
         port = free_port()
         process = self.start(name, "api", port=port, **settings)
         by_it = replace(self, url=f"http://127.0.0.1:{port}")
@@ -85,7 +90,7 @@ class Deployment:
             log = self.folder / f"{name}.log"
             assert process.poll() is None, log.read_text()[-3000:]
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{by_it.url}/health/ready").status_code == 200
+                return httpx.get(f"{by_it.url}/health/{until}").status_code == 200
             return False
 
         wait_for(is_ready, 400)

@@ -1,6 +1,7 @@
 """What whoever is on call can read, and how often a key may ask."""
 
 import asyncio
+import functools
 import json
 import time
 
@@ -88,8 +89,10 @@ def test_what_waits_is_told_by_queue(client) -> None:
     first = read(client)
     assert first("spnode_jobs", **queued) >= 1
     time.sleep(0.3)
-    age = read(client)("spnode_job_queue_age_seconds", queue="training")
-    assert age > first("spnode_job_queue_age_seconds", queue="training")
+    name, where = "spnode_job_queue_age_seconds", {"queue": "training"}
+    assert read(client)(name, kind="training", **where) > first(
+        name, kind="training", **where
+    )
     client.post(f"/v1/jobs/{job}/cancel")
     assert read(client)("spnode_jobs", **queued) == first("spnode_jobs", **queued) - 1
 
@@ -118,7 +121,8 @@ def test_a_key_asks_as_often_as_it_may_over_all_gateways(data) -> None:
     """40 at once and 20 a second are allowed; 200 are asked in turns."""
     limits = {"executor": "queue", "rate_per_key": 20.0, "rate_burst": 40}
     limits |= {"log_format": "json"}
-    gateways = [data.start_gateway(f"limited-{n}", **limits) for n in range(2)]
+    start = functools.partial(data.start_gateway, until="live", **limits)
+    gateways = [start(f"limited-{n}") for n in range(2)]
     key, other = data.new_key("read"), data.new_key("read")
     try:
         clients = [gateway.client(key) for gateway in gateways]
@@ -171,7 +175,7 @@ def test_many_at_once_lose_no_tokens(data) -> None:
 def test_nobody_is_refused_while_valkey_does_not_answer(data) -> None:
     """A gateway without Valkey cannot compute by queue, but it can read."""
     limits = {"executor": "queue", "rate_per_key": 0.001, "rate_burst": 1}
-    gateway = data.start_gateway("unlimited", **limits)
+    gateway = data.start_gateway("unlimited", until="live", **limits)
     try:
         with gateway.client(data.new_key("read")) as client:
             assert client.get("/v1/presets").status_code == 200

@@ -20,7 +20,6 @@ def test_a_short_run_of_two_faults_loses_nothing(tmp_path: Path) -> None:
             jobs=("dataset",),
             every_s=1.5,
             orphan_seconds=1.0,
-            executor="queue",  # a gateway without JAX starts sooner
         )
         told: list[str] = []
         report = run(request, told.append)

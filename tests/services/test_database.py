@@ -183,7 +183,7 @@ def test_a_statement_by_the_driver_converts_as_others_do(postgres_url: str) -> N
     database = Database(postgres_url)
     upgrade(database)
     row = {"id": "w", "queues": ["a", "b"]}
-    row |= {"seen_at": instant(1.5), "started_at": instant(0)}
+    row |= {"seen_at": instant(1.5), "started_at": instant(0), "is_warm": True}
 
     def insert(row: dict[str, Any]) -> dict[str, Any] | None:
         with database.by_driver() as run:
@@ -238,7 +238,7 @@ def test_statements_by_the_driver_are_one_transaction_on_sqlite(tmp_path: Path) 
     database = Database(f"sqlite:///{tmp_path / 'x.db'}")
     upgrade(database)
     row = {"id": "w", "queues": ["a", "b"]}
-    row |= {"seen_at": instant(1.5), "started_at": instant(0)}
+    row |= {"seen_at": instant(1.5), "started_at": instant(0), "is_warm": True}
     with database.by_driver() as run:
         assert run(_insert_worker, row) == row
     with database.reading() as connection:

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import functools
 import json
 import signal
 import threading
@@ -303,6 +304,10 @@ def test_a_worker_whose_clock_is_wrong_computes_what_is_waited_for(
 def test_a_gateway_before_workers_has_no_jax_and_little_memory(deployment):
     if "worker" not in deployment.processes:
         deployment.start("worker", "worker", "--rollouts")
+    # Else it is asked for seconds whether it is ready, which takes memory.
+    with opened(deployment.settings) as (database, _):
+        living = functools.partial(Workers(database).living, "rollouts")
+        wait_for(lambda: any(worker.is_warm for worker in living()), 200)
     gateway = deployment.start_gateway(executor="queue")
     asked = {"model": "mixed", "x0": X0.tolist(), "times": TIMES.tolist()}
     with gateway.client() as client:
