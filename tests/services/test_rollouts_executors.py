@@ -317,7 +317,6 @@ def test_a_gateway_before_workers_has_no_jax_and_little_memory(deployment):
     process = psutil.Process(deployment.processes["gateway"].pid)
     mapped = {each.path for each in process.memory_maps()}
     assert not [path for path in mapped if "jax" in path]
-    # 116 MiB, and up to some 12 of garbage of many looks whether it is ready: those are
-    # collected rarely.
-    assert process.memory_info().rss < 135 * MIB
+    # Of its own: how much of a library's file is in memory is the kernel's to choose.
+    assert process.memory_full_info().uss < 120 * MIB
     deployment.stop("gateway")
