@@ -151,6 +151,8 @@ class Settings(BaseSettings):
     result_keep_seconds: PositiveFloat = 7 * 24 * 3600.0
     """How long the result of a rollout job, and the checkpoint of a cancelled job, are
     kept after the job has ended."""
+    event_keep_seconds: PositiveFloat = 90 * 24 * 3600.0
+    """How long the losses and log lines of a job are kept after it has ended."""
     queued_rows_limit: PositiveInt = 262_144
     """Rows that may wait for the executor before new ones are told to come later."""
     queued_bytes_limit: PositiveInt = 1024 * MIB

@@ -11,6 +11,7 @@ from services.blobs import Blobs
 from services.database.engine import Database
 from services.datasets import Datasets
 from services.leases import Leases
+from services.old_events import OldEvents
 from services.orphans import Orphans
 from services.queue import Queue
 from services.registry import Registry
@@ -36,6 +37,7 @@ class Context:
     datasets: Datasets
     results: Results
     orphans: Orphans
+    old_events: OldEvents
     candidates: Candidates
     workers: Workers
     name: str
@@ -84,6 +86,7 @@ def open_context(settings: Settings, queues: tuple[str, ...]) -> Context:
             older_than_s=settings.orphan_seconds,
             kept_s=settings.result_keep_seconds,
         ),
+        old_events=OldEvents(database, kept_s=settings.event_keep_seconds),
         candidates=Candidates(database),
         workers=Workers(database, stale_seconds=settings.lease_seconds),
         name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",

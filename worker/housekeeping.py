@@ -84,7 +84,7 @@ class Housekeeping(threading.Thread):
 
 
 class Sweeping(threading.Thread):
-    """A thread that deletes what nothing in the store refers to any more, now and then.
+    """A thread that deletes what nothing refers to any more or is old, now and then.
 
     Apart from the housekeeping, since a large or slow store takes its time.
 
@@ -117,3 +117,5 @@ class Sweeping(threading.Thread):
             log.info("%s: deleted, since nothing refers to it", key)
         for id in self.context.results.sweep():
             log.info("job %s: its result and inputs were deleted", id)
+        if count := self.context.old_events.sweep():
+            log.info("%d old events were deleted", count)

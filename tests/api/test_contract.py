@@ -31,14 +31,14 @@ def asked(stack, folder, *options: str) -> str:
     """What the tool reports; it ends with the first thing that it finds."""
     with stack.client() as client:
         made = client.post("/v1/keys", json={"name": "victim", "scopes": ["read"]})
-    config = (ROOT / "tests/api/schemathesis.toml").read_text()
-    (folder / "schemathesis.toml").write_text(
-        config.replace("KEY_TO_END", made.json()["id"])
-    )
+        keys = client.get("/v1/keys").json()["data"]
+    (own,) = (key["id"] for key in keys if key["name"] == "tests")
+    others = {"OWN_KEY": own, "OTHER_KEY": made.json()["id"]}
+    config = ROOT / "tests/api/schemathesis.toml"
     done = subprocess.run(
         [
             *TOOL,
-            *("--no-color", "--config-file", "schemathesis.toml"),
+            *("--no-color", "--config-file", config),
             *options,
             f"{stack.url}/openapi.json",
             *("--header", f"X-API-Key: {stack.key}"),
@@ -50,7 +50,11 @@ def asked(stack, folder, *options: str) -> str:
             *("--generation-with-security-parameters", "false"),
         ],
         cwd=folder,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks"},
+        env={
+            **os.environ,
+            **others,
+            "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks",
+        },
         capture_output=True,
         text=True,
         check=False,
