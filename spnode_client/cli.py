@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from spnode_client.commands import datasets, jobs, keys, models
+from spnode_client.commands.aliases import history, unalias
 from spnode_client.commands.calibrate import calibrate
 from spnode_client.commands.compare import compare
 from spnode_client.commands.export import export
@@ -42,6 +43,8 @@ def make_app() -> typer.Typer:
     app.command()(calibrate)
     jobs.app.command("rollout")(queue_rollout)
     app.add_typer(jobs.app, name="jobs")
+    models.app.command()(history)
+    models.app.command()(unalias)
     models.app.command()(compare)
     models.app.command()(export)
     app.add_typer(models.app, name="models")

@@ -215,6 +215,10 @@ class Datasets(Resource):
 class Models(Resource):
     """``client.models``; a reference is ``name``, ``name@alias`` or ``name/3``."""
 
+    def alias_history(self, name: str, alias: str) -> list[Record]:
+        """Every move of an alias, newest first, who moved it and why."""
+        return self._run(models.alias_history(name, alias, self._retries))
+
     def list(self, limit: int = 20, **query: Any) -> list[Record]:
         """The models."""
         page = self._run(models.page({"limit": limit, **query}, self._retries))
@@ -313,6 +317,20 @@ class Models(Resource):
     ) -> Record:
         """Point an alias at a version."""
         return self._run(models.set_alias(name, alias, number, if_match, self._retries))
+
+    def delete_alias(self, name: str, alias: str, if_match: str | None = None) -> None:
+        """Delete an alias; its history stays."""
+        self._run(models.delete_alias(name, alias, if_match, self._retries))
+
+    def describe(
+        self,
+        name: str,
+        description: str | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> Record:
+        """Change a model's description or all of its tags; None leaves them."""
+        changes = {"description": description, "tags": tags}
+        return self._run(models.describe(name, changes, self._retries))
 
     def delete_version(self, reference: str) -> None:
         """Remove a version that no alias points at."""

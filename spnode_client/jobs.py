@@ -1,5 +1,6 @@
 """Jobs of the service, and what they made: the blocking form."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +13,14 @@ from spnode_client.comparisons import Comparison
 from spnode_client.errors import ProblemError, Unreachable
 from spnode_client.operations import jobs, results
 from spnode_client.progress_line import progress_line
-from spnode_client.records import AbstractJob, Dataset, Event, ModelVersion, Record
+from spnode_client.records import (
+    ENDED,
+    AbstractJob,
+    Dataset,
+    Event,
+    ModelVersion,
+    Record,
+)
 from spnode_client.results import RolloutResult
 from spnode_client.sse import EventReader
 from spnode_client.sweeps import Ranking
@@ -93,6 +101,12 @@ class Job(AbstractJob):
         """Events as they happen, until the job ends; lost connections are resumed."""
         return self._client.jobs.events(self.id, after)
 
+    def past_events(self) -> list[Event]:
+        """Events until now, oldest first."""
+        if self.state in ENDED:
+            return list(self.events())
+        return self._client.jobs.past_events(self.id)
+
     def cancel(self) -> Self:
         """Ask for the end of the job."""
         self.record = self._client.jobs.cancel(self.id).record
@@ -131,6 +145,23 @@ class Jobs(Resource):
     def get(self, job_id: str, wait_s: float | None = None) -> Job:
         """One job."""
         return self._job(jobs.get(job_id, wait_s, self._retries))
+
+    def past_events(self, job_id: str, quiet_s: float = 1.0) -> list[Event]:
+        """A job's events until now, oldest first.
+
+        Args:
+            job_id: Id of the job.
+            quiet_s: Of a job that goes on, how long nothing comes before that was all.
+        """
+        reader, found = EventReader(), []
+        call, end = jobs.events_call(job_id, None), time.monotonic() + 5 * quiet_s
+        with contextlib.suppress(httpx.TransportError):
+            for line in self._client.transport.lines(call, quiet_s):
+                if (event := reader.feed(line)) is not None:
+                    found.append(event)
+                if time.monotonic() > end:
+                    break
+        return found
 
     def list(self, limit: int = 20, **query: Any) -> list[Job]:
         """The newest jobs; ``state``, ``kind`` and ``parent`` narrow them."""

@@ -9,7 +9,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from spnode_client.calibrations import Calibration
 from spnode_client.calls import RETRIED_STATUS
@@ -77,7 +78,8 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A table without lines."""
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # Names and texts are their owners': brackets in them are no markup.
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     return table
 
 
@@ -103,6 +105,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     table = table_of(columns, rows)
     wide = out if out.is_terminal else Console(width=200, highlight=False)
     wide.print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """A line for each fact, its name before it."""
+    told = list(facts)
+    width = max((len(name) for name, _ in told), default=0)
+    for name, said in told:
+        out.print(f"{name:<{width}}  {said}", markup=False)
 
 
 def short(number: float | None) -> str:

@@ -42,9 +42,9 @@ class Transport:
             else:
                 outcome = self._exchange(wanted)
 
-    def lines(self, call: Call) -> Iterator[str]:
-        """The lines of an endless answer, as they come."""
-        with self.http.stream(**_request(call, 60.0)) as response:
+    def lines(self, call: Call, quiet_s: float = 60.0) -> Iterator[str]:
+        """The lines of an endless answer, as they come; an error after silence."""
+        with self.http.stream(**_request(call, quiet_s)) as response:
             if response.status_code >= 400:
                 response.read()
             yield from _checked(response).iter_lines()

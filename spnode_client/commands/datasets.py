@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.commands.dataset_report import print_brief, print_report
+from spnode_client.commands.paging import After, Everything, listed
 from spnode_client.connection import connection
+from spnode_client.operations import datasets
 from spnode_client.records import Dataset
 from spnode_client.terminal import (
     Json,
@@ -65,19 +67,18 @@ def make(
 @app.command("list")
 def list_datasets(
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    after: After = None,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """List datasets, newest first.
 
-    Example: spnode datasets list
+    Example: spnode datasets list --all
     """
-    found = connection.client().datasets.list(limit)
+    found = listed(datasets.page, {}, limit=limit, after=after, everything=everything)
     columns = ("id", "name", "trajectories", "states", "created")
-    emit(
-        [dataset.record for dataset in found],
-        as_json,
-        lambda: print_table(columns, [_row(dataset) for dataset in found]),
-    )
+    rows = [_row(Dataset.of(record)) for record in found]
+    emit(found, as_json, lambda: print_table(columns, rows))
 
 
 @app.command()

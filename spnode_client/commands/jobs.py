@@ -4,10 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
+from spnode_client.commands.job_report import print_job
+from spnode_client.commands.paging import After, Everything, listed
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
+from spnode_client.operations import jobs
 from spnode_client.progress_line import done_of
+from spnode_client.records import Record
 from spnode_client.results import RolloutResult
 from spnode_client.terminal import (
     Json,
@@ -16,7 +21,6 @@ from spnode_client.terminal import (
     err,
     follow,
     out,
-    print_json,
     print_table,
     table_of,
     watch,
@@ -35,6 +39,8 @@ def list_jobs(
         str | None, typer.Option(help="Only the candidates of this sweep.")
     ] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    after: After = None,
+    everything: Everything = False,
     is_watched: Annotated[
         bool, typer.Option("--watch", "-w", help="Show how it goes on, until Ctrl-C.")
     ] = False,
@@ -46,28 +52,24 @@ def list_jobs(
     """
     given = {"state": state, "kind": kind, "parent": parent}
     query = {name: value for name, value in given.items() if value is not None}
-    jobs = connection.client().jobs
     if is_watched:
-        if as_json:
-            raise UsageError("--watch: found --json too; expected one of them")
-        watch(lambda: table_of(_COLUMNS, _rows(jobs.list(limit, **query))))
+        _watch(limit, query, {"json": as_json, "after": after, "all": everything})
         return
-    found = jobs.list(limit, **query)
-    emit(
-        [job.record for job in found],
-        as_json,
-        lambda: print_table(_COLUMNS, _rows(found)),
-    )
+    found = listed(jobs.page, query, limit=limit, after=after, everything=everything)
+    emit(found, as_json, lambda: print_table(_COLUMNS, list(map(_row, found))))
 
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False) -> None:
-    """Show all of a job.
+    """Show a job: how far it is, each attempt with its worker, and what came of it.
 
     Example: spnode jobs show job_01kc…
     """
-    del as_json  # the record is JSON in both cases
-    print_json(connection.client().jobs.get(job_id))
+    job = connection.client().jobs.get(job_id)
+    # Before a worker has taken it there is no attempt to read of.
+    has_begun = job.record.get("started_at") is not None
+    events = job.past_events() if has_begun and not as_json else []
+    emit(job, as_json, lambda: print_job(job.record, events))
 
 
 @app.command("follow")
@@ -158,8 +160,17 @@ def _say(job: Job, as_json: bool) -> None:
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
 
-def _rows(found: list[Job]) -> list[tuple[Any, ...]]:
-    return [_row(job.record) for job in found]
+def _watch(limit: int, query: Record, others: Record) -> None:
+    for name, given in others.items():
+        if given:
+            raise UsageError(f"--watch: found --{name} too; expected one of them")
+    newest = connection.client().jobs
+
+    def draw() -> Table:
+        found = newest.list(limit, **query)
+        return table_of(_COLUMNS, [_row(job.record) for job in found])
+
+    watch(draw)
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,27 +1,33 @@
 """``models``: the registry from the shell."""
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spnode_client.commands.aliases import Alias, ModelName
+from spnode_client.commands.card_report import print_card
 from spnode_client.commands.compare import check_no_worse
+from spnode_client.commands.paging import MOST, After, Everything, listed
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
-from spnode_client.records import claims, held_out
+from spnode_client.operations import models
+from spnode_client.records import Record, claims, held_out
 from spnode_client.terminal import (
     Json,
     UsageError,
     emit,
     out,
-    print_json,
+    print_facts,
     print_table,
     short,
 )
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Models: list, versions, show, card, plots, register, alias, delete.",
+    help="Models: list, describe, versions, show, register, alias, delete and more.",
 )
 Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
 
@@ -29,31 +35,66 @@ Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
 @app.command("list")
 def list_models(
     limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    after: After = None,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """List the models.
+    """List the models, newest first.
 
-    Example: spnode models list
+    Example: spnode models list --all
     """
-    found = connection.client().models.list(limit)
+    found = listed(models.page, {}, limit=limit, after=after, everything=everything)
     emit(found, as_json, lambda: _table(found))
 
 
 @app.command()
+def describe(
+    name: ModelName,
+    description: Annotated[
+        str | None, typer.Option(help='A sentence about it; "" takes it away.')
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value, beside the tags that it has; key= removes one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a model's description, tags and aliases, or change the first two.
+
+    Example: spnode models describe robertson --description "1e-5 to 1e5 s" --tag unit=s
+    """
+    client = connection.client()
+    changed = dict(map(_tag, tag or ()))
+    found = client.models.get(name)
+    if description is not None or changed:
+        tags = {**found.get("tags", {}), **changed}
+        gone = {key for key, value in changed.items() if not value}
+        tags = {key: value for key, value in tags.items() if key not in gone}
+        found = client.models.describe(name, description, tags if changed else None)
+    emit(found, as_json, lambda: print_facts(_facts(found)))
+
+
+@app.command()
 def versions(
-    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    name: ModelName,
     limit: Annotated[int, typer.Option(help="How many at most.", max=100)] = 20,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """List a model's versions, newest first, with their errors on held-out data.
 
     Example: spnode models versions robertson
     """
-    models = connection.client().models
-    model = models.get(name)
+    client = connection.client()
+    model = client.models.get(name)
     found = model["versions"][:limit]
+    if everything and len(model["versions"]) >= MOST:
+        page = functools.partial(models.versions, name)
+        found = listed(page, {}, limit=MOST, everything=True)
+    elif everything:
+        found = model["versions"]
     for each in found:
-        errors = held_out(models.evaluation(f"{name}/{each['number']}"))
+        errors = held_out(client.models.evaluation(f"{name}/{each['number']}"))
         each["normalised_rmse"] = errors.get("normalised_rmse")
         pairs = sorted(model["aliases"].items())
         each["aliases"] = [alias for alias, at in pairs if at == each["number"]]
@@ -65,7 +106,7 @@ def register(
     file: Annotated[
         Path, typer.Argument(help="What spnode_core.save wrote.", exists=True)
     ],
-    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    name: ModelName,
     as_json: Json = False,
 ) -> None:
     """Make a file the next version of a model; it is rolled out once before that.
@@ -82,11 +123,11 @@ def show(reference: Reference, as_json: Json = False) -> None:
 
     Example: spnode models show robertson@champion
     """
-    models = connection.client().models
-    version = models.version(reference)
+    client = connection.client()
+    version = client.models.version(reference)
 
     def say() -> None:
-        print_version(version.record, models.card(reference))
+        print_version(version.record, client.models.card(reference))
 
     emit(version, as_json, say)
 
@@ -97,8 +138,13 @@ def card(reference: Reference, as_json: Json = False) -> None:
 
     Example: spnode models card robertson/1
     """
-    del as_json  # the card is JSON in both cases
-    print_json(connection.client().models.card(reference))
+    client = connection.client()
+    found = client.models.card(reference)
+
+    def say() -> None:
+        print_card(client.models.version(reference).record, found)
+
+    emit(found, as_json, say)
 
 
 @app.command()
@@ -137,8 +183,8 @@ def certificate(reference: Reference, as_json: Json = False) -> None:
 
 @app.command()
 def alias(
-    name: Annotated[str, typer.Argument(help="Name of the model.")],
-    alias: Annotated[str, typer.Argument(help="The alias, e.g. champion.")],
+    name: ModelName,
+    alias: Alias,
     number: Annotated[int, typer.Argument(help="Number of the version.")],
     compare: Annotated[
         str | None,
@@ -173,6 +219,27 @@ def delete(reference: Reference, as_json: Json = False) -> None:
     emit({"deleted": reference}, as_json, lambda: out.print(f"deleted {reference}"))
 
 
+def _tag(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"--tag {text!r}: expected key=value, or key= to remove it")
+    return key, value
+
+
+def _facts(model: Record) -> Iterator[tuple[str, str]]:
+    yield "model", str(model["name"])
+    yield "description", str(model.get("description") or "")
+    tags = sorted((model.get("tags") or {}).items())
+    yield "tags", ", ".join(f"{key}={value}" for key, value in tags)
+    yield "aliases", _aliases(model)
+    yield "latest", str(model.get("latest") or "")
+
+
+def _aliases(model: Record) -> str:
+    pairs = sorted((model.get("aliases") or {}).items())
+    return ", ".join(f"{alias} {number}" for alias, number in pairs)
+
+
 def in_words(found: dict[str, Any]) -> str:
     """A certificate, what holds first, each with its numbers and assumptions."""
     lines = []
@@ -202,9 +269,8 @@ def _numbers(claim: dict[str, Any]) -> str:
 def _table(found: list[dict[str, Any]]) -> None:
     rows = []
     for model in found:
-        pairs = sorted(model["aliases"].items())
-        named = ", ".join(f"{alias} {number}" for alias, number in pairs)
-        rows.append((model["name"], model["latest"], named, model["description"]))
+        named, description = _aliases(model), model["description"]
+        rows.append((model["name"], model["latest"], named, description))
     print_table(("model", "latest", "aliases", "description"), rows)
 
 

@@ -17,7 +17,7 @@ def print_version(record: Record, card: Record) -> None:
         card: Its model card.
     """
     signature, evaluation = record["signature"], record.get("evaluation") or {}
-    for line in (*_head(record, signature), *_described(record["spec"], card)):
+    for line in (*_head(record, signature), *described(record["spec"], card)):
         out.print(line, markup=False)
     out.print()
     print_table(
@@ -33,6 +33,11 @@ def print_version(record: Record, card: Record) -> None:
     proved = statements(record.get("certificate") or {})
     for line in (*_errors(evaluation), *proved):
         out.print(line, markup=False)
+    print_cautions(evaluation)
+
+
+def print_cautions(evaluation: Record) -> None:
+    """What speaks against a version, on standard error."""
     for caution in cautions(evaluation):
         err.print(caution, markup=False)
 
@@ -45,7 +50,8 @@ def _head(record: Record, signature: Record) -> Iterator[str]:
     yield f"trained on times up to {end}"
 
 
-def _described(spec: Record, card: Record) -> Iterator[str]:
+def described(spec: Record, card: Record) -> Iterator[str]:
+    """What a surrogate consists of, and the equations that were found."""
     parts = [
         f"{part} {spec[part]['kind']}"
         for part in ("autoencoder", "linear", "nonlinear")

@@ -34,6 +34,13 @@ def get(name: str, retries: int) -> Operation[Record]:
     return reply.json()
 
 
+def versions(name: str, query: Record, retries: int) -> Operation[Record]:
+    """One page of a model's versions, newest first, as the service gives it."""
+    call = Call("GET", f"/v1/models/{quote(name)}/versions", query)
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
 def version(reference: str, retries: int) -> Operation[ModelVersion]:
     """The version that a name, an alias or a number stands for."""
     reply = yield from perform(Call("GET", _version_path(reference)), retries)
@@ -87,7 +94,7 @@ def set_alias(
     name: str, alias: str, number: int, if_match: str | None, retries: int
 ) -> Operation[Record]:
     """Point an alias at a version; without ``if_match``, wherever it points now."""
-    path = f"/v1/models/{quote(name)}/aliases/{quote(alias)}"
+    path = _alias_path(name, alias)
     if if_match is None:
         try:
             seen = yield from perform(Call("GET", path), retries)
@@ -100,6 +107,30 @@ def set_alias(
     return reply.json()
 
 
+def alias_history(name: str, alias: str, retries: int) -> Operation[list[Record]]:
+    """Every move of an alias, newest first; that of a deleted one too."""
+    call = Call("GET", f"{_alias_path(name, alias)}/history")
+    reply = yield from perform(call, retries)
+    return reply.json()["data"]
+
+
+def delete_alias(
+    name: str, alias: str, if_match: str | None, retries: int
+) -> Operation[None]:
+    """Delete an alias; without ``if_match``, wherever it points."""
+    headers = {"if-match": if_match or "*"}
+    call = Call("DELETE", _alias_path(name, alias), headers=headers)
+    yield from perform(call, retries)
+
+
+def describe(name: str, changes: Record, retries: int) -> Operation[Record]:
+    """Change a model's description or tags; what is None stays."""
+    body = {field: value for field, value in changes.items() if value is not None}
+    call = json_call("PATCH", f"/v1/models/{quote(name)}", body)
+    reply = yield from perform(call, retries)
+    return reply.json()
+
+
 def delete_version(reference: str, retries: int) -> Operation[None]:
     """Remove a version that no alias points at."""
     yield from perform(Call("DELETE", _version_path(reference)), retries)
@@ -108,3 +139,7 @@ def delete_version(reference: str, retries: int) -> Operation[None]:
 def _version_path(reference: str) -> str:
     name, number = split_reference(reference)
     return f"/v1/models/{quote(name)}/versions/{quote(number)}"
+
+
+def _alias_path(name: str, alias: str) -> str:
+    return f"/v1/models/{quote(name)}/aliases/{quote(alias)}"

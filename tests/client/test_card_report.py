@@ -1,0 +1,82 @@
+"""A model card as a person reads it, and as a script does."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from spnode_client.commands.card_report import print_card
+from tests.client.conftest import Answer
+from tests.client.test_command_line import run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def card():
+    """That of a training, as it was published."""
+    with zipfile.ZipFile(ROOT / "docs" / "notebooks" / "enzyme.spnode") as file:
+        found = json.loads(file.read("card.json"))
+    found["certificate"]["spectral_abscissa"]["eigenvalues"] = [
+        [-3, 2],
+        [-3, -2],
+        [-1, 0],
+    ]
+    return found
+
+
+VERSION = {
+    **{"model": "enzyme", "number": 3, "digest": "d" * 64, "size_bytes": 1 << 20},
+    "created_at": "2026-01-02T03:04:05.5Z",
+    "spec": {
+        "latent": 8,
+        "linear": {"kind": "modal"},
+        "nonlinear": {"kind": "relaxation"},
+        "autoencoder": {"kind": "none"},
+        "integrator": "etd1",
+    },
+}
+
+
+def test_a_card_says_what_a_version_is(card, capsys):
+    print_card(VERSION, card)
+    said = capsys.readouterr()
+    lines = {" ".join(each.split()) for each in said.out.splitlines()}
+    assert {"version enzyme/3", "size 1.00 MiB", "preset auto", "seed 0"} <= lines
+    assert "dataset ds_01m8fpr853ehggwjgzvh81czbh" in lines
+    assert "trajectories 48 for train, 6 for validation, 6 for test" in lines
+    assert "test 6 0.004467 c 0.005539 0.04711" in lines
+    assert "c 0.005539 0.0003788 0.01064" in lines
+    assert "6 12 0.01128 c" in lines
+    assert any(each.startswith("Every eigenvalue of A has real") for each in lines)
+    assert any(each.startswith("NOT: Halving every step") for each in lines)
+    assert "8 claims hold, 6 do not: models certificate has all" in lines
+    assert "eigenvalues 3, 2 of them oscillating" in lines
+    assert "real parts -3 to -1 1/time" in lines
+    assert {"took 10.8 min", "iterations 10000"} <= lines
+    assert said.err.startswith("WARNING: rollouts that start in the middle")
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {},
+        {"metrics": 3, "certificate": {"a": 1}, "choices": [1], "history": "x"},
+        {"metrics": {"test": []}, "certificate": {"a": {"holds": True}}, "tags": [1]},
+        {"certificate": {"spectral_abscissa": {"eigenvalues": [["a"], 1]}}},
+    ],
+)
+def test_a_card_that_was_made_elsewhere_may_hold_anything(strange, capsys):
+    print_card({"model": "m", "number": 1}, strange)
+    assert capsys.readouterr().out.split() == ["Version", "version", "m/1"]
+
+
+def test_a_card_is_sections_for_a_person_and_json_for_a_script(server, card):
+    bodies = (card, VERSION, card)
+    server.answers += [Answer(200, json.dumps(each).encode()) for each in bodies]
+    done = run("models", "card", "enzyme", SPNODE_URL=server.url)
+    heads = [each for each in done.stdout.splitlines() if each[:1].isupper()]
+    assert heads[:2] == ["Version", "Data"], done.stderr
+    done = run("models", "card", "enzyme", "--json", SPNODE_URL=server.url)
+    assert json.loads(done.stdout) == card

@@ -1,0 +1,104 @@
+"""The registry from the shell: descriptions, moves of aliases, long lists."""
+
+import json
+
+import pytest
+
+from spnode_client import Client
+from tests.client.conftest import Answer
+from tests.client.test_command_line import run
+
+MODEL = {
+    **{"name": "m", "description": "old [/]", "tags": {"a": "1", "b": "2"}},
+    **{"aliases": {"champion": 2}, "latest": 3, "versions": []},
+}
+MOVE = {
+    **{"alias": "champion", "number": None, "previous": 2, "moved_by": "key:k"},
+    **{"reason": "deleted", "moved_at": "2026-01-02T03:04:05Z"},
+}
+
+
+def answered(*bodies):
+    return [Answer(200, json.dumps(each).encode()) for each in bodies]
+
+
+def test_a_description_is_shown_and_changed_with_single_tags(server):
+    server.answers += answered(MODEL, MODEL, {**MODEL, "description": "new"})
+    shown = run("models", "describe", "m", SPNODE_URL=server.url)
+    assert [each.split(maxsplit=1) for each in shown.stdout.splitlines()] == [
+        ["model", "m"],
+        ["description", "old [/]"],
+        ["tags", "a=1, b=2"],
+        ["aliases", "champion 2"],
+        ["latest", "3"],
+    ]
+    given = ("--description", "new", "--tag", "a=", "--tag", "c=x=y", "--json")
+    done = run("models", "describe", "m", *given, SPNODE_URL=server.url)
+    assert json.loads(done.stdout)["description"] == "new"
+    asked = server.asked[-1]
+    assert (asked.method, asked.path) == ("PATCH", "/v1/models/m")
+    body = {"description": "new", "tags": {"b": "2", "c": "x=y"}}
+    assert json.loads(asked.body) == body
+
+
+def test_what_is_not_given_is_not_sent(server):
+    server.answers += answered(MODEL)
+    with Client(server.url) as client:
+        assert client.models.describe("m", tags={})["name"] == "m"
+    assert json.loads(server.asked[0].body) == {"tags": {}}
+
+
+@pytest.mark.parametrize("tag", ["a", "=b"])
+def test_a_tag_that_is_none_is_wrong_usage(tag):
+    done = run("models", "describe", "m", "--tag", tag, SPNODE_KEY="spn_x")
+    assert (done.returncode, "expected key=value" in done.stderr) == (2, True)
+
+
+def test_the_moves_of_an_alias_are_listed(server):
+    server.answers += answered({"data": [MOVE], "next": None}) * 2
+    done = run("models", "history", "m", "champion", SPNODE_URL=server.url)
+    last = done.stdout.splitlines()[-1]
+    assert last.split() == ["2026-01-02", "03:04:05Z", "2", "key:k", "deleted"]
+    done = run("models", "history", "m", "champion", "--json", SPNODE_URL=server.url)
+    assert json.loads(done.stdout) == [MOVE]
+    assert server.asked[0].path == "/v1/models/m/aliases/champion/history"
+
+
+def test_an_alias_is_deleted_wherever_it_points(server):
+    server.answers.append(Answer(204, b""))
+    done = run("models", "unalias", "m", "old", "--json", SPNODE_URL=server.url)
+    assert json.loads(done.stdout) == {"deleted": "m@old"}
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("DELETE", "/v1/models/m/aliases/old")
+    assert asked.headers["if-match"] == "*"
+
+
+def test_a_long_list_says_where_it_goes_on(server):
+    server.answers += answered({"data": [MODEL], "next": "abc"})
+    done = run("models", "list", "--limit", "1", "--json", SPNODE_URL=server.url)
+    assert [each["name"] for each in json.loads(done.stdout)] == ["m"]
+    assert "there are more: --after abc, or --all" in done.stderr
+    server.answers += answered({"data": [], "next": None})
+    done = run("jobs", "list", "--after", "abc", "--json", SPNODE_URL=server.url)
+    assert (json.loads(done.stdout), done.stderr) == ([], "")
+    assert server.asked[-1].path == "/v1/jobs?limit=20&after=abc"
+
+
+def test_all_of_a_list_is_fetched_page_by_page(server):
+    pages = [{"data": [MODEL], "next": "abc"}, {"data": [MODEL], "next": None}]
+    server.answers += answered(*pages)
+    done = run("models", "list", "--all", "--json", SPNODE_URL=server.url)
+    assert (len(json.loads(done.stdout)), done.stderr) == (2, "")
+    asked = [each.path for each in server.asked]
+    assert asked == ["/v1/models?limit=100", "/v1/models?limit=100&after=abc"]
+
+
+def test_all_versions_are_those_beyond_the_first_page(server):
+    each = {"model": "m", "size_bytes": 1, "created_at": "2026-01-02T03:04:05Z"}
+    newest = {**MODEL, "versions": [{**each, "number": 9}] * 100}
+    page = {"data": [{**each, "number": 2}], "next": None}
+    server.answers += answered(newest, page, {"test": {"normalised_rmse": 0.5}})
+    done = run("models", "versions", "m", "--all", "--json", SPNODE_URL=server.url)
+    (found,) = json.loads(done.stdout)
+    assert (found["number"], found["aliases"]) == (2, ["champion"])
+    assert server.asked[1].path == "/v1/models/m/versions?limit=100"
