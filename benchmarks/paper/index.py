@@ -19,6 +19,7 @@ makes of eight other systems: [systems](systems.md), by `python -m benchmarks.sy
 An hour of load, and whether anything grows: [soak](soak.md), by `./spnode soak`.
 What is left of jobs and data amid faults: [one machine](chaos-local.md) and
 [a network](chaos-network.md), by `./spnode chaos`.
+What parsers and the API make of whatever is sent: [fuzzing](fuzz.md).
 """
 
 
