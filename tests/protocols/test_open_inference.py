@@ -16,6 +16,7 @@ from tests.api.deployment import LINEAR, ensemble, opened, publish, unsure
 from tests.core.models import MASS, small_surrogate
 from tests.protocols.environments import run_client
 from tests.protocols.inference import GIVEN, ROWS, TIMES, body, tensor
+from tests.protocols.pages import run_page_block
 
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/examples/infer_triton.py"
@@ -72,6 +73,25 @@ def test_the_example_runs(service):
     environment = {"SPNODE_URL": service.url, "SPNODE_KEY": service.key}
     said = run_client("clients", EXAMPLE, "plain", **environment)
     assert "x has shape (1000, 20, 3), from 0.01 to 100" in said
+
+
+def test_the_block_of_the_page_runs(service, tmp_path):
+    said = run_page_block(
+        "clients",
+        "doors/open_inference.md",
+        __file__,
+        {
+            "127.0.0.1:8000": service.url.removeprefix("http://"),
+            "spn_…": service.key,
+            "robertson": "plain",
+        },
+        folder=tmp_path,
+        after="print(x.tolist())",
+    )
+    x0 = np.array([[1.0, 0.0, 0.0], [0.9, 0.0, 0.1]])
+    expected = service.surrogates["plain"].rollout(x0, np.geomspace(1e-2, 1e2, 20))
+    found = np.array(json.loads(said)) / SCALE
+    np.testing.assert_allclose(found, np.asarray(expected) / SCALE, atol=1e-12)
 
 
 def test_json_gets_and_gives_flat_numbers(client, service):

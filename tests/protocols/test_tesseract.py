@@ -15,6 +15,7 @@ from services.settings import Settings
 from tests.core.models import small_spec, small_surrogate
 from tests.protocols.environments import ROOT, run_client
 from tests.protocols.kinetics import GIVEN, MODEL, PARAMETERS, SCALE, TIMES, X0, close
+from tests.protocols.pages import run_page_block
 
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = ROOT / "docs" / "examples"
@@ -58,6 +59,27 @@ def files(tmp_path):
 def loaded(path):
     with np.load(path) as members:
         return dict(members)
+
+
+def test_the_block_of_the_page_runs(service, tmp_path):
+    said = run_page_block(
+        "clients",
+        "doors/tesseract.md",
+        __file__,
+        {
+            "http://key:spn_…@127.0.0.1:8000": service.signed,
+            "robertson/3": "plain/1",
+        },
+        folder=tmp_path,
+        after="print(gradient.tolist())",
+    )
+
+    def last(x0):
+        times = np.geomspace(1e-2, 1e4, 25)
+        return service.surrogates["plain"].rollout(x0[None], times)[0, -1, 2]
+
+    expected = jax.grad(last)(jnp.array([0.95, 5e-7, 0.05]))
+    close(json.loads(said), expected, SCALE)
 
 
 def diagonal(blocks):

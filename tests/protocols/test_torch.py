@@ -4,6 +4,7 @@ The build of torch for processors alone is 190 MB; where pip is told of none, on
 with CUDA can be had, which with what it needs is 3 GB: that is for ``test --all``.
 """
 
+import json
 import re
 
 import jax
@@ -18,6 +19,7 @@ from tests.protocols.environments import (
     run_client,
 )
 from tests.protocols.kinetics import GIVEN, MODEL, PARAMETERS, SCALE, TIMES, X0, close
+from tests.protocols.pages import run_page_block
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -69,3 +71,27 @@ def test_a_torch_module_is_trained_through_the_service(run):
     first, last = map(float, re.search(r"misfit (\S+) -> (\S+)", printed).groups())
     assert last < 1.5 < 100 < first, printed
     assert float(re.search(r"the law is (\S+) off", printed)[1]) < 4e-3
+
+
+def test_the_block_of_the_page_runs(service, tmp_path):
+    before = f"""import os, torch
+from spnode_client import Client
+client = Client(os.environ["SPNODE_URL"], os.environ["SPNODE_KEY"], timeout_s=280)
+model = client.model("{MODEL}/1")
+x0, k = torch.tensor({X0.tolist()}), torch.tensor({PARAMETERS.tolist()})
+times = {TIMES.tolist()}"""
+    said = run_page_block(
+        "torch",
+        "functions.md",
+        __file__,
+        {},
+        folder=tmp_path,
+        before=before,
+        after="print(x.tolist())",
+        SPNODE_URL=service.url,
+        SPNODE_KEY=service.key,
+    )
+    model = service.surrogates[MODEL]
+    expected = np.asarray(model.rollout(X0, TIMES, parameters=PARAMETERS)) / SCALE
+    found = np.array(json.loads(said)) / SCALE
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
