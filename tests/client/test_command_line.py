@@ -226,7 +226,8 @@ def test_every_command_has_an_example_in_its_help():
             ("models", name)
             for name in (
                 *("list", "versions", "show", "card", "plots"),
-                *("register", "alias", "delete", "export"),
+                *("register", "describe", "alias", "history", "unalias"),
+                *("delete", "export"),
             )
         ),
         *(

@@ -37,6 +37,17 @@ def test_a_shell_that_asks_gets_commands(program, line, found):
     assert ask(program, _SPNODE_COMPLETE="complete_bash", **asked).split() == [found]
 
 
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_commands_with_their_help(shell):
+    asked = {"_TYPER_COMPLETE_ARGS": "spnode models ver"}
+    if shell == "fish":
+        asked["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    said = ask("spnode", _SPNODE_COMPLETE=f"complete_{shell}", **asked)
+    assert "versions" in said
+    assert "newest first" in said
+    assert "register" not in said
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_script_works_in_a_shell(program, tmp_path):
     script = ask(

@@ -78,4 +78,6 @@ def service():
                     publish(database, blobs, name, each)
         deployment.start("worker", "worker")
         with serving(deployment.settings) as url:
-            yield Service(url, deployment.key, made)
+            service = Service(url, deployment.key, made)
+            yield service
+            service.client.close()

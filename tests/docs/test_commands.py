@@ -123,3 +123,26 @@ def test_a_command_of_a_page_does_what_it_says(shell, block, words):
     if words[:2] == ["models", "alias"]:
         # As other pages have it.
         shell("models", "alias", words[2], words[3], "1")
+
+
+def test_the_registry_is_changed_from_the_shell(shell):
+    shell("models", "alias", "mine", "spare", "2")
+    made = json.loads(shell("models", "describe", "mine", "--tag", "a=b", "--json"))
+    assert made["tags"] == {"a": "b"}
+    assert "a=b" in shell("models", "describe", "mine", "--description", "[/] of us")
+    shell("models", "describe", "mine", "--description", "", "--tag", "a=")
+    shell("models", "unalias", "mine", "spare")
+    moves = json.loads(shell("models", "history", "mine", "spare", "--json"))
+    assert [move["number"] for move in moves] == [None, 2]
+    assert "deleted" in shell("models", "history", "mine", "spare")
+
+
+def test_a_job_of_the_service_is_shown_with_its_attempt(shell):
+    made = json.loads(
+        shell("datasets", "make", "robertson", "--trajectories", "2", "--json")
+    )
+    (job, *_) = json.loads(shell("jobs", "list", "--kind", "dataset", "--json"))
+    said = shell("jobs", "show", job["id"])
+    assert made["id"] in said
+    ends = [line.split() for line in said.splitlines() if "succeeded" in line]
+    assert (ends[-1][0], ends[-1][-1]) == ("1", "succeeded"), said

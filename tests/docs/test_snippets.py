@@ -1,7 +1,7 @@
 """Every block of every page: run, parsed, or marked with the reason why not.
 
-What is changed before a block runs stands in ``CHANGED``: the address, numbers that are
-left out on the page, sizes. Trainings are accepted by the service and then cancelled;
+A page defines what its blocks use; files and the key of a stack are at hand. What is changed
+before a block runs stands in ``CHANGED``: the address, numbers, sizes. Trainings are accepted by the service and then cancelled;
 in this process one short fit serves all pages.
 """
 
@@ -12,7 +12,6 @@ import subprocess
 import warnings
 
 import httpx
-import numpy as np
 import pytest
 
 import spnode_core
@@ -25,29 +24,39 @@ BY_HAND = {"README.md": "tests/endtoend/test_readme.py"}
 """Pages whose blocks have tests of their own."""
 IN_THE_SITE = "docs/notebooks/"
 """Pages that are run when the site is built."""
+KEY = "read_text().strip())"
 CHANGED = {
-    "docs/calibration.md": [("noise=", "starts=2, noise=")],
+    "docs/calibration.md": [
+        ("noise=", "starts=2, noise="),
+        ("(0.01, 0.1)", "(0.5, 2)"),
+        ("(1e7, 9e7)", "(0.5, 2)"),
+        ("(5e3, 2e4)", "(0.5, 2)"),
+    ],
     "docs/ensembles.md": [
         ("spnode_core.fit(", "fitted("),
         ("run.surrogate", "several"),
         ("members=4).wait()", "members=4).cancel()"),
         ('_record("mine"', '_record("ensemble"'),
     ],
-    "docs/evaluation.md": [("x, times, 0.9)", "x, times, 0.5)")],
+    "docs/evaluation.md": [
+        ("spnode_core.fit(", "fitted("),
+        ("x, times, 0.9)", "x, times, 0.5)"),
+    ],
     "docs/export.md": [('champion", "exported"', 'champion", "asked"')],
     "docs/fine_tuning.md": [
         ('warm_start="mine@champion").wait()', 'warm_start="mine@champion").cancel()'),
         ("spnode_core.fit(", "fitted("),
         ("dataset=dataset).wait()", "dataset=dataset).cancel()"),
     ],
-    "docs/functions.md": [("key=...", "key=key")],
+    "docs/functions.md": [("[0.04, 3e7, 1e4]", "[1.0, 1.0, 1.0]")],
     "docs/jobs.md": [("3600})", "3600}).cancel()")],
     "docs/large.md": [
-        ('"ds_…")', "uploaded)"),
+        ("(1_000_000, 1)", "(20, 1)"),
+        ("1e2, 50)", "1e2, 3)"),
         ("[500_000:500_010]", "[5:10]"),
-        ('"rows.npz"', "folder / 'rows.npz'"),
     ],
     "docs/python.md": [("spnode_core.fit(", "fitted(")],
+    "docs/rollouts.md": [("[0.04, 3e7, 1e4]", "[1.0, 1.0, 1.0]")],
     "docs/start.md": [('"robertson"', '"mine"')],
     "docs/tutorial.md": [("(60, 2))", "(4, 2))")],
     "docs/sweeps.md": [
@@ -65,38 +74,14 @@ def uploaded(service, tmp_path_factory):
 
 
 @pytest.fixture
-def at_hand(service, uploaded, tmp_path, monkeypatch):
-    """The variables that pages take as given; a page's own definitions replace them."""
-    import jax
-    import scipy
-
+def folder(service, tmp_path, monkeypatch):
+    """Where a reader is: with the stack's key, data and a surrogate of their own."""
     monkeypatch.chdir(tmp_path)
-    spnode_core.save_dataset(service.data, tmp_path / "trajectories.npz")
+    for name in ("trajectories.npz", "new.npz", "held_out.npz"):
+        spnode_core.save_dataset(service.data, tmp_path / name)
+    spnode_core.save(service.surrogates["mine"], tmp_path / "mine.spnode")
     (tmp_path / ".spnode").mkdir()
     (tmp_path / ".spnode" / "key").write_text(service.key)
-    times = np.array([0.1, 1.0, 10.0])
-    x0, k = np.array([0.9, 2e-5, 0.1]), np.ones(3)
-    rows = np.tile(x0, (20, 1))
-    surrogate = service.surrogates["mine"]
-    x = np.asarray(surrogate.rollout(x0, times))
-    return {
-        **{"jax": jax, "scipy": scipy, "spnode_core": spnode_core, "np": np},
-        **{"client": service.client, "key": service.key, "folder": tmp_path},
-        **{"uploaded": uploaded, "dataset": uploaded, "held_out": service.data},
-        **{
-            "x0": x0,
-            "times": times,
-            "k": k,
-            "many": rows,
-            "y": x,
-            "sigma": np.full((3, 3), 0.1),
-        },
-        **{"model": "robertson", "x": x, "observed": x, "cotangents": x},
-        **{"directions": x0[None], "bounds": [(f"k{i}", 0.5, 2.0) for i in (1, 2, 3)]},
-        **{"surrogate": surrogate, "one": surrogate, "other": surrogate},
-        **{"training": service.data, "several": service.surrogates["ensemble"]},
-        "fitted": functools.partial(fitted, service),
-    }
 
 
 def fitted(service, *given, **options):
@@ -110,46 +95,29 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(service, at_hand, page):
+def test_the_python_of_a_page_runs(service, page):
     here = [block for block in PYTHON if block.page == page]
     text = "\0".join(block.code for block in here)
     for old, new in CHANGED.get(page, []):
         assert old in text, f"{page} no longer says {old!r}"
         text = text.replace(old, new)
     text = text.replace("http://127.0.0.1:8000", service.url)
-    names = dict(at_hand)
-    for block, code in zip(here, text.split("\0"), strict=True):
-        names |= BEFORE.get((page, here.index(block)), lambda *_: {})(service, names)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DomainWarning)
-            run_block("\n" * block.line + code, names, str(ROOT / page))
-    for made in names.values():
-        if isinstance(made, Client) and made is not service.client:
-            made.close()
-
-
-def in_this_process(service, names):
-    return {"dataset": service.data}
-
-
-def asks_the_service(service, names):
-    return {"dataset": names["uploaded"]}
-
-
-def after_a_fit(service, names):
-    run = service.run
-    return {"run": run, "dataset": service.data, "surrogate": run.surrogate}
-
-
-BEFORE = {
-    ("docs/ensembles.md", 0): in_this_process,
-    ("docs/ensembles.md", 1): asks_the_service,
-    ("docs/evaluation.md", 0): after_a_fit,
-    ("docs/large.md", 0): lambda service, names: {"x0": names["many"]},
-    ("docs/export.md", 1): lambda service, names: {"x0": names["many"][:1]},
-}
-"""What else is at hand before a block, by its place among those of its page."""
+    text = text.replace(KEY, f"{KEY[:-1]}, timeout_s=280)")
+    # All else is defined by the page itself, in the order of its blocks.
+    names = {"__name__": "page"}
+    names |= {"fitted": functools.partial(fitted, service)}
+    names |= {"several": service.surrogates["ensemble"]}
+    try:
+        for block, code in zip(here, text.split("\0"), strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DomainWarning)
+                run_block("\n" * block.line + code, names, str(ROOT / page))
+    finally:
+        for made in names.values():
+            if isinstance(made, Client):
+                made.close()
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh"], ids=str)

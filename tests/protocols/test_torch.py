@@ -74,11 +74,12 @@ def test_a_torch_module_is_trained_through_the_service(run):
 
 
 def test_the_block_of_the_page_runs(service, tmp_path):
-    before = f"""import os, torch
+    before = f"""import os
+import numpy as np
 from spnode_client import Client
 client = Client(os.environ["SPNODE_URL"], os.environ["SPNODE_KEY"], timeout_s=280)
 model = client.model("{MODEL}/1")
-x0, k = torch.tensor({X0.tolist()}), torch.tensor({PARAMETERS.tolist()})
+x0, k = np.array({X0.tolist()}), np.array({PARAMETERS.tolist()})
 times = {TIMES.tolist()}"""
     said = run_page_block(
         "torch",
