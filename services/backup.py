@@ -6,6 +6,7 @@ when it was taken; the second pass brings what came since the first, and the fir
 has most of what is deleted before the second. Then every reference is looked up.
 """
 
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -30,6 +31,8 @@ from spnode_core.atomic import replacing
 DATABASE = "spnode.db"
 STORE = "store"
 _PREFIXES = (ARTIFACTS, DATASETS, CHECKPOINTS, RESULTS)
+# The database, what SQLite keeps beside it, and what a backup that was killed left.
+_IS_OF_BACKUP = re.compile(r"store|spnode\.db(-wal|-shm)?|\.spnode\.db\.[0-9]+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
     """
     _check(database, folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept = Blobs(f"file://{(folder / STORE).absolute()}")
+    kept = Blobs((folder / STORE).absolute().as_uri())
     whole: set[str] = set()
     damaged: set[str] = set()
     copied = _copy(blobs, kept, whole, damaged)
@@ -98,7 +101,7 @@ def _check(database: Database, folder: Path) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     # A folder with logs, a key or a socket is one that was started.
-    if {each.name for each in folder.iterdir()} - {DATABASE, STORE}:
+    if not all(_IS_OF_BACKUP.fullmatch(each.name) for each in folder.iterdir()):
         raise Conflict(f"{folder} is no backup; name a new folder")
     own = Path(database.url.database or "")
     if own.exists() and own.parent.samefile(folder):

@@ -100,7 +100,12 @@ class Settings(BaseSettings):
     max_queued_jobs: PositiveInt = 10_000
     """Jobs of one key that may wait; then new ones are told to come later."""
     max_body_bytes: PositiveInt = 256 * MIB
-    """Largest body of a rollout; other JSON may have 2 MiB at most."""
+    """Largest body of a rollout, in a binary form; JSON of others may have 2 MiB."""
+    max_json_bytes: PositiveInt = 32 * MIB
+    """Largest JSON of a rollout: read, it takes twenty times as much memory."""
+    body_space_bytes: PositiveInt = 1024 * MIB
+    """Memory for bodies of rollouts in a gateway, twenty bytes for one of JSON; the
+    largest one there is always room for."""
     body_seconds: PositiveFloat = 30.0
     """How long a body may take to come; a second more for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 2048 * MIB
@@ -184,7 +189,7 @@ class Settings(BaseSettings):
         derived = {
             "data_folder": folder,
             "database_url": self.database_url or f"sqlite:///{folder / 'spnode.db'}",
-            "store_url": self.store_url or f"file://{folder / 'store'}",
+            "store_url": self.store_url or (folder / "store").as_uri(),
         }
         # A frozen model is completed once, here, before anybody can see it.
         for name, value in derived.items():

@@ -76,7 +76,7 @@ def run_rollout(
         RolloutFailed: A row left the finite range, and the job does not mask.
     """
     served = _served(job, folder)
-    engine = Engine(settings, Blobs(f"file://{folder / STORE}"))
+    engine = Engine(settings, Blobs((folder / STORE).absolute().as_uri()))
     done = set(json.loads((folder / DONE).read_text()))
     with _rows(job, folder, served.signature, settings) as rows:
         described = _described(job, served, rows)

@@ -26,6 +26,7 @@ from services.registry import Registry
 from services.settings import Settings
 from services.unsent import Unsent
 from spnode_core.artifact import load
+from tests.api.deployment import wait_for
 from tests.services.test_first_schema import TIMES, X0, X
 from tests.services.test_transfer import publish
 
@@ -88,6 +89,7 @@ def test_a_backup_under_writes_is_whole(
     writer.start()
     rounds = []
     try:
+        wait_for(lambda: writer.rounds or writer.error, 60)
         for _ in range(2):
             found = back_up(database, blobs, tmp_path / "backup")
             assert found.missing == ()
