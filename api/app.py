@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import Gateway
+from api.held_bodies import HeldBodies
 from api.middleware import Entrance
 from api.openapi import describe
 from api.page import routes as page_routes
@@ -87,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "max_body_bytes": chosen.max_body_bytes,
         "max_upload_bytes": chosen.max_upload_bytes,
         "body_seconds": chosen.body_seconds,
+        "max_json_bytes": chosen.max_json_bytes,
+        "held": HeldBodies(chosen),
     }
     app = _Application(
         {
@@ -113,6 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ]
     app.router.routes[:0] = doors
     app.router.routes += page_routes
+    app.state.held = limits["held"]
     # The first path of each: others differ in naming the version or not.
     app.state.doors = {door.endpoint: door.path for door in reversed(doors)}
     for module in _ROUTES:

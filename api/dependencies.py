@@ -66,7 +66,7 @@ class Gateway:
         self.results = Results(self.database, self.blobs, settings)
         self._workspaces: dict[Access, Workspace] = {}
         self.rates = Rates(settings) if settings.rate_per_key else None
-        self.workers = Workers(self.database)
+        self.workers = Workers(self.database, stale_seconds=settings.lease_seconds)
         self.executor = make_executor(settings, self.blobs)
         self.batcher = Batcher(
             self.executor,

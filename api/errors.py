@@ -64,6 +64,7 @@ _CODES = {
     416: "range_not_satisfiable",
     422: "invalid",
     500: "internal_error",
+    503: "overloaded",
 }
 _RETRY_UNAVAILABLE_S = 2
 _LOG = logging.getLogger(__name__)

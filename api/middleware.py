@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OPEN, READS, admitted, needed_scope
 from api.dependencies import Gateway
+from api.held_bodies import HeldBodies
 from api.protocols.shapes import refusal
 from api.slow_bodies import SlowBodies
 from services.errors import Unavailable
@@ -39,7 +40,10 @@ _ROLLOUTS = re.compile(
 )
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
-_MAX_DOCUMENT_BYTES = 2**21
+MAX_DOCUMENT_BYTES = 2**21
+_NPZ = "application/x-npz"
+TENSORS = "inference-header-content-length"
+"""Where JSON ends and tensors begin, in a body of the Open Inference Protocol."""
 # Bytes a second of a body that comes slowly.
 _LEAST_RATE = 16 * 1024
 _UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
@@ -88,8 +92,10 @@ class Entrance:
     Args:
         app: What is inside.
         max_body_bytes: Limit of ordinary bodies.
+        max_json_bytes: Limit of those that are JSON.
         max_upload_bytes: Limit of uploaded datasets and artifacts.
         body_seconds: How long a body may take, and a second more for each 16 KiB.
+        held: What the bodies of all requests take in memory.
         route: Under which name requests are counted; by default the router's.
     """
 
@@ -98,14 +104,18 @@ class Entrance:
         app: ASGIApp,
         *,
         max_body_bytes: int,
+        max_json_bytes: int,
         max_upload_bytes: int,
         body_seconds: float,
+        held: HeldBodies,
         route: str | None = None,
     ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.max_json_bytes = max_json_bytes
         self.max_upload_bytes = max_upload_bytes
         self.body_seconds = body_seconds
+        self.held = held
         self.route = route
         self._slow = SlowBodies()
 
@@ -124,6 +134,7 @@ class Entrance:
         state["request_id"] = request_id
         of_request(request_id)
         state["headers"] = headers
+        state["held_bytes"] = 0
         started = False
         rule = rule_of(scope["method"], scope["path"])
         began = time.monotonic()
@@ -146,7 +157,9 @@ class Entrance:
                 if gateway.rates is not None:
                     added += (await gateway.rates.spend(caller.id)).headers()
             if rule.has_body:
-                receive = self._limited(rule, headers, receive)
+                if rule.rollouts:
+                    scope["app"].state.gateway.batcher.check_open()
+                receive = self._limited(rule, headers, receive, state)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             return
@@ -154,6 +167,8 @@ class Entrance:
             response = refusal(error, scope)
             if not started:
                 await response(scope, receive, send_with_id)
+        finally:
+            self.held.release(state["held_bytes"])
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer by its route: what stood in the path is no label."""
@@ -162,7 +177,11 @@ class Entrance:
         _histogram(method, route, status).observe(seconds)
 
     def _limited(
-        self, rule: "Rule", headers: Mapping[str, str], receive: Receive
+        self,
+        rule: "Rule",
+        headers: Mapping[str, str],
+        receive: Receive,
+        state: dict[str, Any],
     ) -> Receive:
         """Refuse bodies of a wrong type, too large (counted or claimed) or too slow.
 
@@ -174,11 +193,13 @@ class Entrance:
         given = media_type(headers)
         if given and not rule.any_type and length != "0" and not is_json(given):
             refuse_type(given, "application/json")
-        limit = self.max_body_bytes
+        limit, in_memory, is_text = self.max_body_bytes, True, _is_text(headers)
         if rule.uploads and not is_json(given):
-            limit = self.max_upload_bytes
+            limit, in_memory = self.max_upload_bytes, False
         elif not rule.rollouts:
-            limit = min(limit, _MAX_DOCUMENT_BYTES)
+            limit = min(limit, MAX_DOCUMENT_BYTES)
+        elif is_text:
+            limit = min(limit, self.max_json_bytes)
         if length.isdecimal() and int(length) > limit:
             raise BodyTooLarge(limit)
         received, waited, is_whole = 0, 0.0, False
@@ -195,10 +216,14 @@ class Entrance:
                 raise BodyTooSlow(received, patience) from None
             # What this process does with a part is not the caller's slowness.
             waited += time.monotonic() - began
-            received += len(message.get("body", b""))
+            part = len(message.get("body", b""))
+            received += part
             is_whole = not message.get("more_body", False)
             if received > limit:
                 raise BodyTooLarge(limit)
+            if in_memory:
+                held = self.held.hold(part, received, is_json=is_text)
+                state["held_bytes"] += held
             return message
 
         return counted
@@ -295,6 +320,11 @@ def _check_address(scope: Scope) -> None:
 def media_type(headers: Mapping[str, str]) -> str:
     """The type of a body, without its parameters; empty where none is given."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_text(headers: Mapping[str, str]) -> bool:
+    """Whether all of a rollout's body may be JSON, whatever it says it is."""
+    return media_type(headers) != _NPZ and TENSORS not in headers
 
 
 def refuse_type(given: str, expected: str) -> NoReturn:

@@ -13,7 +13,13 @@ from fastapi import Request, Response
 from starlette.types import Message
 
 from api.bodies import JsonRoute
-from api.middleware import is_json, media_type, refuse_type
+from api.middleware import (
+    MAX_DOCUMENT_BYTES,
+    BodyTooLarge,
+    is_json,
+    media_type,
+    refuse_type,
+)
 from api.uploads import received
 from services.rollouts.rows import TEXT, sent_members
 from spnode_core.errors import InvalidInput
@@ -61,6 +67,10 @@ def _text(path: Path, limit_bytes: int) -> bytes:
                 found="nothing" if member is None else f"dtype {member.dtype}",
                 expected="JSON as text: numpy.savez(..., request='{…}')",
             )
+        # Four bytes a character, where it is not kept as bytes.
+        size = member.dtype.itemsize // (4 if member.dtype.kind == "U" else 1)
+        if size > MAX_DOCUMENT_BYTES:
+            raise BodyTooLarge(MAX_DOCUMENT_BYTES)
         value = member.whole().item()
     return value if isinstance(value, bytes) else value.encode(errors="replace")
 

@@ -6,6 +6,7 @@ effect at once. A key is rotated by another that takes its place; the old one ha
 then, and may be used until it.
 """
 
+import contextlib
 import hmac
 import math
 import secrets
@@ -22,7 +23,7 @@ from services.database import tables
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
-from services.errors import Conflict, Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound, Unavailable
 from services.identity import encode, sha256
 from services.projects import DEFAULT, check_project
 
@@ -187,11 +188,13 @@ class Keys:
         if known is not None:
             return known
         digest = sha256(secret.encode())
+        # It may be revoked from when its row is read.
+        began = self.monotonic()
         key = self._look_up(secret, digest)
         with self._lock:
             self._cache.pop(digest, None)
             if key is not None:
-                self._cache[digest] = (self.monotonic() + self._believed_s(key), key)
+                self._cache[digest] = (began + self._believed_s(key), key)
                 if len(self._cache) > CACHED_KEYS:
                     self._cache.popitem(last=False)
         return key
@@ -243,7 +246,8 @@ class Keys:
         key = _as_key(row)
         if not _is_valid(key, instant(self.clock())):
             return None
-        self._note_use(key)
+        with contextlib.suppress(Unavailable):  # another time
+            self._note_use(key)
         return key
 
     def _believed_s(self, key: Key) -> float:

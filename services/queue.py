@@ -46,6 +46,8 @@ def create_app(settings: Settings) -> celery.Celery:
         broker_transport_options={
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            # Else a broker that hangs holds whoever sends for ever.
+            "socket_timeout": SOCKET_TIMEOUT_S,
             "health_check_interval": 10,
         },
         task_default_queue=TRAINING_QUEUE,

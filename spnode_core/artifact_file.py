@@ -21,14 +21,15 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
 from spnode_core.atomic import replacing
-from spnode_core.errors import ArtifactError
+from spnode_core.errors import ArtifactError, InvalidInput
 from spnode_core.npz import EARLIEST, ZIP_FAULTS
 from spnode_core.spec import SCHEMA_VERSION, ArtifactSpec
+from spnode_core.zip_directory import check_directory
 
 FORMAT = "spnode surrogate"
 VERSION = 1
@@ -41,9 +42,9 @@ MOST_PLOTS = 16
 
 _LIMITS = {
     MANIFEST: 64 * 1024,
-    SPEC: 64 * 1024**2,
+    SPEC: 8 * 1024**2,
     PARAMETERS: 1024**3,
-    CARD: 64 * 1024**2,
+    CARD: 16 * 1024**2,
     PROBE: 256 * 1024**2,
 }
 _PLOT = re.compile(rf"plots/({PLOT_NAME})\.png")
@@ -117,6 +118,9 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
             raise ArtifactError(f"{name!r} is no plots/<name>.png")
         _check_plot(name, members[name])
     order = (*MEMBERS, *plots)
+    for name in MEMBERS:
+        if (size := len(members[name])) > _LIMITS[name]:
+            raise ArtifactError(f"{name} has {size} bytes, more than {_LIMITS[name]}")
     hashes = {name: hashlib.sha256(members[name]).hexdigest() for name in order}
     manifest = {"format": FORMAT, "version": VERSION, "sha256": hashes}
     buffer = io.BytesIO()
@@ -145,7 +149,7 @@ def read_members(
     """
     name = Path(path).name
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Path(path).open("rb") as file, _opened(file, name) as archive:
             there = _check_members(archive, name)
             manifest = parse_json(archive.read(MANIFEST), MANIFEST)
             drawn = [each for each in there if _PLOT.fullmatch(each)] if plots else []
@@ -163,6 +167,14 @@ def read_members(
     for member in drawn:
         _check_plot(member, content[member])
     return content
+
+
+def _opened(file: IO[bytes], name: str) -> zipfile.ZipFile:
+    try:
+        check_directory(file, name)
+    except InvalidInput as error:
+        raise ArtifactError(str(error)) from error
+    return zipfile.ZipFile(file)
 
 
 def _check_members(archive: zipfile.ZipFile, name: str) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from spnode_core.atomic import replacing
 from spnode_core.errors import InvalidInput
+from spnode_core.zip_directory import check_directory
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """Time stamp of every member that this library writes: the first a zip can hold."""
@@ -54,7 +55,7 @@ def read_npz(
         InvalidInput: The file is missing, damaged, too large, pickled, or holds a name
             that is not allowed.
     """
-    with _named_file(source), zipfile.ZipFile(source) as archive:
+    with _named_file(source), _opened(source) as archive:
         members = _members(archive, allowed, limit_bytes)
         return {
             name: _read_member(archive, member, name)
@@ -160,7 +161,7 @@ def open_npz(
     """
     with contextlib.ExitStack() as stack:
         with _named_file(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(_opened(path))
             infos = _members(archive, allowed, limit_bytes)
         found = {}
         for name, info in infos.items():
@@ -183,6 +184,15 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             member = zipfile.ZipInfo(f"{name}.npy", EARLIEST)
             member.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(member, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _opened(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    with contextlib.ExitStack() as stack:
+        is_path = isinstance(source, Path)
+        file = stack.enter_context(source.open("rb")) if is_path else source
+        check_directory(file, source.name if is_path else "body")
+        yield stack.enter_context(zipfile.ZipFile(file))
 
 
 @contextlib.contextmanager

@@ -187,7 +187,7 @@ def _train(
     from services.training.run import run_dataset, run_training
 
     # Matplotlib's cache of fonts, which all jobs of this host share.
-    os.environ.setdefault("MPLCONFIGDIR", str(folder.parent / "matplotlib"))
+    os.environ.setdefault("MPLCONFIGDIR", str(folder.parent.parent / "matplotlib"))
     asked = planned(request)
     if not isinstance(asked, TrainingRequest):
         return run_dataset(asked, folder, report=channel.send)

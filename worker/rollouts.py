@@ -92,7 +92,7 @@ class Batches:
                 to_warm = to_warm if wanted is None else wanted
                 next_look = time.monotonic() + _WARM_EVERY_S
             # A batch that waits goes first, then versions, step by step, then tiles.
-            busy = bool(steps or to_warm) or self._idle()
+            busy = bool(steps or to_warm) or self._has_idled()
             try:
                 message = self._to_prepare.get(timeout=0 if busy else 1.0)
             except queue.Empty:
@@ -109,6 +109,8 @@ class Batches:
                 self._served(message, prepare=True)
             except redis.RedisError as error:
                 log.error("a batch was prepared for nobody: %s", error)
+            except Exception:  # the boundary of the thread
+                log.exception("a batch cannot be prepared")
 
     def _say_warm(self) -> None:
         if self._context.warm.is_set():
@@ -133,11 +135,15 @@ class Batches:
         self._warm &= digests
         return digests - self._warm
 
-    def _idle(self) -> bool:
+    def _has_idled(self) -> bool:
         """Try one more tile, unless a batch is computed; whether there was one."""
         if self._engine is None or self._computing.locked():
             return False
-        return self._engine.idle()
+        try:
+            return self._engine.idle()
+        except Exception:  # the boundary of the thread
+            log.exception("a shape could not be prepared")
+            return True
 
     def _warming(self, digest: str) -> list[Callable[[], None]]:
         """Load a version; what makes it ready, step by step."""

@@ -42,6 +42,8 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_body_bytes",
         "max_upload_bytes",
         "upload_space_bytes",
+        "max_json_bytes",
+        "body_space_bytes",
         "body_seconds",
         "parser_memory_bytes",
         "parser_seconds",

@@ -91,6 +91,8 @@ def _written(gateway: Gateway, figures: Mapping[str, float]) -> bytes:
     workers: Counter[str] = Counter(dict.fromkeys(QUEUES, 0))
     try:
         jobs = list(backlog(gateway.database))
+        # A queue for GPUs is there where jobs wait in it.
+        workers.update(dict.fromkeys((job.queue for job in jobs), 0))
         for worker in gateway.workers.living():
             workers.update(worker.queues)
     except Unavailable:

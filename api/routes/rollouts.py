@@ -52,7 +52,6 @@ class RolloutEndpoint:
         headers: Mapping[str, str] = scope["state"]["headers"]
         deadline = deadline_of(headers)
         as_npz = _wants_npz(headers)
-        gateway.batcher.check_open()
         body = await read_body(receive)
         request = await self._request(gateway, headers, body)
         workspace: Workspace = scope["state"]["workspace"]

@@ -44,6 +44,7 @@ _KIND = "objective.kind"
 # Members of an npz request that are text, not numbers; some of them hold JSON.
 _TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", "sweep", _KIND)
 _JSON = ("outputs", "inputs", "sweep")
+_MOST_TEXT_BYTES = 2**20
 # Options that are one number.
 _NUMBERS = ("intervals",)
 # Options that are true or false.
@@ -197,6 +198,12 @@ def _text(name: str, member: np.ndarray) -> str:
             name,
             found=f"an array of shape {member.shape} and dtype {member.dtype}",
             expected="text: numpy.savez(..., model='robertson')",
+        )
+    if member.nbytes > _MOST_TEXT_BYTES:
+        raise InvalidInput(
+            name,
+            found=f"text of {member.nbytes} bytes",
+            expected=f"at most {_MOST_TEXT_BYTES}",
         )
     value = member.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,14 +1,22 @@
 """What nobody sends by mistake is a problem too, and is kept nowhere."""
 
 import base64
+import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
 
-from tests.api.test_errors import JSON, X0, checked
+from tests.api.test_errors import JSON, NPZ, X0, checked
 
 NESTED = "[" * 100_000
+
+
+def packed(**members):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **members)
+    return buffer.getvalue()
 
 
 def cursor(text):
@@ -152,3 +160,19 @@ def manifest_of(members):
         if name != "manifest.json"
     }
     return json.dumps(manifest)
+
+
+def test_text_in_npz_may_be_no_longer_than_json(client) -> None:
+    """A few kilobytes that unpack to JSON of gigabytes of lists."""
+    lists = b'{"kind": "rollout", "x": [' + b"[]," * 2**20 + b"[]]}"
+    sent = packed(request=np.array(lists), x0=np.ones((1, 3)), times=np.ones(1))
+    assert len(sent) < 20_000
+    refused = client.post("/v1/jobs", content=sent, headers=NPZ)
+    checked(refused, 413, "too_large")
+    arrays = {"model": "small", "x0": np.ones(3), "times": np.ones(1)}
+    for name in ("outputs", "sweep"):
+        content = packed(**arrays, **{name: np.array(lists)})
+        refused = client.post("/v1/rollout", content=content, headers=NPZ)
+        place = checked(refused, 422, "invalid")["errors"][0]
+        assert place["pointer"] == f"/{name}"
+        assert f"text of {len(lists)} bytes" in place["detail"]

@@ -1,6 +1,7 @@
 """However many uploads come, and however slowly, a gateway's disk is not filled."""
 
 import contextlib
+import gzip
 import socket
 import time
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from api.held_bodies import HeldBodies
 from api.uploads import UploadRoom
 from services.settings import Settings
 from tests.api.deployment import deployed, wait_for
@@ -35,13 +37,13 @@ def kind_of(path):
 
 
 @contextlib.contextmanager
-def slow_upload(client, path, length):
+def slow_upload(client, path, length, kind=None):
     """An upload that claims its length, sends a little, and waits."""
     lines = (
         f"POST {path} HTTP/1.1",
         "Host: x",
         f"X-API-Key: {client.headers['x-api-key']}",
-        f"Content-Type: {kind_of(path)}",
+        f"Content-Type: {kind or kind_of(path)}",
         "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}",
     )
     port = urlsplit(str(client.base_url)).port
@@ -91,6 +93,89 @@ def test_many_slow_uploads_take_no_more_than_the_room(door):
         assert len(held) == ROOM // size
         assert sum(held) <= ROOM
     wait_for(lambda: not bodies(settings), 20)
+
+
+JSON_BYTES = 2 * MIB
+
+
+@pytest.fixture(scope="module")
+def small_door():
+    limits = {"max_json_bytes": JSON_BYTES, "max_body_bytes": 4 * MIB}
+    limits["body_space_bytes"] = 1
+    with deployed(["small"], **limits) as made, serving(made.settings) as url:
+        headers = {"x-api-key": made.key, "content-type": "application/json"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            yield client
+
+
+ROLLOUT_PATHS = (
+    "/v1/rollout",
+    "/v1/objective",
+    "/v2/models/m/infer",
+    "/umbridge/Evaluate",
+    "/tesseract/small/latest/apply",
+)
+
+
+@pytest.mark.parametrize("path", ROLLOUT_PATHS)
+def test_json_of_rollouts_has_a_limit_of_its_own(small_door, path):
+    body = b'{"model": "m", "x0": [' + b"0," * (JSON_BYTES // 2)
+    refused = small_door.post(path, content=body)
+    assert refused.status_code == 413, refused.text
+    assert f"larger than {JSON_BYTES} bytes" in refused.text
+    # npz of that size is read, and refused for what it is.
+    if path.startswith("/v1"):
+        kind = {"content-type": "application/x-npz"}
+        assert small_door.post(path, content=body, headers=kind).status_code == 422
+
+
+def test_json_is_limited_after_it_was_unpacked(small_door):
+    body = gzip.compress(b"[" + b"0," * (JSON_BYTES // 2))
+    coding = {"content-encoding": "gzip"}
+    path = "/v2/models/m/infer"
+    refused = small_door.post(path, content=body, headers=coding)
+    assert refused.status_code == 413, refused.text
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Those of the gateway that is made next."""
+    made = []
+
+    class Noted(HeldBodies):
+        def __init__(self, settings):
+            super().__init__(settings)
+            made.append(self)
+
+    monkeypatch.setattr("api.app.HeldBodies", Noted)
+    return made
+
+
+def test_bodies_in_memory_take_no_more_than_their_room(held):
+    limits = {"max_json_bytes": JSON_BYTES, "max_body_bytes": 4 * MIB}
+    with deployed(["small"], **limits) as made:
+        settings = made.settings.model_copy(update={"body_space_bytes": 1})
+        with serving(settings) as url:
+            headers = {"x-api-key": made.key, "content-type": "application/json"}
+            with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+                for path in ROLLOUT_PATHS:
+                    _fill(client, path, held[0])
+
+
+def _fill(client, path, held):
+    # One JSON of the largest size fills it.
+    with slow_upload(client, path, JSON_BYTES, "application/json") as one:
+        one.sendall(b" " * (JSON_BYTES - 1000))
+        wait_for(lambda: held.bytes > 20 * (JSON_BYTES - 2000 - 65536), 20)
+        # What is small is served, and what is no rollout.
+        assert client.post(path, content=b"{}").status_code in (400, 422)
+        assert client.get("/v1/models").status_code == 200
+        with contextlib.suppress(httpx.WriteError):  # it is closed amid the body
+            refused = client.post(path, content=b" " * (JSON_BYTES // 4) + b"{}")
+            assert refused.status_code == 503, refused.text
+            assert refused.headers["retry-after"] == "5"
+            assert "there is room for" in refused.text
+    wait_for(lambda: held.bytes == 0, 20)
 
 
 def test_room_that_was_used_is_there_again(door):

@@ -131,7 +131,7 @@ def read(body: bytes, json_bytes: str | None) -> tuple[Envelope, Arrays]:
         InvalidInput: A tensor is not what its shape and datatype say.
         Invalid: The lengths of its parts do not agree.
     """
-    end = _json_end(json_bytes, len(body))
+    end = json_end(json_bytes, len(body))
     envelope = _ENVELOPE.validate_json(body[:end])
     raw = memoryview(body)[end:]
     arrays: Arrays = {}
@@ -198,7 +198,16 @@ def in_its_words(error: InvalidInput) -> InvalidInput:
     return InvalidInput(field, found=error.found, expected=error.expected)
 
 
-def _json_end(given: str | None, size: int) -> int:
+def json_end(given: str | None, size: int) -> int:
+    """Where the JSON of a body ends.
+
+    Args:
+        given: The header of that name, None without.
+        size: Of the body.
+
+    Raises:
+        Invalid: The header is no such number.
+    """
     if given is None:
         return size
     if given.isascii() and given.isdecimal() and len(given) < 20:

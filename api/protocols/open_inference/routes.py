@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.computing import Computed, compute, deadline_of, read_body
 from api.dependencies import Gateway
+from api.middleware import TENSORS, BodyTooLarge
 from api.protocols.open_inference.coding import (
     accepted_coding,
     content_coding,
@@ -38,6 +39,7 @@ from api.protocols.open_inference.reading import (
     HEADER,
     Envelope,
     in_its_words,
+    json_end,
     read,
     request_of,
 )
@@ -53,7 +55,6 @@ from spnode_core.errors import InvalidInput
 # Bodies and answers above this many bytes are read and written off the event loop.
 _LARGE_BYTES = 64_000
 _BYTES_PER_NUMBER = 20
-_HEADER = HEADER.lower()
 Endpoint = Callable[[Request], Awaitable[Response]]
 OF_MODEL = "/v2/models/{model}"
 
@@ -71,7 +72,8 @@ class Inference:
         if coding is not None:
             limit = gateway.settings.max_body_bytes
             body = await gateway.parsed(unpacked, body, coding, limit)
-        envelope, arrays = await _read(gateway, body, headers.get(_HEADER))
+            _hold(scope, body)
+        envelope, arrays = await _read(gateway, body, headers.get(TENSORS))
         if envelope.options.timeout:
             deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
         served = await _served(scope["state"]["workspace"], scope["path_params"])
@@ -90,8 +92,22 @@ async def _read(
     gateway: Gateway, body: bytes, json_bytes: str | None
 ) -> tuple[Envelope, Arrays]:
     if len(body) > _LARGE_BYTES:
+        limit = gateway.settings.max_json_bytes
+        if json_end(json_bytes, len(body)) > limit:
+            raise BodyTooLarge(limit)
         return await gateway.parsed(read, body, json_bytes)
     return read(body, json_bytes)
+
+
+def _hold(scope: Scope, body: bytes) -> None:
+    """Count what a body unpacked to.
+
+    Raises:
+        HTTPException: 503: there is no room for it.
+    """
+    is_json = TENSORS not in scope["state"]["headers"]
+    held = scope["app"].state.held.hold(len(body), len(body), is_json=is_json)
+    scope["state"]["held_bytes"] += held
 
 
 async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
