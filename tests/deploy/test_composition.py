@@ -24,7 +24,8 @@ VOLUMES = yaml.safe_load(COMPOSE)["volumes"]
 
 def mounts(service: dict) -> dict[str, str]:
     """What is mounted, by its place."""
-    return dict(reversed(each.split(":")[:2]) for each in service["volumes"])
+    pairs = (each.split(":")[:2] for each in service["volumes"])
+    return {place: volume for volume, place in pairs}
 
 
 @pytest.mark.parametrize("name", THEIRS)
