@@ -313,10 +313,16 @@ class Models(Resource):
         return self._run(models.register(name, path, self._retries))
 
     def set_alias(
-        self, name: str, alias: str, number: int, if_match: str | None = None
+        self,
+        name: str,
+        alias: str,
+        number: int,
+        if_match: str | None = None,
+        override: str | None = None,
     ) -> Record:
-        """Point an alias at a version."""
-        return self._run(models.set_alias(name, alias, number, if_match, self._retries))
+        """Point an alias at a version; ``override``: why, where its gates fail."""
+        given = (name, alias, number, if_match, self._retries, override)
+        return self._run(models.set_alias(*given))
 
     def delete_alias(self, name: str, alias: str, if_match: str | None = None) -> None:
         """Delete an alias; its history stays."""
@@ -331,6 +337,15 @@ class Models(Resource):
         """Change a model's description or all of its tags; None leaves them."""
         changes = {"description": description, "tags": tags}
         return self._run(models.describe(name, changes, self._retries))
+
+    def tag(
+        self,
+        name: str,
+        changes: dict[str, str | None],
+        description: str | None = None,
+    ) -> Record:
+        """Change some of a model's tags, or remove those that are None."""
+        return self._run(models.tag(name, changes, description, self._retries))
 
     def delete_version(self, reference: str) -> None:
         """Remove a version that no alias points at."""

@@ -90,7 +90,8 @@ def held_out(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def cautions(evaluation: dict[str, Any]) -> list[str]:
     """What speaks against a version on held-out trajectories, a sentence each."""
-    return [f"WARNING: {each}" for each in held_out(evaluation).get("warnings") or ()]
+    found = held_out(evaluation).get("warnings")
+    return [f"WARNING: {each}" for each in found] if isinstance(found, list) else []
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,19 @@ export async function versionView([model, number_], signal) {
       ["size", bytes(version.size_bytes)],
     ]),
     h("p", { class: "soft" }, "Errors are root mean squares over the standard deviation of each state, on trajectories that the training never saw."),
-    (found.warnings || []).map((each) => h("div", { class: "notice" }, each)),
+    list(found.warnings).map((each) => h("div", { class: "notice" }, each)),
     h("h2", null, "Certificate"), claims(version.certificate),
-    h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(card.history || [])),
+    h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(list(card.history))),
     pictures(model, version.number, card.plots, signal),
     h("h2", null, "Errors by state"), errors(found),
-    (card.equations || []).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
-    (card.choices || []).length ? [h("h2", null, "What was chosen, and why"),
+    list(card.equations).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
+    list(card.choices).length ? [h("h2", null, "What was chosen, and why"),
       table("Choices", [["what"], ["chosen"], ["why", "wrap"]], card.choices.map((each) => [each.what, plain(each.value), each.why]))] : null,
     h("details", null, h("summary", null, "The card"), h("pre", null, JSON.stringify(card, (name, value) => (name === "history" ? undefined : value), 2))));
 }
+
+// A card may come from anybody.
+const list = (value) => (Array.isArray(value) ? value : []);
 
 const PICTURES = {
   trajectories: "Held-out trajectories: surrogate and reference, of median and of worst error",

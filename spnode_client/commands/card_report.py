@@ -62,7 +62,8 @@ def _identity(version: Record, card: Record) -> Iterator[tuple[str, str]]:
     yield "preset", str(card.get("preset") or "")
     yield "seed", _plain(card.get("seed"))
     parent = _part(card, "parent")
-    yield "goes on from", f"{parent['model']}/{parent.get('version')}" if parent else ""
+    from_ = f"{parent.get('model')}/{parent.get('version')}"
+    yield "goes on from", from_ if parent.get("model") else ""
     tags = _part(card, "tags")
     yield "tags", ", ".join(f"{name}={value}" for name, value in tags.items())
 

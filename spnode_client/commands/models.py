@@ -65,12 +65,12 @@ def describe(
     """
     client = connection.client()
     changed = dict(map(_tag, tag or ()))
-    found = client.models.get(name)
-    if description is not None or changed:
-        tags = {**found.get("tags", {}), **changed}
-        gone = {key for key, value in changed.items() if not value}
-        tags = {key: value for key, value in tags.items() if key not in gone}
-        found = client.models.describe(name, description, tags if changed else None)
+    if changed:
+        found = client.models.tag(name, changed, description)
+    elif description is not None:
+        found = client.models.describe(name, description)
+    else:
+        found = client.models.get(name)
     emit(found, as_json, lambda: print_facts(_facts(found)))
 
 
@@ -196,6 +196,10 @@ def alias(
     force: Annotated[
         bool, typer.Option("--force", help="Move it even where it is worse.")
     ] = False,
+    override: Annotated[
+        str | None,
+        typer.Option(help="Why champion may take a version that fails its gates."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias at a version.
@@ -205,7 +209,7 @@ def alias(
     client = connection.client()
     if compare is not None and not force:
         check_no_worse(client, name, alias, number, compare)
-    found = client.models.set_alias(name, alias, number)
+    found = client.models.set_alias(name, alias, number, override=override)
     emit(found, as_json, lambda: out.print(f"{name}@{alias} is {name}/{number}"))
 
 
@@ -219,11 +223,11 @@ def delete(reference: Reference, as_json: Json = False) -> None:
     emit({"deleted": reference}, as_json, lambda: out.print(f"deleted {reference}"))
 
 
-def _tag(text: str) -> tuple[str, str]:
+def _tag(text: str) -> tuple[str, str | None]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise UsageError(f"--tag {text!r}: expected key=value, or key= to remove it")
-    return key, value
+    return key, value or None
 
 
 def _facts(model: Record) -> Iterator[tuple[str, str]]:

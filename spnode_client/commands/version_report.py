@@ -59,14 +59,20 @@ def described(spec: Record, card: Record) -> Iterator[str]:
     ]
     parts += [f"integrator {spec['integrator']}"]
     yield f"latent {spec['latent']}, {', '.join(parts)}"
-    members = (card.get("ensemble") or {}).get("members")
-    if members:
-        yield f"an ensemble of {members} members"
-    for line in card.get("equations") or ():
+    # A card may come from anybody.
+    ensemble = card.get("ensemble")
+    if isinstance(ensemble, dict) and ensemble.get("members"):
+        yield f"an ensemble of {ensemble['members']} members"
+    for line in _list(card, "equations"):
         yield f"    {line}"
-    for choice in card.get("choices") or ():
-        if choice["what"] == "candidate":
-            yield f"tried {choice['value']}: {choice['why']}"
+    for choice in _list(card, "choices"):
+        if isinstance(choice, dict) and choice.get("what") == "candidate":
+            yield f"tried {choice.get('value')}: {choice.get('why')}"
+
+
+def _list(card: Record, name: str) -> list[Any]:
+    found = card.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _state(index: int, signature: Record, evaluation: Record) -> tuple[object, ...]:

@@ -1,14 +1,17 @@
 """Operations on the registry: ``/v1/models``."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from spnode_client.calls import Call, Operation, json_call, once, perform
-from spnode_client.errors import NotFound
+from spnode_client.errors import Conflict, NotFound
 from spnode_client.records import ModelVersion, Record
 
 _PLOT = re.compile("[a-z][a-z0-9_]{0,39}")
+# Of a change that others may have come before.
+_TRIES = 5
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -91,7 +94,12 @@ def register(name: str, path: str | Path, retries: int) -> Operation[ModelVersio
 
 
 def set_alias(
-    name: str, alias: str, number: int, if_match: str | None, retries: int
+    name: str,
+    alias: str,
+    number: int,
+    if_match: str | None,
+    retries: int,
+    override: str | None = None,
 ) -> Operation[Record]:
     """Point an alias at a version; without ``if_match``, wherever it points now."""
     path = _alias_path(name, alias)
@@ -102,7 +110,8 @@ def set_alias(
         except NotFound:
             if_match = None
     headers = {} if if_match is None else {"if-match": if_match}
-    call = json_call("PUT", path, {"version": number}, headers=headers)
+    reason = {} if override is None else {"override": override}
+    call = json_call("PUT", path, {"version": number, **reason}, headers=headers)
     reply = yield from perform(call, retries)
     return reply.json()
 
@@ -129,6 +138,34 @@ def describe(name: str, changes: Record, retries: int) -> Operation[Record]:
     call = json_call("PATCH", f"/v1/models/{quote(name)}", body)
     reply = yield from perform(call, retries)
     return reply.json()
+
+
+def tag(
+    name: str,
+    changes: Mapping[str, str | None],
+    description: str | None,
+    retries: int,
+) -> Operation[Record]:
+    """Change some tags beside the others, whoever else changes some meanwhile."""
+    path = f"/v1/models/{quote(name)}"
+    for left in reversed(range(_TRIES)):
+        seen = yield from perform(Call("GET", path), retries)
+        tags = {**seen.json().get("tags", {}), **changes}
+        body: Record = {
+            "tags": {key: tags[key] for key in tags if tags[key] is not None}
+        }
+        if description is not None:
+            body["description"] = description
+        headers = {"if-match": seen.headers["etag"]}
+        try:
+            call = json_call("PATCH", path, body, headers=headers)
+            reply = yield from perform(call, retries)
+        except Conflict as error:
+            if error.status != 412 or not left:
+                raise
+        else:
+            return reply.json()
+    raise AssertionError("the last try returns or raises")
 
 
 def delete_version(reference: str, retries: int) -> Operation[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spnode_client.commands.card_report import print_card
+from spnode_client.commands.version_report import described
 from tests.client.conftest import Answer
 from tests.client.test_command_line import run
 
@@ -65,6 +66,7 @@ def test_a_card_says_what_a_version_is(card, capsys):
         {"metrics": 3, "certificate": {"a": 1}, "choices": [1], "history": "x"},
         {"metrics": {"test": []}, "certificate": {"a": {"holds": True}}, "tags": [1]},
         {"certificate": {"spectral_abscissa": {"eigenvalues": [["a"], 1]}}},
+        {"parent": {"a": 1}, "ensemble": [1], "equations": "y", "choices": [1]},
     ],
 )
 def test_a_card_that_was_made_elsewhere_may_hold_anything(strange, capsys):
@@ -80,3 +82,14 @@ def test_a_card_is_sections_for_a_person_and_json_for_a_script(server, card):
     assert heads[:2] == ["Version", "Data"], done.stderr
     done = run("models", "card", "enzyme", "--json", SPNODE_URL=server.url)
     assert json.loads(done.stdout) == card
+
+
+def test_warnings_that_are_none_are_left_out(capsys):
+    print_card({"model": "m", "number": 1}, {"metrics": {"test": {"warnings": 3}}})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_version_with_a_strange_card_is_described(capsys):
+    strange = {"ensemble": [1], "equations": "y", "choices": [1, {"what": "candidate"}]}
+    spec = VERSION["spec"]
+    assert list(described(spec, strange))[1:] == ["tried None: None"]

@@ -23,7 +23,7 @@ def answered(*bodies):
 
 
 def test_a_description_is_shown_and_changed_with_single_tags(server):
-    server.answers += answered(MODEL, MODEL, {**MODEL, "description": "new"})
+    server.answers += answered(MODEL)
     shown = run("models", "describe", "m", SPNODE_URL=server.url)
     assert [each.split(maxsplit=1) for each in shown.stdout.splitlines()] == [
         ["model", "m"],
@@ -33,12 +33,29 @@ def test_a_description_is_shown_and_changed_with_single_tags(server):
         ["latest", "3"],
     ]
     given = ("--description", "new", "--tag", "a=", "--tag", "c=x=y", "--json")
+    seen, other, made = answered(MODEL, {**MODEL, "tags": {"b": "3"}}, {**MODEL})
+    seen.headers["etag"], other.headers["etag"] = '"1"', '"2"'
+    made.body = json.dumps({**MODEL, "description": "new"}).encode()
+    # Somebody else changed another tag in between.
+    refused = Answer(412, b'{"code": "precondition_failed", "detail": "moved"}')
+    refused.headers["content-type"] = "application/problem+json"
+    server.answers += [seen, refused, other, made]
     done = run("models", "describe", "m", *given, SPNODE_URL=server.url)
     assert json.loads(done.stdout)["description"] == "new"
     asked = server.asked[-1]
     assert (asked.method, asked.path) == ("PATCH", "/v1/models/m")
-    body = {"description": "new", "tags": {"b": "2", "c": "x=y"}}
+    body = {"description": "new", "tags": {"b": "3", "c": "x=y"}}
     assert json.loads(asked.body) == body
+    assert asked.headers["if-match"] == '"2"'
+
+
+def test_gates_are_overridden_with_a_reason(server):
+    server.answers += [Answer(404, b"{}"), *answered({"alias": "champion"})]
+    given = ("champion", "3", "--override", "a trial", "--json")
+    done = run("models", "alias", "m", *given, SPNODE_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    body = {"version": 3, "override": "a trial"}
+    assert json.loads(server.asked[-1].body) == body
 
 
 def test_what_is_not_given_is_not_sent(server):
