@@ -238,7 +238,7 @@ def _devices(_: Folder) -> Finding:
     found = json.loads(done.stdout.strip().splitlines()[-1])
     note = f"{', '.join(found)}; {os.cpu_count()} CPU cores"
     if shutil.which("nvidia-smi") and not any("cpu" not in each for each in found):
-        remedy = "a GPU is here that JAX does not use: install jax[cuda13] into .venv"
+        remedy = "a GPU is here that JAX does not use: docs/how_to/gpu.md"
         return Finding("devices", "warn", note, remedy)
     return Finding("devices", "ok", note)
 
