@@ -9,7 +9,6 @@ from multiprocessing.context import ForkServerContext
 import celery
 from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_shutting_down
-from prometheus_client import start_http_server
 
 from services import traces
 from services.database.migrate import upgrade
@@ -24,6 +23,7 @@ from worker.child import fork_server
 from worker.context import Context, open_context
 from worker.housekeeping import Housekeeping, Sweeping
 from worker.jobs import run_job
+from worker.watching import watched
 
 log = logging.getLogger("spnode.worker")
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traces.configure(settings, what)
     context = open_context(settings, queues)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.host)
+        watched(context)
     try:
         upgrade(context.database)
     except ServiceError as error:

@@ -111,6 +111,10 @@ def test_a_rollout_worker_has_them_on_a_port_of_its_own(queue_deployment) -> Non
         assert client.post("/v1/rollout", json=ROLLOUT).status_code == 200
         workers = read(client)
         assert workers("spnode_workers", queue="rollouts") == 1
+    watched = url.removesuffix("/metrics")
+    for path in ("/live", "/ready"):
+        answer = httpx.get(watched + path, trust_env=False)
+        assert (answer.status_code, answer.text) == (200, "ok\n")
     text = httpx.get(url, trust_env=False).text
     found = samples(text)
     assert found["spnode_rollout_models_resident", frozenset()] >= 1

@@ -4,6 +4,7 @@ import pytest
 
 from services.settings import SettingsError, read_settings
 from tests.deploy.test_manifests import OBJECTS, PODS
+from worker.watching import LIVE, READY
 
 
 def test_no_service_puts_its_address_among_the_settings() -> None:
@@ -14,3 +15,21 @@ def test_no_service_puts_its_address_among_the_settings() -> None:
         read_settings({injected: "10.0.0.1"})
     assert len(PODS) == 4
     assert all(pod["enableServiceLinks"] is False for pod in PODS)
+
+
+def test_probes_of_workers_are_what_they_answer() -> None:
+    found = {}
+    for name, each in OBJECTS:
+        if "worker" not in name or each["kind"] != "Deployment":
+            continue
+        (container,) = each["spec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        for probe in ("livenessProbe", "readinessProbe"):
+            if asked := container.get(probe, {}).get("httpGet"):
+                assert asked["port"] in ports
+                found[each["metadata"]["name"], probe] = asked["path"]
+    assert found == {
+        ("spnode-worker-rollout", "livenessProbe"): LIVE,
+        ("spnode-worker-rollout", "readinessProbe"): READY,
+        ("spnode-worker-training", "livenessProbe"): LIVE,
+    }
