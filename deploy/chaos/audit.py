@@ -247,7 +247,7 @@ class Audit:
                 print_ = self._fingerprint(row)
             except (NotFound, Damaged, StopIteration):
                 continue  # told by another check
-            asked = json.dumps(row["request"], sort_keys=True)
+            asked = json.dumps(_asked(row["request"]), sort_keys=True)
             earlier, expected = first.setdefault(asked, (id, print_))
             if print_ != expected:
                 yield _finding(
@@ -314,7 +314,23 @@ class Audit:
                 path = Path(folder) / "artifact"
                 self.blobs.download(f"artifacts/{row['result']['digest']}", path)
                 return _members(path)
+        if kind == "sweep":
+            return json.dumps(_ranking(row["result"]), sort_keys=True)
         return json.dumps(row["result"], sort_keys=True)
+
+
+def _asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request without the ids that a sweep's candidates were given."""
+    if "candidates" not in request:
+        return request
+    settings = [each["settings"] for each in request["candidates"]]
+    return {**request, "candidates": settings}
+
+
+def _ranking(result: Mapping[str, Any]) -> list[Any]:
+    """What a sweep found, without numbers and ids of versions, and without times."""
+    same = ("settings", "state", "validation", "test")
+    return [{name: row.get(name) for name in same} for row in result["ranking"]]
 
 
 def _all(connection: sa.Connection, table: sa.Table) -> Rows:

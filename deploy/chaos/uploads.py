@@ -47,13 +47,18 @@ class Upload:
         call = Call("POST", "/v1/datasets", query, headers, self.path, None, WITHIN_S)
         return client.run(perform(call, retries)).json()["id"]
 
-    def delete(self, client: Client) -> None:
-        """Ask for its deletion; a second try may find that the first one did it."""
+    def delete(self, client: Client) -> bool:
+        """Ask for its deletion; whether it was there.
+
+        A second try may find that the first one did it.
+        """
         assert self.id is not None
+        was_there = True
         try:
             client.datasets.delete(self.id)
             self.deletion = "asked"
         except NotFound:
-            self.deletion = "asked"
+            self.deletion, was_there = "asked", False
         except (Unreachable, Overloaded):
             self.deletion = "unknown"
+        return was_there

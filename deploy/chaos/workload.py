@@ -4,29 +4,26 @@ Everything goes through the public client. What is asked is drawn from a few req
 that come again and again, so that every answer can be held against an earlier one.
 """
 
+import contextlib
 import functools
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deploy.chaos.aliases import Moves
 from deploy.chaos.submissions import CANCELLED, Submission
+from deploy.chaos.tally import PATIENCE_S, CountingTransport, Tally
 from deploy.chaos.uploads import Upload
-from spnode_client.calls import Call, Lost, Reply, json_call, perform
+from spnode_client.calls import json_call, perform
 from spnode_client.client import Client
 from spnode_client.errors import ClientError, Conflict, Overloaded, Unreachable
 from spnode_client.records import ENDED, Record
-from spnode_client.transport import Transport
 
 RETRIES = 12
-PATIENCE_S = 20.0
 BASE = "chaos-base"
 MODEL = "chaos"
 SURROGATE = {
@@ -56,57 +53,6 @@ RETRIES_OF_JOBS, DELETIONS = 0.5, 0.3
 """How many of the cancelled jobs are retried, and of the uploads deleted."""
 _QUERIES = 6
 _PAUSE_S = 0.25
-
-
-@dataclass
-class Tally:
-    """What the callers saw, from several threads.
-
-    Attributes:
-        seen: How often: answers, refusals by status, lost connections, submissions.
-        wrong: What must never happen, as findings.
-    """
-
-    seen: Counter[str] = field(default_factory=Counter)
-    wrong: list[Record] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def count(self, what: str) -> None:
-        """Count something."""
-        with self._lock:
-            self.seen[what] += 1
-
-    def complain(self, what: str, **details: Any) -> None:
-        """Note a finding."""
-        with self._lock:
-            self.wrong.append({"what": what, **details})
-
-
-class CountingTransport(Transport):
-    """The client's own transport; what is refused or lost is counted.
-
-    Args:
-        url: Address of a gateway.
-        key: API key.
-        tally: Where it is counted.
-    """
-
-    def __init__(self, url: str, key: str, tally: Tally) -> None:
-        super().__init__(url, key, PATIENCE_S)
-        self._tally = tally
-
-    def _exchange(self, call: Call) -> Reply | Lost:
-        outcome = super()._exchange(call)
-        if isinstance(outcome, Lost):
-            self._tally.count("lost connections")
-        elif outcome.status >= 500 or outcome.status == 429:
-            self._tally.count(f"refusals {outcome.status}")
-            if outcome.status == 500:
-                told = outcome.content.decode(errors="replace")[:500]
-                self._tally.complain("an answer was 500", id=call.path, found=told)
-        else:
-            self._tally.count("answers")
-        return outcome
 
 
 class Workload:
@@ -278,7 +224,13 @@ class Workload:
             if self._random.random() < UPLOADS:
                 self._upload()
             if self._expected and self._random.random() < MOVES:
-                self.moves.move(self._random.choice(self.clients))
+                self._move()
+
+    def _move(self) -> None:
+        before, unanswered = self.tally.doubtful, self.moves.unanswered
+        self.moves.move(self._random.choice(self.clients))
+        if self.moves.unanswered > unanswered and self.tally.doubtful == before:
+            self.tally.complain("an alias was elsewhere than where it was moved last")
 
     def _repeat(self, made: Submission) -> None:
         again = self._send(made)
@@ -292,9 +244,11 @@ class Workload:
     def _cancel(self, made: Submission) -> None:
         if made.id is None:
             return
+        client, before = self._random.choice(self.clients), self.tally.doubtful
         try:
-            self._random.choice(self.clients).jobs.cancel(made.id)
+            client.jobs.cancel(made.id)
         except Conflict:
+            self._check_ended(client, made.id, before)
             return
         except (Unreachable, Overloaded):
             made.cancel = "unknown"
@@ -303,6 +257,19 @@ class Workload:
         self.tally.count("cancels taken")
         if self._random.random() < RETRIES_OF_JOBS:
             made.retry = "asked"
+
+    def _check_ended(self, client: Client, id: str, doubtful: int) -> None:
+        """Complain where a job that has not ended could not be cancelled."""
+        with contextlib.suppress(Unreachable, Overloaded):
+            state = client.jobs.get(id).state
+            if state not in ENDED and self.tally.doubtful == doubtful:
+                self.tally.complain("a job could not be cancelled", id=id, found=state)
+
+    def _delete(self, made: Upload) -> None:
+        before = self.tally.doubtful
+        was_there = made.delete(self._random.choice(self.clients))
+        if not was_there and self.tally.doubtful == before:
+            self.tally.complain("an upload was gone before it was deleted", id=made.id)
 
     def _upload(self) -> None:
         key = f"chaos-{self._seed}-file-{len(self.uploads)}"
@@ -320,7 +287,7 @@ class Workload:
                 )
             made.id = made.id or again
         if made.id is not None and self._random.random() < DELETIONS:
-            made.delete(self._random.choice(self.clients))
+            self._delete(made)
 
     def _send_file(self, upload: Upload) -> str | None:
         try:

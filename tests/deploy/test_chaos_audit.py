@@ -1,5 +1,6 @@
 """The audit of a fault run: it finds each thing that can be wrong."""
 
+import threading
 from pathlib import Path
 
 import jax
@@ -7,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from deploy.chaos.aliases import ALIAS, Moves
-from deploy.chaos.audit import Audit
+from deploy.chaos.audit import Audit, _asked, _ranking
 from deploy.chaos.submissions import Submission
+from deploy.chaos.tally import Tally
 from deploy.chaos.uploads import Upload
 from services.blobs import Blobs
 from services.database import tables
@@ -276,3 +278,29 @@ def test_the_audit_finds_what_was_left_behind(world) -> None:
         *["an orphan was not swept"] * 3,
         "a folder of a job or request was left",
     ]
+
+
+def test_sweeps_are_the_same_whatever_their_candidates_are_called() -> None:
+    """Ids and numbers differ from one to the next, what was found does not."""
+
+    def request(id: str) -> dict:
+        return {"seed": 1, "candidates": [{"job": id, "settings": {"seed": 0}}]}
+
+    def result(version: int, error: float) -> dict:
+        row = {"job": f"job_{version}", "version": version, "digest": f"{version}"}
+        row |= {"settings": {"seed": 0}, "state": "succeeded"}
+        return {"best": version, "ranking": [{**row, "validation": error}]}
+
+    assert _asked(request("a")) == _asked(request("b"))
+    assert _ranking(result(1, 0.5)) == _ranking(result(2, 0.5))
+    assert _ranking(result(1, 0.5)) != _ranking(result(1, 0.6))
+
+
+def test_what_was_done_without_our_knowing_is_counted_by_thread() -> None:
+    tally = Tally()
+    tally.doubt()
+    found = []
+    other = threading.Thread(target=lambda: found.append(tally.doubtful))
+    other.start()
+    other.join()
+    assert (tally.doubtful, found) == (1, [0])

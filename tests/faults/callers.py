@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deploy.chaos.submissions import Submission
-from deploy.chaos.workload import CountingTransport, Tally
+from deploy.chaos.tally import CountingTransport, Tally
 from spnode_client.client import Client
 
 X0, TIMES = [[0.9, 5e-7, 0.05], [0.8, 5e-7, 0.1]], [1e-3, 1.0, 50.0]
