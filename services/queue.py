@@ -25,6 +25,8 @@ VISIBILITY_TIMEOUT_S = 7 * 24 * 3600
 CONNECT_TIMEOUT_S = 2.0
 # redis-py's own default of 5 s is below the time our blocking reads wait.
 SOCKET_TIMEOUT_S = 30.0
+# Of a look that holds up others: readiness, and the rounds of the housekeeping.
+_LOOK_S = 3.0
 
 
 def create_app(settings: Settings) -> celery.Celery:
@@ -102,7 +104,7 @@ class Queue:
             Unavailable: The broker does not answer.
         """
         try:
-            with redis_client(self.settings) as client:
+            with redis_client(self.settings, _LOOK_S) as client:
                 # The answer's type covers redis-py's asyncio client as well.
                 return int(client.llen(queue))  # pyright: ignore[reportArgumentType]
         except redis.RedisError as error:
@@ -115,7 +117,7 @@ class Queue:
             Unavailable: It does not answer.
         """
         try:
-            with redis_client(self.settings) as client:
+            with redis_client(self.settings, _LOOK_S) as client:
                 client.ping()
         except redis.RedisError as error:
             raise Unavailable(f"the queue does not answer: {error}") from error
@@ -133,11 +135,13 @@ class Queue:
             raise Unavailable(f"the queue does not answer: {error}") from error
 
 
-def redis_client(settings: Settings) -> redis.Redis:
+def redis_client(
+    settings: Settings, timeout_s: float = SOCKET_TIMEOUT_S
+) -> redis.Redis:
     """Return a client of the settings' Redis or Valkey; it closes as a context."""
     return redis.Redis.from_url(
         client_url(settings.redis_url),
-        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=timeout_s,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
     )
 
