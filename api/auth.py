@@ -104,7 +104,7 @@ async def _caller(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) ->
             "or as the password of Basic"
         )
     known = gateway.keys.cached(secret)
-    key = known or await gateway.sql(gateway.keys.verify, secret)
+    key = known or await gateway.verified(secret)
     if key is None:
         raise Unauthorised("this API key is unknown, revoked or has expired")
     return Caller(f"key:{key.id}", key.scopes, key.project)

@@ -66,7 +66,8 @@ def test_rows_and_times_do_not_depend_on_each_other(fields):
     assert batch.shape == (2, 3, 3)
     assert batch.dtype == jnp.float64
     with_another = surrogate.rollout(x0[::-1], TIMES)
-    np.testing.assert_array_equal(with_another[1], batch[0])
+    # Some processors round a row by its place; the engine's tiles do not let them.
+    np.testing.assert_allclose(with_another[1], batch[0], rtol=1e-13, atol=0)
     among_others = surrogate.rollout(x0, (0.004, 1.7, 30.0))
     np.testing.assert_allclose(among_others[:, 1], batch[:, 1], rtol=1e-9)
 
