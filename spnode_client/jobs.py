@@ -1,6 +1,6 @@
 """Jobs of the service, and what they made: the blocking form."""
 
-import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -151,17 +151,30 @@ class Jobs(Resource):
 
         Args:
             job_id: Id of the job.
-            quiet_s: Of a job that goes on, how long nothing comes before that was all.
+            quiet_s: Of a job that goes on, how long nothing comes before that was all;
+                the first event is waited for ten times as long.
+
+        Raises:
+            Unreachable: Nothing came at all.
         """
-        reader, found = EventReader(), []
-        call, end = jobs.events_call(job_id, None), time.monotonic() + 5 * quiet_s
-        with contextlib.suppress(httpx.TransportError):
-            for line in self._client.transport.lines(call, quiet_s):
-                if (event := reader.feed(line)) is not None:
-                    found.append(event)
-                if time.monotonic() > end:
-                    break
-        return found
+        found: list[Event] = []
+        for patience in (quiet_s, 10 * quiet_s):
+            reader, call = EventReader(), jobs.events_call(job_id, None)
+            end = math.inf
+            try:
+                for line in self._client.transport.lines(call, patience):
+                    if (event := reader.feed(line)) is not None:
+                        found.append(event)
+                        # A job that goes on may never be quiet.
+                        end = min(end, time.monotonic() + 5 * quiet_s)
+                    if time.monotonic() > end:
+                        break
+                return found
+            except httpx.TransportError as error:
+                if found:
+                    return found
+                lost = error
+        raise Unreachable(f"job {job_id!r} gave no events: {lost}") from lost
 
     def list(self, limit: int = 20, **query: Any) -> list[Job]:
         """The newest jobs; ``state``, ``kind`` and ``parent`` narrow them."""

@@ -6,6 +6,7 @@ With ``--json`` stdout carries one JSON document and nothing else.
 import contextlib
 import json
 import math
+import re
 import sys
 import threading
 import time
@@ -42,8 +43,24 @@ PATIENCE_S = 60.0
 LAST_WORDS_S = 5.0
 """How long the log of a job that has ended may take to arrive."""
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Controls, but for tabs and ends of lines; and what turns the direction of text.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Text of others, which may hold what moves a terminal's cursor, or lies."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich prints; what is text is made harmless first."""
+        told = (harmless(each) if isinstance(each, str) else each for each in objects)
+        super().print(*told, **options)
+
+
+out = _Console(highlight=False, soft_wrap=True)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class UsageError(ClientError):
@@ -79,7 +96,8 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         # Names and texts are their owners': brackets in them are no markup.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        said = ("" if cell is None else harmless(str(cell)) for cell in row)
+        table.add_row(*map(Text, said))
     return table
 
 

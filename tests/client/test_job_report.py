@@ -6,8 +6,10 @@ import pytest
 
 from spnode_client import Client
 from spnode_client.commands.job_report import attempts_of, print_job
+from spnode_client.errors import Unreachable
 from spnode_client.moments import lasting, moment, span
 from spnode_client.records import Event
+from spnode_client.terminal import print_table
 from tests.client.conftest import Answer
 from tests.client.test_command_line import run
 
@@ -119,3 +121,21 @@ def test_times_are_said_to_the_second_and_lengths_in_the_unit_that_fits():
     assert span("2026-01-02T03:00:00Z", "2026-01-02T03:00:01.5Z") == "1.5 s"
     assert span(None, "2026-01-02T03:00:00Z") == ""
     assert [lasting(650.46), lasting(7200), lasting(None)] == ["10.8 min", "2.0 h", ""]
+
+
+def test_a_log_that_does_not_come_is_no_empty_log(server):
+    server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
+    server.answers += [Answer(break_after=-1)] * 2
+    with Client(server.url) as client:
+        job = client.jobs.get("job_1")
+        with pytest.raises(Unreachable, match="job 'job_1' gave no events"):
+            job.past_events()
+
+
+def test_texts_of_others_move_no_cursor(capsys):
+    lies = "a\x1b[2J\x9b1A\rb\u202etxt"
+    print_job({"id": "job_1", "state": lies, "request": {"model": lies}}, [])
+    print_table(("name",), [(lies,)])
+    said = capsys.readouterr().out
+    assert not set(said) & {"\x1b", "\x9b", "\r", "\u202e"}
+    assert said.count("b\N{REPLACEMENT CHARACTER}txt") == 3
