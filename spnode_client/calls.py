@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spnode_client.errors import ProblemError, Unreachable, problem_error
+from spnode_client.errors import NotFound, ProblemError, Unreachable, problem_error
 
 T = TypeVar("T")
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
@@ -90,16 +90,33 @@ def perform(call: Call, retries: int) -> Operation[Reply]:
         ProblemError: The service refused.
     """
     outcome: Reply | Lost = yield call
+    is_doubtful = False
     for number in range(retries):
         if not _is_retried(outcome):
             break
+        is_doubtful |= isinstance(outcome, Lost) or outcome.status >= 500
         yield Pause(retry_delay(number, outcome))
         outcome = yield call
     if isinstance(outcome, Lost):
         raise Unreachable(outcome.reason)
     if outcome.status >= 400:
-        raise refusal(outcome)
+        error = refusal(outcome)
+        error.is_doubtful = is_doubtful
+        raise error
     return outcome
+
+
+def delete(call: Call, retries: int) -> Operation[None]:
+    """Make the call; that there is nothing may be the doing of an earlier try.
+
+    Raises:
+        NotFound: There was nothing from the beginning.
+    """
+    try:
+        yield from perform(call, retries)
+    except NotFound as error:
+        if not error.is_doubtful:
+            raise
 
 
 def retry_delay(number: int, outcome: Reply | Lost) -> float:

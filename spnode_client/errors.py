@@ -36,7 +36,13 @@ class ProblemError(ClientError):
         status: HTTP status of the answer.
         problem: The problem document, ``{type, title, status, detail, code, ...}``.
         retry_after: Seconds after which the service invites another try.
+
+    Attributes:
+        is_doubtful: Whether an earlier try of the same call may have been done, since
+            its answer was lost or said that the service failed.
     """
+
+    is_doubtful = False
 
     def __init__(
         self, status: int, problem: dict[str, Any], retry_after: float | None = None

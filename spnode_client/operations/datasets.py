@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from spnode_client import calls
 from spnode_client.arrays import FILE, NPZ
 from spnode_client.calls import Call, Operation, once, perform
 from spnode_client.records import Dataset
@@ -43,4 +44,4 @@ def download(dataset_id: str, path: str | Path, retries: int) -> Operation[Path]
 
 def delete(dataset_id: str, retries: int) -> Operation[None]:
     """Remove a dataset."""
-    yield from perform(Call("DELETE", f"/v1/datasets/{dataset_id}"), retries)
+    yield from calls.delete(Call("DELETE", f"/v1/datasets/{dataset_id}"), retries)

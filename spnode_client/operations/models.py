@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from spnode_client.calls import Call, Operation, json_call, once, perform
+from spnode_client.calls import Call, Operation, delete, json_call, once, perform
 from spnode_client.errors import Conflict, NotFound
 from spnode_client.records import ModelVersion, Record
 
@@ -112,7 +112,15 @@ def set_alias(
     headers = {} if if_match is None else {"if-match": if_match}
     reason = {} if override is None else {"override": override}
     call = json_call("PUT", path, {"version": number, **reason}, headers=headers)
-    reply = yield from perform(call, retries)
+    try:
+        reply = yield from perform(call, retries)
+    except Conflict as error:
+        if not (error.status == 412 and error.is_doubtful):
+            raise
+        # An earlier try may have moved it, and so have changed its ETag.
+        reply = yield from perform(Call("GET", path), retries)
+        if reply.json().get("number") != number:
+            raise error from None
     return reply.json()
 
 
@@ -129,7 +137,7 @@ def delete_alias(
     """Delete an alias; without ``if_match``, wherever it points."""
     headers = {"if-match": if_match or "*"}
     call = Call("DELETE", _alias_path(name, alias), headers=headers)
-    yield from perform(call, retries)
+    yield from delete(call, retries)
 
 
 def describe(name: str, changes: Record, retries: int) -> Operation[Record]:
@@ -170,7 +178,7 @@ def tag(
 
 def delete_version(reference: str, retries: int) -> Operation[None]:
     """Remove a version that no alias points at."""
-    yield from perform(Call("DELETE", _version_path(reference)), retries)
+    yield from delete(Call("DELETE", _version_path(reference)), retries)
 
 
 def _version_path(reference: str) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spnode_client import Client
+from spnode_client import Client, Conflict, NotFound
 from tests.client.conftest import Answer
 from tests.client.test_command_line import run
 
@@ -119,3 +119,43 @@ def test_all_versions_are_those_beyond_the_first_page(server):
     (found,) = json.loads(done.stdout)
     assert (found["number"], found["aliases"]) == (2, ["champion"])
     assert server.asked[1].path == "/v1/models/m/versions?limit=100"
+
+
+LOST = Answer(break_after=-1)
+GONE = Answer(404, b'{"code": "not_found", "detail": "there is none"}')
+MOVED = Answer(412, b'{"code": "precondition_failed", "detail": "it has moved"}')
+
+
+def alias_at(number: int) -> Answer:
+    where = {"model": "m", "alias": "champion", "number": number}
+    return Answer(200, json.dumps(where).encode(), {"etag": f'"{number}"'})
+
+
+@pytest.mark.parametrize("doubt", [LOST, Answer(503, b"{}")])
+def test_what_an_earlier_try_did_is_done(server, doubt):
+    with Client(server.url) as client:
+        server.answers += [doubt, GONE]
+        client.models.delete_version("m/2")
+        server.answers += [doubt, GONE]
+        client.models.delete_alias("m", "old")
+        server.answers += [doubt, GONE]
+        client.datasets.delete("ds_1")
+        server.answers += [alias_at(1), doubt, MOVED, alias_at(2)]
+        assert client.models.set_alias("m", "champion", 2)["number"] == 2
+
+
+def test_what_nothing_did_is_refused(server):
+    with Client(server.url) as client:
+        server.answers += [GONE]
+        with pytest.raises(NotFound):
+            client.models.delete_version("m/2")
+        server.answers += [Answer(429, b"{}"), GONE]
+        with pytest.raises(NotFound):
+            client.datasets.delete("ds_1")
+        server.answers += [alias_at(1), MOVED]
+        with pytest.raises(Conflict, match="it has moved"):
+            client.models.set_alias("m", "champion", 2)
+        # Another one moved it, and ours was not done.
+        server.answers += [alias_at(1), LOST, MOVED, alias_at(3)]
+        with pytest.raises(Conflict, match="it has moved"):
+            client.models.set_alias("m", "champion", 2)
