@@ -113,8 +113,8 @@ class Batches:
                 log.exception("a batch cannot be prepared")
 
     def _say_warm(self) -> None:
-        if self._context.warm.is_set():
-            return
+        if self._context.warm.is_set() or self._context.stopping.is_set():
+            return  # who stops has left the list, or soon will
         self._context.warm.set()
         try:
             self._context.beat()

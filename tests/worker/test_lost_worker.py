@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import psutil
 
@@ -92,13 +94,28 @@ def test_a_stopped_worker_hands_its_job_over_with_a_checkpoint(stack) -> None:
     assert iterations[-1] > reached
 
 
+def _freeze(family, database) -> None:
+    """Suspend processes while none of them writes: SQLite has one writer at a time."""
+    for _ in range(20):
+        for process in family:
+            process.suspend()
+        try:
+            with closing(sqlite3.connect(database.url.database, timeout=0.2)) as look:
+                look.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            for process in reversed(family):
+                process.resume()
+            time.sleep(0.1)
+    pytest.fail("they always write")
+
+
 def test_a_zombie_that_wakes_after_its_lease_writes_nothing(stack) -> None:
     zombie = stack.start_worker()
     job = stack.train(iterations=3_000)
     held = stack.wait(job.id, optimising)
     family = [psutil.Process(zombie.pid), *children_of(zombie)]
-    for process in family:
-        process.suspend()
+    _freeze(family, stack.database)
     try:
         other = stack.start_worker()
         taken = stack.wait(
