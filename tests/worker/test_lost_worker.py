@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 
 import psutil
+import pytest
 
 from services.queue import redis_client
 
