@@ -193,7 +193,7 @@ class Entrance:
         given = media_type(headers)
         if given and not rule.any_type and length != "0" and not is_json(given):
             refuse_type(given, "application/json")
-        limit, in_memory, is_text = self.max_body_bytes, True, _is_text(headers)
+        limit, in_memory, is_text = self.max_body_bytes, True, _is_text(rule, headers)
         if rule.uploads and not is_json(given):
             limit, in_memory = self.max_upload_bytes, False
         elif not rule.rollouts:
@@ -239,6 +239,7 @@ class Rule:
         any_type: Whether that may be something else than JSON.
         uploads: Whether it may be a dataset or an artifact.
         rollouts: Whether it may hold as much JSON as one has arrays.
+        binary: What else than JSON is read there: npz, tensors behind JSON, or nothing.
         is_noted: Whether the audit log tells of it: it may change something.
     """
 
@@ -247,6 +248,7 @@ class Rule:
     any_type: bool
     uploads: bool
     rollouts: bool
+    binary: str
     is_noted: bool
 
 
@@ -261,8 +263,15 @@ def rule_of(method: str, path: str) -> Rule:
         any_type=_ANY_TYPE.match(path) is not None,
         uploads=_UPLOADS.match(path) is not None,
         rollouts=rollouts,
+        binary=_binary(path),
         is_noted=method not in READS and not is_open and not rollouts,
     )
+
+
+def _binary(path: str) -> str:
+    if path.startswith("/v2/"):
+        return TENSORS
+    return "" if path.startswith(("/umbridge", "/tesseract")) else _NPZ
 
 
 def route_of(scope: Scope) -> str:
@@ -322,9 +331,11 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _is_text(headers: Mapping[str, str]) -> bool:
+def _is_text(rule: "Rule", headers: Mapping[str, str]) -> bool:
     """Whether all of a rollout's body may be JSON, whatever it says it is."""
-    return media_type(headers) != _NPZ and TENSORS not in headers
+    if rule.binary == TENSORS:
+        return TENSORS not in headers
+    return rule.binary != _NPZ or media_type(headers) != _NPZ
 
 
 def refuse_type(given: str, expected: str) -> NoReturn:
