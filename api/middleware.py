@@ -41,7 +41,7 @@ _ROLLOUTS = re.compile(
 # Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
 # two bytes are enough for one.
 MAX_DOCUMENT_BYTES = 2**21
-_NPZ = "application/x-npz"
+NPZ = "application/x-npz"
 TENSORS = "inference-header-content-length"
 """Where JSON ends and tensors begin, in a body of the Open Inference Protocol."""
 # Bytes a second of a body that comes slowly.
@@ -271,7 +271,7 @@ def rule_of(method: str, path: str) -> Rule:
 def _binary(path: str) -> str:
     if path.startswith("/v2/"):
         return TENSORS
-    return "" if path.startswith(("/umbridge", "/tesseract")) else _NPZ
+    return "" if path.startswith(("/umbridge", "/tesseract")) else NPZ
 
 
 def route_of(scope: Scope) -> str:
@@ -335,7 +335,7 @@ def _is_text(rule: "Rule", headers: Mapping[str, str]) -> bool:
     """Whether all of a rollout's body may be JSON, whatever it says it is."""
     if rule.binary == TENSORS:
         return TENSORS not in headers
-    return rule.binary != _NPZ or media_type(headers) != _NPZ
+    return rule.binary != NPZ or media_type(headers) != NPZ
 
 
 def refuse_type(given: str, expected: str) -> NoReturn:

@@ -7,8 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.middleware import NPZ
 from api.protocols.listed import TAGS, listed
-from api.routes.rollouts import DESCRIBED, JSON, NPZ
+from api.routes.rollouts import DESCRIBED, JSON
 from api.schemas import ProblemOut
 
 _REF = "#/components/schemas/{model}"

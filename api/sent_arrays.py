@@ -15,6 +15,7 @@ from starlette.types import Message
 from api.bodies import JsonRoute
 from api.middleware import (
     MAX_DOCUMENT_BYTES,
+    NPZ,
     BodyTooLarge,
     is_json,
     media_type,
@@ -24,7 +25,6 @@ from api.uploads import received
 from services.rollouts.rows import TEXT, sent_members
 from spnode_core.errors import InvalidInput
 
-NPZ = "application/x-npz"
 NPZ_BODY = {
     NPZ: {
         "schema": {"type": "string", "format": "binary"},

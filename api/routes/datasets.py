@@ -11,7 +11,7 @@ from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
 from api.dataset_schemas import DatasetOut, TrajectoryOut
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
-from api.middleware import media_type, refuse_type
+from api.middleware import NPZ, media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import JobOut, Page
 from api.uploads import received
@@ -22,11 +22,10 @@ from services.trajectories import read_trajectory
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 _JSON = "application/json"
-_NPZ = "application/x-npz"
 # The content says what a file is; its type only that it is one.
 _FILES = frozenset(
     {
-        _NPZ,
+        NPZ,
         "application/octet-stream",
         "application/zip",
         "application/x-hdf5",
@@ -116,7 +115,7 @@ async def get_dataset(id: str, workspace: WorkspaceDep) -> DatasetOut:
     "/{id}/data",
     summary="Download a dataset",
     response_class=Response,
-    responses={200: {"content": {"application/x-npz": {}}}},
+    responses={200: {"content": {NPZ: {}}}},
 )
 async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Response:
     """The dataset as an npz file; its SHA-256 is the ETag."""
@@ -130,7 +129,7 @@ async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Respon
         "content-disposition": f'attachment; filename="{record.id}.npz"',
     }
     stream = await workspace.sql(workspace.datasets.stream, id)
-    return StreamingResponse(stream, 200, headers, "application/x-npz")
+    return StreamingResponse(stream, 200, headers, NPZ)
 
 
 @router.get("/{id}/trajectories/{number}", summary="Read a trajectory")

@@ -7,6 +7,7 @@ from starlette.responses import StreamingResponse
 
 from api.conditional import Span, is_known, not_modified, read_range
 from api.dependencies import GatewayDep, WorkspaceDep
+from api.middleware import NPZ
 from api.result_schemas import ResultOut
 from services.results import index_digest
 
@@ -44,7 +45,7 @@ async def get_result(
     summary="Download a chunk of a result",
     response_class=Response,
     responses={
-        200: {"content": {"application/x-npz": {}}},
+        200: {"content": {NPZ: {}}},
         206: {"description": "The range asked for"},
         304: {"description": "You have it already"},
     },
@@ -87,7 +88,7 @@ async def get_chunk(
         else gateway.blobs.stream(key),
         206 if span else 200,
         headers,
-        "application/x-npz",
+        NPZ,
     )
 
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.computing import Computed, compute, deadline_of, read_body
 from api.dependencies import Gateway
-from api.middleware import media_type, refuse_type
+from api.middleware import NPZ, media_type, refuse_type
 from api.schemas import (
     HvpOut,
     JacobianOut,
@@ -32,7 +32,6 @@ from services.rollouts.request import (
     from_npz,
 )
 
-NPZ = "application/x-npz"
 JSON = "application/json"
 # Bodies and answers above this many bytes are parsed and written off the event loop.
 LARGE_BYTES = 64_000

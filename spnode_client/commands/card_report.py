@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from spnode_client.commands.version_report import described, print_cautions
+from spnode_client.commands.version_report import described, list_in, print_cautions
 from spnode_client.moments import lasting, moment
 from spnode_client.records import Record, claims, held_out, statements
 from spnode_client.terminal import out, print_facts, print_table, short
@@ -27,7 +27,10 @@ def print_card(version: Record, card: Record) -> None:
     metrics, certificate = _metrics(card), _certificate(card)
     _section("Version", _identity(version, card))
     _section("Data", _data(card))
-    made = {"ensemble": _part(card, "ensemble"), "equations": _list(card, "equations")}
+    made = {
+        "ensemble": _part(card, "ensemble"),
+        "equations": list_in(card, "equations"),
+    }
     if spec := _part(version, "spec"):
         _lines("Surrogate", described(spec, made))
     _lines("Choices", _choices(card))
@@ -77,7 +80,7 @@ def _data(card: Record) -> Iterator[tuple[str, str]]:
 
 
 def _choices(card: Record) -> Iterator[str]:
-    for each in _list(card, "choices"):
+    for each in list_in(card, "choices"):
         if isinstance(each, dict):
             value, why = _plain(each.get("value")), each.get("why")
             yield f"{each.get('what')}: {value}" + (f" ({why})" if why else "")
@@ -119,7 +122,7 @@ def _errors(metrics: Record) -> None:
 
 
 def _over_time(metrics: Record) -> None:
-    windows = _list(held_out(metrics), "over_time")
+    windows = list_in(held_out(metrics), "over_time")
     rows = [
         (
             _number(each.get("from")),
@@ -138,7 +141,7 @@ def _spectrum(claim: Record) -> Iterator[tuple[str, str]]:
     unit = str(claim.get("unit") or "")
     pairs = [
         each
-        for each in _list(claim, "eigenvalues")
+        for each in list_in(claim, "eigenvalues")
         if isinstance(each, list) and len(each) == 2 and all(map(_is_number, each))
     ]
     if not pairs:
@@ -155,7 +158,7 @@ def _spectrum(claim: Record) -> Iterator[tuple[str, str]]:
 
 
 def _training(card: Record) -> Iterator[tuple[str, str]]:
-    history = [each for each in _list(card, "history") if isinstance(each, dict)]
+    history = [each for each in list_in(card, "history") if isinstance(each, dict)]
     last = history[-1] if history else {}
     yield "outcome", str(card.get("outcome") or "")
     yield "took", lasting(card.get("seconds"))
@@ -198,11 +201,6 @@ def _head(title: str) -> None:
 def _part(record: Any, name: str) -> Record:
     found = record.get(name) if isinstance(record, dict) else None
     return found if isinstance(found, dict) else {}
-
-
-def _list(record: Record, name: str) -> list[Any]:
-    found = record.get(name)
-    return found if isinstance(found, list) else []
 
 
 def _is_number(value: Any) -> bool:

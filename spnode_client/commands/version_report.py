@@ -63,15 +63,16 @@ def described(spec: Record, card: Record) -> Iterator[str]:
     ensemble = card.get("ensemble")
     if isinstance(ensemble, dict) and ensemble.get("members"):
         yield f"an ensemble of {ensemble['members']} members"
-    for line in _list(card, "equations"):
+    for line in list_in(card, "equations"):
         yield f"    {line}"
-    for choice in _list(card, "choices"):
+    for choice in list_in(card, "choices"):
         if isinstance(choice, dict) and choice.get("what") == "candidate":
             yield f"tried {choice.get('value')}: {choice.get('why')}"
 
 
-def _list(card: Record, name: str) -> list[Any]:
-    found = card.get(name)
+def list_in(record: Record, name: str) -> list[Any]:
+    """What a record has there, where that is a list."""
+    found = record.get(name)
     return found if isinstance(found, list) else []
 
 

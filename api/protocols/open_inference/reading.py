@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter
 
+from api.middleware import TENSORS
 from services.errors import Invalid
 from services.rollouts.request import RANK, Arrays, Request, add_array
 from services.rollouts.served import Served
@@ -26,8 +27,8 @@ from services.rollouts.wire import (
 )
 from spnode_core.errors import InvalidInput
 
-HEADER = "Inference-Header-Content-Length"
-"""Says how many bytes of a body are JSON, where raw tensors follow."""
+HEADER = TENSORS.title()
+"""As it is written to people."""
 Datatype = Literal["FP64", "FP32"]
 DTYPES: dict[Datatype, np.dtype] = {"FP64": np.dtype("<f8"), "FP32": np.dtype("<f4")}
 _INTERVALS = ("lower", "upper")
