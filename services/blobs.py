@@ -33,6 +33,8 @@ _UNFINISHED = re.compile(r"#[0-9]+$")
 LARGE_BYTES = 16 << 20
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 4
+# How often a content is put that others delete while it is.
+_PUTS = 5
 # Of what is asked for in part.
 _PIECE_BYTES = 8 << 20
 
@@ -78,13 +80,17 @@ class Blobs:
         path = self.root / key
         if not Path(os.path.abspath(path)).is_relative_to(self.root.absolute()):
             raise ValueError(f"the key {key!r} leads out of the store")
-        try:
-            with _translated(key):
-                if not self._is_kept(key):
-                    _write(path, content, is_replaced=_digest(key) is not None)
-                _sync(self.root, path)
-        except NotFound as error:
-            raise Unavailable(f"{key!r} was deleted meanwhile") from error
+        for _ in range(_PUTS):
+            try:
+                with _translated(key):
+                    if not self._is_kept(key):
+                        _write(path, content, is_replaced=_digest(key) is not None)
+                    _sync(self.root, path)
+                    return
+            except NotFound:
+                # Who was refused the same content deletes it between our two steps.
+                continue
+        raise Unavailable(f"{key!r} was deleted again and again while it was put")
 
     def _put_away(self, key: str, content: bytes | Path) -> None:
         """Put into a bucket. Who overwrites a named digest writes what was there."""

@@ -150,6 +150,30 @@ def growth_of_a_put(url: str, tmp_path: Path) -> int:
     return int(grown)
 
 
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_content_that_others_delete_is_put_again_or_refused(
+    blobs: Blobs, monkeypatch, times
+) -> None:
+    key = f"things/{blobs.put_content('things', b'abc')}"
+    looks = 0
+
+    def is_kept_until_now(self: Blobs, key: str) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks <= times:
+            self.delete(key)
+            return True
+        return self.is_whole(key)
+
+    monkeypatch.setattr(Blobs, "_is_kept", is_kept_until_now)
+    if times < 5:
+        blobs.put(key, b"abc")
+        assert blobs.get(key) == b"abc"
+    else:
+        with pytest.raises(Unavailable, match="again and again"):
+            blobs.put(key, b"abc")
+
+
 def test_a_large_file_is_not_put_through_memory(blobs: Blobs, tmp_path: Path) -> None:
     assert growth_of_a_put(blobs.url, tmp_path) < 32 * MIB
 
