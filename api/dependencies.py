@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 
 from api.disconnects import Disconnects
 from api.events import EventHub
+from api.readiness import Readiness
 from api.uploads import UploadRoom
 from api.workspace import Workspace
 from services.audit import Audit
@@ -82,6 +83,7 @@ class Gateway:
         self.everything = self.workspace(EVERYTHING)
         self.events = EventHub(self.everything.jobs, self.sql)
         self.disconnects = Disconnects()
+        self.readiness = Readiness(self)
         self.warmed = False
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
@@ -193,13 +195,14 @@ class Gateway:
                     await self._warm_one(digest)
                 self._warm &= digests
                 if not self.warmed and await self._computes():
+                    await self.sql(self.queue.ping)
                     # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
                     gc.collect()
                     gc.freeze()
                     gc.set_threshold(50_000, 20, 20)
                     self.warmed = True
             except ServiceError as error:
-                _LOG.warning("champions could not be looked up: %s", error)
+                _LOG.warning("what is needed to be ready does not answer: %s", error)
             await asyncio.sleep(_WARM_EVERY_S if self.warmed else _LOOK_EVERY_S)
 
     async def _computes(self) -> bool:

@@ -143,7 +143,8 @@ class Deployment:
             with contextlib.suppress(httpx.TransportError):
                 answer = httpx.get(f"{url}/health/ready", timeout=5, trust_env=False)
                 found = answer.json()
-                if answer.status_code == 200:
+                others = {found["checks"][name] for name in ("database", "queue")}
+                if answer.status_code == 200 and others == {"ok"}:
                     there = found["workers"]
                     return all(there[kind] >= n for kind, n in wanted.items())
             return False

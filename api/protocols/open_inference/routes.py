@@ -45,7 +45,6 @@ from api.protocols.open_inference.reading import (
 )
 from api.protocols.open_inference.statistics import Version, statistics
 from api.protocols.open_inference.writing import written
-from api.routes.health import readiness
 from api.workspace import Workspace
 from services.errors import Conflict, Invalid
 from services.rollouts.request import Arrays
@@ -161,10 +160,10 @@ async def _live(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    is_ready, checks = await readiness(request.app.state.gateway)
-    if is_ready:
+    found = await request.app.state.gateway.readiness.found()
+    if found.is_ready:
         return JSONResponse({"ready": True})
-    reasons = "; ".join(f"{name}: {state}" for name, state in checks.items())
+    reasons = "; ".join(f"{name}: {state}" for name, state in found.checks.items())
     return JSONResponse({"ready": False, "error": f"not ready ({reasons})"}, 503)
 
 
