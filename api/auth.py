@@ -94,6 +94,19 @@ async def admitted(
     return caller
 
 
+async def is_admitted_still(gateway: Gateway, scope: Scope) -> bool:
+    """Whether the key of a request that was admitted is valid yet.
+
+    Raises:
+        Unavailable: The database does not answer.
+    """
+    try:
+        await _caller(gateway, scope, scope["state"]["headers"])
+    except Unauthorised:
+        return False
+    return True
+
+
 async def _caller(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) -> Caller:
     secret = secret_in(headers)
     if secret is None:
@@ -142,8 +155,13 @@ def _password(value: str) -> str:
 def _is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
     client = scope.get("client")
     # The Host check keeps a web page elsewhere from reaching us by DNS rebinding.
-    host = re.sub(r":\d+$", "", headers.get("host", "").lower())
+    named = headers.get("host", "").lower()
+    host = re.sub(r":\d+$", "", named)
     if not client or host not in _LOOPBACK_HOSTS or "x-forwarded-for" in headers:
+        return False
+    # And this one, a page elsewhere that sends a form or plain text to this machine.
+    origin = headers.get("origin", "").lower()
+    if origin and origin != f"http://{named}":
         return False
     try:
         return ipaddress.ip_address(client[0]).is_loopback

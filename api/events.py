@@ -11,6 +11,7 @@ table's.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ from services.lifecycle import TERMINAL, Event
 
 POLL_S = 0.3
 KEEP_ALIVE_S = 15.0
+ASKED_EVERY_S = 0.5
+"""How often it is asked whether a listener may still listen."""
 KEEP_ALIVE = b": keep-alive\n\n"
 # A listener that is this far behind is dropped: it can resume by Last-Event-ID.
 _QUEUE = 1000
@@ -82,12 +85,15 @@ class EventHub:
             for listener in list(topic.listeners):
                 _drop(topic, listener)
 
-    async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+    async def stream(
+        self, job_id: str, after: int, may_listen: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[bytes]:
         """Yield a job's events from after an id on, as server-sent events, to the last.
 
         Args:
             job_id: A job that exists.
             after: Id of the last event that the listener knows; 0 for all of them.
+            may_listen: Whether it may go on: its key may be revoked meanwhile.
         """
         listener = _Listener()
         topic = self._topics.setdefault(job_id, _Topic(after))
@@ -109,7 +115,7 @@ class EventHub:
                         return
                 if ended:
                     return
-            async for event in _listen(listener):
+            async for event in _listen(listener, may_listen):
                 if event is None:
                     yield KEEP_ALIVE
                 elif event.id > sent:
@@ -184,15 +190,36 @@ def _drop(topic: _Topic, listener: _Listener) -> None:
     listener.queue.put_nowait(None)
 
 
-async def _listen(listener: _Listener) -> AsyncIterator[Encoded | None]:
-    """Events as they come, None where a keep-alive is due; ends for who was dropped."""
+async def _listen(
+    listener: _Listener, may_listen: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[Encoded | None]:
+    """Events as they come, None where a keep-alive is due.
+
+    Ends for who was dropped, and for who may not listen any more.
+    """
+    spoke = asked = time.monotonic()
     while True:
+        event, is_quiet = None, False
         try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
+            async with asyncio.timeout(ASKED_EVERY_S):
                 event = await listener.queue.get()
         except TimeoutError:
-            yield None
+            is_quiet = True
+        now = time.monotonic()
+        if now - asked >= ASKED_EVERY_S:
+            asked = now
+            if not await _may(may_listen):
+                return
+        if is_quiet and now - spoke < KEEP_ALIVE_S:
             continue
-        if event is None:
+        if event is None and not is_quiet:
             return
+        spoke = now
         yield event
+
+
+async def _may(listen: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await listen()
+    except ServiceError:  # no events can be read then either
+        return True

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from api.auth import Caller
+from api.auth import Caller, is_admitted_still
 from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.schemas import JobOut, Page, Validated
@@ -156,8 +156,9 @@ async def get_events(
             )
         after = int(given)
     await workspace.sql(workspace.jobs.get, id)
+    may_listen = functools.partial(is_admitted_still, gateway, request.scope)
     return StreamingResponse(
-        gateway.events.stream(id, after),
+        gateway.events.stream(id, after, may_listen),
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         media_type="text/event-stream",
     )

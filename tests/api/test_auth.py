@@ -142,7 +142,19 @@ def test_loopback_needs_no_key_where_the_setting_opens_it():
     with deployed() as data:
         opened = data.start_gateway(loopback_open=True)
         assert httpx.get(f"{opened.url}/v1/models").status_code == 200
-        for headers in ({"host": "evil.example"}, {"x-forwarded-for": "1.2.3.4"}):
+        port = opened.url.rsplit(":", 1)[1]
+        for origin in (opened.url, f"http://localhost:{port}"):
+            headers = {"origin": origin, "host": origin.removeprefix("http://")}
+            response = httpx.get(f"{opened.url}/v1/models", headers=headers)
+            assert response.status_code == 200, headers
+        for headers in (
+            {"host": "evil.example"},
+            {"x-forwarded-for": "1.2.3.4"},
+            # Of a page elsewhere, of a file, of another server on this machine.
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:1"},
+        ):
             response = httpx.get(f"{opened.url}/v1/models", headers=headers)
             checked(response, 401, "unauthorised")
         assert data.stop("gateway") == 0

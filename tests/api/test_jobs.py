@@ -249,26 +249,51 @@ def test_readiness_names_the_workers(client, worker):
     wait_for(named, 30)
 
 
-def test_a_gateway_that_stops_ends_its_streams_and_waits():
+@pytest.fixture(scope="module")
+def idle():
+    """A gateway that no worker belongs to, and what it runs on."""
     with deployed() as data:
-        quiet = data.start_gateway()
-        with quiet.client() as client:
-            job = submit(client).json()["id"]
-            found = []
-            listening = threading.Thread(
-                target=lambda: found.extend(events_of(client, job))
-            )
-            listening.start()
-            waiting = threading.Thread(
-                target=lambda: found.append(client.get(f"/v1/jobs/{job}?wait=50"))
-            )
-            waiting.start()
-            time.sleep(1.0)
+        yield data, data.start_gateway()
+
+
+def test_a_key_that_is_revoked_hears_no_more(idle):
+    _, gateway = idle
+    with gateway.client() as client:
+        job = submit(client).json()["id"]
+        key = client.post("/v1/keys", json={"name": "ear", "scopes": ["read"]}).json()
+        with gateway.client(key["secret"]) as ear:
+            lines = lines_of(ear, job)
+            assert next(lines) == "id: 1"
+            client.delete(f"/v1/keys/{key['id']}")
             began = time.monotonic()
-            assert data.stop("gateway") == 0
-            assert time.monotonic() - began < 6
-            listening.join(5)
-            waiting.join(5)
+            assert [line for line in lines if line.startswith("id:")] == []
+            assert time.monotonic() - began < 10, "not at the next keep-alive"
+        lines = lines_of(client, job)
+        assert next(lines) == "id: 1"
+        time.sleep(2.0)
+        client.post(f"/v1/jobs/{job}/cancel")
+        assert '"cancelled"' in "".join(lines), "others hear on"
+
+
+def test_a_gateway_that_stops_ends_its_streams_and_waits(idle):
+    data, quiet = idle
+    with quiet.client() as client:
+        job = submit(client).json()["id"]
+        found = []
+        listening = threading.Thread(
+            target=lambda: found.extend(events_of(client, job))
+        )
+        listening.start()
+        waiting = threading.Thread(
+            target=lambda: found.append(client.get(f"/v1/jobs/{job}?wait=50"))
+        )
+        waiting.start()
+        time.sleep(1.0)
+        began = time.monotonic()
+        assert data.stop("gateway") == 0
+        assert time.monotonic() - began < 6
+        listening.join(5)
+        waiting.join(5)
     assert len(found) == 2
 
 
