@@ -6,6 +6,7 @@ there at once.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -28,28 +29,41 @@ class UploadRoom:
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_upload_bytes
         self._limit = max(settings.upload_space_bytes, self._most)
-        self.taken = 0
+        self._share = max(self._limit // 2, self._most)
+        self._taken_by: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that are claimed."""
+        return self._taken_by.total()
 
     @contextlib.contextmanager
     def claimed(self, request: Request) -> Iterator[None]:
         """Keep room for a body: its length, or the most where it does not say.
 
+        One caller has half of the room, or one upload of the largest size.
+
         Raises:
-            Overloaded: There is too little left.
+            Overloaded: There is too little left, for all or for this caller.
         """
         given = request.headers.get("content-length", "")
         size = int(given) if given.isdecimal() else self._most
-        if self.taken + size > self._limit:
-            raise Overloaded(
-                f"uploads of {self.taken} bytes are on their way already, and there is "
-                f"room for {self._limit}",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self.taken += size
+        caller = request.state.caller.id
+        self._check("uploads of this key", self._taken_by[caller], size, self._share)
+        self._check("uploads", self.taken, size, self._limit)
+        self._taken_by[caller] += size
         try:
             yield
         finally:
-            self.taken -= size
+            self._taken_by[caller] -= size
+            self._taken_by += Counter()  # those that hold nothing go
+
+    def _check(self, whose: str, taken: int, size: int, limit: int) -> None:
+        if taken + size > limit:
+            raise Overloaded(
+                f"{whose} take {taken} bytes already, and there is room for {limit}",
+                retry_after_s=_RETRY_AFTER_S,
+            )
 
 
 @contextlib.asynccontextmanager

@@ -10,8 +10,10 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from api.auth import Caller
 from api.held_bodies import HeldBodies
 from api.uploads import UploadRoom
+from services.errors import Overloaded
 from services.settings import Settings
 from tests.api.deployment import deployed, wait_for
 from tests.api.serving import serving
@@ -32,17 +34,25 @@ def door():
             yield client, made.settings
 
 
+@pytest.fixture(scope="module")
+def others(door):
+    """Keys of three others."""
+    client, _ = door
+    asked = {"name": "other", "scopes": ["datasets:write"]}
+    return [client.post("/v1/keys", json=asked).json()["secret"] for _ in range(3)]
+
+
 def kind_of(path):
     return KINDS.get(path, "application/x-npz")
 
 
 @contextlib.contextmanager
-def slow_upload(client, path, length, kind=None):
+def slow_upload(client, path, length, kind=None, key=None):
     """An upload that claims its length, sends a little, and waits."""
     lines = (
         f"POST {path} HTTP/1.1",
         "Host: x",
-        f"X-API-Key: {client.headers['x-api-key']}",
+        f"X-API-Key: {key or client.headers['x-api-key']}",
         f"Content-Type: {kind or kind_of(path)}",
         "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}",
     )
@@ -64,9 +74,9 @@ def send(client, path, size):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("length", [LARGEST, None], ids=["by length", "in chunks"])
-def test_an_upload_beyond_the_room_is_told_to_come_later(door, path, length):
+def test_an_upload_beyond_the_room_is_told_to_come_later(door, others, path, length):
     client, settings = door
-    with slow_upload(client, "/v1/datasets", length):
+    with slow_upload(client, "/v1/datasets", length, key=others[0]):
         wait_for(lambda: len(bodies(settings)) == 1, 20)
         refused = send(client, path, ROOM - LARGEST + 1)
         checked(refused, 503, "overloaded")
@@ -79,12 +89,13 @@ def test_an_upload_beyond_the_room_is_told_to_come_later(door, path, length):
     wait_for(lambda: send(client, path, LARGEST).status_code == 422, 20)
 
 
-def test_many_slow_uploads_take_no_more_than_the_room(door):
+def test_many_slow_uploads_take_no_more_than_the_room(door, others):
     client, settings = door
     size = LARGEST // 2
     with contextlib.ExitStack() as stack:
-        for _ in range(12):
-            one = stack.enter_context(slow_upload(client, "/v1/datasets", size))
+        for key in 4 * others:
+            slow = slow_upload(client, "/v1/datasets", size, key=key)
+            one = stack.enter_context(slow)
             with contextlib.suppress(ConnectionError):
                 one.sendall(b"\0" * (size - 10))
         wait_for(lambda: sum(p.stat().st_size for p in bodies(settings)) > 2 * size, 20)
@@ -192,6 +203,28 @@ def test_there_is_room_for_the_largest_upload(tmp_path):
     room = UploadRoom(
         Settings(data_folder=tmp_path, max_upload_bytes=20, upload_space_bytes=1)
     )
-    with room.claimed(Request({"type": "http", "headers": []})):
+    with room.claimed(asked_by("key:a")):
         assert room.taken == 20
     assert room.taken == 0
+
+
+def asked_by(caller, length=None):
+    headers = [] if length is None else [(b"content-length", b"%d" % length)]
+    state = {"caller": Caller(caller, ())}
+    return Request({"type": "http", "headers": headers, "state": state})
+
+
+def test_no_key_has_more_than_half_of_the_room(tmp_path):
+    room = UploadRoom(
+        Settings(data_folder=tmp_path, max_upload_bytes=20, upload_space_bytes=100)
+    )
+    with contextlib.ExitStack() as stack:
+        for caller in ("key:a", "key:b"):
+            stack.enter_context(room.claimed(asked_by(caller)))
+            stack.enter_context(room.claimed(asked_by(caller, 30)))
+            with pytest.raises(Overloaded, match="of this key take 50 bytes"):
+                stack.enter_context(room.claimed(asked_by(caller, 1)))
+        with pytest.raises(Overloaded, match="uploads take 100 bytes"):
+            stack.enter_context(room.claimed(asked_by("key:c", 1)))
+    with room.claimed(asked_by("key:a", 50)):
+        assert room.taken == 50
