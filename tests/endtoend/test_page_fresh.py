@@ -1,5 +1,6 @@
 """The page of a gateway that has nothing yet: by keyboard, and where things go wrong."""
 
+import base64
 import json
 import re
 
@@ -32,6 +33,12 @@ JOB = {
         "fraction": 0.5,
     },
 }
+# A file in the hand of the pointer, which no driver of browsers can take from a desktop.
+HELD = """([name, text]) => {
+  const held = new DataTransfer();
+  held.items.add(new File([Uint8Array.from(atob(text), (each) => each.charCodeAt(0))], name));
+  return held;
+}"""
 FAILED = {
     **JOB,
     "kind": "training",
@@ -199,6 +206,34 @@ def test_a_file_whose_answer_was_lost_is_kept_once(browser, link, gateway, file)
         page.set_input_files("#file", file)
         page.wait_for_url(re.compile("#/datasets/ds_"))
     assert len(ids(gateway, "datasets")) == datasets + 1
+
+
+def held(page, name, content):
+    """What a dragging pointer would carry: a file of this name and content."""
+    given = [name, base64.b64encode(content).decode()]
+    return {"dataTransfer": page.evaluate_handle(HELD, given)}
+
+
+def test_a_file_is_dropped_and_its_report_is_there(browser, link, gateway, file):
+    before = ids(gateway, "datasets")
+    with opened(browser, link, refusals=(422,)) as page:
+        page.wait_for_selector("main h1")
+        view(page, "/datasets")
+        zone = page.locator(".drop")
+        wrong = held(page, "notes.txt", b"no trajectories")
+        zone.dispatch_event("dragover", wrong)
+        assert "over" in zone.get_attribute("class").split()
+        zone.dispatch_event("drop", wrong)
+        zone.get_by_role("alert").wait_for()
+        assert "over" not in zone.get_attribute("class").split()
+        zone.dispatch_event("drop", held(page, file.name, file.read_bytes()))
+        page.get_by_role("heading", name=file.name).wait_for()
+        said = page.text_content("main")
+        assert "conserved, as declared: mass = y1 + y2 + y3" in said
+        page.wait_for_selector("figure canvas")
+    (made,) = set(ids(gateway, "datasets")) - {*before}
+    with gateway.client() as client:
+        client.delete(f"/v1/datasets/{made}")
 
 
 def answer(page, job):
