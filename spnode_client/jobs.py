@@ -12,6 +12,7 @@ from spnode_client.calls import Lost, Operation, broken, retry_delay
 from spnode_client.comparisons import Comparison
 from spnode_client.errors import ProblemError, Unreachable
 from spnode_client.operations import jobs, results
+from spnode_client.operations.pages import items
 from spnode_client.progress_line import progress_line
 from spnode_client.records import (
     ENDED,
@@ -176,10 +177,13 @@ class Jobs(Resource):
                 lost = error
         raise Unreachable(f"job {job_id!r} gave no events: {lost}") from lost
 
-    def list(self, limit: int = 20, **query: Any) -> list[Job]:
-        """The newest jobs; ``state``, ``kind`` and ``parent`` narrow them."""
-        page = self._run(jobs.page({"limit": limit, **query}, self._retries))
-        return [Job(self._client, record) for record in page["data"]]
+    def list(self, limit: int | None = 20, **query: Any) -> list[Job]:
+        """The newest jobs, 1 to 100, or None for all.
+
+        ``state``, ``kind`` and ``parent`` narrow them.
+        """
+        found = self._run(items(jobs.page, query, limit, self._retries))
+        return [Job(self._client, record) for record in found]
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end of a job."""

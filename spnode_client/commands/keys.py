@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from spnode_client.commands.paging import After, Everything, listed
 from spnode_client.commands.schedule import parse_duration
 from spnode_client.connection import connection
+from spnode_client.operations import keys
 from spnode_client.records import Record
 from spnode_client.terminal import Json, emit, err, out, print_table
 
@@ -87,7 +89,9 @@ def audit(
     key_id: Annotated[
         str | None, typer.Argument(help="Id of a key; of all by default.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Most lines, 1 to 100.")] = 20,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    after: After = None,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """Show what was done with the keys, newest first.
@@ -95,7 +99,7 @@ def audit(
     Example: spnode keys audit --limit 50
     """
     query = {} if key_id is None else {"caller": f"key:{key_id}"}
-    found = connection.client().keys.audit(limit, **query)
+    found = listed(keys.acts, query, limit=limit, after=after, everything=everything)
     columns = ("created_at", "caller", "method", "path", "status", "request_id")
     rows = [tuple(act[column] for column in columns) for act in found]
     emit(found, as_json, lambda: print_table(columns, rows))

@@ -10,7 +10,7 @@ import typer
 from spnode_client.commands.aliases import Alias, ModelName
 from spnode_client.commands.card_report import print_card
 from spnode_client.commands.compare import check_no_worse
-from spnode_client.commands.paging import MOST, After, Everything, listed
+from spnode_client.commands.paging import After, Everything, listed
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
 from spnode_client.operations import models
@@ -77,7 +77,8 @@ def describe(
 @app.command()
 def versions(
     name: ModelName,
-    limit: Annotated[int, typer.Option(help="How many at most.", max=100)] = 20,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    after: After = None,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
@@ -87,12 +88,8 @@ def versions(
     """
     client = connection.client()
     model = client.models.get(name)
-    found = model["versions"][:limit]
-    if everything and len(model["versions"]) >= MOST:
-        page = functools.partial(models.versions, name)
-        found = listed(page, {}, limit=MOST, everything=True)
-    elif everything:
-        found = model["versions"]
+    page = functools.partial(models.versions, name)
+    found = listed(page, {}, limit=limit, after=after, everything=everything)
     for each in found:
         errors = held_out(client.models.evaluation(f"{name}/{each['number']}"))
         each["normalised_rmse"] = errors.get("normalised_rmse")

@@ -1,5 +1,6 @@
 """The registry from the shell: descriptions, moves of aliases, long lists."""
 
+import functools
 import json
 
 import pytest
@@ -110,15 +111,68 @@ def test_all_of_a_list_is_fetched_page_by_page(server):
     assert asked == ["/v1/models?limit=100", "/v1/models?limit=100&after=abc"]
 
 
-def test_all_versions_are_those_beyond_the_first_page(server):
+def test_versions_are_listed_page_by_page_with_their_errors(server):
     each = {"model": "m", "size_bytes": 1, "created_at": "2026-01-02T03:04:05Z"}
-    newest = {**MODEL, "versions": [{**each, "number": 9}] * 100}
-    page = {"data": [{**each, "number": 2}], "next": None}
-    server.answers += answered(newest, page, {"test": {"normalised_rmse": 0.5}})
+    pages = [{"data": [{**each, "number": n}], "next": n - 1 or None} for n in (2, 1)]
+    errors = [{"test": {"normalised_rmse": error}} for error in (0.5, 0.25)]
+    server.answers += answered(MODEL, *pages, *errors)
     done = run("models", "versions", "m", "--all", "--json", SPNODE_URL=server.url)
-    (found,) = json.loads(done.stdout)
-    assert (found["number"], found["aliases"]) == (2, ["champion"])
-    assert server.asked[1].path == "/v1/models/m/versions?limit=100"
+    found = json.loads(done.stdout)
+    said = [(v["number"], v["aliases"], v["normalised_rmse"]) for v in found]
+    assert said == [(2, ["champion"], 0.5), (1, [], 0.25)]
+    asked = [each.path for each in server.asked[1:3]]
+    path = "/v1/models/m/versions?limit=100"
+    assert asked == [path, f"{path}&after=1"]
+
+
+ACT = {
+    **{"created_at": "2026-01-02T03:04:05Z", "caller": "key:k", "method": "DELETE"},
+    **{"path": "/v1/models/m", "status": 204, "request_id": "r"},
+}
+
+
+def test_what_was_done_is_read_page_by_page(server):
+    server.answers += answered({"data": [ACT], "next": "abc"})
+    done = run("keys", "audit", "k", "--limit", "1", SPNODE_URL=server.url)
+    assert "there are more: --after abc, or --all" in done.stderr
+    assert done.stdout.splitlines()[-1].split()[1:4] == ["key:k", "DELETE", ACT["path"]]
+    pages = [{"data": [ACT], "next": next_one} for next_one in ("def", None)]
+    server.answers += answered(*pages)
+    given = ("--all", "--after", "abc", "--json")
+    done = run("keys", "audit", *given, SPNODE_URL=server.url)
+    assert (json.loads(done.stdout), done.stderr) == ([ACT, ACT], "")
+    assert [each.path for each in server.asked] == [
+        "/v1/audit?limit=1&caller=key%3Ak",
+        "/v1/audit?limit=100&after=abc",
+        "/v1/audit?limit=100&after=def",
+    ]
+
+
+def test_all_of_each_list_is_there_in_python(server):
+    version = {"model": "m", "number": 2, "digest": "d"}
+    job, dataset = {"id": "job_1", "state": "queued"}, {"id": "ds_1"}
+    with Client(server.url) as client:
+        for ask, item, path in (
+            (client.models.list, MODEL, "models"),
+            (
+                functools.partial(client.models.versions, "m"),
+                version,
+                "models/m/versions",
+            ),
+            (client.datasets.list, dataset, "datasets"),
+            (client.jobs.list, job, "jobs"),
+            (client.keys.audit, ACT, "audit"),
+        ):
+            pages = [{"data": [item], "next": next_one} for next_one in ("abc", None)]
+            server.answers += answered(*pages)
+            assert len(ask(limit=None)) == 2
+            server.answers += answered(pages[0])
+            (found,) = ask(limit=1, after="abc")
+            assert getattr(found, "record", found) == item
+            first, second, last = [each.path for each in server.asked[-3:]]
+            assert first == f"/v1/{path}?limit=100"
+            assert second == f"/v1/{path}?limit=100&after=abc"
+            assert last == f"/v1/{path}?limit=1&after=abc"
 
 
 LOST = Answer(break_after=-1)
