@@ -16,7 +16,6 @@ from deploy.site.executed import run_page
 from services.blobs import Damaged
 from services.errors import NotFound, RolloutFailed
 from services.settings import PREFIX, Settings
-from spnode_client import AsyncClient
 from spnode_core.errors import InvalidInput, SpnodeError
 from spnode_core.training.progress import Stopped
 from tests.api.deployment import clean_environment
@@ -160,13 +159,6 @@ def test_the_options_of_the_program_are_there_with_an_example():
     assert all(f"`{option}`" in said for option in named - {"--help"})
     assert "spnode --url https://" in said
     assert "<" not in text, "it would be a tag of HTML"
-
-
-def test_the_page_of_python_has_what_the_async_client_has():
-    said = (ROOT / "docs/python.md").read_text()
-    (row,) = [each for each in said.splitlines() if each.startswith("| `AsyncClient`")]
-    has = {name for name in dir(AsyncClient) if not name.startswith("_")}
-    assert set(re.findall(r"`\.(\w+)\(\)`", row)) == has - {"run", "close"}
 
 
 def test_every_setting_is_there_with_its_default(folder):
