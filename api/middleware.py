@@ -145,7 +145,7 @@ class Entrance:
                 started = True
                 self._count(scope, message["status"], time.monotonic() - began)
                 if rule.is_noted:
-                    await _note(scope, message["status"])
+                    await _note(scope, message)
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
@@ -289,7 +289,7 @@ def _histogram(method: str, route: str, status: int) -> Any:
     return REQUESTS.labels(method, route, str(status))
 
 
-async def _note(scope: Scope, status: int) -> None:
+async def _note(scope: Scope, answer: Message) -> None:
     """Tell the audit log of an answer, before the caller has it.
 
     What a caller without a key tries is not noted: anybody could fill the log.
@@ -297,13 +297,15 @@ async def _note(scope: Scope, status: int) -> None:
     state = scope["state"]
     if "caller" not in state:
         return
-    act = (state["caller"].id, scope["method"], scope["path"])
+    act = (state["caller"].id, scope["method"], scope["path"], answer["status"])
+    headers = dict(answer.get("headers", ())) if answer["status"] < 300 else {}
+    made = headers.get(b"location", b"").decode("latin-1") or None
     gateway: Gateway = scope["app"].state.gateway
     try:
-        await gateway.sql(gateway.audit.note, *act, status, state["request_id"])
+        await gateway.sql(gateway.audit.note, *act, state["request_id"], made)
     except Unavailable as error:
         # What was done is done: the answer goes out, and the log of the process has it.
-        log.warning("not in the audit log: %s: %s", (*act, status), error)
+        log.warning("not in the audit log: %s: %s", (*act, made), error)
 
 
 def first_headers(scope: Scope) -> dict[str, str]:

@@ -256,6 +256,8 @@ class ActOut(Out):
     status: int
     request_id: str
     created_at: datetime
+    made: str | None
+    """Path of what it made, where it made something."""
 
     @classmethod
     def of(cls, act: Act) -> Self:

@@ -31,6 +31,8 @@ class Act:
     """Of the answer: what came of it."""
     request_id: str
     created_at: datetime
+    made: str | None
+    """Path of what it made, where it made something."""
 
 
 class Audit:
@@ -46,9 +48,15 @@ class Audit:
         self.clock = clock or database.clock
 
     def note(
-        self, caller: str, method: str, path: str, status: int, request_id: str
+        self,
+        caller: str,
+        method: str,
+        path: str,
+        status: int,
+        request_id: str,
+        made: str | None = None,
     ) -> None:
-        """Append what somebody did and what came of it.
+        """Append what somebody did, what came of it, and the path of what it made.
 
         Raises:
             Unavailable: The database does not answer.
@@ -60,6 +68,7 @@ class Audit:
             "status": status,
             "request_id": request_id,
             "created_at": instant(self.clock()),
+            "made": made and made[:LONGEST_PATH],
         }
         with self.database.transaction() as connection:
             connection.execute(sa.insert(tables.audit).inline(), row)

@@ -49,4 +49,5 @@ async def rotate(
 
 def _shown_once(secret: str, key: Key, response: Response) -> NewKeyOut:
     response.headers["cache-control"] = "no-store"
+    response.headers["location"] = f"/v1/keys/{key.id}"
     return NewKeyOut(secret=secret, **KeyOut.of(key).model_dump())

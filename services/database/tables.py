@@ -254,6 +254,7 @@ audit = sa.Table(
     sa.Column("status", sa.Integer, nullable=False),
     sa.Column("request_id", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
+    sa.Column("made", sa.String(500)),
     sa.Index(None, "created_at", "id"),
     sqlite_autoincrement=True,
 )

@@ -135,6 +135,8 @@ def test_what_may_change_something_is_noted_and_told_to_admins_alone(
         ("POST", "/v1/keys", 201),
     ]
     assert page["data"][2]["request_id"] == "first"
+    made = [each["made"] for each in page["data"]]
+    assert made == [None, None, f"/v1/keys/{key['id']}"]
     assert key["secret"] not in str(page)
 
 

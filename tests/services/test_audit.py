@@ -25,8 +25,16 @@ def test_what_was_done_is_told_newest_first_page_by_page(audit: Audit, clock) ->
 
 
 def test_a_path_of_any_length_is_noted(audit: Audit) -> None:
-    audit.note("key:a", "DELETE", "/v1/" + "x" * 5000, 404, "req")
-    assert len(audit.list().items[0].path) == 500
+    path = "/v1/" + "x" * 5000
+    audit.note("key:a", "POST", path, 201, "req", path)
+    (act,) = audit.list().items
+    assert act.path == act.made == path[:500]
+
+
+def test_what_was_made_is_noted(audit: Audit) -> None:
+    audit.note("key:a", "POST", "/v1/keys", 201, "req_1", "/v1/keys/k")
+    audit.note("key:a", "DELETE", "/v1/keys/k", 200, "req_2")
+    assert {act.made for act in audit.list().items} == {None, "/v1/keys/k"}
 
 
 @pytest.mark.parametrize("change", ["change", "delete", "empty"])
