@@ -93,7 +93,9 @@ def test_a_package_without_its_hash_in_the_lock_is_refused(venv, tmp_path):
     assert not list(venv.rglob("orjson"))
 
 
-def test_the_installer_of_the_images_is_of_a_known_hash():
-    text = DOCKERFILE.split("<<'END' /tmp/uv.txt\n")[1].split("END\n")[0]
-    assert re.fullmatch(r"uv==[\d.]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", text)
+def test_the_installer_is_of_a_known_hash():
+    text = (ROOT / "deploy/uv.txt").read_text()
+    only = r"(#.*\n)+uv==[\d.]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    assert re.fullmatch(only, text)
     assert "--require-hashes --requirement /tmp/uv.txt" in DOCKERFILE
+    assert '--require-hashes -r "$root/deploy/uv.txt"' in (ROOT / "spnode").read_text()
