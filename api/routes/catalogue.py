@@ -5,8 +5,15 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from api.computing import MAX_TIMEOUT_S
 from api.dependencies import GatewayDep
+from api.heads import MAX_HEAD_BYTES
+from api.middleware import MAX_DOCUMENT_BYTES
+from api.routes.jobs import MAX_WAIT_S
+from services.database.paging import MAX_LIMIT
+from services.texts import MAX_DEPTH
 from spnode_core import systems
+from spnode_core.timegrid import MAX_STEPS
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -36,7 +43,7 @@ async def list_presets() -> dict[str, list[dict[str, str]]]:
 
 @router.get("/limits", summary="What this deployment allows")
 async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
-    """Sizes above which a request is refused."""
+    """What is refused above: the settings, and the bounds that are the same everywhere."""
     settings = gateway.settings
     names = (
         "max_body_bytes",
@@ -66,6 +73,13 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
     return {
         "executor": settings.executor,
         **{name: getattr(settings, name) for name in names},
+        "max_head_bytes": MAX_HEAD_BYTES,
+        "max_document_bytes": MAX_DOCUMENT_BYTES,
+        "max_depth": MAX_DEPTH,
+        "max_steps": MAX_STEPS,
+        "max_wait_seconds": MAX_WAIT_S,
+        "max_timeout_seconds": MAX_TIMEOUT_S,
+        "max_page": MAX_LIMIT,
     }
 
 

@@ -184,7 +184,10 @@ def test_systems_presets_and_limits_are_listed(client):
     }
     presets = {preset["name"] for preset in client.get("/v1/presets").json()["data"]}
     assert presets == set(get_args(Preset))
-    assert client.get("/v1/limits").json()["max_body_bytes"] == 4 * 2**20
+    limits = client.get("/v1/limits").json()
+    assert limits["max_body_bytes"] == 4 * 2**20
+    assert (limits["max_head_bytes"], limits["max_document_bytes"]) == (2**16, 2**21)
+    assert limits["max_page"] == 100
 
 
 def test_pictures_of_a_training_are_read_by_name(client, tmp_path):
