@@ -1,11 +1,14 @@
 """How JAX compiles in this process, whichever tests run and in whatever order."""
 
 import os
+import time
 from pathlib import Path
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+from tests.endtoend.browser import SCREENSHOTS
 
 # Tests compile far more than they compute, and so do the processes that they start.
 # XLA's older emitters take a third less of a processor for it.
@@ -19,6 +22,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A compiled program is some hundred memory mappings, of which Linux grants a process
 # 65,530; one more ends the interpreter with a fatal error.
 MOST_MAPPINGS = 20_000
+BEGUN = time.time()
 
 
 def mappings() -> int:
@@ -42,3 +46,13 @@ def few_mappings():
     yield
     if mappings() > MOST_MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    """Name the pictures of the page that this run has taken."""
+    taken = [
+        each for each in SCREENSHOTS.glob("*.png") if each.stat().st_mtime >= BEGUN
+    ]
+    if taken:
+        terminalreporter.write_line(f"{len(taken)} screenshots in {SCREENSHOTS}")

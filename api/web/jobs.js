@@ -1,6 +1,6 @@
 // Jobs: the list, and one as it runs.
 
-import { action, choice, confirmed, empty, field, h, paged, plain, problem, say, state, table, when } from "./elements.js";
+import { action, choice, confirmed, duration, empty, field, h, paged, plain, problem, say, state, table, when } from "./elements.js";
 import { addLoss, lossCurve, lossesOf } from "./loss.js";
 import { HELPS, pace, part, said } from "./progress.js";
 import { resultOf } from "./results.js";
@@ -12,10 +12,18 @@ const TITLES = {
 const KINDS = Object.keys(TITLES);
 
 export function jobTable(jobs, label = "Jobs") {
-  return table(label, [["job"], ["state"], ["how far", "fit"], ["of", "fit"], ["kind", "more"], ["begun", "more"]], jobs.map((job) => [
-    h("a", { href: `#/jobs/${job.id}` }, job.id.slice(0, 4) + "…" + job.id.slice(-6)),
-    state(job.state), said(job.progress), about(job), job.kind, when(job.created_at),
+  // A phone has no room for what it is of, so there it stands under the id.
+  return table(label, [["job", "fit"], ["state"], ["how far", "fit"], ["of", "fit more"], ["kind", "more"], ["begun", "more"]], jobs.map((job) => [
+    [h("a", { href: `#/jobs/${job.id}` }, job.id.slice(0, 4) + "…" + job.id.slice(-6)), h("small", { class: "soft less" }, about(job))],
+    state(job.state), howFar(job), about(job), job.kind, when(job.created_at),
   ]));
+}
+
+/** What it does, or what came of it: the last progress of one that has ended is no news. */
+function howFar(job) {
+  if (job.state === "failed") return String(job.error?.code ?? "").replaceAll("_", " ");
+  if (job.state !== "succeeded" || !job.started_at) return said(job.progress);
+  return `took ${duration((new Date(job.finished_at) - new Date(job.started_at)) / 1000)}`;
 }
 
 function about(job) {

@@ -145,7 +145,7 @@ export async function compareView([model, list], signal) {
   };
   const certified = [...new Set(versions.flatMap(([, version]) => Object.keys(version.certificate)))];
   return h("div", null, h("h1", null, `${model}: versions side by side`),
-    table("Versions side by side", [[""], ...versions.map(([label]) => [label])], [
+    table("Versions side by side", [["", "head"], ...versions.map(([label]) => [label])], [
       row("", (version) => h("a", { href: `#/models/${model}/${version.number}` }, "look at it")),
       row("error on held-out data", (_, found) => percent(found.normalised_rmse)),
       row("worst state", (_, found) => (found.worst_state ? `${found.worst_state.name} ${percent(found.worst_state.normalised_rmse)}` : "–")),

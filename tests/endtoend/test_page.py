@@ -48,7 +48,6 @@ def trained(browser, shell, file):
             "main"
         )
         page.wait_for_selector("figure canvas")
-        shown(page, "dataset-wide-light")
 
         page.get_by_label("Model").fill("paged")
         page.get_by_text("Settings: auto decides them").click()
@@ -64,7 +63,6 @@ def trained(browser, shell, file):
         seen.add(losses.get_attribute("aria-label"))
         assert len(seen) > 1, "the loss did not move"
         assert all("training from" in each for each in seen)
-        shown(page, "job-wide-light")
         page.get_by_role("link", name="Look at paged/1").click()
         page.wait_for_selector("h1:has-text('paged/1')")
     return "paged"
@@ -255,7 +253,6 @@ def test_what_other_jobs_made_is_shown_as_tables(browser, shell, trained, file):
         page.get_by_role("region", name="Estimates").wait_for(timeout=LATER_S)
         said = page.get_by_role("region", name="Estimates").text_content()
         assert re.search(r"x0: y10\.\d+", said), said
-        shown(page, "calibration-wide-light")
 
 
 def test_rankings_and_comparisons_are_tables(browser, shell):
@@ -320,17 +317,15 @@ def test_without_a_key_the_page_asks_for_one(browser, shell):
         )
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_every_view_is_accessible_and_fits(browser, shell, trained, width, scheme):
+@pytest.mark.parametrize(("size", "width"), [("wide", WIDE), ("narrow", NARROW)])
+def test_every_view_is_accessible_and_fits(browser, shell, trained, size, width):
     dataset = shell.json("datasets", "list")[0]["id"]
-    job = next(
-        each["id"] for each in shell.json("jobs", "list") if each["kind"] == "training"
-    )
+    jobs = {each["kind"]: each["id"] for each in shell.json("jobs", "list")}
     views = {
         "datasets": "/datasets",
         "dataset": f"/datasets/{dataset}",
         "jobs": "/jobs",
-        "job": f"/jobs/{job}",
+        **{f"job-{kind}": f"/jobs/{job}" for kind, job in jobs.items()},
         "models": "/models",
         "model": f"/models/{trained}",
         "version": f"/models/{trained}/1",
@@ -339,16 +334,27 @@ def test_every_view_is_accessible_and_fits(browser, shell, trained, width, schem
         "health": "/health",
         "reference": "/reference",
     }
-    size = "wide" if width == WIDE else "narrow"
-    with opened(browser, link(shell), width, scheme) as page:
+    drawn = ("dataset", "rollout", "job-training", "version")
+    assert {*drawn} < {*views}
+
+    def checked(name):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            if name in drawn:
+                page.wait_for_selector("figure canvas")
+            shown(page, f"{name}-{size}-{scheme}")
+            over = page.evaluate("document.documentElement.scrollWidth")
+            assert over <= width, (name, scheme)
+            assert not (found := serious(page)), (name, scheme, found)
+
+    with opened(browser, link(shell), width) as page:
         page.wait_for_selector("h1")
         for name, path in views.items():
             view(page, path)
-            if name in ("dataset", "rollout", "job", "version"):
-                page.wait_for_selector("figure canvas")
-            shown(page, f"{name}-{size}-{scheme}")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            assert not (found := serious(page)), (name, found)
+            checked(name)
+        page.locator("#key").click()
+        page.wait_for_selector("h1:has-text('An API key')")
+        checked("key")
 
 
 def test_the_first_paint_is_small(browser, shell):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.api.deployment import deployed
-from tests.endtoend.browser import NARROW, launched, opened, serious, view
+from tests.endtoend.browser import NARROW, launched, opened, serious, shown, view
 
 NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage'])
   Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"""
@@ -92,6 +92,7 @@ def test_what_is_empty_says_what_to_do(browser, link):
         for path, words in said.items():
             view(page, path)
             page.get_by_role("heading", name=words).wait_for()
+            shown(page, f"{path[1:]}-empty-wide-light")
             assert not (found := serious(page)), (path, found)
 
 
@@ -289,14 +290,23 @@ def test_a_job_that_failed_says_its_code_and_what_helps(browser, link):
 
 
 def test_a_list_of_jobs_fits_a_phone(browser, link):
-    told = """async (job) => {
+    told = """async (jobs) => {
       const { jobTable } = await import('/page/jobs.js');
-      const table = jobTable([job]);
+      const table = jobTable(jobs);
       document.getElementById('content').replaceChildren(table);
-      return [table.scrollWidth - table.clientWidth, table.innerText];
+      const cells = [...table.querySelectorAll('td')].map((each) => each.clientWidth);
+      return [table.scrollWidth - table.clientWidth, Math.min(...cells.filter(Boolean)), table.innerText];
     }"""
+    times = {
+        "started_at": "2026-01-02T03:04:05Z",
+        "finished_at": "2026-01-02T03:05:00Z",
+    }
+    done = {**JOB, **times, "state": "succeeded", "request": {"model": "small"}}
     with opened(browser, link, NARROW) as page:
         page.wait_for_selector("main h1")
-        over, text = page.evaluate(told, JOB)
+        over, narrowest, text = page.evaluate(told, [JOB, done, FAILED])
     assert over <= 0
-    assert "3 of 8 trained, 1 not" in text
+    # No column of single letters.
+    assert narrowest > 80
+    for said in ("3 of 8 trained, 1 not", "took 55 s", "attempts exhausted", "small"):
+        assert said in text
