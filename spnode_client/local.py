@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from spnode_client.records import ModelVersion, Record
 
 if TYPE_CHECKING:
-    from spnode_client.client import Models
+    from spnode_client.registry import Models
 
 
 def load_version(models: "Models", reference: str) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,10 +22,15 @@ class Transport:
         url: Address of the service.
         key: API key, or None where the service asks for none.
         timeout_s: How long an answer may take to begin.
+
+    Attributes:
+        on_bytes: Told how many bytes of a file are sent or fetched, and of how many;
+            another try begins anew.
     """
 
     def __init__(self, url: str, key: str | None, timeout_s: float) -> None:
         self.timeout_s = timeout_s
+        self.on_bytes: Callable[[int, int | None], None] | None = None
         self.http = httpx.Client(**_settings(url, key, timeout_s))
 
     def run(self, operation: Operation[T]) -> T:
@@ -50,9 +55,9 @@ class Transport:
             yield from _checked(response).iter_lines()
 
     def _exchange(self, call: Call) -> Reply | Lost:
-        content = call.content
+        content: Any = call.content
         if isinstance(content, Path):
-            content = _chunks(content)
+            content = self._sent(content)
         try:
             with self.http.stream(
                 **_request(call, self.timeout_s), content=content
@@ -62,9 +67,21 @@ class Transport:
                 with _saving(call.save_to) as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
+                        self._tell(response.num_bytes_downloaded, _length(response))
                 return _reply(response, b"")
         except httpx.TransportError as error:
             return _lost(error)
+
+    def _sent(self, path: Path) -> Iterator[bytes]:
+        done, total = 0, path.stat().st_size
+        for chunk in _chunks(path):
+            yield chunk
+            done += len(chunk)
+            self._tell(done, total)
+
+    def _tell(self, done: int, total: int | None) -> None:
+        if self.on_bytes is not None:
+            self.on_bytes(done, total)
 
 
 class AsyncTransport:
@@ -164,6 +181,11 @@ def _chunks(path: Path) -> Iterator[bytes]:
 async def _async_chunks(path: Path) -> AsyncIterator[bytes]:
     for chunk in _chunks(path):
         yield chunk
+
+
+def _length(response: httpx.Response) -> int | None:
+    told = response.headers.get("content-length", "")
+    return int(told) if told.isdecimal() else None
 
 
 def _reply(response: httpx.Response, content: bytes) -> Reply:

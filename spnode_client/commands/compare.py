@@ -38,7 +38,7 @@ def compare(
     Example: spnode models compare robertson/2 robertson/3 --dataset held_out.npz
     """
     client = connection.client()
-    asked = dataset_of(client, dataset)
+    asked = dataset_of(client, dataset, as_json)
     schedule = schedule_of(priority, deadline, gpu)
     job = client.models.compare(*models, dataset=asked, part=part, schedule=schedule)
     if detach:

@@ -1,10 +1,11 @@
 """``datasets``: trajectories in the service's store."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from spnode_client.client import Client
 from spnode_client.commands.dataset_report import print_brief, print_report
 from spnode_client.commands.paging import After, Everything, listed
 from spnode_client.connection import connection
@@ -19,6 +20,7 @@ from spnode_client.terminal import (
     out,
     print_table,
 )
+from spnode_client.transfer import downloading, uploading
 
 app = typer.Typer(
     no_args_is_help=True, help="Datasets: upload, make, list, show, download."
@@ -43,7 +45,9 @@ def upload(
 
     Example: spnode datasets upload trajectories.npz
     """
-    dataset = connection.client().datasets.upload(file, name)
+    client = connection.client()
+    with uploading(client, file, as_json):
+        dataset = client.datasets.upload(file, name)
     _say(dataset, as_json)
     if not as_json:
         print_brief(dataset)
@@ -105,7 +109,9 @@ def download(
     Example: spnode datasets download ds_01kc… --output trajectories.npz
     """
     path = output or Path(f"{dataset_id}.npz")
-    written = str(connection.client().datasets.download(dataset_id, path))
+    client = connection.client()
+    with downloading(client, dataset_id, as_json):
+        written = str(client.datasets.download(dataset_id, path))
     emit({"file": written}, as_json, lambda: out.print(written, markup=False))
 
 
@@ -135,8 +141,13 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
     )
 
 
-def dataset_of(client: Any, data: str) -> Dataset | str:
+def dataset_of(client: Client, data: str, quiet: bool = False) -> Dataset | str:
     """The id that is given, or the dataset of a file, uploaded first.
+
+    Args:
+        client: Sends it.
+        data: A file or an id.
+        quiet: Show no bar.
 
     Raises:
         UsageError: There is no such file, and it is no id.
@@ -145,6 +156,7 @@ def dataset_of(client: Any, data: str) -> Dataset | str:
         return data
     if not Path(data).is_file():
         raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
-    dataset = client.datasets.upload(data)
+    with uploading(client, data, quiet):
+        dataset = client.datasets.upload(data)
     err.print(f"[dim]dataset {dataset.id}[/]")
     return dataset

@@ -12,6 +12,7 @@ from spnode_client.commands.rollout import parse_times
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError
 from spnode_client.terminal import Json, UsageError, emit, out
+from spnode_client.transfer import downloading
 
 
 def export(
@@ -63,7 +64,8 @@ def export(
         raise UsageError("--times, --control-times and --rows are for --stablehlo")
     version = client.models.version(reference)
     path = output or Path(f"{version.model}-{version.number}.spnode")
-    client.models.download(str(version), path)
+    with downloading(client, str(version), as_json):
+        client.models.download(str(version), path)
     saved = {"path": os.fspath(path), "digest": version.digest}
     emit(saved, as_json, lambda: out.print(f"{path}  {version.digest}"))
 

@@ -24,6 +24,7 @@ from spnode_client.terminal import (
     print_table,
     short,
 )
+from spnode_client.transfer import uploading
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -110,7 +111,9 @@ def register(
 
     Example: spnode models register mine.spnode robertson
     """
-    version = connection.client().models.register(file, name)
+    client = connection.client()
+    with uploading(client, file, as_json):
+        version = client.models.register(file, name)
     emit(version, as_json, lambda: out.print(str(version)))
 
 

@@ -66,7 +66,7 @@ def sweep(
         assign(options, assignment)
     grid = dict(map(parse_values, vary))
     client = connection.client()
-    dataset = dataset_of(client, data)
+    dataset = dataset_of(client, data, as_json)
     own = {name: options.pop(name) for name in _OWN if name in options}
     if schedule := schedule_of(priority, deadline, gpu):
         own["schedule"] = schedule

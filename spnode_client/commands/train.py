@@ -98,7 +98,7 @@ def train(
     for assignment in settings or ():
         assign(options, assignment)
     client = connection.client()
-    dataset = dataset_of(client, data)
+    dataset = dataset_of(client, data, as_json)
     job = client.train(dataset, model or model_name(data), **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
