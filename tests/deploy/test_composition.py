@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.api.deployment import ROOT
-from tests.deploy.test_manifests import COMPOSE, COMPOSED, DEPLOYMENT, OURS
+from tests.deploy.test_manifests import COMPOSE, COMPOSED, DEPLOYMENT, OURS, bytes_of
 
 # Where each image keeps its state: for all but Grafana its own VOLUME says so.
 STATE = {
@@ -63,6 +63,41 @@ def test_what_watches_has_no_rights(name: str) -> None:
     assert [each.split(":")[0] for each in service["tmpfs"]] == ["/tmp"]
     written = [each for each in service["volumes"] if not each.endswith(":ro")]
     assert [each.split(":")[0] for each in written] == [f"{name}-data"]
+
+
+@pytest.mark.parametrize("name", ["valkey", "postgres", "store"])
+def test_a_server_gains_no_rights(name: str) -> None:
+    service = COMPOSED[name]
+    assert service["read_only"] is True
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["cap_drop"] == ["ALL"]
+    # To take its volume and to become a user without rights.
+    taken = {"CHOWN", "DAC_OVERRIDE", "FOWNER"}
+    assert set(service["cap_add"]) == taken | {"SETUID", "SETGID"}
+    assert bytes_of(service["mem_limit"]) >= 2 * 2**30
+    written = {each.split(":")[0] for each in service["tmpfs"]}
+    assert written == {"/tmp"} | ({"/run/postgresql"} if name == "postgres" else set())
+    assert "ports" not in service
+
+
+def test_only_s3_of_the_store_is_reached_from_other_containers() -> None:
+    given = dict(
+        each.removeprefix("-").split("=")
+        for each in COMPOSED["store"]["command"]
+        if "=" in each
+    )
+    bound = {name: value for name, value in given.items() if name.endswith("ip.bind")}
+    assert bound == {"ip.bind": "127.0.0.1", "s3.ip.bind": "0.0.0.0"}
+    assert given["ip"] == "127.0.0.1", "its parts find each other there"
+    url = OURS["gateway"]["environment"]["AWS_ENDPOINT_URL"]
+    assert url == f"http://store:{given['s3.port']}"
+    assert given["s3.port.iceberg"] == given["s3.port.lance"] == "0"
+    assert given["master.telemetry"] == "false"
+
+
+def test_the_store_lets_go_of_garbage_within_its_limit() -> None:
+    soft = COMPOSED["store"]["environment"]["GOMEMLIMIT"].removesuffix("B")
+    assert bytes_of(soft) < bytes_of(COMPOSED["store"]["mem_limit"])
 
 
 def test_grafana_finds_what_it_is_provisioned_with() -> None:
