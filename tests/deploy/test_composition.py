@@ -1,14 +1,26 @@
 """What the composition keeps lies in volumes, and an older one can be upgraded."""
 
+import http.server
 import re
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.api.deployment import ROOT
-from tests.deploy.test_manifests import COMPOSE, COMPOSED, DEPLOYMENT, OURS, bytes_of
+from tests.deploy.test_manifests import (
+    COMPOSE,
+    COMPOSED,
+    DEPLOYMENT,
+    OURS,
+    bytes_of,
+    seconds_of,
+)
+from worker.watching import LIVE
 
 # Where each image keeps its state: for all but Grafana its own VOLUME says so.
 STATE = {
@@ -52,6 +64,49 @@ def test_postgres_keeps_its_state_where_its_version_does() -> None:
     # Before 18 it was /var/lib/postgresql/data.
     (version,) = re.findall(r"image: postgres:(\d+)", COMPOSE)
     assert int(version) >= 18
+
+
+@pytest.fixture
+def watched() -> Iterator[tuple[int, list[str]]]:
+    """A port that answers to ``/live`` alone, and what it was asked for."""
+    asked = []
+
+    class Watched(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == LIVE else 503)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Watched) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, asked
+        server.shutdown()
+
+
+def test_a_worker_that_answers_is_healthy(watched: tuple[int, list[str]]) -> None:
+    port, asked = watched
+    workers = [each for name, each in OURS.items() if name.startswith("worker")]
+    (words,) = {tuple(each["healthcheck"]["test"]) for each in workers}
+    assert words[:3] == ("CMD", "python", "-c")
+
+    def judged(at: int) -> int:
+        environment = {"SPNODE_METRICS_PORT": str(at)}
+        command = [sys.executable, "-c", words[3]]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, check=False
+        )
+        return done.returncode
+
+    assert judged(port) == 0
+    assert asked == [LIVE]
+    assert judged(1) != 0, "where nothing listens"
+    for each in workers:
+        assert each["environment"]["SPNODE_METRICS_PORT"] in ("9100", "9101")
+        # As long as Kubernetes waits before its first probe, and more.
+        assert seconds_of(each["healthcheck"]["start_period"]) >= 30
 
 
 @pytest.mark.parametrize("name", ["prometheus", "grafana"])
