@@ -47,6 +47,9 @@ _LIMITS = {
     CARD: 16 * 1024**2,
     PROBE: 256 * 1024**2,
 }
+# Sixteen bytes for each of a card that is as large as it may be. One of two bytes costs
+# as much memory and time as a long one.
+_MOST_VALUES = 1_000_000
 _PLOT = re.compile(rf"plots/({PLOT_NAME})\.png")
 _PLOT_BYTES = 4 * 1024**2
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -257,8 +260,14 @@ def parse_json(data: bytes, member: str) -> dict[str, Any]:
     """A member that is a JSON object.
 
     Raises:
-        ArtifactError: It is not.
+        ArtifactError: It is not, or one of very many values.
     """
+    # Of texts too, which only counts too many.
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > _MOST_VALUES:
+        raise ArtifactError(
+            f"{member} holds some {values} values, more than {_MOST_VALUES}"
+        )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:

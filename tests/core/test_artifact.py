@@ -191,6 +191,16 @@ def test_extra_missing_and_compressed_members_are_refused(saved):
         artifact.load(bomb)
 
 
+@pytest.mark.parametrize("value", [b"0,", b"[],", b'{"a":', b"[[],"])
+def test_a_card_of_millions_of_values_is_refused_before_it_is_read(saved, value):
+    path, _ = saved
+    card = b'{"x": [' + value * (10**6 + 1)
+    with pytest.raises(ArtifactError, match=r"card\.json holds some \d+ values"):
+        artifact.read_card(forge(path, {"card.json": card}))
+    most = b'{"x": [' + b"0.123456789012345," * 900_000 + b"0]}"
+    assert len(artifact.read_card(forge(path, {"card.json": most}))["x"]) == 900_001
+
+
 def arrays_of(path):
     return load_tensors(members_of(path)["parameters.safetensors"])
 

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from services.parsing import _parser_environment
+from spnode_core.artifact import save
+from spnode_core.artifact_file import CARD
 from tests.api.deployment import ROOT, deployed
+from tests.core.models import small_surrogate
+from tests.core.test_artifact import forge
 from tests.core.test_formats import in_huge_chunks
 from tests.services.test_datasets import bomb
 from tests.services.test_rollouts_archive import HEADER, forged
 
-LIMIT = 16 * 2**20
+LIMIT = 15 * 2**20
 MEMORY = 2 * 2**30
 MOST_MB = 250.0
 """Of the parser; its libraries alone take 44 to 120."""
@@ -105,6 +109,16 @@ def test_the_gateway_does_not_grow(tmp_path) -> None:
 
             refused = client.post("/v1/datasets", content=endless(), headers=headers)
             assert refused.status_code == 413
+            headers = {"content-type": "application/zip"}
+            for card in (b"[],", b"0,"):
+                path = tmp_path / "model.spnode"
+                save(small_surrogate(), path)
+                forged = forge(path, {CARD: b'{"x": [' + card * (LIMIT // 4)})
+                content = forged.read_bytes()
+                versions = "/v1/models/mine/versions"
+                answer = client.post(versions, content=content, headers=headers)
+                assert answer.status_code == 422, answer.text
+                assert "values" in answer.text
         growth = most_mb(status.read_text()) - before
         print(f"the gateway grew by {growth:.0f} MB")
         assert growth < GROWTH_MB
