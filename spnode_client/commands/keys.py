@@ -100,8 +100,9 @@ def audit(
     """
     query = {} if key_id is None else {"caller": f"key:{key_id}"}
     found = listed(keys.acts, query, limit=limit, after=after, everything=everything)
-    columns = ("created_at", "caller", "method", "path", "status", "request_id")
-    rows = [tuple(act[column] for column in columns) for act in found]
+    columns = ("created_at", "caller", "method", "path", "status", "made")
+    columns += ("request_id",)
+    rows = [tuple(act.get(column) for column in columns) for act in found]
     emit(found, as_json, lambda: print_table(columns, rows))
 
 

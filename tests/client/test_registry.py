@@ -127,7 +127,7 @@ def test_versions_are_listed_page_by_page_with_their_errors(server):
 
 ACT = {
     **{"created_at": "2026-01-02T03:04:05Z", "caller": "key:k", "method": "DELETE"},
-    **{"path": "/v1/models/m", "status": 204, "request_id": "r"},
+    **{"path": "/v1/models/m", "status": 204, "request_id": "r", "made": None},
 }
 
 
