@@ -27,6 +27,8 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 COMPOSED = yaml.safe_load(COMPOSE)["services"]
 OURS = {name: each for name, each in COMPOSED.items() if "build" in each}
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
+# Kinds of Prometheus' operator, which no cluster knows by itself: test_overlays.py.
+MONITORS = ("ServiceMonitor", "PodMonitor")
 _UNITS_OF_BYTES = {"m": 2**20, "g": 2**30, "k": 2**10}
 # How long a gateway waits for its two threads and for the last spans.
 _CLOSING_SECONDS = 22
@@ -43,7 +45,9 @@ def documents() -> list[tuple[str, dict]]:
 
 OBJECTS = [each for each in documents() if not each[0].startswith("overlays")]
 OBJECTS = [
-    each for each in OBJECTS if each[1]["kind"] not in ("Kustomization", "Component")
+    each
+    for each in OBJECTS
+    if each[1]["kind"] not in ("Kustomization", "Component", *MONITORS)
 ]
 PODS = [
     each["spec"]["template"]["spec"]
