@@ -155,6 +155,16 @@ def test_the_store_lets_go_of_garbage_within_its_limit() -> None:
     assert bytes_of(soft) < bytes_of(COMPOSED["store"]["mem_limit"])
 
 
+def test_a_rate_can_be_chosen_wherever_it_is_deployed() -> None:
+    name = "SPNODE_RATE_PER_KEY"
+    gateway = OURS["gateway"]["environment"]
+    assert gateway[name] == f"${{{name}:-0}}"
+    settings = ROOT / "deploy" / "kubernetes" / "base" / "settings.yaml"
+    assert yaml.safe_load(settings.read_text())["data"][name] == "0"
+    example = ROOT / "deploy" / "systemd" / "environment.example"
+    assert f"\n{name}=0\n" in example.read_text()
+
+
 def test_grafana_finds_what_it_is_provisioned_with() -> None:
     found = {
         place: ROOT / source for place, source in mounts(COMPOSED["grafana"]).items()
