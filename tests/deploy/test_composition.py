@@ -77,7 +77,7 @@ def watched() -> Iterator[tuple[int, list[str]]]:
             self.send_response(200 if self.path == LIVE else 503)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Watched) as server:
