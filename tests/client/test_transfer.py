@@ -34,6 +34,7 @@ def test_a_large_file_says_how_much_of_it_is_sent(server, screen, large):
     with Client(server.url) as client:
         with uploading(client, large):
             shown = client.transport.on_bytes
+            assert shown is not None
             client.transport.on_bytes = lambda *how_far: (
                 told.append(how_far),
                 shown(*how_far),
