@@ -43,7 +43,7 @@ async def list_presets() -> dict[str, list[dict[str, str]]]:
 
 @router.get("/limits", summary="What this deployment allows")
 async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
-    """What is refused above: the settings, and the bounds that are the same everywhere."""
+    """What is refused above: settings, and the bounds that no setting changes."""
     settings = gateway.settings
     names = (
         "max_body_bytes",

@@ -71,6 +71,7 @@ def seaweed(folder: Path) -> tuple[list[str], int]:
     given = [f"-{name}={port}" for name, port in zip(_WEED, ports, strict=True)]
     local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64"]
     local += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports by default
+    local += ["-master.telemetry=false"]
     return [weed, "server", f"-dir={folder}", *local, "-s3", *given], ports[6]
 
 

@@ -240,6 +240,7 @@ def _start_weed(folder: Path, ports: list[int]) -> subprocess.Popen:
     given = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64"]
     local += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports by default
+    local += ["-master.telemetry=false"]
     weed = shutil.which("weed", path=str(Path(sys.executable).parent))
     assert weed is not None
     with (folder / "weed.log").open("wb") as log:
