@@ -1,0 +1,60 @@
+"""What hurts a deployment does what it says, and what waits for one is not misled."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.chaos.clocks import Clocks
+from deploy.chaos.deployment import Deployment
+from deploy.chaos.links import Links
+from services.settings import Settings
+
+READY = {
+    "checks": {"database": "ok", "queue": "ok", "models": "warm"},
+    "workers": {"training": 0, "rollouts": 0},
+}
+AWAY = READY | {"checks": READY["checks"] | {"queue": "does not answer"}}
+PROBLEM = {"type": "about:blank", "status": 500, "code": "internal_error"}
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    """One in which nothing runs."""
+    settings = Settings(data_folder=tmp_path / "data")
+    clocks = Clocks(tmp_path / "clocks", one=True)
+    broker = tmp_path / "none"
+    it = Deployment(tmp_path, tmp_path, settings, Links(), clocks, broker)
+    yield it
+    it.close()
+
+
+def test_a_gateway_that_answers_with_a_problem_is_waited_for(
+    deployment: Deployment,
+) -> None:
+    # Of a 503 database and queue may be well: models are not warm yet.
+    said = [(500, PROBLEM), (503, READY), (200, AWAY), (200, READY)]
+    asked = []
+
+    class Gateway(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, content = said[len(asked) - 1]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        deployment.urls = [f"http://127.0.0.1:{server.server_port}"]
+        deployment.wait_until_ready()
+        server.shutdown()
+        thread.join()
+    assert asked == ["/health/ready"] * len(said)
