@@ -60,8 +60,7 @@ def stop_worker(it: Deployment, planned: Planned) -> Hit | None:
 
 def kill_child(it: Deployment, planned: Planned) -> Hit | None:
     """``kill -9`` of the process of a job."""
-    busy = [each for each in it.named("worker") if each.children()]
-    worker = _chosen(busy, planned)
+    worker = _chosen(_busy(it), planned)
     if worker is None:
         return None
     for child in worker.children():
@@ -72,12 +71,18 @@ def kill_child(it: Deployment, planned: Planned) -> Hit | None:
 
 def freeze_worker(it: Deployment, planned: Planned) -> Hit | None:
     """SIGSTOP of a worker with its children, SIGCONT after its lease: a zombie."""
-    return _freeze(it, planned, Process.family)
+    return _freeze(_busy(it), planned, Process.family)
 
 
 def freeze_child(it: Deployment, planned: Planned) -> Hit | None:
     """SIGSTOP of the process of a job alone: its worker must notice."""
-    return _freeze(it, planned, Process.children)
+    return _freeze(_busy(it), planned, Process.children)
+
+
+def freeze_gateway(it: Deployment, planned: Planned) -> Hit | None:
+    """SIGSTOP of a gateway with its children: it is connected to, and answers none."""
+    up = [each for each in it.named("gateway") if each.is_up]
+    return _freeze(up, planned, Process.family)
 
 
 def kill_rollouts(it: Deployment, planned: Planned) -> Hit | None:
@@ -181,6 +186,7 @@ FAULTS: dict[str, Fault] = {
     # Four leases and more.
     "freeze child": (freeze_child, (4 * _LEASE_S + 5.0, 4 * _LEASE_S + 10.0)),
     "kill gateway": (kill_gateway, (0.5, 3.0)),
+    "freeze gateway": (freeze_gateway, (2.0, _LEASE_S + 4.0)),
     "restart broker": (restart_broker, (0.5, 6.0)),
     "wipe broker": (wipe_broker, (0.0, 0.0)),
     "fill disk": (fill_disk, (2.0, 8.0)),
@@ -203,6 +209,11 @@ def _chosen(among: Sequence[T], planned: Planned) -> T | None:
     return among[int(planned.choice * len(among))] if among else None
 
 
+def _busy(it: Deployment) -> list[Process]:
+    """Workers with a job."""
+    return [each for each in it.named("worker") if each.children()]
+
+
 def _kill(among: Sequence[Process], planned: Planned) -> Hit | None:
     process = _chosen([each for each in among if each.is_up], planned)
     if process is None:
@@ -212,16 +223,15 @@ def _kill(among: Sequence[Process], planned: Planned) -> Hit | None:
 
 
 def _freeze(
-    it: Deployment,
+    among: Sequence[Process],
     planned: Planned,
     part: Callable[[Process], list[psutil.Process]],
 ) -> Hit | None:
-    """Stop a part of a busy worker until the fault ends."""
-    busy = [each for each in it.named("worker") if each.children()]
-    worker = _chosen(busy, planned)
-    if worker is None:
+    """Stop a part of a process until the fault ends."""
+    process = _chosen(among, planned)
+    if process is None:
         return None
-    frozen = part(worker)
+    frozen = part(process)
     for each in frozen:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.suspend()
@@ -231,7 +241,7 @@ def _freeze(
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
 
-    return Hit(worker.name, wake)
+    return Hit(process.name, wake)
 
 
 def _limit_files(process: Process, most: int | None) -> None:

@@ -2,15 +2,20 @@
 
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.chaos.clocks import Clocks
 from deploy.chaos.deployment import Deployment
+from deploy.chaos.faults import LOCAL, NETWORK, freeze_gateway
 from deploy.chaos.links import Links
+from deploy.chaos.schedule import Planned
+from deploy.chaos.waiting import wait_for
 from services.settings import Settings
 
 READY = {
@@ -58,3 +63,26 @@ def test_a_gateway_that_answers_with_a_problem_is_waited_for(
         server.shutdown()
         thread.join()
     assert asked == ["/health/ready"] * len(said)
+
+
+def test_a_frozen_gateway_stands_still_until_it_is_woken(
+    deployment: Deployment,
+) -> None:
+    planned = Planned(0.0, "freeze gateway", 2.0, 0.5)
+    assert freeze_gateway(deployment, planned) is None, "there is none"
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    gateway = deployment.add("gateway-1", words, {})
+    worker = deployment.add("worker-1", words, {})
+
+    def states(process) -> set[str]:
+        return {each.status() for each in process.family()}
+
+    hit = freeze_gateway(deployment, planned)
+    assert hit is not None
+    assert hit.whom == "gateway-1"
+    stopped = {psutil.STATUS_STOPPED}
+    wait_for(lambda: states(gateway) == stopped, 5, "the gateway", deployment.logs)
+    assert not states(worker) & stopped
+    hit.end()
+    wait_for(lambda: not states(gateway) & stopped, 5, "the gateway", deployment.logs)
+    assert "freeze gateway" in LOCAL.keys() & NETWORK.keys()
