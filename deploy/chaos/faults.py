@@ -172,7 +172,7 @@ def restart_database(it: Deployment, planned: Planned) -> Hit | None:
 
 
 def fail_store(it: Deployment, planned: Planned) -> Hit | None:
-    """A store answers every request with 503."""
+    """A store answers every request with 503, and some PUTs with 404."""
     return _change_link(it, planned, "errors", it.links_to("store"))
 
 

@@ -24,11 +24,10 @@ SLOW_S = 0.15
 """Delay of each piece that crosses a slow link."""
 HELD_LOOK_S = 0.05
 """How often a link that lets nothing pass looks whether it may."""
-REFUSAL = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n"
-    b"Content-Length: 72\r\nConnection: close\r\n\r\n"
-    b"<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
-)
+PUTS_FOR_ONE_404 = 4
+"""Clients try again after a 503 alone: some puts are to get so far."""
+SLOW_DOWN = ("503 Slow Down", "SlowDown")
+NO_BUCKET = ("404 Not Found", "NoSuchBucket")
 
 
 @dataclass
@@ -50,6 +49,7 @@ class Link:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _server: asyncio.Server | None = None
     _turn: int = 0
+    _puts: int = 0
 
     async def listen(self) -> None:
         """Begin to accept connections on a free port."""
@@ -76,7 +76,7 @@ class Link:
             writer.transport.abort()
             return
         if self.state == "errors":
-            await _refuse(reader, writer)
+            await self._refuse(reader, writer)
             return
         try:
             there, back = await self._connect()
@@ -91,6 +91,22 @@ class Link:
             self._writers -= pair
             for each in pair:
                 each.close()
+
+    async def _refuse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer a request as a store does that has too much to do, or no bucket.
+
+        The second to PUTs alone: of a GET it would say that a content is not there.
+        """
+        with contextlib.suppress(OSError):
+            asked = await reader.read(CHUNK_BYTES)
+            is_put = asked.startswith(b"PUT ")
+            self._puts += is_put
+            is_nth = is_put and self._puts % PUTS_FOR_ONE_404 == 0
+            writer.write(_error(*(NO_BUCKET if is_nth else SLOW_DOWN)))
+            await writer.drain()
+        writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._turn += 1
@@ -166,10 +182,9 @@ async def _connected(
     return await asyncio.open_connection(*target)
 
 
-async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer a request as a store does that has too much to do."""
-    with contextlib.suppress(OSError):
-        await reader.read(CHUNK_BYTES)
-        writer.write(REFUSAL)
-        await writer.drain()
-    writer.close()
+def _error(status: str, code: str) -> bytes:
+    """An answer of S3."""
+    content = f"<Error><Code>{code}</Code></Error>"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\n"
+    length = f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    return (head + length + content).encode()

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.peers.ports import free_port
 from deploy.chaos.clocks import Clocks
 from deploy.chaos.deployment import Deployment
 from deploy.chaos.faults import LOCAL, NETWORK, freeze_gateway
-from deploy.chaos.links import Links
+from deploy.chaos.links import PUTS_FOR_ONE_404, Links
 from deploy.chaos.schedule import Planned
 from deploy.chaos.waiting import wait_for
 from services.settings import Settings
@@ -86,3 +88,29 @@ def test_a_frozen_gateway_stands_still_until_it_is_woken(
     hit.end()
     wait_for(lambda: not states(gateway) & stopped, 5, "the gateway", deployment.logs)
     assert "freeze gateway" in LOCAL.keys() & NETWORK.keys()
+
+
+def test_a_store_that_fails_misses_its_bucket_for_puts_alone() -> None:
+    links = Links()
+    try:
+        link = links.add("test", ("127.0.0.1", free_port()))
+        links.change(link, "errors")
+
+        def told(method: str) -> bytes:
+            with socket.create_connection(("127.0.0.1", link.port), timeout=5) as made:
+                made.sendall(f"{method} /a/b HTTP/1.1\r\n\r\n".encode())
+                answer = b""
+                while data := made.recv(1000):
+                    answer += data
+            head, _, content = answer.partition(b"\r\n\r\n")
+            assert f"Content-Length: {len(content)}".encode() in head
+            return head.split()[1]
+
+        for method in ("GET", "HEAD", "POST", "DELETE"):
+            # One that is said not to be there would be believed.
+            assert {told(method) for _ in range(PUTS_FOR_ONE_404)} == {b"503"}
+        puts = [told("PUT") for _ in range(2 * PUTS_FOR_ONE_404)]
+        assert puts.count(b"404") == 2
+        assert set(puts) == {b"404", b"503"}
+    finally:
+        links.close()
