@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.test_monitoring import ALERTS, alerts
+from tests.deploy.test_monitoring import ALERTS, DASHBOARD, alerts
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not here"
@@ -71,6 +71,24 @@ def test_no_gateway_at_all_is_no_silence(tmp_path: Path) -> None:
     none = {"job": "spnode-gateway", "summary": "Prometheus knows of no gateway"}
     series = {f"up{written(worker)}": "1x6"}
     judged(tmp_path, "SpnodeGatewayDown", series, {"30s": {}, "2m": none})
+
+
+@needs_promtool
+def test_a_broker_that_is_away_is_told_after_two_minutes(tmp_path: Path) -> None:
+    series = {f"spnode_queue_up{written(GATEWAY)}": "1 0x6"}
+    away = GATEWAY | {"summary": "Gateway a:8000 cannot reach the broker"}
+    judged(tmp_path, "SpnodeQueueDown", series, {"2m": {}, "4m": away})
+
+
+def test_database_and_broker_are_watched_alike() -> None:
+    rules = {each["alert"]: each for each in alerts()}
+    queue, database = rules["SpnodeQueueDown"], rules["SpnodeDatabaseDown"]
+    assert queue["expr"] == "spnode_queue_up == 0"
+    assert database["expr"] == "spnode_database_up == 0"
+    assert queue["labels"] == database["labels"]
+    shown = DASHBOARD.read_text()
+    assert '"spnode_database_up"' in shown
+    assert '"spnode_queue_up"' in shown
 
 
 def test_a_gateway_is_missed_where_there_is_none() -> None:
