@@ -33,3 +33,17 @@ def test_probes_of_workers_are_what_they_answer() -> None:
         ("spnode-worker-rollout", "readinessProbe"): READY,
         ("spnode-worker-training", "livenessProbe"): LIVE,
     }
+
+
+def test_a_busy_process_has_seconds_to_answer_a_probe() -> None:
+    containers = [each for pod in PODS for each in pod["containers"]]
+    probes = [
+        each[probe]
+        for each in containers
+        for probe in ("livenessProbe", "readinessProbe")
+        if probe in each
+    ]
+    assert len(probes) == 5
+    for each in probes:
+        # One second where nothing is said.
+        assert 3 <= each["timeoutSeconds"] <= each["periodSeconds"]
