@@ -99,6 +99,9 @@ def test_prometheus_reads_gateways_with_a_key(monitored: dict) -> None:
         for each in monitored["Service"].values()
         if fits(monitor["spec"]["selector"], each["metadata"]["labels"])
     )
+    # A Service that an overlay adds is of the same whole, and has no such path.
+    others = {"app.kubernetes.io/part-of": "spnode"}
+    assert not fits(monitor["spec"]["selector"], others)
     (port,) = (p for p in service["spec"]["ports"] if p["name"] == endpoint["port"])
     behind = {
         name: ports_of(template)
