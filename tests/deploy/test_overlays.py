@@ -47,6 +47,24 @@ def test_without_gpus_a_worker_stays_until_the_next_is_there() -> None:
             assert given.get("maxUnavailable", 0) == 0
 
 
+@needs_kubectl
+@pytest.mark.parametrize("name", ["cpu", "cpu-autoscaled"])
+def test_a_drained_node_leaves_a_rollout_worker(name: str) -> None:
+    found = {
+        each["kind"]: each["spec"]
+        for each in built(KUBERNETES / "overlays" / name)
+        if each["metadata"]["name"] == "spnode-worker-rollout"
+    }
+    scaler = found.get("HorizontalPodAutoscaler")
+    least = scaler["minReplicas"] if scaler else found["Deployment"]["replicas"]
+    assert least - found["PodDisruptionBudget"]["maxUnavailable"] == 1
+    pod = found["Deployment"]["template"]
+    (spread,) = pod["spec"]["topologySpreadConstraints"]
+    assert fits(spread["labelSelector"], pod["metadata"]["labels"])
+    # Two on one node are better than one.
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
 @pytest.fixture
 def monitored(tmp_path: Path) -> dict[str, dict[str, dict]]:
     """The objects of an overlay with the component, by kind and name."""
