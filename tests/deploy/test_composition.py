@@ -1,6 +1,7 @@
 """What the composition keeps lies in volumes, and an older one can be upgraded."""
 
 import http.server
+import itertools
 import re
 import subprocess
 import sys
@@ -133,6 +134,20 @@ def test_a_server_gains_no_rights(name: str) -> None:
     written = {each.split(":")[0] for each in service["tmpfs"]}
     assert written == {"/tmp"} | ({"/run/postgresql"} if name == "postgres" else set())
     assert "ports" not in service
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_nothing_takes_all_memory_of_the_machine(name: str) -> None:
+    assert bytes_of(COMPOSED[name]["mem_limit"]) >= 2**29
+
+
+def test_valkey_refuses_writes_before_it_is_killed() -> None:
+    words = COMPOSED["valkey"]["command"]
+    given = dict(itertools.pairwise(words))
+    assert given["--maxmemory-policy"] == "noeviction"
+    most = bytes_of(given["--maxmemory"].removesuffix("b"))
+    # A log that is written anew needs a copy of what is written to meanwhile.
+    assert 1.5 * most <= bytes_of(COMPOSED["valkey"]["mem_limit"])
 
 
 def test_only_s3_of_the_store_is_reached_from_other_containers() -> None:
