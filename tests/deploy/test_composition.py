@@ -33,6 +33,7 @@ STATE = {
 }
 THEIRS = {name: each for name, each in COMPOSED.items() if "build" not in each}
 VOLUMES = yaml.safe_load(COMPOSE)["volumes"]
+NETWORKS = yaml.safe_load(COMPOSE)["networks"]
 
 
 def mounts(service: dict) -> dict[str, str]:
@@ -148,6 +149,23 @@ def test_valkey_refuses_writes_before_it_is_killed() -> None:
     most = bytes_of(given["--maxmemory"].removesuffix("b"))
     # A log that is written anew needs a copy of what is written to meanwhile.
     assert 1.5 * most <= bytes_of(COMPOSED["valkey"]["mem_limit"])
+
+
+def reached_from(name: str) -> set[str]:
+    """Services that share a network with one."""
+    own = set(COMPOSED[name]["networks"])
+    return {each for each in COMPOSED if own & set(COMPOSED[each]["networks"])}
+
+
+def test_what_watches_reaches_no_server() -> None:
+    watching = {"prometheus", "grafana"}
+    for name in watching:
+        assert reached_from(name) == watching | OURS.keys()
+    for name in ("valkey", "postgres", "store"):
+        assert reached_from(name) == COMPOSED.keys() - watching
+    assert all(reached_from(name) == COMPOSED.keys() for name in OURS)
+    # On one that is internal, Prometheus would have no port of the machine.
+    assert NETWORKS == {"inside": None, "monitoring": None}
 
 
 def test_only_s3_of_the_store_is_reached_from_other_containers() -> None:
