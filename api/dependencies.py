@@ -19,6 +19,7 @@ from api.workspace import Workspace
 from services.audit import Audit
 from services.blobs import Blobs
 from services.database.engine import Database
+from services.database.paging import MAX_LIMIT
 from services.errors import Overloaded, ServiceError
 from services.keys import Key, Keys
 from services.projects import EVERYTHING, Access
@@ -43,6 +44,7 @@ PARSING_THREADS = 2
 UPLOADS_AT_ONCE = 2
 """Uploaded files that are read at a time: the memory of their parsers adds up."""
 _UPLOADS_WAITING = 16
+_GUESSES_WAITING = 64
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
 # How often until it is warm, or a worker of rollouts is.
@@ -87,8 +89,10 @@ class Gateway:
         self.warmed = False
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
-        # Not behind those who ask a slow store in a transaction.
+        # Not behind who asks a slow store in a transaction, nor behind who guesses.
         self._keys = ThreadPoolExecutor(2, "keys")
+        self._guesses = ThreadPoolExecutor(1, "guesses")
+        self._guessing = 0
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(PARSING_THREADS, "parse")
         self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
@@ -120,6 +124,8 @@ class Gateway:
         await self.executor.close()
         self._sql.shutdown()
         self._keys.shutdown()
+        self._guesses.shutdown(wait=False, cancel_futures=True)
+        self.readiness.close()
         self._parsing.shutdown()
         self._uploading.shutdown(wait=False, cancel_futures=True)
         if self.rates is not None:
@@ -134,8 +140,24 @@ class Gateway:
         return await _called(self._sql, function, *args, **kwargs)
 
     async def verified(self, secret: str) -> Key | None:
-        """The valid key of a secret, looked up in one of the threads for keys."""
-        return await _called(self._keys, self.keys.verify, secret)
+        """The valid key of a secret, looked up in one of the threads for keys.
+
+        Raises:
+            Overloaded: It was never seen here, and many such wait already.
+            Unavailable: The database does not answer.
+        """
+        if self.keys.seen(secret) is not None:
+            return await _called(self._keys, self.keys.verify, secret)
+        if self._guessing >= _GUESSES_WAITING:
+            raise Overloaded(
+                f"{self._guessing} keys that were never used here are being looked up",
+                retry_after_s=1.0,
+            )
+        self._guessing += 1
+        try:
+            return await _called(self._guesses, self.keys.verify, secret)
+        finally:
+            self._guessing -= 1
 
     async def parsed(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -241,7 +263,9 @@ class Paging:
 
     def __init__(
         self,
-        limit: Annotated[int, Query(ge=1, le=100, description="Most items.")] = 20,
+        limit: Annotated[
+            int, Query(ge=1, le=MAX_LIMIT, description="Most items.")
+        ] = 20,
         after: Annotated[
             str | None, Query(description="The `next` of the page before.")
         ] = None,

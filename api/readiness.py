@@ -1,15 +1,17 @@
 """Whether a gateway should be sent requests: it is warm; the rest is told beside.
 
 Database and queue are the same for every gateway. One that does not answer is no reason
-to send callers elsewhere: all gateways would leave at once, and with them the rollouts
-that need neither. They must have answered once, since nothing is compiled before.
+to send callers elsewhere: all gateways would leave at once, and none would do better.
+They must have answered once, since nothing is compiled before.
 """
 
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from services.errors import ServiceError
 from services.queue_names import QUEUES
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 # Anybody may ask, without a key: what is asked of the database then is bounded.
 _HOLDS_S = 1.0
+# Whoever probes waits no longer than a second, a server that hangs for a minute.
+_PATIENCE_S = 0.5
+_OK, _SILENT = "ok", "does not answer"
 _LOG = logging.getLogger("spnode.api")
 
 
@@ -32,9 +37,13 @@ class Found:
     workers: dict[str, int]
     """Those that live, by queue."""
 
+    def answers(self, name: str) -> bool:
+        """Whether the database or the queue did."""
+        return self.checks[name] == _OK
+
 
 class Readiness:
-    """Looks at what a gateway needs, at most once a second.
+    """Looks at what a gateway needs, at most once a second, and waits for none of it.
 
     Args:
         gateway: Whose.
@@ -42,40 +51,60 @@ class Readiness:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
-        self._looking = asyncio.Lock()
-        self._found: Found | None = None
-        self._until = 0.0
+        # Of its own: a look waits behind no request, and none behind it.
+        self._threads = ThreadPoolExecutor(2, "looks")
+        self._database = _Look("database", gateway.workers.living, self._threads)
+        self._queue = _Look("queue", gateway.queue.ping, self._threads)
 
     async def found(self) -> Found:
         """What there is now, or was within the last second."""
-        async with self._looking:
-            if self._found is None or time.monotonic() >= self._until:
-                self._found = await self._look()
-                self._until = time.monotonic() + _HOLDS_S
-            return self._found
-
-    async def _look(self) -> Found:
-        gateway = self._gateway
-        living, pong = await asyncio.gather(
-            gateway.sql(gateway.workers.living),
-            gateway.sql(gateway.queue.ping),
-            return_exceptions=True,
+        (database, living), (queue, _) = await asyncio.gather(
+            self._database.state(), self._queue.state()
         )
-        checks = {"database": _state(living), "queue": _state(pong)}
-        checks["models"] = "warm" if gateway.warmed else "warming"
         workers: dict[str, int] = dict.fromkeys(QUEUES, 0)
-        for worker in () if isinstance(living, BaseException) else living:
+        for worker in living or ():
             for name in worker.queues:
                 workers[name] = workers.get(name, 0) + 1
-        return Found(gateway.warmed, checks, workers)
+        models = "warm" if self._gateway.warmed else "warming"
+        checks = {"database": database, "queue": queue, "models": models}
+        return Found(self._gateway.warmed, checks, workers)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _state(answer: object) -> str:
-    """What became of a question."""
-    if isinstance(answer, ServiceError):
-        # Whoever asks has no key: hosts and users are for the log.
-        _LOG.warning("what a gateway needs does not answer: %s", answer)
-        return "does not answer"
-    if isinstance(answer, BaseException):
-        raise answer
-    return "ok"
+@dataclass
+class _Look:
+    """A question that is asked again and again, never twice at a time."""
+
+    name: str
+    ask: Callable[[], Any]
+    threads: Executor
+    asking: asyncio.Future[Any] | None = None
+    asked_at: float = 0.0
+    said: str = field(default=_OK)
+
+    async def state(self) -> tuple[str, Any]:
+        """What became of it, and the answer where there is one."""
+        now = time.monotonic()
+        is_over = self.asking is None or self.asking.done()
+        if self.asking is None or (is_over and now - self.asked_at >= _HOLDS_S):
+            loop = asyncio.get_running_loop()
+            self.asking = loop.run_in_executor(self.threads, self.ask)
+            self.asked_at = now
+        asking = self.asking
+        done, _ = await asyncio.wait({asking}, timeout=_PATIENCE_S)
+        if not done:
+            return self._say(_SILENT, f"nothing in {_PATIENCE_S:g} s"), None
+        error = asking.exception()
+        if isinstance(error, ServiceError):
+            return self._say(_SILENT, str(error)), None
+        return self._say(_OK, "it answers"), asking.result()
+
+    def _say(self, state: str, why: str) -> str:
+        """Log what has changed: hosts and users are not for who asks without a key."""
+        if state != self.said:
+            _LOG.warning("the %s: %s: %s", self.name, state, why)
+        self.said = state
+        return state

@@ -1,6 +1,7 @@
 """GET /metrics: what this gateway counted, and what waits in the deployment."""
 
-from collections import Counter
+import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from fastapi import APIRouter, Response
@@ -9,11 +10,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from api.dependencies import Gateway, GatewayDep
+from api.dependencies import GatewayDep
 from services.backlog import Backlog, backlog
 from services.errors import Unavailable
 from services.metrics import Figures
-from services.queue_names import QUEUE_OF_KIND, QUEUES
+from services.queue_names import QUEUE_OF_KIND
 
 router = APIRouter(tags=["operations"])
 
@@ -25,6 +26,7 @@ class InDeployment(Collector):
         jobs: Those that have not ended; None where the database does not answer.
         workers: How many live, by queue.
         is_warm: Whether champions are compiled here.
+        has_queue: Whether the broker answered when it was asked last.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class InDeployment(Collector):
         workers: Mapping[str, int],
         *,
         is_warm: bool,
+        has_queue: bool,
     ) -> None:
-        self._jobs, self._workers, self._is_warm = jobs, workers, is_warm
+        self._jobs, self._workers = jobs, workers
+        self._is_warm, self._has_queue = is_warm, has_queue
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
@@ -43,6 +47,8 @@ class InDeployment(Collector):
         said = "1 where the database answered this reading."
         answers = float(self._jobs is not None)
         yield GaugeMetricFamily("spnode_database_up", said, value=answers)
+        said = "1 where the broker answered when it was asked last."
+        yield GaugeMetricFamily("spnode_queue_up", said, value=float(self._has_queue))
         if self._jobs is not None:
             yield from self._of_jobs(list(self._jobs))
 
@@ -82,23 +88,26 @@ async def get_metrics(gateway: GatewayDep) -> Response:
 
     Needs the scope ``metrics``. Workers have a port of their own for theirs.
     """
-    figures = gateway.batcher.snapshot()
-    content = await gateway.sql(_written, gateway, figures)
-    return Response(content, media_type=CONTENT_TYPE_LATEST)
-
-
-def _written(gateway: Gateway, figures: Mapping[str, float]) -> bytes:
-    workers: Counter[str] = Counter(dict.fromkeys(QUEUES, 0))
-    try:
-        jobs = list(backlog(gateway.database))
+    found = await gateway.readiness.found()
+    jobs: list[Backlog] | None = None
+    # Where it is away, what the process counted is worth more than ever.
+    with contextlib.suppress(Unavailable):
+        if found.answers("database"):
+            jobs = await gateway.sql(lambda: list(backlog(gateway.database)))
+    workers = dict(found.workers)
+    for job in jobs or ():
         # A queue for GPUs is there where jobs wait in it.
-        workers.update(dict.fromkeys((job.queue for job in jobs), 0))
-        for worker in gateway.workers.living():
-            workers.update(worker.queues)
-    except Unavailable:
-        # What the process counted is worth more than ever now.
-        jobs = None
+        workers.setdefault(job.queue, 0)
     now = CollectorRegistry(auto_describe=False)
+    figures = gateway.batcher.snapshot()
     now.register(Figures(lambda: figures))
-    now.register(InDeployment(jobs, workers, is_warm=gateway.warmed))
-    return generate_latest(REGISTRY) + generate_latest(now)
+    now.register(
+        InDeployment(
+            jobs,
+            workers,
+            is_warm=gateway.warmed,
+            has_queue=found.answers("queue"),
+        )
+    )
+    counted = await asyncio.to_thread(generate_latest, REGISTRY)
+    return Response(counted + generate_latest(now), media_type=CONTENT_TYPE_LATEST)

@@ -1,16 +1,17 @@
 import asyncio
+import threading
+import time
 from types import SimpleNamespace
 
 from api.readiness import Readiness
 from tests.api.deployment import deployed, start_valkey, wait_for
 
-ROLLOUT = {"model": "small", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
 WELL = {"database": "ok", "queue": "ok", "models": "warm"}
 AWAY = {"queue": "does not answer"}
 
 
 def test_a_queue_that_goes_away_takes_out_no_gateway_and_lets_none_in():
-    with deployed(models=("small",)) as data:
+    with deployed() as data:
         gateway = data.start_gateway()
         with gateway.client() as client:
 
@@ -22,12 +23,11 @@ def test_a_queue_that_goes_away_takes_out_no_gateway_and_lets_none_in():
             data.stop("valkey")
             wait_for(lambda: found() == (200, WELL | AWAY), 30)
             assert client.get("/v2/health/ready").status_code == 200
-            assert client.post("/v1/rollout", json=ROLLOUT).status_code == 200
+            assert client.get("/v1/models").status_code == 200
 
         later = data.start_gateway("later", until="live")
         with later.client() as client:
-            # It has compiled what there is before it asks for the queue.
-            asks = "the queue does not answer"
+            asks = "what is needed to be ready does not answer: the queue"
             log = data.folder / "later.log"
             wait_for(lambda: asks in log.read_text(), 60)
             assert found() == (503, WELL | AWAY | {"models": "warming"})
@@ -39,33 +39,59 @@ def test_a_queue_that_goes_away_takes_out_no_gateway_and_lets_none_in():
             wait_for(lambda: found() == (200, WELL), 60)
 
 
+def gateway_of(living, ping):
+    return SimpleNamespace(
+        warmed=True,
+        workers=SimpleNamespace(living=living),
+        queue=SimpleNamespace(ping=ping),
+    )
+
+
 def test_callers_without_a_key_cost_a_look_a_second():
     looks = []
 
     def living():
+        time.sleep(0.05)
         looks.append("database")
         return [SimpleNamespace(queues=("training",))]
 
-    async def sql(function):
-        await asyncio.sleep(0.05)
-        return function()
-
     async def ask():
-        gateway = SimpleNamespace(
-            sql=sql,
-            warmed=True,
-            workers=SimpleNamespace(living=living),
-            queue=SimpleNamespace(ping=lambda: looks.append("queue")),
-        )
-        readiness = Readiness(gateway)
+        readiness = Readiness(gateway_of(living, lambda: looks.append("queue")))
         founds = await asyncio.gather(*(readiness.found() for _ in range(50)))
-        assert all(each is founds[0] for each in founds)
+        assert sorted(looks) == ["database", "queue"]
         await asyncio.sleep(1.1)
-        again = await readiness.found()
-        assert again is not founds[0]
-        return again
+        founds.append(await readiness.found())
+        readiness.close()
+        return founds
 
-    found = asyncio.run(ask())
+    found, *others = asyncio.run(ask())
     assert sorted(looks) == ["database", "database", "queue", "queue"]
+    assert all(each == found for each in others)
     assert found.workers["training"] == 1
     assert found.checks == WELL
+
+
+def test_what_hangs_is_not_waited_for_and_asked_once(caplog):
+    released, looks = threading.Event(), []
+
+    def hangs():
+        looks.append("queue")
+        released.wait(30)
+
+    async def ask():
+        readiness = Readiness(gateway_of(list, hangs))
+        founds = [await readiness.found() for _ in range(4)]
+        assert looks == ["queue"], "each look holds a thread"
+        released.set()
+        await asyncio.sleep(1.0)
+        founds.append(await readiness.found())
+        readiness.close()
+        return founds
+
+    *hung, last = asyncio.run(ask())
+    assert [each.checks for each in hung] == [WELL | AWAY] * 4
+    assert all(each.is_ready for each in hung)
+    assert last.checks == WELL
+    said = [each.getMessage() for each in caplog.records]
+    assert len(said) == 2, "what changes is told, and nothing twice"
+    assert said[0].startswith("the queue: does not answer: nothing in")
