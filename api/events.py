@@ -10,6 +10,7 @@ table's.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,6 +96,20 @@ class EventHub:
             after: Id of the last event that the listener knows; 0 for all of them.
             may_listen: Whether it may go on: its key may be revoked meanwhile.
         """
+        asked = spoke = time.monotonic()
+        async with contextlib.aclosing(self._pieces(job_id, after)) as pieces:
+            async for piece in pieces:
+                now = time.monotonic()
+                if now - asked >= ASKED_EVERY_S:
+                    asked = now
+                    if not await _may(may_listen):
+                        return
+                if piece is not None or now - spoke >= KEEP_ALIVE_S:
+                    spoke = now
+                    yield KEEP_ALIVE if piece is None else piece
+
+    async def _pieces(self, job_id: str, after: int) -> AsyncIterator[bytes | None]:
+        """Events as they are sent; None where for half a second there was none."""
         listener = _Listener()
         topic = self._topics.setdefault(job_id, _Topic(after))
         # Others may know more, or say so: each listener drops what it knows.
@@ -115,9 +130,9 @@ class EventHub:
                         return
                 if ended:
                     return
-            async for event in _listen(listener, may_listen):
+            async for event in _listen(listener):
                 if event is None:
-                    yield KEEP_ALIVE
+                    yield None
                 elif event.id > sent:
                     sent = event.id
                     yield event.data
@@ -190,31 +205,17 @@ def _drop(topic: _Topic, listener: _Listener) -> None:
     listener.queue.put_nowait(None)
 
 
-async def _listen(
-    listener: _Listener, may_listen: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[Encoded | None]:
-    """Events as they come, None where a keep-alive is due.
-
-    Ends for who was dropped, and for who may not listen any more.
-    """
-    spoke = asked = time.monotonic()
+async def _listen(listener: _Listener) -> AsyncIterator[Encoded | None]:
+    """Events as they come, None after each pause; ends for who was dropped."""
     while True:
-        event, is_quiet = None, False
         try:
             async with asyncio.timeout(ASKED_EVERY_S):
                 event = await listener.queue.get()
         except TimeoutError:
-            is_quiet = True
-        now = time.monotonic()
-        if now - asked >= ASKED_EVERY_S:
-            asked = now
-            if not await _may(may_listen):
-                return
-        if is_quiet and now - spoke < KEEP_ALIVE_S:
+            yield None
             continue
-        if event is None and not is_quiet:
+        if event is None:
             return
-        spoke = now
         yield event
 
 

@@ -298,8 +298,10 @@ async def _note(scope: Scope, answer: Message) -> None:
     if "caller" not in state:
         return
     act = (state["caller"].id, scope["method"], scope["path"], answer["status"])
-    headers = dict(answer.get("headers", ())) if answer["status"] < 300 else {}
-    made = headers.get(b"location", b"").decode("latin-1") or None
+    headers = dict(answer.get("headers", ()))
+    # A redirection names another place, a repetition what was made before.
+    is_new = answer["status"] < 300 and b"idempotency-replayed" not in headers
+    made = (headers.get(b"location", b"").decode() or None) if is_new else None
     gateway: Gateway = scope["app"].state.gateway
     try:
         await gateway.sql(gateway.audit.note, *act, state["request_id"], made)

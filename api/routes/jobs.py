@@ -17,7 +17,7 @@ from api.schemas import JobOut, Page, Validated
 from api.sent_arrays import NPZ_BODY, ArraysRoute
 from api.workspace import Workspace
 from services.calibration.request import CalibrationJob
-from services.errors import Forbidden, Invalid
+from services.errors import Forbidden, Invalid, Unauthorised
 from services.evaluation.request import EvaluationJob
 from services.job_request import JobKind, JobRequest
 from services.lifecycle import Job
@@ -288,9 +288,15 @@ def idempotency_key(request: Request) -> str | None:
 async def _ended(
     gateway: Gateway, workspace: Workspace, request: Request, id: str, wait: float
 ) -> Job:
-    """The job when it has ended, or when the time is over."""
+    """The job when it has ended, or when the time is over.
+
+    Raises:
+        Unauthorised: The caller's key was revoked meanwhile.
+    """
     end = time.monotonic() + wait
     while True:
+        if not await is_admitted_still(gateway, request.scope):
+            raise Unauthorised("this API key was revoked or has expired meanwhile")
         job = await workspace.sql(workspace.jobs.get, id)
         left = end - time.monotonic()
         is_over = job.is_terminal or left <= 0 or gateway.stopping

@@ -63,6 +63,14 @@ def replayed(client, body, key, job):
     assert again.headers["location"] == f"/v1/jobs/{job}"
 
 
+def test_a_repetition_made_nothing_by_the_audit_log(client):
+    body = {"kind": "dataset", "system": "transient_growth", "trajectories": 2}
+    job = queued(client, body, "audited")
+    replayed(client, body, "audited", job)
+    acts = client.get("/v1/audit?limit=3").json()["data"]
+    assert [act["made"] for act in acts] == [None, None, f"/v1/jobs/{job}"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

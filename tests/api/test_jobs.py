@@ -2,6 +2,7 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -264,8 +265,12 @@ def test_a_key_that_is_revoked_hears_no_more(idle):
         with gateway.client(key["secret"]) as ear:
             lines = lines_of(ear, job)
             assert next(lines) == "id: 1"
-            client.delete(f"/v1/keys/{key['id']}")
-            began = time.monotonic()
+            with ThreadPoolExecutor(1) as threads:
+                waiting = threads.submit(ear.get, f"/v1/jobs/{job}?wait=50")
+                time.sleep(0.5)
+                client.delete(f"/v1/keys/{key['id']}")
+                began = time.monotonic()
+                checked(waiting.result(), 401, "unauthorised")
             assert [line for line in lines if line.startswith("id:")] == []
             assert time.monotonic() - began < 10, "not at the next keep-alive"
         lines = lines_of(client, job)
