@@ -124,6 +124,8 @@ def write_members(path: str | Path, members: Mapping[str, bytes]) -> str:
     for name in MEMBERS:
         if (size := len(members[name])) > _LIMITS[name]:
             raise ArtifactError(f"{name} has {size} bytes, more than {_LIMITS[name]}")
+        if name.endswith(".json"):
+            _check_values(members[name], name)
     hashes = {name: hashlib.sha256(members[name]).hexdigest() for name in order}
     manifest = {"format": FORMAT, "version": VERSION, "sha256": hashes}
     buffer = io.BytesIO()
@@ -262,12 +264,7 @@ def parse_json(data: bytes, member: str) -> dict[str, Any]:
     Raises:
         ArtifactError: It is not, or one of very many values.
     """
-    # Of texts too, which only counts too many.
-    values = sum(map(data.count, (b",", b"[", b"{")))
-    if values > _MOST_VALUES:
-        raise ArtifactError(
-            f"{member} holds some {values} values, more than {_MOST_VALUES}"
-        )
+    _check_values(data, member)
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -275,3 +272,12 @@ def parse_json(data: bytes, member: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(f"{member} is no JSON object")
     return content
+
+
+def _check_values(data: bytes, member: str) -> None:
+    # Of texts too, which only counts too many.
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > _MOST_VALUES:
+        raise ArtifactError(
+            f"{member} holds some {values} values, more than {_MOST_VALUES}"
+        )

@@ -201,6 +201,12 @@ def test_a_card_of_millions_of_values_is_refused_before_it_is_read(saved, value)
     assert len(artifact.read_card(forge(path, {"card.json": most}))["x"]) == 900_001
 
 
+def test_a_card_that_nobody_could_read_is_not_saved(surrogate, tmp_path):
+    with pytest.raises(ArtifactError, match=r"card\.json holds some \d+ values"):
+        artifact.save(surrogate, tmp_path / "a.spnode", card={"x": [0] * 10**6})
+    assert not list(tmp_path.iterdir())
+
+
 def arrays_of(path):
     return load_tensors(members_of(path)["parameters.safetensors"])
 
