@@ -4,6 +4,10 @@ import { bytes, h, number, problem, table, tiles } from "./elements.js";
 import { get } from "./service.js";
 
 const AGAIN_MS = 5000;
+const AWAY = {
+  database: "requests are refused until it is back",
+  queue: "jobs begin when it is back",
+};
 
 export async function healthView(_, signal) {
   const place = h("div", null);
@@ -34,11 +38,17 @@ function readiness(signal) {
 
 function* report(ready) {
   const isReady = ready.status === "ready";
-  yield h("p", { class: isReady ? "good" : "bad" }, isReady ? "Ready: requests are served." : `Not ready: ${ready.status}.`);
-  yield tiles(Object.entries(ready.checks || {}).map(([name, found]) => [name, String(found)]));
+  const checks = ready.checks || {};
+  const away = ["database", "queue"].filter((name) => (checks[name] || "ok") !== "ok");
+  const said = !isReady ? `Not ready: ${ready.status}.`
+    : away.length ? `Ready, but no answer comes from the ${away.join(" and the ")}: ${AWAY[away[0]]}.`
+      : "Ready: requests are served.";
+  yield h("p", { class: isReady && !away.length ? "good" : "bad" }, said);
+  yield tiles(Object.entries(checks).map(([name, found]) => [name, String(found)]));
   const workers = Object.entries(ready.workers || {});
   yield h("h2", null, "Workers");
-  if (workers.length && !workers.some(([, count]) => count)) {
+  // It is the database that knows them.
+  if (!away.includes("database") && workers.length && !workers.some(([, count]) => count)) {
     yield h("div", { class: "notice" }, "No worker listens: jobs wait until one is started (", h("code", null, "./spnode up"), ").");
   }
   if (workers.length) yield table("Workers", [["queue"], ["workers", "n"]], workers.map(([name, count]) => [name, number(count)]));

@@ -22,6 +22,7 @@ export function jobTable(jobs, label = "Jobs") {
 /** What it does, or what came of it: the last progress of one that has ended is no news. */
 function howFar(job) {
   if (job.state === "failed") return String(job.error?.code ?? "").replaceAll("_", " ");
+  if (job.state === "cancelled") return "";
   if (job.state !== "succeeded" || !job.started_at) return said(job.progress);
   return `took ${duration((new Date(job.finished_at) - new Date(job.started_at)) / 1000)}`;
 }

@@ -19,7 +19,7 @@ const VIEWS = [
   [/^\/models$/, modelList],
   [/^\/models\/([^/]+)$/, modelView],
   [/^\/models\/([^/]+)\/(\d+)$/, versionView],
-  [/^\/compare\/([^/]+)\/([\d,]+)$/, compareView],
+  [/^\/compare\/([^/]+\/\d+(?:,[^/]+\/\d+)*)$/, compareView],
   [/^\/rollout(?:\/([^/]+)\/(\d+))?$/, rolloutView],
   [/^\/health$/, healthView],
   [/^\/reference$/, referenceView],

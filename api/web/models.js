@@ -14,11 +14,26 @@ export async function modelList(_, signal) {
 
 function modelTable(models) {
   if (!models.length) return empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), "."));
-  return table("Models", [["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]], models.map((model) => [
-    h("a", { href: `#/models/${model.name}` }, model.name),
+  const chosen = new Map();
+  const compare = h("button", { type: "button", class: "quiet", onclick: () => {
+    const versions = [...chosen].filter(([, box]) => box.checked).map(([version]) => version);
+    if (versions.length < 2) return say("Choose at least two models");
+    location.hash = `#/compare/${versions.join(",")}`;
+  } }, "Compare the chosen");
+  const box = (model) => {
+    const version = model.aliases.champion || model.latest;
+    if (!version) return "";
+    const made = h("input", { type: "checkbox", "aria-label": `Compare ${model.name}/${version}` });
+    chosen.set(`${model.name}/${version}`, made);
+    return made;
+  };
+  const columns = [["compare"], ["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]];
+  const made = table("Models", columns, models.map((model) => [
+    box(model), h("a", { href: `#/models/${model.name}` }, model.name),
     model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
     model.latest ? link(model.name, model.latest) : "–",
     Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]));
+  return chosen.size > 1 ? h("div", null, made, h("p", null, compare)) : made;
 }
 
 const link = (model, number) => h("a", { href: `#/models/${model}/${number}` }, `version ${number}`);
@@ -29,7 +44,7 @@ export async function modelView([name], signal) {
   const compare = h("button", { type: "button", class: "quiet", onclick: () => {
     const numbers = [...chosen].filter(([, box]) => box.checked).map(([number]) => number);
     if (numbers.length < 2) return say("Choose at least two versions");
-    location.hash = `#/compare/${name}/${numbers.join(",")}`;
+    location.hash = `#/compare/${numbers.map((number) => `${name}/${number}`).join(",")}`;
   } }, "Compare the chosen");
   const rows = model.versions.map((version, at) => {
     const box = h("input", { type: "checkbox", checked: at < 2, "aria-label": `Compare version ${version.number}` });

@@ -136,17 +136,24 @@ function spectrum(versions) {
   });
 }
 
-export async function compareView([model, list], signal) {
-  const versions = await Promise.all(list.split(",").slice(0, 8).map(async (each) => [`${model}/${each}`, await get(at(model, each), { signal })]));
-  const row = (title, value) => [title, ...versions.map(([, version]) => value(version, heldOut(version.evaluation)))];
+export async function compareView([asked], signal) {
+  const versions = await Promise.all(asked.split(",").slice(0, 8).map(async (label) => {
+    const path = at(...label.split("/"));
+    return [label, ...await Promise.all([get(path, { signal }), get(`${path}/card`, { signal })])];
+  }));
+  const row = (title, value) => [title, ...versions.map(([, version, card]) => value(version, heldOut(version.evaluation), card.dataset || {}))];
+  const isOfOne = new Set(versions.map(([, , card]) => (card.dataset || {}).digest)).size === 1;
   const proved = (name) => (version) => {
     const claim = version.certificate[name];
     return claim ? h("span", { class: claim.holds ? "good" : "soft", title: claim.statement }, claim.holds ? "proved" : "not proved") : "–";
   };
   const certified = [...new Set(versions.flatMap(([, version]) => Object.keys(version.certificate)))];
-  return h("div", null, h("h1", null, `${model}: versions side by side`),
+  return h("div", null, h("h1", null, "Versions side by side"),
+    isOfOne ? null : h("div", { class: "notice" }, "These errors are of different data. On the same data: ",
+      h("code", null, `./spnode models compare ${versions.map(([label]) => label).join(" ")} --dataset FILE`)),
     table("Versions side by side", [["", "head"], ...versions.map(([label]) => [label])], [
-      row("", (version) => h("a", { href: `#/models/${model}/${version.number}` }, "look at it")),
+      row("", (version) => h("a", { href: `#/models/${version.model}/${version.number}` }, "look at it")),
+      row("data", (_, __, dataset) => (dataset.id ? h("a", { href: `#/datasets/${dataset.id}` }, dataset.id.slice(0, 3) + "…" + dataset.id.slice(-6)) : "–")),
       row("error on held-out data", (_, found) => percent(found.normalised_rmse)),
       row("worst state", (_, found) => (found.worst_state ? `${found.worst_state.name} ${percent(found.worst_state.normalised_rmse)}` : "–")),
       row("from later samples", (_, found) => percent((found.mid_trajectory || {}).normalised_rmse)),

@@ -329,7 +329,7 @@ def test_every_view_is_accessible_and_fits(browser, shell, trained, size, width)
         "models": "/models",
         "model": f"/models/{trained}",
         "version": f"/models/{trained}/1",
-        "compare": f"/compare/{trained}/1,1",
+        "compare": f"/compare/{trained}/1,{trained}/1",
         "rollout": f"/rollout/{trained}/1",
         "health": "/health",
         "reference": "/reference",

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -310,3 +311,61 @@ def test_a_list_of_jobs_fits_a_phone(browser, link):
     assert narrowest > 80
     for said in ("3 of 8 trained, 1 not", "took 55 s", "attempts exhausted", "small"):
         assert said in text
+
+
+def test_health_says_what_does_not_answer_and_blames_no_workers(browser, link):
+    ready = {
+        "status": "ready",
+        "checks": {"database": "does not answer", "queue": "ok", "models": "warm"},
+        "workers": {"training": 0},
+    }
+    body = {"content_type": "application/json", "body": json.dumps(ready)}
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/health/ready", lambda route: route.fulfill(**body))
+        view(page, "/health")
+        page.get_by_text("no answer comes from the database: requests are").wait_for()
+        assert page.get_by_text("No worker listens").count() == 0
+
+
+def test_versions_of_two_models_stand_side_by_side(browser, link):
+    """Their errors are of different data, and that is said."""
+    json_of = {}
+    for name, digest in (("first", "a"), ("second", "b")):
+        path = f"/v1/models/{name}/versions/1"
+        json_of[path] = {
+            **{"model": name, "number": 1, "size_bytes": 1, "job_id": None},
+            **{"created_at": "2026-01-02T03:04:05Z", "digest": digest},
+            "signature": {"latent": 3},
+            "spec": {
+                **{"linear": {"kind": "modal"}, "nonlinear": {"kind": "polynomial"}},
+                "integrator": "etd1",
+            },
+            "evaluation": {"test": {"normalised_rmse": 0.01}},
+            "certificate": {},
+        }
+        data = {"id": f"ds_of_the_{name}", "digest": digest}
+        json_of[f"{path}/card"] = {"dataset": data}
+    models = [
+        {
+            **{"name": name, "aliases": {"champion": 1}, "latest": 1},
+            **{"description": "", "updated_at": "2026-01-02T03:04:05Z"},
+        }
+        for name in ("first", "second")
+    ]
+    json_of["/v1/models"] = {"data": models, "next": None}
+
+    def answer(route):
+        found = json_of[urlsplit(route.request.url).path]
+        route.fulfill(content_type="application/json", body=json.dumps(found))
+
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/models**", answer)
+        view(page, "/models")
+        for name in ("first", "second"):
+            page.get_by_label(f"Compare {name}/1").check()
+        page.get_by_role("button", name="Compare the chosen").click()
+        page.wait_for_selector("h1:has-text('side by side')")
+        page.get_by_text("./spnode models compare first/1 second/1").wait_for()
+        assert page.get_by_role("link", name="ds_…_first").count() == 1
