@@ -58,7 +58,7 @@ def models():
     tutorial = {"enzyme": enzyme, "bounded": enzyme}
     return {
         "mine": plain,
-        "robertson": kinetics,
+        "robertson": plain,
         "reaction": kinetics,
         "ensemble": ensemble(),
         **tutorial,

@@ -137,12 +137,6 @@ def test_a_request_in_json_is_accepted(service, uploaded, block):
     if "model" not in body and "models" not in body:
         return
     path = "/v1/jobs?validate_only=true" if "kind" in body else "/v1/rollout"
-    if "parameters" in body or body.get("model") == "robertson":
-        body = {
-            **body,
-            "model": "robertson",
-            "parameters": body.get("parameters", [1] * 3),
-        }
     answer = httpx.post(
         f"{service.url}{path}",
         json=body,
