@@ -8,6 +8,7 @@ import warnings
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from spnode_client.commands import datasets, jobs, keys, models
 from spnode_client.commands.aliases import history, unalias
@@ -91,4 +92,5 @@ def main() -> None:
 
 
 def _say_warning(message: object, *_: object, **__: object) -> None:
-    err.print(f"[yellow]warning:[/] {message}", markup=True)
+    # Names of her file are in it, and a bracket in one is no markup.
+    err.print(f"[yellow]warning:[/] {escape(str(message))}", markup=True)

@@ -7,7 +7,7 @@ import typer
 
 from spnode_client.client import Client
 from spnode_client.commands.dataset_report import print_brief, print_report
-from spnode_client.commands.paging import After, Everything, listed
+from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.connection import connection
 from spnode_client.operations import datasets
 from spnode_client.records import Dataset
@@ -70,7 +70,7 @@ def make(
 
 @app.command("list")
 def list_datasets(
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
     as_json: Json = False,

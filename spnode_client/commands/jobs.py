@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from spnode_client.commands.job_report import print_job
-from spnode_client.commands.paging import After, Everything, listed
+from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
 from spnode_client.operations import jobs
@@ -38,7 +38,7 @@ def list_jobs(
     parent: Annotated[
         str | None, typer.Option(help="Only the candidates of this sweep.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
     is_watched: Annotated[
@@ -139,7 +139,7 @@ def check_file(path: Path) -> None:
 def write_result(made: RolloutResult, path: Path) -> None:
     """Write a result to an npz file, a chunk at a time."""
     check_file(path)
-    err.print(f"wrote {made.save(path)}")
+    err.print(f"wrote {made.save(path)}", markup=False)
 
 
 def _describe(made: RolloutResult) -> None:

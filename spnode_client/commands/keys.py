@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spnode_client.commands.paging import After, Everything, listed
+from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.commands.schedule import parse_duration
 from spnode_client.connection import connection
 from spnode_client.operations import keys
@@ -89,7 +89,7 @@ def audit(
     key_id: Annotated[
         str | None, typer.Argument(help="Id of a key; of all by default.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
     as_json: Json = False,

@@ -10,7 +10,7 @@ import typer
 from spnode_client.commands.aliases import Alias, ModelName
 from spnode_client.commands.card_report import print_card
 from spnode_client.commands.compare import check_no_worse
-from spnode_client.commands.paging import After, Everything, listed
+from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
 from spnode_client.operations import models
@@ -35,7 +35,7 @@ Reference = Annotated[str, typer.Argument(help="name, name@alias or name/3.")]
 
 @app.command("list")
 def list_models(
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
+    limit: Limit = 50,
     after: After = None,
     everything: Everything = False,
     as_json: Json = False,
@@ -78,7 +78,7 @@ def describe(
 @app.command()
 def versions(
     name: ModelName,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
     as_json: Json = False,

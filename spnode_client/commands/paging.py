@@ -13,6 +13,9 @@ After = Annotated[
     str | None,
     typer.Option(help="Go on from here: what the list before said at its end."),
 ]
+Limit = Annotated[
+    int, typer.Option(min=1, max=100, help="How many at most; --all for all.")
+]
 Everything = Annotated[bool, typer.Option("--all", help="To the end of the list.")]
 
 

@@ -93,7 +93,7 @@ def rollout(
     )
     if output is not None:
         write_rollout(answer, version, output)
-        err.print(f"wrote {output}")
+        err.print(f"wrote {output}", markup=False)
     if plot is not None:
         draw_rollout(answer, version, plot)
         err.print(f"drew {plot}")
