@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from spnode_client import terminal
 from spnode_client.arrays import pack, unpack
-from spnode_client.cli import make_app
+from spnode_client.cli import _say_warning, make_app
 from spnode_client.commands.models import in_words as certificate_in_words
 from spnode_client.commands.rollout import parse_rows, parse_times
 from spnode_client.commands.train import (
@@ -198,6 +198,12 @@ def test_hints_name_the_program_that_was_run(monkeypatch, capsys):
     monkeypatch.setattr(connection, "program", "./spnode")
     report(JobFailed({"id": "job_1", "state": "failed"}))
     assert "`./spnode jobs show job_1`" in capsys.readouterr().err
+
+
+def test_a_bracket_in_a_name_is_no_markup(capsys):
+    said = "the state T[inlet] of [/a] lies outside"
+    _say_warning(said)
+    assert f"warning: {said}" in capsys.readouterr().err
 
 
 def test_json_output_is_one_document(server):
