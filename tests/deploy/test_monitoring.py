@@ -72,7 +72,9 @@ def labels() -> dict[str, set[str]]:
         if isinstance(each, Counter | Histogram)
     }
     jobs = [Backlog("training", "training", "queued", 1, 2.0)]
-    for family in InDeployment(jobs, {"training": 1}, is_warm=True, has_queue=True).collect():
+    for family in InDeployment(
+        jobs, {"training": 1}, is_warm=True, has_queue=True
+    ).collect():
         own[family.name] = {key for each in family.samples for key in each.labels}
     return {
         name: own.get(COUNTER.sub("", name), set())
