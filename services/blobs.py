@@ -8,6 +8,7 @@ ourselves: a file is synced before it gets its name, its folders before ``put`` 
 """
 
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -72,6 +73,7 @@ class Blobs:
 
         Raises:
             ValueError: The key leads out of the store.
+            FileNotFoundError: There is no such file to put.
             Unavailable: The store does not answer, or is full.
         """
         if self.root is None:
@@ -80,12 +82,18 @@ class Blobs:
         path = self.root / key
         if not Path(os.path.abspath(path)).is_relative_to(self.root.absolute()):
             raise ValueError(f"the key {key!r} leads out of the store")
+        # Apart from what follows, where a file that is missing is one of the store's.
+        with _opened(content) as source:
+            self._put_here(self.root, key, path, source)
+
+    def _put_here(self, root: Path, key: str, path: Path, source: IO[bytes]) -> None:
+        """Put into a folder, whoever deletes there meanwhile."""
         for _ in range(_PUTS):
             try:
                 with _translated(key):
                     if not self._is_kept(key):
-                        _write(path, content, is_replaced=_digest(key) is not None)
-                    _sync(self.root, path)
+                        _write(path, source, is_replaced=_digest(key) is not None)
+                    _sync(root, path)
                     return
             except NotFound:
                 # Who was refused the same content deletes it between our two steps.
@@ -95,7 +103,7 @@ class Blobs:
     def _put_away(self, key: str, content: bytes | Path) -> None:
         """Put into a bucket. Who overwrites a named digest writes what was there."""
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        with _translated(key):
+        with _put_translated(key):
             if size <= LARGE_BYTES or _digest(key) is None:
                 try:
                     obstore.put(self._store, key, content, mode="create")
@@ -271,6 +279,31 @@ def _translated(key: str) -> Iterator[None]:
         raise Unavailable(f"the store does not answer for {key!r}: {error}") from error
 
 
+@contextmanager
+def _put_translated(key: str) -> Iterator[None]:
+    """S3 answers a put with "not found" where it is the bucket that is missing."""
+    try:
+        with _translated(key):
+            yield
+    except NotFound as error:
+        raise Unavailable(f"the store takes no {key!r}: {error.__cause__}") from error
+
+
+@contextmanager
+def _opened(content: bytes | Path) -> Iterator[IO[bytes]]:
+    if isinstance(content, bytes):
+        yield io.BytesIO(content)  # which shares them
+        return
+    try:
+        source = content.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unavailable(f"what is to be put cannot be read: {error}") from error
+    with source:
+        yield source
+
+
 def _digest(key: str) -> str | None:
     """The digest that a key names."""
     named = key.rsplit("/", 1)[-1]
@@ -297,17 +330,14 @@ def _checked(key: str, parts: Iterable[Any]) -> Iterator[bytes]:
     yield held
 
 
-def _write(path: Path, content: bytes | Path, *, is_replaced: bool) -> None:
+def _write(path: Path, source: IO[bytes], *, is_replaced: bool) -> None:
     """Write a file that has its name when it is on the disk; or leave what is there."""
+    source.seek(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}#{secrets.randbits(63)}")
     try:
         with part.open("xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                with content.open("rb") as given:
-                    shutil.copyfileobj(given, file, 1 << 20)
+            shutil.copyfileobj(source, file, 1 << 20)
             file.flush()
             os.fsync(file.fileno())
         if is_replaced:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from services.blobs import LARGE_BYTES, Blobs, Damaged
 from services.errors import NotFound, Unavailable
 
 MIB = 1 << 20
+# A file that can be opened, of which no byte can be read.
+UNREADABLE = Path("/proc/self/mem")
 GROWTH = """
 import sys
 from pathlib import Path
@@ -180,8 +183,9 @@ def test_a_large_file_is_not_put_through_memory(blobs: Blobs, tmp_path: Path) ->
 
 def test_a_put_that_fails_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(Unavailable, match="directory"):
-        blobs.put(f"things/{digest_of(b'')}", tmp_path / "folder")
+    for source, why in ((tmp_path / "folder", "directory"), (UNREADABLE, "Errno 5")):
+        with pytest.raises(Unavailable, match=why):
+            blobs.put(f"things/{digest_of(b'')}", source)
     assert blobs.root is not None
     assert list((blobs.root / "things").iterdir()) == []
 
@@ -291,10 +295,12 @@ def test_contents_lie_in_s3_alike(seaweed: str, tmp_path: Path, monkeypatch) -> 
 class Skewed(http.server.BaseHTTPRequestHandler):
     """Answers as S3 does where the clock of the caller is an hour off."""
 
+    status, code = 403, "RequestTimeTooSkewed"
+
     def do_PUT(self) -> None:
-        body = b"<Error><Code>RequestTimeTooSkewed</Code></Error>"
+        body = f"<Error><Code>{self.code}</Code></Error>".encode()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(403)
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -304,6 +310,28 @@ class Skewed(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args) -> None:
         """Nothing: pytest shows standard error."""
+
+
+class Bucketless(Skewed):
+    """Answers as S3 does where the bucket has been deleted."""
+
+    status, code = 404, "NoSuchBucket"
+
+
+@contextmanager
+def answering(monkeypatch, answers: type[Skewed]) -> Iterator[Blobs]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        try:
+            yield Blobs("s3://spnode")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -318,19 +346,29 @@ class Skewed(http.server.BaseHTTPRequestHandler):
     ids=["get", "put", "exists", "delete", "list"],
 )
 def test_a_store_that_finds_our_clock_wrong_is_unavailable(monkeypatch, call) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Skewed) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-        try:
-            with pytest.raises(Unavailable, match=r"TooSkewed|403"):
-                call(Blobs("s3://spnode"))
-        finally:
-            server.shutdown()
-            thread.join()
+    with (
+        answering(monkeypatch, Skewed) as blobs,
+        pytest.raises(Unavailable, match=r"TooSkewed|403"),
+    ):
+        call(blobs)
+
+
+@pytest.mark.parametrize("key", ["a/b", "a/" + digest_of(b"content")])
+@pytest.mark.parametrize("large_bytes", [LARGE_BYTES, 1], ids=["small", "large"])
+def test_a_put_without_a_bucket_is_unavailable(monkeypatch, key, large_bytes) -> None:
+    monkeypatch.setattr("services.blobs.LARGE_BYTES", large_bytes)
+    with (
+        answering(monkeypatch, Bucketless) as blobs,
+        pytest.raises(Unavailable, match="the store takes no"),
+    ):
+        blobs.put(key, b"content")
+
+
+def test_a_file_that_is_not_there_is_no_fault_of_the_store(blobs, tmp_path) -> None:
+    for key in ("things/key", "things/" + digest_of(b"content")):
+        with pytest.raises(FileNotFoundError, match="absent"):
+            blobs.put(key, tmp_path / "absent")
+    assert list(blobs.list("things")) == []
 
 
 def test_a_store_that_does_not_answer_is_unavailable(monkeypatch) -> None:
