@@ -1,6 +1,8 @@
 """Word of a queued job, on its way to the workers."""
 
 import contextlib
+import logging
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 
@@ -10,6 +12,8 @@ from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import Unavailable
 from services.lifecycle import Job, Sender
+
+_LOG = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -37,8 +41,19 @@ class Outbox:
             return
         table = tables.jobs
         queued = sa.and_(table.c.id == job.id, table.c.state == "queued")
-        with contextlib.suppress(Unavailable):
+        with _left_for_later(job):
             sent = sa.update(table).where(queued).values(sent_at=instant(self.clock()))
             with self.database.transaction() as connection:
                 connection.execute(sent)
-        self.sender.send_job(job.queue, job.id)
+        with _left_for_later(job):
+            self.sender.send_job(job.queue, job.id)
+
+
+@contextlib.contextmanager
+def _left_for_later(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except Unavailable:
+        return
+    except Exception:  # the boundary: a caller would take the job as not queued
+        _LOG.exception("job %s: word of it was not sent, but will be later", job.id)

@@ -93,6 +93,24 @@ def test_as_many_are_sent_again_as_lack_a_message(
     assert len(lacking(1)) == 2, "one of the four runs"
 
 
+def test_what_sends_may_fail_as_it_likes(
+    any_database: Database, unsent: Unsent, clock, caplog
+) -> None:
+    class Broken:
+        def send_job(self, queue: str, id: str) -> bool:
+            raise RuntimeError("no such encoding")
+
+    jobs = Jobs(any_database, Broken(), clock=clock)
+    job = submit(jobs)
+    assert jobs.get(job.id).state == "queued"
+    assert f"job {job.id}: word of it was not sent" in caplog.text
+    assert "no such encoding" in caplog.text
+    clock.advance(31)
+    assert unsent.take("datasets", waiting=0, older_than_s=30) == [job.id]
+    jobs.cancel(job.id)
+    assert jobs.retry(job.id).state == "queued"
+
+
 def test_an_idempotency_key_makes_one_job(jobs: Jobs, sent: Sent) -> None:
     first, replayed = jobs.submit("dataset", REQUEST, owner="me", idempotency_key="k")
     again, replayed_again = jobs.submit(
