@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from services.database import tables
-from services.database.candidate_rows import SWEEP, UNFINISHED, ids_of
+from services.database.candidate_rows import SWEEP, UNFINISHED, ids_of, rows_of
 from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.idempotency import (
@@ -332,7 +332,10 @@ class Jobs:
             row = self._row(connection, id)
             hold_dataset(connection, row["dataset_id"])
             if row["state"] in RETRIABLE:
-                hold_versions(connection, row["request"])
+                # Before rows of jobs are locked, so also for those that may yet fail.
+                for each in (row, *rows_of(connection, id).values()):
+                    if each["state"] != "succeeded":
+                        hold_versions(connection, each["request"])
             row = self._row(connection, id, lock=True)
             if asked is not None and made_under(connection, asked, now) is not None:
                 return as_job(row), []

@@ -1,5 +1,7 @@
 """Sweeps before they are queued, while they wait, cancelled and retried."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from services.datasets import Datasets
@@ -11,8 +13,10 @@ from services.sweeps.candidates import Candidates
 from services.sweeps.request import PlannedSweep, SweepJob, merged
 from services.sweeps.submit import Sweeps
 from services.unsent import Unsent
+from tests.api.deployment import publish
+from tests.core.models import small_surrogate
 from tests.services.test_jobs import Sent
-from tests.services.test_warm_start import added
+from tests.services.test_warm_start import LINEAR, added
 
 NINE = {"surrogate": {"latent": 9, "autoencoder": {"kind": "none"}}}
 REFUSED = [
@@ -232,6 +236,41 @@ def test_a_retry_leaves_the_candidates_that_succeeded(queue, any_database) -> No
     queue.fail(second)
     queue.fail(sweep.id)
     assert queue.jobs.get(sweep.id).state == "failed"
+
+
+def test_of_a_retry_and_the_deletion_of_a_parent_one_is_refused(
+    queue, any_database, blobs
+) -> None:
+    registry = Registry(any_database, blobs)
+
+    def parent(seed: int) -> int:
+        made = small_surrogate(normalisation=LINEAR, seed=seed)
+        publish(any_database, blobs, "small", made)
+        return registry.model("small").latest
+
+    def cancelled(number: int):
+        sweep = queue.submit(base={"warm_start": f"small/{number}"})
+        return queue.jobs.cancel(sweep.id)
+
+    parent(0)
+    number = parent(1)
+    sweep = cancelled(number)
+    registry.delete_version("small", number)
+    with pytest.raises(Conflict) as refused:
+        queue.jobs.retry(sweep.id)
+    assert refused.value.code == "version_deleted"
+    states = {queue.jobs.get(id).state for id in queue.candidates_of(sweep)}
+    assert states == {"cancelled"}
+    for seed in range(2, 7):
+        number = parent(seed)
+        sweep = cancelled(number)
+        with ThreadPoolExecutor(2) as pool:
+            calls = (
+                pool.submit(queue.jobs.retry, sweep.id),
+                pool.submit(registry.delete_version, "small", number),
+            )
+        codes = [getattr(each.exception(), "code", None) for each in calls]
+        assert codes in (["version_deleted", None], [None, "version_in_use"])
 
 
 def test_a_dataset_is_kept_while_a_sweep_waits(queue) -> None:
