@@ -23,6 +23,12 @@ from services.database.tables import instant
 from services.lifecycle import add_event, move
 from services.schedule import LATE
 
+MOST_AT_ONCE = 500
+"""So many jobs a round takes; the next one takes more.
+
+The worker says that it lives between two rounds. A statement of PostgreSQL has 65,535
+parameters at most.
+"""
 _sent = sa.func.coalesce(tables.jobs.c.sent_at, tables.jobs.c.created_at)
 """When it was sent, or should have been."""
 
@@ -49,6 +55,8 @@ class Unsent:
     def take(self, queue: str, *, waiting: int, older_than_s: float) -> list[str]:
         """Return ids of jobs to send: as many as are due beyond the messages there.
 
+        They are 500 at most, those first that have waited longest.
+
         Args:
             queue: Whose jobs.
             waiting: How many messages wait in it.
@@ -65,7 +73,8 @@ class Unsent:
             lacking = connection.execute(count).scalar_one() - waiting
             if lacking <= 0:
                 return []
-            found = list(connection.execute(query.limit(lacking)).scalars())
+            some = query.limit(min(lacking, MOST_AT_ONCE))
+            found = list(connection.execute(some).scalars())
         return self._note(sa.and_(table.c.id.in_(found), due, old))
 
     def take_ready(self) -> list[tuple[str, str]]:
@@ -73,7 +82,7 @@ class Unsent:
         table = tables.jobs
         due = sa.and_(table.c.kind == SWEEP, is_due(instant(self.clock())))
         mine = sa.and_(due, table.c.sent_at.is_(None))
-        query = sa.select(table.c.id, table.c.queue).where(mine)
+        query = sa.select(table.c.id, table.c.queue).where(mine).limit(MOST_AT_ONCE)
         with self.database.reading() as connection:
             queues = {row.id: row.queue for row in connection.execute(query)}
         if not queues:
@@ -85,7 +94,7 @@ class Unsent:
         """Fail the queued jobs whose deadline has passed; return their ids."""
         now, table = instant(self.clock()), tables.jobs
         late = sa.and_(table.c.state == "queued", table.c.deadline <= now)
-        query = sa.select(table.c.id).where(late)
+        query = sa.select(table.c.id).where(late).limit(MOST_AT_ONCE)
         with self.database.reading() as connection:
             found = list(connection.execute(query).scalars())
         return [id for id in found if self._fail(id)]
@@ -94,7 +103,7 @@ class Unsent:
         now, table = instant(self.clock()), tables.jobs
         # It may have been failed and retried since, with a deadline that is ahead.
         late = sa.and_(table.c.id == id, table.c.deadline <= now)
-        query = sa.select(table.c.id).where(late).with_for_update()
+        query = sa.select(table.c.id).where(late).with_for_update(skip_locked=True)
         with self.database.transaction() as connection:
             if connection.execute(query).one_or_none() is None:
                 return False
@@ -109,9 +118,14 @@ class Unsent:
         return True
 
     def _note(self, chosen: sa.ColumnElement[bool]) -> list[str]:
-        """Write that jobs are sent now; the ids of those that no other process sent."""
+        """Write that jobs are sent now; the ids of those that no other process sent.
+
+        Who has the row of one may be cut off: it is left for the next round.
+        """
         table, now = tables.jobs, instant(self.clock())
-        update = sa.update(table).where(chosen).values(sent_at=now)
+        free = sa.select(table.c.id).where(chosen).correlate(None)
+        free = free.with_for_update(skip_locked=True, of=table)
+        update = sa.update(table).where(table.c.id.in_(free)).values(sent_at=now)
         with self.database.transaction() as connection:
             taken = connection.execute(update.returning(table.c.id))
             return list(taken.scalars())

@@ -66,9 +66,14 @@ def waiting(connection: sa.Connection) -> dict[str, dict[str, Any] | None]:
     return {row.id: row.progress for row in found}
 
 
-def lock_waiting(connection: sa.Connection, sweep: str) -> sa.RowMapping | None:
-    """Lock a sweep that no worker has yet and return it; None where one has it."""
+def lock_waiting(
+    connection: sa.Connection, sweep: str, *, skips: bool = False
+) -> sa.RowMapping | None:
+    """Lock a sweep that no worker has yet and return it; None where one has it.
+
+    With ``skips`` also where another transaction has its row.
+    """
     table = tables.jobs
     mine = sa.and_(table.c.id == sweep, table.c.state == "queued")
-    query = sa.select(table).where(mine).with_for_update()
+    query = sa.select(table).where(mine).with_for_update(skip_locked=skips)
     return connection.execute(query).mappings().one_or_none()

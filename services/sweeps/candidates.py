@@ -52,13 +52,14 @@ class Candidates:
         self.database = database
         self.clock = clock or database.clock
 
-    def note(self, sweep: str) -> None:
+    def note(self, sweep: str, *, skips: bool = False) -> None:
         """Write to a sweep that waits how many of its candidates have ended.
 
-        Nothing is written where a worker has it, or where nothing is new.
+        Nothing is written where a worker has it, or where nothing is new; with
+        ``skips`` also where another writes to it just now.
         """
         with self.database.transaction() as connection:
-            row = lock_waiting(connection, sweep)
+            row = lock_waiting(connection, sweep, skips=skips)
             if row is None:
                 return
             progress = _progress(connection, sweep)
@@ -75,7 +76,8 @@ class Candidates:
     def note_all(self) -> None:
         """Note for every sweep that waits what nobody has noted.
 
-        Such are candidates that ended without a worker: cancelled, late, given up.
+        Such are candidates that ended without a worker: cancelled, late, given up. Who
+        has the row of a sweep may be cut off: it is left for the next round.
         """
         with self.database.reading() as connection:
             news = [
@@ -84,7 +86,7 @@ class Candidates:
                 if _progress(connection, sweep) not in (None, noted)
             ]
         for sweep in news:
-            self.note(sweep)
+            self.note(sweep, skips=True)
 
     def outcomes(self, sweep: Job) -> list[Outcome]:
         """Return what became of each candidate, in the order of the request."""

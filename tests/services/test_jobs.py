@@ -2,8 +2,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
 from services.database.engine import Database
+from services.database.migrate import upgrade
 from services.datasets import Datasets
 from services.errors import Conflict, Invalid, NotFound
 from services.jobs import Jobs
@@ -93,6 +95,19 @@ def test_as_many_are_sent_again_as_lack_a_message(
     assert len(lacking(1)) == 2, "one of the four runs"
 
 
+def test_a_round_sends_the_first_of_many_again(
+    jobs: Jobs, unsent: Unsent, clock, monkeypatch
+) -> None:
+    monkeypatch.setattr("services.unsent.MOST_AT_ONCE", 2)
+    ids = []
+    for _ in range(5):
+        ids.append(submit(jobs).id)
+        clock.advance(1)
+    clock.advance(31)
+    rounds = [unsent.take("datasets", waiting=0, older_than_s=30) for _ in range(4)]
+    assert [sorted(each) for each in rounds] == [ids[:2], ids[2:4], ids[4:], []]
+
+
 def test_what_sends_may_fail_as_it_likes(
     any_database: Database, unsent: Unsent, clock, caplog
 ) -> None:
@@ -109,6 +124,29 @@ def test_what_sends_may_fail_as_it_likes(
     assert unsent.take("datasets", waiting=0, older_than_s=30) == [job.id]
     jobs.cancel(job.id)
     assert jobs.retry(job.id).state == "queued"
+
+
+def test_a_caller_that_was_cut_off_amid_a_write_holds_up_no_other_job(
+    postgres_url: str, clock
+) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    jobs, unsent = Jobs(database, clock=clock), Unsent(database, clock=clock)
+    request = {**REQUEST, "schedule": {"deadline_seconds": 60}}
+    held, other = (jobs.submit("dataset", request, owner="me")[0].id for _ in range(2))
+    clock.advance(31)
+
+    def taken() -> list[str]:
+        return unsent.take("datasets", waiting=0, older_than_s=30)
+
+    lock = sa.text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE")
+    with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
+        connection.execute(lock, {"id": held})
+        assert thread.submit(taken).result(15) == [other]
+        clock.advance(31)
+        assert thread.submit(unsent.fail_late).result(15) == [other]
+    assert unsent.fail_late() == [held]
+    database.close()
 
 
 def test_an_idempotency_key_makes_one_job(jobs: Jobs, sent: Sent) -> None:

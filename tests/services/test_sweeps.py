@@ -4,6 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from services.database.candidate_rows import lock_waiting
+from services.database.engine import Database
+from services.database.migrate import upgrade
 from services.datasets import Datasets
 from services.errors import Conflict, Invalid
 from services.jobs import Jobs
@@ -189,6 +192,25 @@ def test_what_ended_without_a_worker_is_noted_by_the_housekeeping(queue) -> None
     assert queue.jobs.get(other.id).progress is None
     told = [each for each in queue.jobs.events(sweep.id) if each.kind == "log"]
     assert [each.message for each in told] == ["0 of 2 candidates trained, 1 cancelled"]
+
+
+def test_who_was_cut_off_amid_a_note_holds_up_no_housekeeping(
+    postgres_url, blobs, settings, clock, tmp_path
+) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    queue = Queue(database, blobs, settings, clock, tmp_path)
+    held, other = queue.submit(), queue.submit(grid={"seed": [2, 3]})
+    for sweep in (held, other):
+        queue.jobs.cancel(queue.candidates_of(sweep)[0])
+    with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
+        assert lock_waiting(connection, held.id) is not None
+        thread.submit(queue.candidates.note_all).result(15)
+    assert queue.jobs.get(held.id).progress is None
+    assert queue.jobs.get(other.id).progress["cancelled"] == 1
+    queue.candidates.note_all()
+    assert queue.jobs.get(held.id).progress["cancelled"] == 1
+    database.close()
 
 
 def test_a_cancelled_sweep_cancels_its_candidates_and_is_retried_whole(queue) -> None:
