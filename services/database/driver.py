@@ -20,6 +20,7 @@ from services.errors import Unavailable
 
 MOST_IDLE = 2
 """So many connections are kept: a worker's claims and the clock come one at a time."""
+_READ_ONLY = "25006"
 Statement = sa.Select[Any] | sa.Insert | ReturningInsert[Any] | ReturningUpdate[Any]
 Row = dict[str, Any]
 
@@ -108,7 +109,7 @@ class DriverConnections:
         except BaseException as error:
             if cursor is not None:
                 self._drop(cursor)
-            if not isinstance(error, failed):
+            if not isinstance(error, failed) and not is_read_only(error):
                 raise
             self.close()
             raise Unavailable(f"the database does not answer: {error}") from error
@@ -144,6 +145,11 @@ class DriverConnections:
     def _drop(self, cursor: Any) -> None:
         with suppress(self._engine.dialect.loaded_dbapi.Error):
             cursor.connection.close()
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether a server of PostgreSQL takes no writes, as a standby does."""
+    return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
 def _with_constants(statement: Statement, dialect: sa.Dialect) -> Statement:

@@ -32,6 +32,7 @@ from services.database.driver import (
     DriverStatement,
     Row,
     Statement,
+    is_read_only,
 )
 from services.errors import Unavailable
 
@@ -225,6 +226,8 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(f"the database went away: {error.orig}") from error
+        if is_read_only(error.orig):
+            raise Unavailable(f"the database takes no writes: {error.orig}") from error
         raise
 
 

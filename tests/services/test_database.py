@@ -20,6 +20,8 @@ from services.database.migrate import fits, upgrade
 from services.database.paging import page_of
 from services.database.tables import instant, metadata
 from services.errors import Invalid, Unavailable
+from services.jobs import Jobs
+from services.leases import Leases
 
 
 def test_migrations_produce_exactly_the_tables(any_database: Database) -> None:
@@ -208,6 +210,26 @@ def test_a_statement_by_the_driver_converts_as_others_do(postgres_url: str) -> N
     _end_connections(postgres_url)
     assert insert(row | {"id": "u"})
     database.close()
+
+
+def test_a_server_that_takes_no_writes_is_unavailable(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    upgrade(database)
+    name = database.url.database
+    with database.transaction() as connection:
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+        )
+    database.close()
+    standby = Database(postgres_url)
+    request = {"kind": "dataset", "system": "robertson", "trajectories": 4}
+    with pytest.raises(Unavailable, match=r"takes no writes: .*read-only transaction"):
+        Jobs(standby).submit("dataset", request, owner="me")
+    with pytest.raises(Unavailable, match="read-only transaction"):
+        Leases(standby).claim("datasets", "worker")
+    standby.ping()
+    assert Jobs(standby).list().items == ()
+    standby.close()
 
 
 def test_few_connections_of_the_driver_s_stay_open(postgres_url: str) -> None:
