@@ -37,7 +37,7 @@ class DeadlineExceeded(MustEnd):
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on a running job; ``token`` fences every write."""
+    """A worker's hold on a running job; ``token`` and worker fence every write."""
 
     job: Job
     token: int

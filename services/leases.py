@@ -1,8 +1,8 @@
 """Leases: how a worker holds a job, and how nobody else can write meanwhile.
 
-A claim raises the job's fencing token and every later write of the worker names it, so
-a worker that lost its lease (paused, cut off, killed) can change nothing. What is
-written with a claim is one transaction with the check.
+A claim raises the job's fencing token. Every later write names it and the worker, so a
+worker that lost its lease (paused, cut off, killed) can change nothing. What is written
+with a claim is one transaction with the check.
 """
 
 import time
@@ -279,7 +279,7 @@ class Leases:
             before="running",
             after=after,
             now=now,
-            fence=claim.token,
+            fence=(claim.token, claim.job.worker),
             **values,
         )
         if row is None:
@@ -317,7 +317,7 @@ class Leases:
             before="running",
             after="failed" if final else "queued",
             now=now,
-            fence=token,
+            fence=(token, job.worker),
             **values,
         )
         if row is None:
@@ -358,6 +358,8 @@ def _held(claim: Claim) -> sa.ColumnElement[bool]:
         table.c.id == claim.job.id,
         table.c.state == "running",
         table.c.token == claim.token,
+        # A token is given twice where a backup of the database was restored.
+        table.c.lease_owner == claim.job.worker,
     )
 
 

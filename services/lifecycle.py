@@ -111,10 +111,12 @@ def move(
     before: State,
     after: State,
     now: datetime,
-    fence: int | None = None,
+    fence: tuple[int, str | None] | None = None,
     **values: Any,
 ) -> sa.RowMapping | None:
-    """Change a job's state if it still is ``before``, and ``fence`` its token.
+    """Change a job's state if it still is ``before``.
+
+    With ``fence`` only if these are its token and the worker that holds it.
 
     Returns:
         The row as it is now, or None where the job was not in that state any more.
@@ -136,7 +138,7 @@ def move(
     bound = {f"new_{name}": value for name, value in new.items()}
     bound |= {"job": id, "before": before}
     if fence is not None:
-        bound["fence"] = fence
+        bound["fence"], bound["holder"] = fence
     return connection.execute(update, bound).mappings().one_or_none()
 
 
@@ -152,7 +154,10 @@ def _update(names: frozenset[str], *, is_fenced: bool) -> Any:
         table.c.id == sa.bindparam("job"), table.c.state == sa.bindparam("before")
     )
     if is_fenced:
-        update = update.where(table.c.token == sa.bindparam("fence"))
+        update = update.where(
+            table.c.token == sa.bindparam("fence"),
+            table.c.lease_owner == sa.bindparam("holder"),
+        )
     return update.values(new).returning(*table.c)
 
 

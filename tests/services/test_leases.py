@@ -1,8 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
 from services.claims import CancelRequested, Claim
+from services.database import tables
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.errors import LeaseLost
@@ -129,6 +131,24 @@ def test_a_zombie_can_write_nothing(jobs: Jobs, leases, claim, clock) -> None:
     with pytest.raises(LeaseLost):
         leases.is_cancel_requested(claim)
     assert not leases.is_cancel_requested(again)
+
+
+def test_a_token_is_of_one_worker_where_it_was_given_twice(
+    jobs: Jobs, leases, claim
+) -> None:
+    """As after the restore of a backup that was taken before the claim."""
+    leases.release(claim, "stop")
+    before = sa.update(tables.jobs).values(token=claim.token - 1)
+    with jobs.database.transaction() as connection:
+        connection.execute(before)
+    again = leases.claim(claim.job.queue, "second")
+    assert again.token == claim.token
+    for write in (leases.heartbeat, leases.is_cancel_requested, leases.cancel):
+        with pytest.raises(LeaseLost):
+            write(claim)
+    leases.heartbeat(again)
+    leases.cancel(again)
+    assert jobs.get(claim.job.id).state == "cancelled"
 
 
 def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
