@@ -1,5 +1,6 @@
 """Leases that nobody renews, found without a clock that others can set."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -29,3 +30,33 @@ class LeaseWatch:
         }
         seen = self._seen.items()
         return {id for id, (_, since) in seen if now - since > self._longest_s}
+
+
+class Wakings:
+    """Notices that this machine slept, since its own clock ran ahead meanwhile.
+
+    After a laptop's sleep every lease has ended by that clock, also those of workers
+    that have just woken up with it: they get the time of a lease to renew theirs.
+
+    Args:
+        lease_s: How long a lease lasts.
+        monotonic: Seconds that never go back, and stand still in a sleep.
+    """
+
+    def __init__(self, lease_s: float, monotonic: Clock) -> None:
+        self._lease_s = lease_s
+        self._monotonic = monotonic
+        self._seen: tuple[float, float] | None = None
+        self._until = -math.inf
+
+    def is_recent(self, wall: float) -> bool:
+        """Whether it woke up less than a lease ago; asked again and again.
+
+        Workers renew twice in a lease at least, so half of one counts as a sleep.
+        """
+        now = self._monotonic()
+        wall_before, before = self._seen or (wall, now)
+        self._seen = (wall, now)
+        if wall - wall_before - (now - before) > self._lease_s / 2:
+            self._until = now + self._lease_s
+        return now < self._until

@@ -151,6 +151,27 @@ def test_a_token_is_of_one_worker_where_it_was_given_twice(
     assert jobs.get(claim.job.id).state == "cancelled"
 
 
+def test_after_a_sleep_workers_have_time_to_renew(database: Database, clock) -> None:
+    watch = 0.0
+    jobs = Jobs(database, clock=clock)
+    leases = Leases(database, clock=clock, monotonic=lambda: watch)
+    dead, alive = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
+    leases.claim("datasets", "dead")
+    claim = leases.claim("datasets", "alive")
+    assert claim.job.id == alive
+    assert leases.reap() == []
+    clock.advance(3600)
+    for _ in range(3):
+        assert leases.reap() == []
+        watch += 5
+        clock.advance(5)
+        leases.heartbeat(claim)
+    assert leases.reap() == [dead]
+    clock.advance(16)
+    watch += 16
+    assert leases.reap() == [alive], "nobody slept"
+
+
 def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
     leases.crash(claim, "the training process died (signal 9)")
     again = leases.claim(claim.job.queue, "second")
