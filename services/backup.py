@@ -148,6 +148,9 @@ def _snapshot(database: Database, path: Path) -> None:
         with closing(sqlite3.connect(str(database.url.database))) as connection:
             connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             connection.execute("VACUUM INTO ?", (str(made),))
+        # SQLite would add to the new file what lies beside the old one.
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
         with made.open("rb") as file, replacing(path) as to:
             shutil.copyfileobj(file, to)
     path.chmod(0o600)

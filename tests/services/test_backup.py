@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import itertools
 import shutil
+import sqlite3
 import subprocess
 import threading
 from pathlib import Path
@@ -160,6 +161,26 @@ def test_a_second_backup_mends_what_is_damaged_in_the_first(
     found = back_up(database, blobs, tmp_path / "backup")
     assert (found.contents, found.missing) == (1, ())
     assert kept.get(lost) == content
+
+
+def test_what_sqlite_left_beside_an_earlier_backup_is_not_taken_for_a_part_of_it(
+    registry, database, blobs, tmp_path
+) -> None:
+    back_up(database, blobs, tmp_path / "backup")
+    file, log = (tmp_path / "backup" / f"spnode.db{end}" for end in ("", "-wal"))
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE stale (x)")
+        connection.commit()
+        left = log.read_bytes()
+    # As of one who looked into it and was killed.
+    log.write_bytes(left)
+    publish(registry, tmp_path, 99)
+    assert back_up(database, blobs, tmp_path / "backup").missing == ()
+    there, kept, _ = restored(tmp_path / "backup", tmp_path / "restored")
+    assert Registry(there, kept).model("small").latest == BEFORE + 1
+    with there.reading() as connection:
+        assert "stale" not in sa.inspect(connection).get_table_names()
+    there.close()
 
 
 def test_what_is_lost_is_named_and_what_is_damaged_is_not_kept(
