@@ -19,6 +19,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -41,6 +42,12 @@ MEMBER = re.compile(
 )
 JSON_LIMIT_BYTES = 64 * 2**20
 """Largest manifest and largest record."""
+MOST_VALUES = JSON_LIMIT_BYTES // 16
+"""Most values in one: a value of two bytes costs as much memory as a long one.
+
+A version takes four in 170 bytes, a move of an alias seven in 130; a card has no more
+than a million.
+"""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -48,6 +55,8 @@ Number = Annotated[int, Field(ge=1, le=999_999_999)]
 Project = Annotated[str, Field(pattern=PROJECT_PATTERN)]
 Text = Annotated[str, Field(max_length=200)]
 Part = TypeVar("Part", bound="_Part")
+# One error is told; of millions each would take memory.
+_First = FailFast()
 
 
 class _Part(BaseModel):
@@ -91,9 +100,9 @@ class ModelEntry(_Part):
     last_number: NonNegativeInt
     created_at: AwareDatetime
     updated_at: AwareDatetime
-    versions: tuple[VersionEntry, ...]
-    aliases: tuple[AliasEntry, ...]
-    moves: tuple[MoveEntry, ...]
+    versions: Annotated[tuple[VersionEntry, ...], _First]
+    aliases: Annotated[tuple[AliasEntry, ...], _First]
+    moves: Annotated[tuple[MoveEntry, ...], _First]
 
 
 class DatasetEntry(_Part):
@@ -110,8 +119,8 @@ class Manifest(_Part):
     format: Literal["spnode registry"] = FORMAT
     version: Literal[1] = VERSION
     exported_at: AwareDatetime
-    models: tuple[ModelEntry, ...]
-    datasets: tuple[DatasetEntry, ...]
+    models: Annotated[tuple[ModelEntry, ...], _First]
+    datasets: Annotated[tuple[DatasetEntry, ...], _First]
 
     def members(self) -> set[str]:
         """Names of all members that belong to it."""
@@ -170,6 +179,7 @@ def decoded(kind: type[Part], data: bytes, member: str) -> Part:
     Raises:
         Invalid: It is none; the field is its member and the place in it.
     """
+    check_values(data, member)
     try:
         content = json.loads(data, parse_constant=_refuse_constant)
         check_storable(content)
@@ -187,6 +197,19 @@ def decoded(kind: type[Part], data: bytes, member: str) -> Part:
         ) from error
     except (ValueError, RecursionError) as error:
         raise unfit(member, found=f"no JSON ({error})", expected="JSON") from error
+
+
+def check_values(data: bytes, member: str) -> None:
+    """Refuse a manifest or a record of very many values, before it is read as JSON.
+
+    Raises:
+        Invalid: It is one.
+    """
+    # Of texts too, which only counts too many.
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > MOST_VALUES:
+        found, expected = f"some {values} values", f"at most {MOST_VALUES}"
+        raise unfit(member, found=found, expected=expected)
 
 
 def unfit(field: str, *, found: str, expected: str) -> Invalid:

@@ -8,6 +8,7 @@ odd files are refused, and what its manifest does not name is not looked at.
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import zipfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from services.errors import Conflict, Invalid
+from services.identity import sha256
 from services.transfer.manifest import (
     ARTIFACTS,
     DATASETS,
@@ -27,6 +29,7 @@ from services.transfer.manifest import (
     RECORDS,
     Manifest,
     Part,
+    check_values,
     decoded,
     encoded,
     record_name,
@@ -36,6 +39,9 @@ from spnode_core.atomic import replacing
 from spnode_core.npz import EARLIEST, ZIP_FAULTS, is_of_this_machine
 
 ZIP = ".zip"
+_PARTS = (RECORDS, ARTIFACTS, DATASETS)
+# What an export that was killed leaves beside the members.
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9]+\.tmp")
 _ENCRYPTED = 0x1
 _PIECE = 2**20
 
@@ -45,7 +51,7 @@ class AbstractWriter(ABC):
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Whether there is such a member already."""
+        """Whether there is such a member already, whole."""
 
     @abstractmethod
     def add(self, name: str, content: bytes | Path) -> None:
@@ -59,8 +65,15 @@ class AbstractWriter(ABC):
         return digest
 
     def finish(self, manifest: Manifest) -> None:
-        """Add the manifest, the last member."""
-        self.add(MANIFEST, encoded(manifest))
+        """Add the manifest, the last member.
+
+        Raises:
+            Invalid: It is larger than one that is read.
+        """
+        data = encoded(manifest)
+        _check_size(MANIFEST, len(data))
+        check_values(data, MANIFEST)
+        self.add(MANIFEST, data)
 
 
 class AbstractReader(ABC):
@@ -105,9 +118,7 @@ class AbstractReader(ABC):
         """
         stream, size = self.open(name)
         with stream, _named(name):
-            if size > JSON_LIMIT_BYTES:
-                expected = f"at most {JSON_LIMIT_BYTES}"
-                raise unfit(name, found=f"{size} bytes", expected=expected)
+            _check_size(name, size)
             return stream.read(JSON_LIMIT_BYTES)
 
 
@@ -116,7 +127,8 @@ def writing(target: Path) -> Iterator[AbstractWriter]:
     """Write an archive: a file where the name ends in .zip, else a folder.
 
     A file appears when it is whole. A folder takes its new manifest last, so that it is
-    at every moment the archive before or the new one.
+    at every moment the archive before or the new one; one that was killed before its
+    first manifest is gone on with.
 
     Raises:
         Conflict: There is something else under this name.
@@ -131,9 +143,9 @@ def writing(target: Path) -> Iterator[AbstractWriter]:
         return
     if target.exists() and not target.is_dir():
         raise Conflict(f"{target} is a file whose name does not end in {ZIP}")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+    if target.is_dir() and not _is_of_export(target):
         raise Conflict(f"{target} is a folder of other files; choose a new one")
-    for part in (RECORDS, ARTIFACTS, DATASETS):
+    for part in _PARTS:
         (target / part).mkdir(parents=True, exist_ok=True)
     yield _FolderWriter(target)
 
@@ -163,6 +175,28 @@ def reading(source: Path) -> Iterator[AbstractReader]:
         yield reader
 
 
+def _is_of_export(folder: Path) -> bool:
+    """Whether a folder is an archive, or of one that was not finished."""
+    if (folder / MANIFEST).is_file():
+        return True
+    for each in folder.iterdir():
+        if each.name in _PARTS and each.is_dir():
+            names = [f"{each.name}/{member.name}" for member in each.iterdir()]
+        else:
+            names = [each.name]
+        if not all(map(_is_member, names)):
+            return False
+    return True
+
+
+def _is_member(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    if unfinished := _UNFINISHED.fullmatch(file):
+        file = unfinished[1]
+    name = f"{folder}/{file}" if folder else file
+    return name == MANIFEST or MEMBER.fullmatch(name) is not None
+
+
 class _ZipWriter(AbstractWriter):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -187,7 +221,8 @@ class _FolderWriter(AbstractWriter):
         self._folder = folder
 
     def has(self, name: str) -> bool:
-        return (self._folder / name).is_file()
+        path = self._folder / name
+        return path.is_file() and sha256(path) == path.name.removesuffix(".json")
 
     def add(self, name: str, content: bytes | Path) -> None:
         with replacing(self._folder / name) as to:
@@ -276,6 +311,12 @@ class _FolderReader(AbstractReader):
             stream.close()
             raise unfit(name, found="an odd file", expected="a plain file")
         return stream, status.st_size
+
+
+def _check_size(name: str, size_bytes: int) -> None:
+    if size_bytes > JSON_LIMIT_BYTES:
+        expected = f"at most {JSON_LIMIT_BYTES}"
+        raise unfit(name, found=f"{size_bytes} bytes", expected=expected)
 
 
 def _check(name: str, digest: str, found: str) -> None:

@@ -265,6 +265,28 @@ def test_what_is_not_there_is_said(registry, elsewhere, tmp_path) -> None:
             export(registry, tmp_path / name)
 
 
+def test_an_export_that_was_killed_is_gone_on_with(
+    registry, elsewhere, tmp_path
+) -> None:
+    folder = tmp_path / "folder"
+    export(registry, folder)
+    (folder / MANIFEST).rename(folder / f".{MANIFEST}.7.tmp")
+    damaged, lost, *_ = sorted((folder / "artifacts").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    lost.rename(lost.with_name(f".{lost.name}.7.tmp"))
+    record, *_ = (folder / "records").iterdir()
+    record.write_bytes(b"{}")
+    export(registry, folder)
+    assert set(take(elsewhere, folder).values()) == {"added", "left"}
+    for name in ("artifacts/theirs", ".theirs.7.tmp", "datasets"):
+        other = tmp_path / f"not {name}".replace("/", " ")
+        (other / "records").mkdir(parents=True)
+        (other / name).parent.mkdir(exist_ok=True)
+        (other / name).touch()
+        with pytest.raises(Conflict, match="a folder of other files"):
+            export(registry, other)
+
+
 def change(folder: Path, how) -> None:
     """Rewrite the manifest of an archive."""
     manifest = json.loads((folder / MANIFEST).read_text())

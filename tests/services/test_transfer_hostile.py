@@ -17,7 +17,7 @@ from services.errors import Invalid
 from services.identity import sha256
 from services.registry import Registry
 from services.settings import Settings
-from services.transfer.manifest import MANIFEST
+from services.transfer.manifest import MANIFEST, MOST_VALUES
 from services.transfer.take import import_registry
 from tests.services.test_transfer import change, export, publish, take
 
@@ -182,6 +182,19 @@ def test_a_hostile_file_is_refused_before_anything_is_taken(
         take(elsewhere, path)
     assert refused.value.code == "invalid_archive"
     assert not elsewhere.models().items
+
+
+def test_a_member_of_millions_of_values_is_refused_unread(folder, elsewhere) -> None:
+    (folder / MANIFEST).write_bytes(b'{"models":[' + b"0," * MOST_VALUES + b"0]}")
+    with pytest.raises(Invalid, match=r"manifest\.json: found some \d+ values"):
+        take(elsewhere, folder)
+
+
+def test_of_many_things_that_are_wrong_the_first_is_told(folder, elsewhere) -> None:
+    change(folder, lambda manifest: manifest.update(models=[0] * 1000))
+    with pytest.raises(Invalid, match=r"manifest\.json/models/0: ") as refused:
+        take(elsewhere, folder)
+    assert refused.value.__cause__.error_count() == 1
 
 
 @pytest.mark.parametrize(
