@@ -147,7 +147,8 @@ function panel(record, datasets, own, signal) {
         h("fieldset", null, h("legend", null, "Shown"), logBox, signature.intervals ? intervalBox : null, signature.members > 1 ? spreadBox : null))),
       h("div", null, told, trouble, place, h("h2", null, "The same as code"),
         h("div", { class: "row" }, h("div", { class: "tabs", role: "group", "aria-label": "Language" }, tabs), copied(code)),
-        h("p", { class: "soft" }, "The key comes from the environment's SPNODE_KEY."), code)));
+        h("p", { class: "soft" }, "The key comes from the environment's SPNODE_KEY. In the folder of a stack of your own: ",
+          h("code", null, "SPNODE_KEY=$(cat .spnode/key) .venv/bin/python snippet.py")), code)));
 }
 
 function group(title, set) {
