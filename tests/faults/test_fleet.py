@@ -98,8 +98,6 @@ def test_a_rolling_restart_under_load_fails_no_request_and_costs_no_attempt(
     fleet, dataset, undisturbed
 ) -> None:
     it = fleet.it
-    for name in ("rollouts-1", "rollouts-2"):
-        fleet.fleet.add(name)
     version = fleet.done(undisturbed).result["version"]
     it.wait_until_ready()
     front = it.links.add("all to gateways", *fleet.gateways)
