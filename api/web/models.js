@@ -27,9 +27,10 @@ function modelTable(models) {
     chosen.set(`${model.name}/${version}`, made);
     return made;
   };
-  const columns = [["compare"], ["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]];
+  const isMany = models.length > 1;
+  const columns = [...(isMany ? [["compare"]] : []), ["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]];
   const made = table("Models", columns, models.map((model) => [
-    box(model), h("a", { href: `#/models/${model.name}` }, model.name),
+    ...(isMany ? [box(model)] : []), h("a", { href: `#/models/${model.name}` }, model.name),
     model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
     model.latest ? link(model.name, model.latest) : "–",
     Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]));
