@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,9 @@ class EventHub:
                     spoke = now
                     yield KEEP_ALIVE if piece is None else piece
 
-    async def _pieces(self, job_id: str, after: int) -> AsyncIterator[bytes | None]:
+    async def _pieces(
+        self, job_id: str, after: int
+    ) -> AsyncGenerator[bytes | None, None]:
         """Events as they are sent; None where for half a second there was none."""
         listener = _Listener()
         topic = self._topics.setdefault(job_id, _Topic(after))

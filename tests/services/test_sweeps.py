@@ -268,7 +268,9 @@ def test_of_a_retry_and_the_deletion_of_a_parent_one_is_refused(
     def parent(seed: int) -> int:
         made = small_surrogate(normalisation=LINEAR, seed=seed)
         publish(any_database, blobs, "small", made)
-        return registry.model("small").latest
+        latest = registry.model("small").latest
+        assert latest is not None
+        return latest
 
     def cancelled(number: int):
         sweep = queue.submit(base={"warm_start": f"small/{number}"})
