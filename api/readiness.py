@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from services.errors import ServiceError
@@ -83,13 +83,13 @@ class _Look:
     threads: Executor
     asking: asyncio.Future[Any] | None = None
     asked_at: float = 0.0
-    said: str = field(default=_OK)
+    said: str = _OK
 
     async def state(self) -> tuple[str, Any]:
         """What became of it, and the answer where there is one."""
         now = time.monotonic()
-        is_over = self.asking is None or self.asking.done()
-        if self.asking is None or (is_over and now - self.asked_at >= _HOLDS_S):
+        is_due = now - self.asked_at >= _HOLDS_S
+        if self.asking is None or (self.asking.done() and is_due):
             loop = asyncio.get_running_loop()
             self.asking = loop.run_in_executor(self.threads, self.ask)
             self.asked_at = now

@@ -202,20 +202,20 @@ class Keys:
 
     def cached(self, secret: str) -> Key | None:
         """Return the key of a secret that was verified lately, without any SQL."""
-        digest = sha256(secret.encode())
-        with self._lock:
-            until, key = self._cache.get(digest, (-math.inf, None))
-        return key if self.monotonic() < until else None
+        return self._known(secret, 0.0)
 
     def seen(self, secret: str) -> Key | None:
         """Return the key of a secret that was valid here ten minutes ago or later.
 
         It may be revoked: believe it for nothing that matters.
         """
+        return self._known(secret, SEEN_S)
+
+    def _known(self, secret: str, longer_s: float) -> Key | None:
         digest = sha256(secret.encode())
         with self._lock:
             until, key = self._cache.get(digest, (-math.inf, None))
-        return key if self.monotonic() < until + SEEN_S else None
+        return key if self.monotonic() < until + longer_s else None
 
     def revoke(self, id: str) -> Key:
         """Make a key invalid for good.

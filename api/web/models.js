@@ -14,18 +14,10 @@ export async function modelList(_, signal) {
 
 function modelTable(models) {
   if (!models.length) return empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), "."));
-  const chosen = new Map();
-  const compare = h("button", { type: "button", class: "quiet", onclick: () => {
-    const versions = [...chosen].filter(([, box]) => box.checked).map(([version]) => version);
-    if (versions.length < 2) return say("Choose at least two models");
-    location.hash = `#/compare/${versions.join(",")}`;
-  } }, "Compare the chosen");
+  const chosen = comparison("Choose at least two models");
   const box = (model) => {
     const version = model.aliases.champion || model.latest;
-    if (!version) return "";
-    const made = h("input", { type: "checkbox", "aria-label": `Compare ${model.name}/${version}` });
-    chosen.set(`${model.name}/${version}`, made);
-    return made;
+    return version ? chosen.box(`${model.name}/${version}`, `Compare ${model.name}/${version}`) : "";
   };
   const isMany = models.length > 1;
   const columns = [...(isMany ? [["compare"]] : []), ["model"], ["champion"], ["newest"], ["other aliases"], ["changed"], ["about"]];
@@ -34,29 +26,39 @@ function modelTable(models) {
     model.aliases.champion ? link(model.name, model.aliases.champion) : h("span", { class: "soft" }, "none"),
     model.latest ? link(model.name, model.latest) : "–",
     Object.keys(model.aliases).filter((alias) => alias !== "champion").join(", "), when(model.updated_at), model.description.slice(0, 80)]));
-  return chosen.size > 1 ? h("div", null, made, h("p", null, compare)) : made;
+  return chosen.boxes.size > 1 ? h("div", null, made, h("p", null, chosen.button)) : made;
+}
+
+/** Boxes to choose versions by, and the button that puts them side by side. */
+function comparison(tooFew) {
+  const boxes = new Map();
+  const box = (version, label, checked = false) => {
+    const made = h("input", { type: "checkbox", checked, "aria-label": label });
+    boxes.set(version, made);
+    return made;
+  };
+  const button = h("button", { type: "button", class: "quiet", onclick: () => {
+    const versions = [...boxes].filter(([, each]) => each.checked).map(([version]) => version);
+    if (versions.length < 2) return say(tooFew);
+    location.hash = `#/compare/${versions.join(",")}`;
+  } }, "Compare the chosen");
+  return { boxes, box, button };
 }
 
 const link = (model, number) => h("a", { href: `#/models/${model}/${number}` }, `version ${number}`);
 
 export async function modelView([name], signal) {
   const { found: model, etag } = await getRevision(`/v1/models/${encodeURIComponent(name)}`);
-  const chosen = new Map();
-  const compare = h("button", { type: "button", class: "quiet", onclick: () => {
-    const numbers = [...chosen].filter(([, box]) => box.checked).map(([number]) => number);
-    if (numbers.length < 2) return say("Choose at least two versions");
-    location.hash = `#/compare/${numbers.map((number) => `${name}/${number}`).join(",")}`;
-  } }, "Compare the chosen");
+  const chosen = comparison("Choose at least two versions");
   const rows = model.versions.map((version, at) => {
-    const box = h("input", { type: "checkbox", checked: at < 2, "aria-label": `Compare version ${version.number}` });
-    chosen.set(version.number, box);
+    const box = chosen.box(`${name}/${version.number}`, `Compare version ${version.number}`, at < 2);
     const named = Object.entries(model.aliases).filter(([, number]) => number === version.number).map(([alias]) => h("span", { class: "chip good" }, alias));
     return [box, link(name, version.number), h("span", { class: "row" }, named), bytes(version.size_bytes), when(version.created_at),
       h("a", { href: `#/rollout/${name}/${version.number}` }, "Roll out")];
   });
   return h("div", null, h("h1", null, model.name), h("p", null, model.description || h("span", { class: "soft" }, "no description")),
     rows.length ? table("Versions", [["compare"], ["version"], ["aliases"], ["size", "n"], ["since"], [""]], rows) : empty("No version", h("p", null, "All have been deleted.")),
-    rows.length > 1 && h("p", null, compare),
+    rows.length > 1 && h("p", null, chosen.button),
     h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag));
 }
 

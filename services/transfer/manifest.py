@@ -31,7 +31,7 @@ from services.errors import Invalid
 from services.projects import DEFAULT, PROJECT_PATTERN
 from services.texts import check_storable
 from services.versions import NAME_PATTERN, Tags
-from spnode_core.artifact_file import encode_json
+from spnode_core.artifact_file import count_values, encode_json
 
 FORMAT = "spnode registry"
 VERSION = 1
@@ -205,8 +205,7 @@ def check_values(data: bytes, member: str) -> None:
     Raises:
         Invalid: It is one.
     """
-    # Of texts too, which only counts too many.
-    values = sum(map(data.count, (b",", b"[", b"{")))
+    values = count_values(data)
     if values > MOST_VALUES:
         found, expected = f"some {values} values", f"at most {MOST_VALUES}"
         raise unfit(member, found=found, expected=expected)
