@@ -116,6 +116,8 @@ class VersionSummary(Out):
     size_bytes: int
     job_id: str | None
     created_at: datetime
+    normalised_rmse: float | None
+    """Error on held-out trajectories in parts of the data's spread."""
 
     @classmethod
     def of(cls, record: VersionRecord) -> Self:

@@ -71,6 +71,13 @@ class VersionRecord:
         """Key of its file in the store."""
         return f"{ARTIFACTS}/{self.digest}"
 
+    @property
+    def normalised_rmse(self) -> float | None:
+        """Error on held-out trajectories: those for test, or else for validation."""
+        found = self.evaluation.get("test") or self.evaluation.get("validation")
+        error = found.get("normalised_rmse") if isinstance(found, dict) else None
+        return error if isinstance(error, int | float) else None
+
 
 @dataclass(frozen=True)
 class AliasRecord:

@@ -10,7 +10,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +67,8 @@ class Pause:
 
 
 Operation = Generator[Call | Pause, Any, T]
+OnBytes = Callable[[int, int | None], None]
+"""Told how many bytes of a file are there, and of how many."""
 
 
 def json_call(method: str, path: str, body: Any, **options: Any) -> Call:

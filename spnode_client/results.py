@@ -102,7 +102,8 @@ class RolloutResult(AbstractResult):
 
     def save(self, path: str | Path) -> Path:
         """Write the whole result to an npz file, a chunk at a time."""
-        return self._client.run(self._fetched.save(Path(path)))
+        client = self._client
+        return client.run(self._fetched.save(Path(path), client.transport.on_bytes))
 
     def delete(self) -> None:
         """Delete it from the service."""

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
-from spnode_client.calls import Call, Lost, Operation, Pause, Reply, refusal
+from spnode_client.calls import Call, Lost, OnBytes, Operation, Pause, Reply, refusal
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -30,7 +30,7 @@ class Transport:
 
     def __init__(self, url: str, key: str | None, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self.on_bytes: Callable[[int, int | None], None] | None = None
+        self.on_bytes: OnBytes | None = None
         self.http = httpx.Client(**_settings(url, key, timeout_s))
 
     def run(self, operation: Operation[T]) -> T:

@@ -1,20 +1,22 @@
 // Models: names with their versions and aliases.
 
-import { action, bytes, confirmed, empty, field, h, paged, say, table, when } from "./elements.js";
+import { action, bytes, confirmed, empty, field, h, paged, percent, say, table, when } from "./elements.js";
 import { ask, get, getRevision, Problem } from "./service.js";
 
 /** What the gates of champion ask, which is little: services/gates.py. */
 export const GATES = "Champion is what the bare name of a model means. It must have been evaluated here, with finite errors, and have a certificate. How large its errors may be is for you to judge.";
 
 export async function modelList(_, signal) {
-  const list = paged((after) => get(`/v1/models?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`, { signal }), modelTable);
+  const chosen = comparison("Choose at least two models");
+  const list = paged((after) => get(`/v1/models?${page(after)}`, { signal }), (models) => modelTable(models, chosen));
   await list.load();
   return h("div", null, h("h1", null, "Models"), list.element);
 }
 
-function modelTable(models) {
+const page = (after) => new URLSearchParams({ limit: 50, ...(after && { after }) });
+
+function modelTable(models, chosen) {
   if (!models.length) return empty("No model yet", h("p", null, "A training makes the first version of one: choose a ", h("a", { href: "#/datasets" }, "dataset"), "."));
-  const chosen = comparison("Choose at least two models");
   const box = (model) => {
     const version = model.aliases.champion || model.latest;
     return version ? chosen.box(`${model.name}/${version}`, `Compare ${model.name}/${version}`) : "";
@@ -29,11 +31,11 @@ function modelTable(models) {
   return chosen.boxes.size > 1 ? h("div", null, made, h("p", null, chosen.button)) : made;
 }
 
-/** Boxes to choose versions by, and the button that puts them side by side. */
+/** Boxes to choose versions by, kept when drawn anew, and the button that puts those side by side. */
 function comparison(tooFew) {
   const boxes = new Map();
   const box = (version, label, checked = false) => {
-    const made = h("input", { type: "checkbox", checked, "aria-label": label });
+    const made = h("input", { type: "checkbox", checked: boxes.get(version)?.checked ?? checked, "aria-label": label });
     boxes.set(version, made);
     return made;
   };
@@ -50,16 +52,19 @@ const link = (model, number) => h("a", { href: `#/models/${model}/${number}` }, 
 export async function modelView([name], signal) {
   const { found: model, etag } = await getRevision(`/v1/models/${encodeURIComponent(name)}`);
   const chosen = comparison("Choose at least two versions");
-  const rows = model.versions.map((version, at) => {
+  const row = (version, at) => {
     const box = chosen.box(`${name}/${version.number}`, `Compare version ${version.number}`, at < 2);
     const named = Object.entries(model.aliases).filter(([, number]) => number === version.number).map(([alias]) => h("span", { class: "chip good" }, alias));
-    return [box, link(name, version.number), h("span", { class: "row" }, named), bytes(version.size_bytes), when(version.created_at),
-      h("a", { href: `#/rollout/${name}/${version.number}` }, "Roll out")];
-  });
+    return [box, link(name, version.number), h("span", { class: "row" }, named), percent(version.normalised_rmse), bytes(version.size_bytes),
+      when(version.created_at), h("a", { href: `#/rollout/${name}/${version.number}` }, "Roll out")];
+  };
+  const columns = [["compare"], ["version"], ["aliases"], ["held-out error", "n"], ["size", "n"], ["since"], [""]];
+  const list = paged((after) => get(`/v1/models/${encodeURIComponent(name)}/versions?${page(after)}`, { signal }), (versions) => (versions.length
+    ? h("div", null, table("Versions", columns, versions.map(row)), versions.length > 1 && h("p", null, chosen.button))
+    : empty("No version", h("p", null, "All have been deleted."))));
+  await list.load();
   return h("div", null, h("h1", null, model.name), h("p", null, model.description || h("span", { class: "soft" }, "no description")),
-    rows.length ? table("Versions", [["compare"], ["version"], ["aliases"], ["size", "n"], ["since"], [""]], rows) : empty("No version", h("p", null, "All have been deleted.")),
-    rows.length > 1 && h("p", null, chosen.button),
-    h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag));
+    list.element, h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag));
 }
 
 function described(model, etag) {

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from spnode_client.client import Client
 from spnode_client.commands.job_report import print_job
 from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.connection import connection
@@ -25,6 +26,7 @@ from spnode_client.terminal import (
     table_of,
     watch,
 )
+from spnode_client.transfer import downloading
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, follow, cancel, retry.")
 _COLUMNS = ("id", "kind", "state", "progress", "created", "model")
@@ -66,9 +68,7 @@ def show(job_id: JobId, as_json: Json = False) -> None:
     Example: spnode jobs show job_01kc…
     """
     job = connection.client().jobs.get(job_id)
-    # Before a worker has taken it there is no attempt to read of.
-    has_begun = job.record.get("started_at") is not None
-    events = job.past_events() if has_begun and not as_json else []
+    events = [] if as_json else job.past_events()
     emit(job, as_json, lambda: print_job(job.record, events))
 
 
@@ -98,11 +98,12 @@ def fetch_result(
 
     Example: spnode jobs result job_01kc… --output rows.npz
     """
-    made = connection.client().jobs.get(job_id).result()
+    client = connection.client()
+    made = client.jobs.get(job_id).result()
     if not isinstance(made, RolloutResult):
         raise UsageError(f"job {job_id} is no rollout job; `jobs show` has its result")
     if output is not None:
-        write_result(made, output)
+        write_result(client, made, output, quiet=as_json)
     if delete:
         made.delete()
     emit(made, as_json, lambda: _describe(made))
@@ -136,10 +137,14 @@ def check_file(path: Path) -> None:
         raise UsageError(f"--output {str(path)!r}: expected an .npz file")
 
 
-def write_result(made: RolloutResult, path: Path) -> None:
+def write_result(
+    client: Client, made: RolloutResult, path: Path, *, quiet: bool
+) -> None:
     """Write a result to an npz file, a chunk at a time."""
     check_file(path)
-    err.print(f"wrote {made.save(path)}", markup=False)
+    with downloading(client, path.name, quiet):
+        made.save(path)
+    err.print(f"wrote {path}", markup=False)
 
 
 def _describe(made: RolloutResult) -> None:

@@ -14,7 +14,7 @@ from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
 from spnode_client.operations import models
-from spnode_client.records import Record, claims, held_out
+from spnode_client.records import Record, claims
 from spnode_client.terminal import (
     Json,
     UsageError,
@@ -87,14 +87,11 @@ def versions(
 
     Example: spnode models versions robertson
     """
-    client = connection.client()
-    model = client.models.get(name)
+    model = connection.client().models.get(name)
     page = functools.partial(models.versions, name)
     found = listed(page, {}, limit=limit, after=after, everything=everything)
+    pairs = sorted(model["aliases"].items())
     for each in found:
-        errors = held_out(client.models.evaluation(f"{name}/{each['number']}"))
-        each["normalised_rmse"] = errors.get("normalised_rmse")
-        pairs = sorted(model["aliases"].items())
         each["aliases"] = [alias for alias, at in pairs if at == each["number"]]
     emit(found, as_json, lambda: _versions(found))
 
@@ -284,7 +281,7 @@ def _versions(found: list[dict[str, Any]]) -> None:
         (
             each["number"],
             ", ".join(each["aliases"]),
-            short(each["normalised_rmse"]),
+            short(each.get("normalised_rmse")),
             f"{each['size_bytes'] / 2**20:.2f} MiB",
             each["created_at"],
         )

@@ -77,7 +77,7 @@ def queue_rollout(
     states = None if x0 is None else parse_rows(x0, "--x0")
     job = client.jobs.rollout(model, states, parse_times(times), **options)
     if output is not None:
-        write_result(follow(job, quiet=as_json), output)
+        write_result(client, follow(job, quiet=as_json), output, quiet=as_json)
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
 

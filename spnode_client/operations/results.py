@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from spnode_client.arrays import NPZ, pack, unpack
-from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
+from spnode_client.calls import Call, OnBytes, Operation, json_call, once, perform
 from spnode_client.errors import ClientError
 from spnode_client.records import Dataset, Record
 
@@ -121,28 +122,45 @@ class Fetched:
             found[where] = part
         return found[0] if np.ndim(key) == 0 and not isinstance(key, slice) else found
 
-    def save(self, path: Path) -> Operation[Path]:
+    def save(self, path: Path, on_bytes: OnBytes | None = None) -> Operation[Path]:
         """Write the whole result to an npz file, a chunk at a time.
 
         ``states``, ``times`` and ``names`` are those of a dataset's file; beside them
         ``inside``, and where there are any ``failed`` (rows), ``z``, ``spread``, and
         ``sweep`` (JSON). The file takes its name when it is complete.
+
+        Args:
+            path: The file.
+            on_bytes: Told how many bytes of rows are written, and of how many.
         """
         inside: list[np.ndarray] = []
         failed: list[np.ndarray] = []
 
-        def small(chunk: ResultChunk) -> None:
-            inside.append(chunk.inside)
-            failed.append(chunk.failed)
-
+        shape = tuple(self.index["shape"])
+        arrays: dict[str, tuple[tuple[int, ...], Callable[[ResultChunk], Any]]] = {
+            "states": (shape, lambda chunk: chunk.x)
+        }
+        if (latent := self.index["latent"]) is not None:
+            arrays["z"] = ((*shape[:-1], latent), lambda chunk: chunk.z)
+        if self.index.get("spread"):
+            arrays["spread"] = (shape, lambda chunk: chunk.spread)
+        total = 8 * sum(math.prod(each) for each, _ in arrays.values())
+        done = 0
         with _archive(path) as archive:
-            shape = tuple(self.index["shape"])
-            yield from self._write(archive, "states", shape, lambda c: c.x, small)
-            if (latent := self.index["latent"]) is not None:
-                of_latent = (*shape[:-1], latent)
-                yield from self._write(archive, "z", of_latent, lambda c: c.z)
-            if self.index.get("spread"):
-                yield from self._write(archive, "spread", shape, lambda c: c.spread)
+            for name, (of_all, pick) in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    header = {"descr": "<f8", "fortran_order": False, "shape": of_all}
+                    np.lib.format.write_array_header_1_0(_as_binary(member), header)
+                    for number in self.numbers:
+                        chunk = yield from self.chunk(number)
+                        if name == "states":
+                            inside.append(chunk.inside)
+                            failed.append(chunk.failed)
+                        rows = np.ascontiguousarray(pick(chunk), "<f8")
+                        member.write(rows.data)
+                        done += rows.nbytes
+                        if on_bytes is not None:
+                            on_bytes(done, total)
             members = {
                 "times": np.array(self.index["times"]),
                 "names": np.array(self.index["states"]),
@@ -156,23 +174,6 @@ class Fetched:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
         return path
-
-    def _write(
-        self,
-        archive: zipfile.ZipFile,
-        name: str,
-        shape: tuple[int, ...],
-        pick: Callable[[ResultChunk], Any],
-        also: Callable[[ResultChunk], None] = lambda chunk: None,
-    ) -> Generator[Call | Pause, Any, None]:
-        """One array of all chunks, none of which is kept."""
-        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(_as_binary(member), header)
-            for number in self.numbers:
-                chunk = yield from self.chunk(number)
-                also(chunk)
-                member.write(np.ascontiguousarray(pick(chunk), "<f8").data)
 
 
 def index(job_id: str, retries: int) -> Operation[Record]:

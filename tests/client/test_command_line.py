@@ -277,10 +277,12 @@ def test_a_file_is_registered_once_though_the_answer_is_lost(server, tmp_path):
 
 
 def test_versions_are_listed_with_their_errors_and_aliases(server):
-    numbers = [{**VERSION, "number": number} for number in (2, 1)]
+    versions = [
+        {**VERSION, "number": number, "normalised_rmse": error}
+        for number, error in ((2, None), (1, 0.0125))
+    ]
     model = {"name": "m", "aliases": {"champion": 1}}
-    page = {"data": numbers, "next": None}
-    bodies = (model, page, {}, {"test": {"normalised_rmse": 0.0125}})
+    bodies = (model, {"data": versions, "next": None})
     server.answers += [Answer(200, json.dumps(each).encode()) for each in bodies * 2]
     done = run("models", "versions", "m", SPNODE_URL=server.url)
     rows = [line.split() for line in done.stdout.splitlines()[1:]]

@@ -174,7 +174,11 @@ def test_a_chunk_whose_connection_breaks_is_fetched_again(server, result):
 def test_a_result_is_saved_as_one_file_that_numpy_loads(server, result, tmp_path):
     # The latent trajectory is a second pass: two of its chunks are still there.
     serve(server, 0, 1, 2, 0, 1, 2)
+    told = []
+    result._client.transport.on_bytes = lambda *how_far: told.append(how_far)
     path = result.save(tmp_path / "rows.npz")
+    assert told[-1] == (X.nbytes + X[:, :, :1].nbytes,) * 2
+    assert len(told) == 6, "after each chunk of both"
     with np.load(path, allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["states"], X)
         np.testing.assert_array_equal(archive["z"], X[:, :, :1])

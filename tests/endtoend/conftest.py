@@ -17,6 +17,8 @@ import pytest
 from spnode_client import Client
 from spnode_core import systems
 from spnode_core.dataset import save_dataset
+from tests.api.deployment import deployed
+from tests.endtoend.browser import launched
 
 # The library leaves this to the program that uses it.
 jax.config.update("jax_enable_x64", True)
@@ -128,3 +130,21 @@ def model(shell, file) -> str:
     small = [*QUICK, *options(SMALL)]
     version = shell.json("train", file, "--model", "reaction", *small)
     return version["model"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    """No worker: what is queued stays so."""
+    with deployed() as data:
+        yield data.start_gateway()
+
+
+@pytest.fixture(scope="module")
+def link(gateway):
+    return f"{gateway.url}/#key={gateway.key}"

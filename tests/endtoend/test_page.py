@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.endtoend.browser import NARROW, WIDE, launched, opened, serious, shown, view
+from tests.endtoend.browser import NARROW, WIDE, opened, serious, shown, view
 
 LATER_S = 240_000
 FIRST_PAINT_BYTES = 300_000
@@ -24,12 +24,6 @@ WATCH = """() => {
   };
   new MutationObserver(see).observe(plot, { attributes: true, attributeFilter: ['aria-label'] });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,206 @@
+"""The page on answers that are given to it: what few deployments would say."""
+
+import json
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.endtoend.browser import NARROW, opened, view
+
+JOB = {
+    "id": "job_00000000000000000000000000",
+    "kind": "sweep",
+    "state": "running",
+    "attempt": 1,
+    "max_attempts": 4,
+    "created_at": "2026-01-02T03:04:05Z",
+    "cancel_requested": False,
+    "request": {"model": "m" * 64},
+    "error": None,
+    "result": None,
+    "progress": {
+        "stage": "candidates",
+        "candidates": 8,
+        "succeeded": 3,
+        "failed": 1,
+        "cancelled": 0,
+        "fraction": 0.5,
+    },
+}
+FAILED = {
+    **JOB,
+    "kind": "training",
+    "state": "failed",
+    "error": {"code": "attempts_exhausted", "detail": "the process died"},
+}
+
+
+def answer(page, job, events=""):
+    """What the service would say of a job that no worker runs here."""
+    record = {"status": 200, "content_type": "application/json"}
+    path = f"**/v1/jobs/{job['id']}"
+    page.route(path, lambda route: route.fulfill(**record, body=json.dumps(job)))
+    stream = {"status": 200, "content_type": "text/event-stream", "body": events}
+    page.route(f"{path}/events*", lambda route: route.fulfill(**stream))
+
+
+def test_a_sweep_has_a_bar_and_counts_its_candidates(browser, link):
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        told = {**JOB["progress"], "succeeded": 5, "fraction": 0.75}
+        data = json.dumps({"id": None, "kind": "progress", "data": told})
+        # A sweep waits while its candidates are trained.
+        answer(page, {**JOB, "state": "queued"}, f"event: progress\ndata: {data}\n\n")
+        view(page, f"/jobs/{JOB['id']}")
+        page.get_by_text("3 of 8 trained, 1 not").wait_for()
+        page.get_by_text("5 of 8 trained, 1 not").wait_for()
+        assert page.get_by_label("Progress").get_attribute("value") in ("0.5", "0.75")
+        assert "attempt 1" in page.text_content("main")
+        assert "attempt 1 of" not in page.text_content("main")
+
+
+def test_rows_and_iterations_are_told_with_their_rate(browser, link):
+    told = """async () => {
+      const { pace, part } = await import('/page/progress.js');
+      const rows = { stage: 'rollout', rows: 1512, rows_total: 3024, rows_per_second: 99.6, fraction: 0.5, remaining_s: 15.1 };
+      const say = pace(), fit = { stage: 'optimise', iterations: 900, remaining_s: null };
+      say({ ...fit, iteration: 100, seconds: 10 });
+      return [pace()(rows), part(rows), say({ ...fit, iteration: 300, seconds: 14 }),
+        part({ ...fit, iteration: 300 }), pace()({ message: 'comparing 2 versions' }), part({})];
+    }"""
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        found = page.evaluate(told)
+    assert found == [
+        "1,512 of 3,024 rows, 100 rows/s, about 15 s left",
+        0.5,
+        "optimise 300 of 900, 50 per second",
+        pytest.approx(1 / 3),
+        "comparing 2 versions",
+        None,
+    ]
+
+
+def test_a_job_that_failed_says_its_code_and_what_helps(browser, link):
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        answer(page, FAILED)
+        view(page, f"/jobs/{FAILED['id']}")
+        assert page.get_by_role("alert").text_content() == "the process died"
+        said = page.text_content("main")
+        assert "attempts_exhausted What helps: A smaller batch" in said
+
+
+def test_a_list_of_jobs_fits_a_phone(browser, link):
+    told = """async (jobs) => {
+      const { jobTable } = await import('/page/jobs.js');
+      const table = jobTable(jobs);
+      document.getElementById('content').replaceChildren(table);
+      const cells = [...table.querySelectorAll('td')].map((each) => each.clientWidth);
+      return [table.scrollWidth - table.clientWidth, Math.min(...cells.filter(Boolean)), table.innerText];
+    }"""
+    times = {
+        "started_at": "2026-01-02T03:04:05Z",
+        "finished_at": "2026-01-02T03:05:00Z",
+    }
+    done = {**JOB, **times, "state": "succeeded", "request": {"model": "small"}}
+    with opened(browser, link, NARROW) as page:
+        page.wait_for_selector("main h1")
+        over, narrowest, text = page.evaluate(told, [JOB, done, FAILED])
+    assert over <= 0
+    # No column of single letters.
+    assert narrowest > 80
+    for said in ("3 of 8 trained, 1 not", "took 55 s", "attempts exhausted", "small"):
+        assert said in text
+
+
+def test_health_says_what_does_not_answer_and_blames_no_workers(browser, link):
+    ready = {
+        "status": "ready",
+        "checks": {"database": "does not answer", "queue": "ok", "models": "warm"},
+        "workers": {"training": 0},
+    }
+    body = {"content_type": "application/json", "body": json.dumps(ready)}
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/health/ready", lambda route: route.fulfill(**body))
+        view(page, "/health")
+        page.get_by_text("no answer comes from the database: requests are").wait_for()
+        assert page.get_by_text("No worker listens").count() == 0
+
+
+def test_versions_are_shown_page_by_page_and_stay_chosen(browser, link):
+    model = {"name": "mine", "aliases": {"champion": 3}, "latest": 3, "versions": []}
+    version = {"model": "mine", "size_bytes": 1, "created_at": "2026-01-02T03:04:05Z"}
+    pages = {
+        None: {
+            "data": [{**version, "number": 3, "normalised_rmse": 0.012}],
+            "next": "3",
+        },
+        "3": {
+            "data": [{**version, "number": 2, "normalised_rmse": None}],
+            "next": None,
+        },
+    }
+
+    def answer(route):
+        asked = urlsplit(route.request.url)
+        after = parse_qs(asked.query).get("after", [None])[0]
+        found = pages[after] if asked.path.endswith("/versions") else model
+        body = json.dumps({"description": "", **found})
+        route.fulfill(headers={"etag": '"a"'}, json=json.loads(body))
+
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/models/mine**", answer)
+        view(page, "/models/mine")
+        row = page.get_by_role("row", name="version 3")
+        assert "1.2 %" in row.inner_text()
+        page.get_by_label("Compare version 3").uncheck()
+        page.get_by_role("button", name="Older ones").click()
+        page.get_by_label("Compare version 2").wait_for()
+        assert not page.get_by_label("Compare version 3").is_checked()
+        assert not page.get_by_role("button", name="Older ones").is_visible()
+
+
+def test_versions_of_two_models_stand_side_by_side(browser, link):
+    """Their errors are of different data, and that is said."""
+    json_of = {}
+    for name, digest in (("first", "a"), ("second", "b")):
+        path = f"/v1/models/{name}/versions/1"
+        json_of[path] = {
+            **{"model": name, "number": 1, "size_bytes": 1, "job_id": None},
+            **{"created_at": "2026-01-02T03:04:05Z", "digest": digest},
+            "signature": {"latent": 3},
+            "spec": {
+                **{"linear": {"kind": "modal"}, "nonlinear": {"kind": "polynomial"}},
+                "integrator": "etd1",
+            },
+            "evaluation": {"test": {"normalised_rmse": 0.01}},
+            "certificate": {},
+        }
+        data = {"id": f"ds_of_the_{name}", "digest": digest}
+        json_of[f"{path}/card"] = {"dataset": data}
+    models = [
+        {
+            **{"name": name, "aliases": {"champion": 1}, "latest": 1},
+            **{"description": "", "updated_at": "2026-01-02T03:04:05Z"},
+        }
+        for name in ("first", "second")
+    ]
+    json_of["/v1/models"] = {"data": models, "next": None}
+
+    def answer(route):
+        found = json_of[urlsplit(route.request.url).path]
+        route.fulfill(content_type="application/json", body=json.dumps(found))
+
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/models**", answer)
+        view(page, "/models")
+        for name in ("first", "second"):
+            page.get_by_label(f"Compare {name}/1").check()
+        page.get_by_role("button", name="Compare the chosen").click()
+        page.wait_for_selector("h1:has-text('side by side')")
+        page.get_by_text("./spnode models compare first/1 second/1").wait_for()
+        assert page.get_by_role("link", name="ds_…_first").count() == 1
