@@ -6,7 +6,8 @@
 
 A listener subscribes first, then replays what it has missed, and drops what it has
 been sent already: nothing is lost in between, nothing comes twice. Ids are the
-table's.
+table's. How far the job is comes beside them, without an id, since the row keeps only
+the newest: first when all that has happened is told, then whenever it changes.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import orjson
 
 from services.errors import NotFound, ServiceError
 from services.jobs import Jobs
-from services.lifecycle import TERMINAL, Event
+from services.lifecycle import TERMINAL, Event, Job
 
 POLL_S = 0.3
 KEEP_ALIVE_S = 15.0
@@ -39,6 +40,7 @@ class Encoded:
     """An event as every listener gets it."""
 
     id: int
+    """0: the table does not have it."""
     data: bytes
     is_last: bool
 
@@ -53,6 +55,7 @@ class _Listener:
 @dataclass
 class _Topic:
     last: int
+    progress: dict[str, Any] | None = None
     listeners: set[_Listener] = field(default_factory=set)
 
 
@@ -123,8 +126,11 @@ class EventHub:
             # A job that has ended already is read once more: its last event and its
             # state were committed together, maybe after the first reading.
             for ended in (False, True):
-                if ended and not (await self._sql(self._jobs.get, job_id)).is_terminal:
-                    break
+                if ended:
+                    job = await self._sql(self._jobs.get, job_id)
+                    if not job.is_terminal:
+                        yield encode_progress(job).data
+                        break
                 async for event in self._replay(job_id, sent):
                     sent = event.id
                     yield event.data
@@ -135,8 +141,8 @@ class EventHub:
             async for event in _listen(listener):
                 if event is None:
                     yield None
-                elif event.id > sent:
-                    sent = event.id
+                elif event.id > sent or event.id == 0:
+                    sent = max(sent, event.id)
                     yield event.data
                     if event.is_last:
                         return
@@ -160,44 +166,51 @@ class EventHub:
 
     async def _tail(self, job_id: str, topic: _Topic) -> None:
         try:
-            events = await self._sql(
-                self._jobs.events, job_id, after=topic.last, limit=_PAGE
+            job, events = await self._sql(
+                self._jobs.news, job_id, after=topic.last, limit=_PAGE
             )
         except NotFound:
-            events = []
+            return
         except ServiceError as error:
             _LOG.warning("events of %s could not be read: %s", job_id, error)
             return
         for event in events:
             topic.last = event.id
-            encoded = encode(event, may_end=event is events[-1])
-            for listener in list(topic.listeners):
-                _offer(topic, listener, encoded)
+            _offer(topic, encode(event, may_end=event is events[-1]))
+        if job.progress != topic.progress and not job.is_terminal:
+            topic.progress = job.progress
+            _offer(topic, encode_progress(job))
 
 
 def encode(event: Event, *, may_end: bool) -> Encoded:
     """An event as a server-sent event."""
-    data = orjson.dumps(
-        {
-            "id": event.id,
-            "kind": event.kind,
-            "level": event.level,
-            "message": event.message,
-            "data": event.data,
-            "created_at": event.created_at,
-        },
-        option=orjson.OPT_UTC_Z,
-    )
+    told = {
+        "id": event.id,
+        "kind": event.kind,
+        "level": event.level,
+        "message": event.message,
+        "data": event.data,
+        "created_at": event.created_at,
+    }
+    data = orjson.dumps(told, option=orjson.OPT_UTC_Z)
     text = b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.kind.encode(), data)
     state = (event.data or {}).get("state") if event.kind == "status" else None
     return Encoded(event.id, text, may_end and state in TERMINAL)
 
 
-def _offer(topic: _Topic, listener: _Listener, event: Encoded) -> None:
-    try:
-        listener.queue.put_nowait(event)
-    except asyncio.QueueFull:
-        _drop(topic, listener)
+def encode_progress(job: Job) -> Encoded:
+    """How far a job is as a server-sent event; whoever resumes is told it anew."""
+    told = {"id": None, "kind": "progress", "data": job.progress}
+    text = b"event: progress\ndata: %s\n\n" % orjson.dumps(told)
+    return Encoded(0, text, is_last=False)
+
+
+def _offer(topic: _Topic, event: Encoded) -> None:
+    for listener in list(topic.listeners):
+        try:
+            listener.queue.put_nowait(event)
+        except asyncio.QueueFull:
+            _drop(topic, listener)
 
 
 def _drop(topic: _Topic, listener: _Listener) -> None:

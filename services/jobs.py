@@ -243,12 +243,22 @@ class Jobs:
         Raises:
             NotFound: There is no such job.
         """
+        return self.news(id, after=after, limit=limit)[1]
+
+    def news(
+        self, id: str, *, after: int = 0, limit: int = 1000
+    ) -> "tuple[Job, list[Event]]":
+        """Return a job, and its events with ids above ``after``, in order.
+
+        Raises:
+            NotFound: There is no such job.
+        """
         table = tables.events
         query = sa.select(table).where(table.c.job_id == id, table.c.id > after)
         with self.database.reading() as connection:
-            self._row(connection, id)
+            job = as_job(self._row(connection, id))
             rows = connection.execute(query.order_by(table.c.id).limit(limit))
-            return [Event(**row) for row in rows.mappings()]
+            return job, [Event(**row) for row in rows.mappings()]
 
     def history(self, id: str) -> "list[dict[str, Any]]":
         """Return the training history of a job: the data of its metrics events.

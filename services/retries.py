@@ -62,6 +62,7 @@ def queue_again(
         "cancel_requested": False,
         "progress": None,
         "error": None,
+        "started_at": None,
         "finished_at": None,
         "traceparent": traceparent(),
     }

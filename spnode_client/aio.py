@@ -230,5 +230,5 @@ class AsyncJob(AbstractJob):
                 found = broken(error)
             failures += 1
             if failures > self._client.retries:
-                raise Unreachable(f"the event stream broke: {found.reason}")
+                raise Unreachable(f"no events from {self._client.url}: {found.reason}")
             await asyncio.sleep(retry_delay(failures, found))

@@ -99,7 +99,11 @@ class Job(AbstractJob):
         return made
 
     def events(self, after: str | None = None) -> Iterator[Event]:
-        """Events as they happen, until the job ends; lost connections are resumed."""
+        """Events as they happen, until the job ends; lost connections are resumed.
+
+        Kinds are ``status``, ``log``, ``metrics``, ``checkpoint``, and ``progress``:
+        what the record has there, after all earlier events and whenever it changes.
+        """
         return self._client.jobs.events(self.id, after)
 
     def past_events(self) -> list[Event]:
@@ -165,6 +169,8 @@ class Jobs(Resource):
             try:
                 for line in self._client.transport.lines(call, patience):
                     if (event := reader.feed(line)) is not None:
+                        if event.kind == "progress":
+                            return found
                         found.append(event)
                         # A job that goes on may never be quiet.
                         end = min(end, time.monotonic() + 5 * quiet_s)
@@ -222,7 +228,7 @@ class Jobs(Resource):
                 found = broken(error)
             failures += 1
             if failures > self._retries:
-                raise Unreachable(f"the event stream broke: {found.reason}")
+                raise Unreachable(f"no events from {self._client.url}: {found.reason}")
             time.sleep(retry_delay(failures, found))
 
     def _job(self, operation: Operation[Record]) -> Job:

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from spnode_client.progress_line import (
     rows_done,
     time_left,
 )
-from spnode_client.records import Record
+from spnode_client.records import Event, Record
 
 PLAIN_EVERY_S = 5.0
 
@@ -31,6 +30,7 @@ class Meter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._spoken = 0.0
+        self._state = "queued"
         self._stage = ""
         self._begun: tuple[str, int, float] | None = None
         self._bar: Progress | None = None
@@ -52,19 +52,26 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Say what a job's log says, and under it what was chosen and why."""
-        message = str(data.get("message") or "")
-        if kind != "log" or not message:
-            return
-        self._say(f"  {message}")
-        for each in (data.get("data") or {}).get("choices") or ():
-            self._say(f"    {each['what']}: {_plain(each['value'])} ({each['why']})")
+    def tell(self, event: Event) -> None:
+        """Show what an event says: a log with what was chosen and why, or how far."""
+        data = event.data.get("data") or {}
+        if event.kind == "status" and "state" in data:
+            self.show({"state": data["state"], "progress": None})
+        elif event.kind == "progress":
+            self.show({"state": self._state, "progress": data})
+        elif event.kind == "log" and event.data.get("message"):
+            self._say(f"  {event.data['message']}")
+            for each in data.get("choices") or ():
+                value = _plain(each["value"])
+                self._say(f"    {each['what']}: {value} ({each['why']})")
 
     def show(self, record: Record) -> None:
-        """Show how far a job is, by its record."""
+        """Show how far a job is, by its state and progress."""
         state, progress = record["state"], record.get("progress") or {}
-        if state != "running" or not progress:
+        self._state = state
+        # A sweep counts while it waits; others that are queued again begin anew.
+        goes_on = state == "running" or (state == "queued" and "candidates" in progress)
+        if not goes_on or not progress:
             progress = {"stage": state, "fraction": 1 if state == "succeeded" else None}
         stage, note = str(progress.get("stage") or state), self._note(progress)
         if self._bar is not None:

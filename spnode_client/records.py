@@ -99,6 +99,7 @@ class Event:
     """Something that happened to a job: its kind and what it carries."""
 
     id: str
+    """Of ``progress``, which is not kept, that of the event before."""
     kind: str
     data: dict[str, Any]
 

@@ -8,7 +8,6 @@ import json
 import math
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -33,15 +32,13 @@ from spnode_client.errors import (
 )
 from spnode_client.jobs import Job
 from spnode_client.meter import Meter
-from spnode_client.records import ENDED, Dataset, ModelVersion, Record
+from spnode_client.records import Dataset, ModelVersion
 from spnode_client.results import RolloutResult
 from spnode_client.sweeps import Ranking
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PATIENCE_S = 60.0
 """How long a service may give no answer before the watching ends."""
-LAST_WORDS_S = 5.0
-"""How long the log of a job that has ended may take to arrive."""
 
 # Controls, but for tabs and ends of lines; and what turns the direction of text.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -179,35 +176,17 @@ def follow(job: Job, *, quiet: bool = False) -> Any:
 
 
 def _shown(job: Job) -> Any:
-    over = threading.Event()
+    last: str | None = None
+
+    def listen() -> Any:
+        nonlocal last
+        for event in job.events(last):
+            last = event.id or last
+            meter.tell(event)
+        return job.wait(on_record=meter.show)
+
     with Meter(err) as meter:
-        log = threading.Thread(target=_tell, args=(job, meter, over), daemon=True)
-        log.start()
-
-        def show(record: Record) -> None:
-            if record["state"] in ENDED:
-                log.join(LAST_WORDS_S)
-            meter.show(record)
-
-        try:
-            return _patiently(job, lambda: job.wait(on_record=show))
-        finally:
-            over.set()
-
-
-def _tell(job: Job, meter: Meter, over: threading.Event) -> None:
-    """Pass on the job's log, over interruptions, to its end."""
-    last, goes_on = None, True
-    while goes_on:
-        try:
-            for event in job.events(last):
-                last = event.id
-                meter.tell(event.kind, event.data)
-            return
-        except ClientError as error:
-            if not _is_passing(error):
-                return
-        goes_on = not over.wait(1)
+        return _patiently(job, listen)
 
 
 def _patiently(job: Job, wait: Callable[[], Any]) -> Any:

@@ -147,7 +147,12 @@ async def get_events(
         Query(ge=0, le=MAX_EVENT_ID, description="Id of the last event that you know."),
     ] = 0,
 ) -> Response:
-    """Server-sent events from the first, or after Last-Event-ID, to the job's end."""
+    """Server-sent events from the first, or after Last-Event-ID, to the job's end.
+
+    ``event`` is status, log, metrics or checkpoint, and ``data`` the event as JSON.
+    After what has happened so far, and whenever it changes, ``progress`` has in
+    ``data`` what the record has there; it has no id, since only the newest is kept.
+    """
     given = request.headers.get("last-event-id")
     if given is not None:
         if not given.isascii() or not given.isdigit() or len(given) > 18:

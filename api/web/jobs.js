@@ -81,7 +81,8 @@ export async function jobView([id], signal) {
     cancel.button.hidden = isOver || job.cancel_requested;
     retry.button.hidden = !["failed", "cancelled"].includes(job.state);
     const progress = job.progress || {};
-    bar.hidden = told.hidden = isOver || job.state === "queued";
+    // A sweep counts its candidates while it waits.
+    bar.hidden = told.hidden = isOver || (job.state === "queued" && !progress.candidates);
     const done = part(progress);
     if (done === null) bar.removeAttribute("value");
     else bar.value = done;
@@ -93,6 +94,12 @@ export async function jobView([id], signal) {
   }
 
   function take(event) {
+    if (event.kind === "progress") {
+      job = { ...job, progress: event.data };
+      refresh();
+      return;
+    }
+    if (event.kind === "status") look();
     if (event.kind === "metrics") {
       if (typeof event.data.iteration !== "number") return;
       addLoss(points, event.data);
@@ -134,7 +141,8 @@ export async function jobView([id], signal) {
     isFollowed = true;
     lines.replaceChildren();
     points.length = 0;
-    const timer = setInterval(() => (signal.aborted ? clearInterval(timer) : look()), 1000);
+    // A service that is away is noticed by asking; all else comes by itself.
+    const timer = setInterval(() => (signal.aborted ? clearInterval(timer) : look()), 5000);
     try {
       for await (const event of events(id, signal)) take(event);
     } catch (error) {

@@ -162,7 +162,8 @@ export async function* events(job, signal) {
       const path = `/v1/jobs/${job}/events?after=${last}`;
       const answer = await send("GET", path, { headers: headers(), signal });
       for await (const event of parsed(answer.body)) {
-        last = event.id;
+        // How far a job is has no id: whoever resumes is told it anew.
+        last = event.id ?? last;
         yield event;
       }
       // The stream closes at each end of a job, and one that was tried again has several.

@@ -28,29 +28,40 @@ class Gateway(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     record = RUNNING
+    is_stopped = False
 
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), Handler)
         threading.Thread(target=self.serve_forever, args=(0.01,)).start()
 
     def stop(self):
+        self.is_stopped = True
         self.shutdown()
         self.server_close()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        kind, body = "application/json", json.dumps(self.server.record)
-        if "/events" in self.path:
-            kind = "text/event-stream"
-            is_told = "last-event-id" in self.headers
-            body = "" if is_told else f"id: 1\nevent: log\ndata: {json.dumps(LOG)}\n\n"
-        else:
-            time.sleep(0.05)
+        is_stream = "/events" in self.path
         self.send_response(200)
+        kind = "text/event-stream" if is_stream else "application/json"
         self.send_header("content-type", kind)
         self.end_headers()
-        self.wfile.write(body.encode())
+        if not is_stream:
+            self.wfile.write(json.dumps(self.server.record).encode())
+            return
+        if "last-event-id" not in self.headers:
+            self.tell("status", {"data": {"state": "running"}}, "id: 1\n")
+            self.tell("log", LOG, "id: 2\n")
+        self.tell("progress", {"id": None, "data": self.server.record["progress"]})
+        while not self.server.is_stopped:
+            if (state := self.server.record["state"]) != "running":
+                self.tell("status", {"data": {"state": state}}, "id: 3\n")
+                return
+            time.sleep(0.02)
+
+    def tell(self, kind, data, id=""):
+        self.wfile.write(f"{id}event: {kind}\ndata: {json.dumps(data)}\n\n".encode())
 
     def log_message(self, format, *args):
         pass
@@ -106,7 +117,7 @@ def test_one_that_stays_away_leaves_the_job_going_on(job, capsys, monkeypatch):
         terminal.follow(job)
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert "no answer from http://127.0.0.1" in said
+    assert "no events from http://127.0.0.1" in said
     assert "the job goes on" in said
     assert "jobs follow job_1" in said
     assert "jobs cancel job_1" in said

@@ -34,6 +34,8 @@ ROWS = record(
 SWEEP = record(
     stage="candidates", candidates=8, succeeded=3, failed=1, cancelled=0, fraction=0.5
 )
+WAITING_SWEEP = {**SWEEP, "state": "queued"}
+AGAIN = {**ROWS, "state": "queued"}
 COMPARISON = record(stage="evaluate", message="comparing 2 versions")
 
 
@@ -43,6 +45,8 @@ COMPARISON = record(stage="evaluate", message="comparing 2 versions")
         (TRAINING, "optimise  300 of 900, 50/s, loss 5.00e-01, 2.0 h left", 0.25),
         ([ROWS], "rollout  512 of 1024 rows, 100 rows/s, 5 s left", 0.5),
         ([SWEEP], "candidates  3 of 8 trained, 1 not", 0.5),
+        ([WAITING_SWEEP], "candidates  3 of 8 trained, 1 not", 0.5),
+        ([AGAIN], "queued", 0),
         ([COMPARISON], "evaluate  comparing 2 versions", 0),
         ([{"state": "queued", "progress": None}], "queued", 0),
     ],

@@ -269,6 +269,7 @@ def test_a_failed_job_is_retried_with_all_its_attempts(
     leases.fail(claim, {"code": "x", "detail": "bad"})
     job = jobs.retry(claim.job.id)
     assert (job.state, job.attempt, job.error) == ("queued", 1, None)
+    assert job.started_at is None, "how long it takes begins anew"
     assert sent.ids[-1] == job.id
     again = leases.claim(job.queue, "w")
     assert again is not None

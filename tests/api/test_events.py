@@ -1,0 +1,109 @@
+"""What a listener hears of a job, from the table to the bytes."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from api import events
+from api.events import EventHub
+from services.database.engine import Database
+from services.database.migrate import upgrade
+from services.jobs import Jobs
+from services.leases import Leases, Note
+
+ERROR = {"code": "x", "detail": "bad"}
+REQUEST = {"kind": "dataset", "system": "robertson", "trajectories": 4}
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """A job that runs: its rows, its leases, its claim."""
+    monkeypatch.setattr(events, "POLL_S", 0.01)
+    database = Database(f"sqlite:///{tmp_path / 'spnode.db'}")
+    upgrade(database)
+    jobs, leases = Jobs(database), Leases(database, lease_seconds=15)
+    job, _ = jobs.submit("dataset", REQUEST, owner="me")
+    yield jobs, leases, leases.claim(job.queue, "first")
+    database.close()
+
+
+async def may_listen() -> bool:
+    return True
+
+
+@contextlib.asynccontextmanager
+async def listening(jobs, id, after=0):
+    """What gives the next event as (id, kind, data), while the hub runs."""
+
+    async def sql(call, *given, **named):
+        return await asyncio.to_thread(call, *given, **named)
+
+    hub = EventHub(jobs, sql)
+    running = asyncio.create_task(hub.run())
+
+    async def heard():
+        async for piece in hub.stream(id, after, may_listen):
+            fields = dict(
+                line.split(": ", 1) for line in piece.decode().splitlines() if line
+            )
+            data = json.loads(fields["data"])
+            assert data["kind"] == fields["event"]
+            assert str(data["id"] or "") == fields.get("id", "")
+            yield data["id"], data["kind"], data["data"]
+
+    stream = heard()
+    try:
+        yield lambda: asyncio.wait_for(anext(stream), 10)
+    finally:
+        await stream.aclose()
+        running.cancel()
+
+
+def test_how_far_a_job_is_comes_beside_its_events(told) -> None:
+    jobs, leases, claim = told
+
+    async def listen():
+        async with listening(jobs, claim.job.id) as following:
+            first = [await following() for _ in range(3)]
+            assert [kind for _, kind, _ in first] == ["status", "status", "progress"]
+            assert first[-1] == (None, "progress", None), "all is told so far"
+            for fraction in (0.25, 0.5):
+                leases.heartbeat(claim, progress={"fraction": fraction})
+                assert await following() == (None, "progress", {"fraction": fraction})
+            leases.heartbeat(claim, progress={"fraction": 0.5})
+            leases.heartbeat(claim, notes=[Note("log", "a word", {})])
+            id, kind, _ = await following()
+            assert kind == "log", "what is no news is not told again"
+            return id
+
+    last = asyncio.run(listen())
+
+    async def resume():
+        async with listening(jobs, claim.job.id, after=last) as following:
+            assert await following() == (None, "progress", {"fraction": 0.5})
+            leases.fail(claim, ERROR)
+            while (event := await following())[1] == "progress":
+                pass
+            assert event[1:] == ("status", {"state": "failed", "error": ERROR})
+            with pytest.raises(StopAsyncIteration):
+                await following()
+
+    asyncio.run(resume())
+
+
+def test_of_an_ended_job_there_is_no_progress(told) -> None:
+    jobs, leases, claim = told
+    leases.heartbeat(claim, progress={"fraction": 0.5})
+    leases.fail(claim, ERROR)
+
+    async def listen():
+        async with listening(jobs, claim.job.id) as following:
+            kinds = []
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    kinds.append((await following())[1])
+            return kinds
+
+    assert asyncio.run(listen()) == ["status"] * 3
