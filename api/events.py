@@ -4,7 +4,7 @@
 
     events table --(one query per watched job, every 0.3 s)--> bytes, once --> listeners
 
-A listener subscribes first, then replays what it has missed, and drops what it has
+A listener replays what it has missed, then subscribes from there, and drops what it has
 been sent already: nothing is lost in between, nothing comes twice. Ids are the
 table's. How far the job is comes beside them, without an id, since the row keeps only
 the newest: first when all that has happened is told, then whenever it changes.
@@ -14,13 +14,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+)
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from services.errors import NotFound, ServiceError
+from services.errors import NotFound, Overloaded, ServiceError, Unavailable
 from services.jobs import Jobs
 from services.lifecycle import TERMINAL, Event, Job
 
@@ -71,6 +77,7 @@ class EventHub:
         self._jobs = jobs
         self._sql = sql
         self._topics: dict[str, _Topic] = {}
+        self._is_closed = False
         self._wanted = asyncio.Event()
 
     async def run(self) -> None:
@@ -85,6 +92,7 @@ class EventHub:
 
     def close(self) -> None:
         """End every stream: the process stops, listeners resume elsewhere."""
+        self._is_closed = True
         for topic in self._topics.values():
             for listener in list(topic.listeners):
                 _drop(topic, listener)
@@ -115,29 +123,23 @@ class EventHub:
         self, job_id: str, after: int
     ) -> AsyncGenerator[bytes | None, None]:
         """Events as they are sent; None where for half a second there was none."""
-        listener = _Listener()
-        topic = self._topics.setdefault(job_id, _Topic(after))
-        # Others may know more, or say so: each listener drops what it knows.
-        topic.last = min(topic.last, after)
-        topic.listeners.add(listener)
-        self._wanted.set()
-        try:
-            sent = after
-            # A job that has ended already is read once more: its last event and its
-            # state were committed together, maybe after the first reading.
-            for ended in (False, True):
-                if ended:
-                    job = await self._sql(self._jobs.get, job_id)
-                    if not job.is_terminal:
-                        yield encode_progress(job).data
-                        break
-                async for event in self._replay(job_id, sent):
-                    sent = event.id
-                    yield event.data
-                    if event.is_last:
-                        return
-                if ended:
+        sent = after
+        # A job that has ended already is read once more: its last event and its state
+        # were committed together, maybe after the first reading.
+        for ended in (False, True):
+            if ended:
+                job = await self._sql(self._jobs.get, job_id)
+                if not job.is_terminal:
+                    yield encode_progress(job).data
+                    break
+            async for event in self._replay(job_id, sent):
+                sent = event.id
+                yield event.data
+                if event.is_last:
                     return
+            if ended:
+                return
+        with self._subscribed(job_id, sent) as listener:
             async for event in _listen(listener):
                 if event is None:
                     yield None
@@ -146,6 +148,20 @@ class EventHub:
                     yield event.data
                     if event.is_last:
                         return
+
+    @contextlib.contextmanager
+    def _subscribed(self, job_id: str, sent: int) -> Iterator[_Listener]:
+        """A listener of what comes after an event."""
+        listener = _Listener()
+        topic = self._topics.setdefault(job_id, _Topic(sent))
+        # Others may know more, or say so: each drops what it knows.
+        topic.last = min(topic.last, sent)
+        topic.listeners.add(listener)
+        if self._is_closed:
+            _drop(topic, listener)
+        self._wanted.set()
+        try:
+            yield listener
         finally:
             topic.listeners.discard(listener)
             if not topic.listeners and self._topics.get(job_id) is topic:
@@ -165,14 +181,18 @@ class EventHub:
             after = events[-1].id
 
     async def _tail(self, job_id: str, topic: _Topic) -> None:
+        asked = topic.last
         try:
             job, events = await self._sql(
-                self._jobs.news, job_id, after=topic.last, limit=_PAGE
+                self._jobs.news, job_id, after=asked, limit=_PAGE
             )
         except NotFound:
             return
         except ServiceError as error:
             _LOG.warning("events of %s could not be read: %s", job_id, error)
+            return
+        if topic.last != asked:
+            # Meanwhile one has come who knows less: it is read again.
             return
         for event in events:
             topic.last = event.id
@@ -215,7 +235,8 @@ def _offer(topic: _Topic, event: Encoded) -> None:
 
 def _drop(topic: _Topic, listener: _Listener) -> None:
     topic.listeners.discard(listener)
-    if listener.queue.full():
+    # It ends at what it has been sent, so that it resumes from there.
+    while not listener.queue.empty():
         listener.queue.get_nowait()
     listener.queue.put_nowait(None)
 
@@ -237,5 +258,7 @@ async def _listen(listener: _Listener) -> AsyncIterator[Encoded | None]:
 async def _may(listen: Callable[[], Awaitable[bool]]) -> bool:
     try:
         return await listen()
-    except ServiceError:  # no events can be read then either
+    except Unavailable:  # no events can be read then either
         return True
+    except Overloaded:  # by those who guess keys; who has one resumes
+        return False

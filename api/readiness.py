@@ -13,7 +13,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.errors import ServiceError
 from services.queue_names import QUEUES
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ class _Look:
     asking: asyncio.Future[Any] | None = None
     asked_at: float = 0.0
     said: str = _OK
+    reason: str = ""
 
     async def state(self) -> tuple[str, Any]:
         """What became of it, and the answer where there is one."""
@@ -92,15 +92,24 @@ class _Look:
         if self.asking is None or (self.asking.done() and is_due):
             loop = asyncio.get_running_loop()
             self.asking = loop.run_in_executor(self.threads, self.ask)
+            self.asking.add_done_callback(self._told)
             self.asked_at = now
         asking = self.asking
         done, _ = await asyncio.wait({asking}, timeout=_PATIENCE_S)
         if not done:
             return self._say(_SILENT, f"nothing in {_PATIENCE_S:g} s"), None
-        error = asking.exception()
-        if isinstance(error, ServiceError):
-            return self._say(_SILENT, str(error)), None
+        if asking.cancelled() or asking.exception() is not None:
+            return _SILENT, None
         return self._say(_OK, "it answers"), asking.result()
+
+    def _told(self, asking: asyncio.Future[Any]) -> None:
+        """Log what went wrong, also where nobody waits for it any more."""
+        if asking.cancelled() or (error := asking.exception()) is None:
+            return
+        reason = str(error) or type(error).__name__
+        if reason != self.reason or self.said != _SILENT:
+            _LOG.warning("the %s: %s: %s", self.name, _SILENT, reason)
+        self.said, self.reason = _SILENT, reason
 
     def _say(self, state: str, why: str) -> str:
         """Log what has changed: hosts and users are not for who asks without a key."""

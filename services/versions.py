@@ -5,6 +5,7 @@
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -76,7 +77,10 @@ class VersionRecord:
         """Error on held-out trajectories: those for test, or else for validation."""
         found = self.evaluation.get("test") or self.evaluation.get("validation")
         error = found.get("normalised_rmse") if isinstance(found, dict) else None
-        return error if isinstance(error, int | float) else None
+        # An imported one is what its archive says.
+        if not isinstance(error, int | float) or not abs(error) < sys.float_info.max:
+            return None
+        return float(error)
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,8 @@ class AsyncJob(AbstractJob):
         """
         reader = EventReader(after)
         failures = 0
-        while not reader.is_over:
+        while True:
+            reader.begin()
             before = reader.last_id
             call = jobs.events_call(self.id, before)
             try:

@@ -112,6 +112,11 @@ class Job(AbstractJob):
             return list(self.events())
         return self._client.jobs.past_events(self.id)
 
+    def has_worker(self) -> bool:
+        """Whether a worker lives that takes jobs of its queue."""
+        living = self._client.run(jobs.workers(self._client.retries))
+        return living.get(self.record["queue"], 0) > 0
+
     def cancel(self) -> Self:
         """Ask for the end of the job."""
         self.record = self._client.jobs.cancel(self.id).record
@@ -163,6 +168,7 @@ class Jobs(Resource):
             Unreachable: Nothing came at all.
         """
         found: list[Event] = []
+        lost: httpx.TransportError | None = None
         for patience in (quiet_s, 10 * quiet_s):
             reader, call = EventReader(), jobs.events_call(job_id, None)
             end = math.inf
@@ -177,10 +183,13 @@ class Jobs(Resource):
                     if time.monotonic() > end:
                         break
                 return found
-            except httpx.TransportError as error:
+            except httpx.ReadTimeout as error:
                 if found:
                     return found
                 lost = error
+            except httpx.TransportError as error:
+                # Some are no whole history: another gateway may have it.
+                found, lost = [], error
         raise Unreachable(f"job {job_id!r} gave no events: {lost}") from lost
 
     def list(self, limit: int | None = 20, **query: Any) -> list[Job]:
@@ -211,7 +220,8 @@ class Jobs(Resource):
         """
         reader = EventReader(after)
         failures = 0
-        while not reader.is_over:
+        while True:
+            reader.begin()
             before = reader.last_id
             call = jobs.events_call(job_id, before)
             try:

@@ -9,14 +9,19 @@ class EventReader:
     """Collects the lines of an event stream into events.
 
     Attributes:
-        last_id: Id of the newest event, to resume from after a lost connection.
-        is_over: Whether that event ended the job. A stream may end without it, when a
-            gateway is restarted.
+        last_id: Id of the newest whole event, to resume from after a lost connection.
+        is_over: Whether the newest event of this connection ended the job. A stream may
+            end without it, when a gateway is restarted.
     """
 
     def __init__(self, last_id: str | None = None) -> None:
         self.last_id = last_id
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with a connection: of an event that was cut off nothing is kept."""
         self.is_over = False
+        self._id = self.last_id
         self._name = ""
         self._data: list[str] = []
 
@@ -27,7 +32,7 @@ class EventReader:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "id":
-            self.last_id = value
+            self._id = value
         elif name == "event":
             self._name = value
         elif name == "data":
@@ -47,6 +52,7 @@ class EventReader:
     def _finish(self) -> Event | None:
         name, lines = self._name, self._data
         self._name, self._data = "", []
+        self.last_id = self._id
         if not lines:
             return None
         data = json.loads("\n".join(lines))

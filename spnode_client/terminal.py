@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import numpy as np
@@ -39,6 +40,8 @@ from spnode_client.sweeps import Ranking
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PATIENCE_S = 60.0
 """How long a service may give no answer before the watching ends."""
+STEADY_S = 5.0
+"""Who answered for so long is there again: the next time has all its patience."""
 
 # Controls, but for tabs and ends of lines; and what turns the direction of text.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -185,13 +188,25 @@ def _shown(job: Job) -> Any:
             meter.tell(event)
         return job.wait(on_record=meter.show)
 
+    _warn_of_nobody(job)
     with Meter(err) as meter:
         return _patiently(job, listen)
 
 
+def _warn_of_nobody(job: Job) -> None:
+    """Say that a job waits for a worker where none lives that takes it."""
+    queue = job.record.get("queue")
+    if job.state != "queued" or not queue:
+        return
+    with contextlib.suppress(ClientError):
+        if not job.has_worker():
+            also = "; without --gpu any worker takes it" if ".gpu" in queue else ""
+            err.print(f"no worker takes {queue} now: it waits for one{also}")
+
+
 def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
     """Wait, also while a gateway starts anew: that long nothing answers."""
-    until = None
+    until, answered = None, 0.0
     while True:
         try:
             return wait()
@@ -200,7 +215,7 @@ def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
                 raise
             now = time.monotonic()
             # Whoever follows for hours meets more than one restart.
-            if until is None or now > until + PATIENCE_S:
+            if until is None or now > answered + STEADY_S:
                 until = now + PATIENCE_S
             if now >= until:
                 raise
@@ -208,6 +223,7 @@ def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
         time.sleep(1)
         while not _answers(job, until):
             time.sleep(1)
+        answered = time.monotonic()
 
 
 def _answers(job: Job, until: float) -> bool:
@@ -229,7 +245,9 @@ def _hint(error: Exception) -> str:
     if isinstance(error, Unreachable):
         return "Is the service up? `./spnode up` starts one here; --url names another."
     if isinstance(error, Forbidden):
-        return "Give a key with --key or SPNODE_KEY."
+        if error.status == HTTPStatus.FORBIDDEN:
+            return "A key with that scope comes from who looks after the service."
+        return f"Give a key: {connection.program} --key KEY …, or SPNODE_KEY=KEY."
     if isinstance(error, ProblemError) and error.problem.get("request_id"):
         return f"request {error.problem['request_id']}" if error.status >= 500 else ""
     if isinstance(error, JobFailed):

@@ -31,7 +31,7 @@ class Outcome:
     version: int | None = None
     digest: str | None = None
     seconds: float | None = None
-    """From when it began first to its end."""
+    """From when it began, or began anew at a retry, to its end."""
     error: dict[str, Any] | None = None
     """Why there is no version of it."""
 

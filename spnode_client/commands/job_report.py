@@ -61,7 +61,11 @@ def print_job(record: Record, events: Iterable[Event]) -> None:
         record: The job's.
         events: Its log.
     """
-    facts = (*_identity(record), *_times(record), ("progress", _progress(record)))
+    events = list(events)
+    # How long it waited is not known of one that was queued again.
+    is_again = any("retried_after" in (each.data.get("data") or {}) for each in events)
+    times = _times(record, is_again=is_again)
+    facts = (*_identity(record), *times, ("progress", _progress(record)))
     print_facts((name, said) for name, said in facts if said)
     attempts = attempts_of(events)
     if attempts:
@@ -92,10 +96,11 @@ def _identity(record: Record) -> Iterator[tuple[str, str]]:
     yield "queue", f"{queue}, priority {priority}" if queue else ""
 
 
-def _times(record: Record) -> Iterator[tuple[str, str]]:
+def _times(record: Record, *, is_again: bool) -> Iterator[tuple[str, str]]:
     created, started = record.get("created_at"), record.get("started_at")
     finished = record.get("finished_at")
-    waited, took = span(created, started), span(started, finished)
+    waited = "" if is_again else span(created, started)
+    took = span(started, finished)
     yield "created", moment(created)
     yield "started", moment(started) + (f", after {waited}" if waited else "")
     yield "finished", moment(finished) + (f", after {took}" if took else "")

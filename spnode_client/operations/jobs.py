@@ -38,6 +38,12 @@ def get(job_id: str, wait_s: float | None, retries: int) -> Operation[Record]:
     return reply.json()
 
 
+def workers(retries: int) -> Operation[dict[str, int]]:
+    """How many workers live for each queue."""
+    reply = yield from perform(Call("GET", "/health/ready"), retries)
+    return reply.json()["workers"]
+
+
 def page(query: Record, retries: int) -> Operation[Record]:
     """One page of jobs, newest first, as the service gives it."""
     reply = yield from perform(Call("GET", "/v1/jobs", query), retries)

@@ -10,6 +10,7 @@ from api import events
 from api.events import EventHub
 from services.database.engine import Database
 from services.database.migrate import upgrade
+from services.errors import Overloaded, Unavailable
 from services.jobs import Jobs
 from services.leases import Leases, Note
 
@@ -107,3 +108,38 @@ def test_of_an_ended_job_there_is_no_progress(told) -> None:
             return kinds
 
     assert asyncio.run(listen()) == ["status"] * 3
+
+
+def test_a_listener_of_many_events_misses_none_and_is_not_dropped(
+    told, monkeypatch
+) -> None:
+    jobs, leases, claim = told
+    monkeypatch.setattr(events, "_QUEUE", 5)
+    monkeypatch.setattr(events, "_PAGE", 5)
+    for number in range(12):
+        leases.heartbeat(claim, notes=[Note("log", str(number), {"n": number})])
+
+    async def listen():
+        async with listening(jobs, claim.job.id) as early:
+            while (await early())[1] != "progress":
+                pass
+            async with listening(jobs, claim.job.id) as late:
+                heard = []
+                while (event := await late())[1] != "progress":
+                    heard.append(event[2])
+            leases.heartbeat(claim, notes=[Note("log", "a word", {"n": 12})])
+            following = (await early())[2]
+            return [each["n"] for each in heard if "n" in each], following
+
+    assert asyncio.run(listen()) == (list(range(12)), {"n": 12})
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [(Unavailable("away"), True), (Overloaded("full", retry_after_s=1), False)],
+)
+def test_who_cannot_be_asked_about_hears_on_where_nothing_is_said(error, goes_on):
+    async def asked():
+        raise error
+
+    assert asyncio.run(events._may(asked)) is goes_on

@@ -29,6 +29,12 @@ def record(fields) -> Answer:
     return Answer(200, json.dumps(fields).encode())
 
 
+def cut(answer, count) -> Answer:
+    """The same without its last bytes, in a connection that breaks there."""
+    answer.break_after = len(answer.body) - count
+    return answer
+
+
 PROBLEM = json.dumps({"detail": "it stops"}).encode()
 STORIES = {
     "whole": [events((1, "running"), (2, "succeeded"))],
@@ -49,6 +55,14 @@ STORIES = {
         record(DONE),
         events(),
         record(DONE),
+    ],
+    "cut off within an event": [
+        cut(events((1, "running"), (2, "a word")), 8),
+        events((2, "a word"), (3, "succeeded")),
+    ],
+    "cut off behind an earlier end": [
+        cut(events((1, "failed"), (2, "queued")), 30),
+        events((2, "queued"), (3, "succeeded")),
     ],
     "a job that was queued again": [
         events((1, "failed"), (2, "queued")),

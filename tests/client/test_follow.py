@@ -84,6 +84,17 @@ def test_what_auto_chose_is_said_with_its_reasons(job, capsys):
     assert 'surrogate.linear: {"kind": "modal"} ([stiff])' in said
 
 
+@pytest.mark.parametrize(("count", "is_said"), [(0, True), (1, False)])
+def test_a_job_that_nobody_takes_says_so(job, capsys, count, is_said):
+    job, gateway = job
+    gateway.record = {**DONE, "workers": {"training.gpu": count}}
+    job.record = {**RUNNING, "state": "queued", "queue": "training.gpu"}
+    terminal.follow(job)
+    said = capsys.readouterr().err
+    told = "no worker takes training.gpu now: it waits for one; without --gpu any"
+    assert (told in said) is is_said
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_gateway_that_starts_anew_ends_nothing(job, capsys, quiet):
     job, gateway = job

@@ -60,13 +60,20 @@ def test_a_job_is_shown_with_its_attempts_and_its_error(capsys):
     lines = capsys.readouterr().out.splitlines()
     facts = {" ".join(each.split()) for each in lines}
     assert {"job job_1", "state failed", "model m", "dataset ds_1"} <= facts
-    assert "started 2026-01-02 03:04:05Z, after 5.25 s" in facts
+    assert "started 2026-01-02 03:04:05Z" in facts, "of a retry's wait nothing is known"
     assert "finished 2026-01-02 03:24:00Z, after 19.9 min" in facts
     assert "progress optimise, 25 %, 10 of 40, loss 0.5" in facts
     assert "1 a 2026-01-02 03:04:05Z 2026-01-02 03:04:08Z 3 s queued" in facts
     assert "1 c 2026-01-02 03:04:31Z running" in facts
     assert "attempt 2: it [/died]" in facts
     assert lines[-1] == "attempts_exhausted at seed: it died"
+    print_job(JOB, LOG[:7])
+    lines = capsys.readouterr().out.splitlines()
+    assert "started 2026-01-02 03:04:05Z, after 5.25 s" in map(_spaced, lines)
+
+
+def _spaced(line):
+    return " ".join(line.split())
 
 
 def test_a_result_is_shown_by_its_version(capsys):
@@ -104,14 +111,19 @@ def test_a_job_is_read_from_its_record_and_its_log(server):
 
 
 def test_the_log_of_a_job_that_goes_on_is_read_as_far_as_it_is(server):
-    held = stream(LOG[:3])
-    # More is promised than comes.
-    held.break_after = len(held.body)
-    held.body += b"id: 9\n\n"
+    far = Event("", "progress", {"id": None, "data": None})
+    held = stream([*LOG[:3], far, LOG[3]])
     server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
     server.answers.append(held)
     with Client(server.url) as client:
         assert len(client.jobs.get("job_1").past_events()) == 3
+    broken = stream(LOG[:3])
+    broken.break_after = len(broken.body) - 1
+    server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
+    server.answers += [broken, held]
+    with Client(server.url) as client:
+        found = client.jobs.get("job_1").past_events()
+    assert [each.id for each in found] == [each.id for each in LOG[:3]]
 
 
 def test_times_are_said_to_the_second_and_lengths_in_the_unit_that_fits():
