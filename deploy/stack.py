@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,15 +184,17 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _programs(folder: Folder, settings: Settings) -> list[Program]:
     python = [sys.executable, "-P", "-m"]
-    programs = [
-        Program("gateway", [*python, "api"], priority=20),
-        Program("worker", [*python, "worker"], priority=30, stop_s=25),
-    ]
-    gpus = visible_gpus()
+    programs = [Program("gateway", [*python, "api"], priority=20)]
+    gpus, count = visible_gpus(), settings.job_workers
+    for number in range(count):
+        # One alone divides its minibatches among all devices.
+        gpu = _gpu(gpus, number) if count > 1 else {}
+        name = "worker" if count == 1 else f"worker-{number + 1}"
+        command = [*python, "worker"]
+        programs.append(Program(name, command, 30, stop_s=25, environment=gpu))
     for number in range(_rollout_workers(settings)):
-        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
         command = [*python, "worker", "--rollouts"]
-        name = f"rollouts-{number + 1}"
+        name, gpu = f"rollouts-{number + 1}", _gpu(gpus, number)
         programs.append(Program(name, command, 30, stop_s=25, environment=gpu))
     if os.environ.get("SPNODE_REDIS_URL"):
         return programs
@@ -204,6 +206,10 @@ def _programs(folder: Folder, settings: Settings) -> list[Program]:
         )
     command = [server[0], valkey.write_configuration(folder)]
     return [Program("valkey", command, priority=10), *programs]
+
+
+def _gpu(gpus: Sequence[str], number: int) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def _rollout_workers(settings: Settings) -> int:

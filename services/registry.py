@@ -290,7 +290,8 @@ class Registry:
             if names:
                 pointing_at = ", ".join(f"{name}@{each}" for each in sorted(names))
                 raise Conflict(
-                    f"{pointing_at} points at version {number}; move it first",
+                    f"{pointing_at} points at version {number}; move or delete the "
+                    "alias first",
                     code="version_in_use",
                 )
             # Held by who queues one: see ``services.held``.

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """Where rollouts run: a thread of the gateway, or rollout workers."""
     rollout_workers: PositiveInt = 1
     """How many rollout workers there are where the executor is queue."""
+    job_workers: PositiveInt = 1
+    """How many workers of jobs ``up`` starts, each of which runs one at a time."""
 
     host: str = "127.0.0.1"
     """Address the gateway listens on."""

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
+import inspect
 import sys
 import warnings
 from typing import Annotated
@@ -70,6 +71,7 @@ def run(app: typer.Typer, name: str) -> None:
     """Run a command line called ``name``; errors become a sentence and an exit code."""
     warnings.showwarning = _say_warning
     connection.program = name
+    _call_in_examples(app, name)
     # The scripts are for the bare name, which shells look up for any path to it too.
     scripts = {"--install-completion", "--show-completion"}
     called = "spnode" if scripts & set(sys.argv) else name
@@ -84,6 +86,16 @@ def run(app: typer.Typer, name: str) -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(1)
+
+
+def _call_in_examples(app: typer.Typer, name: str) -> None:
+    """Have the examples of all commands call the program by its name, to be pasted."""
+    for each in app.registered_commands:
+        text = each.help or inspect.getdoc(each.callback) or ""
+        each.help = text.replace("Example: spnode ", f"Example: {name} ")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _call_in_examples(group.typer_instance, name)
 
 
 def main() -> None:

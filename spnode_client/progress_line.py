@@ -8,8 +8,12 @@ from spnode_client.records import ENDED, Record
 
 
 def progress_line() -> Callable[[Record], None] | None:
-    """What shows a job's record on stderr; None where that is no terminal."""
-    return _show if sys.stderr.isatty() else None
+    """What shows a job's record on stderr; None where nobody looks at it.
+
+    A notebook is no terminal, and wipes out a line as one does.
+    """
+    is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return _show if is_seen else None
 
 
 def done_of(progress: Record) -> tuple[int | None, int | None]:

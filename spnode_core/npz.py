@@ -85,7 +85,11 @@ class Member:
                 name,
                 found=f"dtype {self.dtype}"
                 + (" (pickled)" if self.dtype.hasobject else ""),
-                expected="real numbers or text; nothing is unpickled",
+                expected="real numbers or text, for nothing is unpickled: names by "
+                "np.array(names, dtype=str), trajectories of different lengths padded "
+                "to one length, with lengths beside them"
+                if self.dtype.hasobject
+                else "real numbers or text",
             )
         self._left = self.shape[0] if self.shape else 0
         # The header's claim is checked before memory is taken for it.

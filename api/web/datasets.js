@@ -177,7 +177,7 @@ function trainForm(dataset, presets, signal) {
   tell();
   // What the data show and nobody has declared: true by construction where it is ticked.
   const sums = (dataset.summary.sums_found || []).map((terms) => [terms, ...check(`Keep ${sumOf(terms)} exactly`)]);
-  const allPositive = !dataset.summary.positive && Object.values(dataset.summary.states).every((each) => each.positive);
+  const allPositive = Object.values(dataset.summary.states).every((each) => each.positive);
   const [positiveBox, positive] = check("Keep the states positive");
   const seed = h("input", { type: "number", min: 0, value: 0 });
   const members = h("input", { type: "number", min: 1, max: 16, value: 1 });
@@ -207,6 +207,7 @@ function trainForm(dataset, presets, signal) {
   } },
   field("Model", name, "Lower case letters, digits, - and _. A name that exists gets a new version."),
   sums.map(([, box]) => box), allPositive ? positiveBox : null,
+  sums.length || allPositive ? h("p", { class: "soft" }, "What is ticked holds by construction, and rules polynomials out, which are often far more exact.") : null,
   h("details", null, h("summary", null, "Settings: auto decides them from the data"),
     h("div", null, field("Preset", preset), about, field("Iterations", iterations), field("At most, in minutes", limit),
       field("Members of an ensemble", members), field("Seed", seed), certifiedBox)),

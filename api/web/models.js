@@ -85,8 +85,14 @@ function aliasForm(model, signal) {
   const move = action("Point it there", async () => {
     await moveAlias(model, alias.value, Number(number.value), signal);
   });
-  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button),
-    h("p", { class: "soft" }, GATES), move.place);
+  const remove = action("Remove it", async () => {
+    if (!(await confirmed(`Remove the alias ${alias.value}? The versions stay.`, { label: "Remove the alias" }))) return;
+    await ask("DELETE", `/v1/models/${model.name}/aliases/${encodeURIComponent(alias.value)}`);
+    say(`${alias.value} is removed`);
+    if (!signal.aborted) again();
+  }, { class: "quiet" });
+  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button, remove.button),
+    h("p", { class: "soft" }, GATES), move.place, remove.place);
 }
 
 /**

@@ -64,7 +64,7 @@ function files(index, job) {
   });
   return h("div", null,
     h("p", null, version(index.model, index.version), `: ${index.shape.map((each) => number(each)).join(" × ")} numbers, ${bytes(index.size_bytes)}. `,
-      "All rows as one file: ", h("code", null, `spnode jobs result ${job.id} --output rows.npz`)),
+      "All rows as one file: ", h("code", null, `./spnode jobs result ${job.id} --output rows.npz`)),
     table("Chunks", [["rows"], ["size", "n"], ["left the finite range", "n"], ["outside the domain", "n"], [""]], rows),
     index.chunks.length > MOST ? h("p", { class: "soft" }, `${index.chunks.length - MOST} more chunks are not shown.`) : null);
 }

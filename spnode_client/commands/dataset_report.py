@@ -86,5 +86,5 @@ def _sum(terms: dict[str, float]) -> str:
     for name, coefficient in terms.items():
         size = f"{abs(coefficient):.6g}"
         sign = "-" if coefficient < 0 else "+"
-        parts.append(f"{sign} {name}" if size == "1" else f"{sign} {size} {name}")
+        parts.append(f"{sign} {name}" if size == "1" else f"{sign} {size}*{name}")
     return " ".join(parts).removeprefix("+ ")

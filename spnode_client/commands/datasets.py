@@ -154,9 +154,14 @@ def dataset_of(client: Client, data: str, quiet: bool = False) -> Dataset | str:
     """
     if data.startswith("ds_") and not Path(data).exists():
         return data
+    if Path(data).is_dir():
+        where = f"cd {data} && zip -qr0 ../{Path(data).resolve().stem}.zip ."
+        raise UsageError(f"{data!r} is a folder; send it as a zip: {where}")
     if not Path(data).is_file():
         raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
     with uploading(client, data, quiet):
         dataset = client.datasets.upload(data)
     err.print(f"[dim]dataset {dataset.id}[/]")
+    if not quiet:
+        print_brief(dataset)
     return dataset

@@ -113,7 +113,7 @@ def revoke(
 ) -> None:
     """Make a key useless.
 
-    Example: spnode keys revoke key_01kc…
+    Example: spnode keys revoke 01kc…
     """
     connection.client().keys.revoke(key_id)
     emit({"revoked": key_id}, as_json, lambda: out.print(f"revoked {key_id}"))

@@ -70,7 +70,7 @@ def sweep(
     own = {name: options.pop(name) for name in _OWN if name in options}
     if schedule := schedule_of(priority, deadline, gpu):
         own["schedule"] = schedule
-    name = model or model_name(data)
+    name = model or model_name(client, dataset, data)
     job = client.sweep(dataset, name, grid=grid, alias=alias, **own, **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from spnode_client.client import Client
 from spnode_client.commands.datasets import dataset_of
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.records import (
+    Dataset,
     ModelVersion,
     cautions,
     held_out,
@@ -45,11 +47,19 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Name of the model; the file's name by default.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="auto, smooth or paper.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Training iterations.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="auto, smooth or paper; docs/auto.md.")
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="Of the relaxation form, which is then the one tried."),
+    ] = None,
     conserved: Annotated[
         list[str] | None,
-        typer.Option(help='A sum that each trajectory keeps, "mass=y1+y2+2*y3".'),
+        typer.Option(
+            help='A sum that each trajectory keeps, "mass=y1+y2+2*y3"; of states with '
+            """+, - or * in their names: --set 'surrogate.conserved.q={"H+": 1}'."""
+        ),
     ] = None,
     positive: Annotated[
         bool | None, typer.Option(help="States are positive by construction.")
@@ -99,7 +109,7 @@ def train(
         assign(options, assignment)
     client = connection.client()
     dataset = dataset_of(client, data, as_json)
-    job = client.train(dataset, model or model_name(data), **options)
+    job = client.train(dataset, model or model_name(client, dataset, data), **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
         return
@@ -156,9 +166,13 @@ def assign(options: dict[str, Any], assignment: str) -> None:
         options[last] = text
 
 
-def model_name(data: str) -> str:
-    """The name of a model by that of its file."""
-    return re.sub(r"[^a-z0-9_-]+", "-", Path(data).stem.lower()).strip("-") or "model"
+def model_name(client: Client, dataset: Dataset | str, data: str) -> str:
+    """The name of a model by that of its file, or of the dataset with that id."""
+    if isinstance(dataset, str):
+        name = str(client.datasets.get(dataset).record.get("name") or "")
+    else:
+        name = Path(data).stem
+    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:64] or "model"
 
 
 def _options(

@@ -21,6 +21,7 @@ from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import check_size
 
 _HEADER = re.compile(r"^\s*(?:(parameter|control):)?\s*(.*?)\s*(?:\[([^\]]*)\])?\s*$")
+_NAMELESS = re.compile(r"\s*|Unnamed: \d+")
 _NEEDED = "columns `trajectory` and `time`, and one for each state"
 Columns = dict[str, np.ndarray]
 
@@ -67,6 +68,13 @@ def _arrays(columns: Columns) -> Mapping[str, Any]:
     time_unit, states, units, others = "", {}, [], {"parameter": {}, "control": {}}
     trajectory = times = None
     for header, column in columns.items():
+        if _NAMELESS.fullmatch(header):
+            raise InvalidInput(
+                "file",
+                found=f"a column without a name ({header!r})",
+                expected="a name for each; pandas leaves its row numbers out by "
+                "to_csv(..., index=False)",
+            )
         match = _HEADER.match(header)
         role, name, unit = match.groups() if match else (None, header, None)
         if role is not None:

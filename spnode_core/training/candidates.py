@@ -81,13 +81,13 @@ class Candidate:
 def is_open(
     dataset: Dataset, surrogate: SurrogateSpec | None, training: TrainingSpec | None
 ) -> bool:
-    """Whether the method is open: nothing of it fixed, and nothing declared to hold."""
+    """Whether the method is open: nothing of it fixed, and no sum declared to hold."""
     spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
     is_free = (
         spec.model_fields_set <= _OPEN_SURROGATE
         and train.model_fields_set <= _OPEN_TRAINING
     )
-    return is_free and not dataset.conserved and not dataset.positive
+    return is_free and not dataset.conserved
 
 
 def candidates(
@@ -101,8 +101,8 @@ def candidates(
         training: What the caller fixed of the training.
 
     Returns:
-        Nothing where the caller fixed the method, or where conserved sums or positivity
-        are to hold by construction, as they do in a decoder.
+        Nothing where the caller fixed the method, or where conserved sums are to hold
+        by construction, as they do in a decoder.
     """
     if not is_open(dataset, surrogate, training):
         return []

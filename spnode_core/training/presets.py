@@ -202,16 +202,33 @@ def _conserved(
                     found="no such state",
                     expected=f"one of {', '.join(dataset.names)}",
                 )
-    has_decoder = spec.autoencoder.kind == "residual"
-    if dataset.conserved and has_decoder and "conserved" not in spec.model_fields_set:
-        _chosen(
-            choices,
-            "surrogate.conserved",
-            dataset.conserved,
-            "the dataset says so; the decoder keeps these sums exactly",
-        )
-        return spec.replaced(conserved=dataset.conserved)
-    return spec
+    is_none = "conserved" in spec.model_fields_set and not spec.conserved
+    if is_none or spec.autoencoder.kind != "residual":
+        return spec
+    declared = _beside(spec, dataset)
+    if not declared:
+        return spec
+    why = "the dataset says so; the decoder keeps these sums exactly"
+    _chosen(choices, "surrogate.conserved", declared, why)
+    return spec.replaced(conserved={**spec.conserved, **declared})
+
+
+def _beside(spec: SurrogateSpec, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """The declared sums that can hold beside those that the caller asked for.
+
+    One that follows from the others is held already; positive states take sums that
+    share none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for title, sums in dataset.conserved.items():
+        held = [*spec.conserved.values(), *found.values()]
+        rows = [[each.get(name, 0.0) for name in dataset.names] for each in held]
+        rows.append([sums.get(name, 0.0) for name in dataset.names])
+        shares = spec.positive and any(each.keys() & sums.keys() for each in held)
+        is_new = np.linalg.matrix_rank(np.array(rows)) == len(rows)
+        if title not in spec.conserved and is_new and not shares:
+            found[title] = sums
+    return found
 
 
 def _steps(
@@ -359,13 +376,14 @@ def _normalisation(
     others = {
         n: k for n, k in kinds.items() if k != "linear" and n not in spec.normalisation
     }
-    _chosen(
-        choices,
-        "surrogate.normalisation",
-        others or "linear",
-        "log where positive values span decades, asinh where signed ones have rare "
-        "peaks, linear otherwise and in conserved sums",
-    )
+    if not spec.normalisation.keys() >= kinds.keys():
+        _chosen(
+            choices,
+            "surrogate.normalisation",
+            others or "linear",
+            "log where positive values span decades, asinh where signed ones have rare "
+            "peaks, linear otherwise and in conserved sums",
+        )
     return spec.replaced(normalisation={**kinds, **spec.normalisation})
 
 

@@ -41,7 +41,8 @@ class Progress:
 
 def progress_line() -> Callable[[Progress], None] | None:
     """What shows progress as one line on stderr; None where that is no terminal."""
-    return _show if sys.stderr.isatty() else None
+    is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return _show if is_seen else None
 
 
 def _show(progress: Progress) -> None:

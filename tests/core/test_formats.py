@@ -249,6 +249,10 @@ def cut_short(path):
 
 REFUSED = {
     "no trajectory": (csv("time,y1\n0,1\n1,2\n"), "columns time, y1"),
+    "row numbers of pandas": (
+        lambda path: frame(arrays()).to_csv(path),
+        "without a name ('Unnamed: 0'); expected a name for each; pandas leaves",
+    ),
     "text in a cell": (
         csv("trajectory,time,y1\n0,0,1\n0,1,two\n1,0,1\n1,1,2\n"),
         "row 2, column y1: found 'two'",

@@ -205,3 +205,28 @@ def test_smooth_preset_infers_a_quadratic_operator_on_principal_directions():
 def test_smooth_preset_refuses_what_no_principal_direction_keeps(robertson):
     with pytest.raises(InvalidInput, match=r"preset.*positive states.*'auto'"):
         resolve(robertson, SurrogateSpec(positive=True), preset="smooth")
+
+
+def test_declared_sums_hold_beside_those_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    states = rng.uniform(0.1, 1.0, (4, 6, 4))
+    states[:, :, 3] = 3.0 - states[:, :, :3].sum(axis=2)
+    states[:, 1:] = states[:, :1]
+    declared = {
+        "conserved": np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]]),
+        "conserved_names": np.array(["all", "pair"]),
+    }
+    data = dataset(states, np.arange(6.0), **declared)
+    first, pair = {"x1": 1.0, "x3": 1.0}, {"x1": 1.0, "x2": 1.0}
+    every = dict.fromkeys(("x1", "x2", "x3", "x4"), 1.0)
+
+    def kept(**fields):
+        return resolve(data, SurrogateSpec(**fields))[0].conserved
+
+    assert kept() == {"all": every, "pair": pair}
+    assert kept(conserved={"own": first}) == {"own": first, "all": every, "pair": pair}
+    # What follows from others is held already, and none is none.
+    rest = {"x3": 1.0, "x4": 1.0}
+    assert kept(conserved={"rest": rest}) == {"rest": rest, "all": every}
+    assert kept(conserved={}) == {}
+    assert kept(conserved={"own": first}, positive=True) == {"own": first}

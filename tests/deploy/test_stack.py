@@ -140,3 +140,12 @@ def test_each_rollout_worker_has_a_name_and_a_gpu_of_its_own(tmp_path, monkeypat
     assert gpus == [None, None, "4", "7", "4"]
     inline = settings.model_copy(update={"executor": "inline"})
     assert len(stack._programs(Folder(tmp_path), inline)) == 2
+
+
+def test_several_workers_of_jobs_have_a_gpu_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("SPNODE_REDIS_URL", "redis://broker")
+    programs = stack._programs(Folder(tmp_path), Settings(job_workers=2))
+    assert [each.name for each in programs] == ["gateway", "worker-1", "worker-2"]
+    gpus = [each.environment.get("CUDA_VISIBLE_DEVICES") for each in programs]
+    assert gpus == [None, "4", "7"]
