@@ -322,7 +322,7 @@ class Workload:
                     )
                 except (Unreachable, Overloaded):
                     self.tally.count("looks given up for now")
-            waiting += each.state not in ENDED
+            waiting += each.state not in ENDED or each.retry == "asked"
         return waiting
 
     def _retry(self, made: Submission) -> None:
