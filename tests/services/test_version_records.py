@@ -24,7 +24,7 @@ HUGE = int("1" + "0" * 400)
 )
 def test_the_error_of_a_version_is_a_finite_number_or_nothing(evaluation, said):
     """An imported archive may say anything."""
-    parts = dict.fromkeys(("signature", "spec", "card", "certificate"), {})
+    parts = {name: {} for name in ("signature", "spec", "card", "certificate")}
     names = {"model": "m", "number": 1, "owner": "me", "digest": "d", "size_bytes": 1}
     at = datetime(2026, 1, 2, tzinfo=UTC)
     more = {"evaluation": evaluation, "job_id": None, "created_at": at}
