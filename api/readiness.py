@@ -107,13 +107,12 @@ class _Look:
         if asking.cancelled() or (error := asking.exception()) is None:
             return
         reason = str(error) or type(error).__name__
-        if reason != self.reason or self.said != _SILENT:
-            _LOG.warning("the %s: %s: %s", self.name, _SILENT, reason)
-        self.said, self.reason = _SILENT, reason
+        self._say(_SILENT, reason, is_news=reason != self.reason)
+        self.reason = reason
 
-    def _say(self, state: str, why: str) -> str:
+    def _say(self, state: str, why: str, *, is_news: bool = False) -> str:
         """Log what has changed: hosts and users are not for who asks without a key."""
-        if state != self.said:
+        if is_news or state != self.said:
             _LOG.warning("the %s: %s: %s", self.name, state, why)
         self.said = state
         return state

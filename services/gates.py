@@ -6,12 +6,19 @@ matter can be right for the system that was learned, but whoever uses the versio
 know. The others say how much is proved; that they fail is usual and no warning.
 """
 
-import math
+import sys
 from typing import Any
 
 HELD_OUT = ("test", "validation")
 WARNED = ("spectral_abscissa", "invariant_box", "step_refinement")
 """Certificates whose failure is a warning; a ball does instead of the box."""
+
+
+def finite(value: Any) -> float | None:
+    """A finite number; None of all else, for an imported archive may say anything."""
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
 
 
 def failures(evaluation: dict[str, Any], certificate: dict[str, Any]) -> list[str]:
@@ -22,7 +29,7 @@ def failures(evaluation: dict[str, Any], certificate: dict[str, Any]) -> list[st
         found.append("it has no evaluation on held-out trajectories")
     for part in parts:
         error = evaluation[part].get("scaled_mse")
-        if not isinstance(error, int | float) or not math.isfinite(error):
+        if finite(error) is None:
             found.append(f"its scaled mean squared error on {part} data is {error!r}")
     if not certificate:
         found.append("it has no certificate")

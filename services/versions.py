@@ -5,7 +5,6 @@
 """
 
 import re
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from services.errors import Invalid
+from services.gates import HELD_OUT, finite
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 NAME = re.compile(NAME_PATTERN)
@@ -75,12 +75,9 @@ class VersionRecord:
     @property
     def normalised_rmse(self) -> float | None:
         """Error on held-out trajectories: those for test, or else for validation."""
-        found = self.evaluation.get("test") or self.evaluation.get("validation")
-        error = found.get("normalised_rmse") if isinstance(found, dict) else None
-        # An imported one is what its archive says.
-        if not isinstance(error, int | float) or not abs(error) < sys.float_info.max:
-            return None
-        return float(error)
+        parts = (self.evaluation.get(part) for part in HELD_OUT)
+        found = next(filter(None, parts), None)
+        return finite(found.get("normalised_rmse")) if isinstance(found, dict) else None
 
 
 @dataclass(frozen=True)

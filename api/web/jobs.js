@@ -99,7 +99,7 @@ export async function jobView([id], signal) {
       refresh();
       return;
     }
-    if (event.kind === "status") look();
+    if (event.kind === "status") lookSoon();
     if (event.kind === "metrics") {
       if (typeof event.data.iteration !== "number") return;
       addLoss(points, event.data);
@@ -115,15 +115,20 @@ export async function jobView([id], signal) {
     }
   }
 
-  let waits = false;
-  function drawSoon() {
-    if (waits) return;
-    waits = true;
-    setTimeout(() => {
-      waits = false;
-      if (!signal.aborted) loss.change(lossesOf(points));
-    }, 250);
+  /** Once for all the events of a moment: a history comes in one piece. */
+  function soon(act) {
+    let waits = false;
+    return () => {
+      if (waits) return;
+      waits = true;
+      setTimeout(() => {
+        waits = false;
+        if (!signal.aborted) act();
+      }, 250);
+    };
   }
+  const drawSoon = soon(() => loss.change(lossesOf(points)));
+  const lookSoon = soon(() => look());
 
   async function look() {
     try {

@@ -146,21 +146,19 @@ class Fetched:
             arrays["spread"] = (shape, lambda chunk: chunk.spread)
         total = 8 * sum(math.prod(each) for each, _ in arrays.values())
         done = 0
+
+        def wrote(name: str, chunk: ResultChunk, size: int) -> None:
+            nonlocal done
+            done += size
+            if name == "states":
+                inside.append(chunk.inside)
+                failed.append(chunk.failed)
+            if on_bytes is not None:
+                on_bytes(done, total)
+
         with _archive(path) as archive:
             for name, (of_all, pick) in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    header = {"descr": "<f8", "fortran_order": False, "shape": of_all}
-                    np.lib.format.write_array_header_1_0(_as_binary(member), header)
-                    for number in self.numbers:
-                        chunk = yield from self.chunk(number)
-                        if name == "states":
-                            inside.append(chunk.inside)
-                            failed.append(chunk.failed)
-                        rows = np.ascontiguousarray(pick(chunk), "<f8")
-                        member.write(rows.data)
-                        done += rows.nbytes
-                        if on_bytes is not None:
-                            on_bytes(done, total)
+                yield from self._write(archive, name, of_all, pick, wrote)
             members = {
                 "times": np.array(self.index["times"]),
                 "names": np.array(self.index["states"]),
@@ -174,6 +172,24 @@ class Fetched:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
         return path
+
+    def _write(
+        self,
+        archive: zipfile.ZipFile,
+        name: str,
+        shape: tuple[int, ...],
+        pick: Callable[[ResultChunk], Any],
+        wrote: Callable[[str, ResultChunk, int], None],
+    ) -> Operation[None]:
+        """One array of all chunks, none of which is kept."""
+        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(_as_binary(member), header)
+            for number in self.numbers:
+                chunk = yield from self.chunk(number)
+                rows = np.ascontiguousarray(pick(chunk), "<f8")
+                member.write(rows.data)
+                wrote(name, chunk, rows.nbytes)
 
 
 def index(job_id: str, retries: int) -> Operation[Record]:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.gates import failures
 from services.versions import VersionRecord
 
 HUGE = int("1" + "0" * 400)
@@ -29,3 +30,8 @@ def test_the_error_of_a_version_is_a_finite_number_or_nothing(evaluation, said):
     at = datetime(2026, 1, 2, tzinfo=UTC)
     more = {"evaluation": evaluation, "job_id": None, "created_at": at}
     assert VersionRecord(**names, **parts, **more).normalised_rmse == said
+
+
+def test_a_number_too_large_for_one_is_no_error_of_a_champion():
+    (failure,) = failures({"test": {"scaled_mse": HUGE}}, {"bounded": {}})
+    assert failure.startswith("its scaled mean squared error on test data is 1000")
