@@ -44,8 +44,11 @@ class TrajectoryOut(Out):
     states: list[list[float | None]]
     """``(time, state)``; null where a value is missing."""
     parameters: list[float]
+    switches: int
+    """How often its controls change; there may be fewer changes here."""
+    control_times: list[float]
     controls: list[list[float]]
-    """``(time, control)``, each held until the next time."""
+    """``(control time, control)``, as a rollout takes them."""
 
     @classmethod
     def of(cls, found: Trajectory) -> Self:
@@ -59,6 +62,8 @@ class TrajectoryOut(Out):
             times=found.times.tolist(),
             states=[[_or_null(value) for value in row] for row in found.states],
             parameters=found.parameters.tolist(),
+            switches=found.switches,
+            control_times=found.control_times.tolist(),
             controls=np.nan_to_num(found.controls).tolist(),
         )
 

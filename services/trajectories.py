@@ -31,7 +31,9 @@ class Trajectory:
         times: ``(time,)``, counted from the trajectory's start.
         states: ``(time, state)``, NaN where a value is missing.
         parameters: ``(parameter,)``.
-        controls: ``(time, control)``, each held until the next time.
+        switches: How often its controls change, before thinning; the first counts.
+        control_times: ``(switch,)``, when they do, also where no state was measured.
+        controls: ``(switch, control)``, each held until the next of those times.
     """
 
     number: int
@@ -42,6 +44,8 @@ class Trajectory:
     times: np.ndarray
     states: np.ndarray
     parameters: np.ndarray
+    switches: int
+    control_times: np.ndarray
     controls: np.ndarray
 
 
@@ -83,9 +87,12 @@ def _read(members: dict[str, Member], number: int, most_samples: int) -> Traject
     shared = len(members["times"].shape) == 1
     times = members["times"].whole() if shared else row("times")
     present = np.flatnonzero(np.isfinite(states).any(axis=1))
-    few = np.linspace(0, len(present) - 1, min(most_samples, len(present)))
-    kept = present[np.unique(few.round().astype(int))]
+    kept = _thinned(present, most_samples)
     controls = row("controls") if "controls" in members else np.zeros((len(times), 0))
+    # What a rollout is to hold, though fewer samples are shown or measured.
+    changed = (np.diff(controls[: present[-1] + 1], axis=0) != 0).any(axis=1)
+    switches = np.flatnonzero([controls.shape[1] > 0, *changed])
+    held = _thinned(switches, most_samples)
     return Trajectory(
         number=number,
         samples=len(present),
@@ -95,5 +102,12 @@ def _read(members: dict[str, Member], number: int, most_samples: int) -> Traject
         times=(times - times[0])[kept],
         states=states[kept],
         parameters=row("parameters") if "parameters" in members else np.zeros(0),
-        controls=controls[kept],
+        switches=len(switches),
+        control_times=(times - times[0])[held],
+        controls=controls[held],
     )
+
+
+def _thinned(places: np.ndarray, most: int) -> np.ndarray:
+    few = np.linspace(0, len(places) - 1, min(most, len(places)))
+    return places[np.unique(few.round().astype(int))]

@@ -253,6 +253,12 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
       sets.x0.set(found.x0);
       if (found.parameters.every((value) => value !== undefined)) sets.parameters.set(found.parameters);
       note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
+      const { switches, control_times: held } = found;
+      if (switches > held.length) {
+        // Rolled out with other controls than its own it would look like an error.
+        found.isLeft = true;
+        note.textContent = `Its controls change ${number(switches)} times and this view holds ${number(held.length)} changes: they are constant here, and the reference is not drawn. The whole is for a rollout job or Python.`;
+      }
     } catch (error) {
       if (signal.aborted || mine !== turn) return;
       note.replaceChildren(problem(error));
@@ -265,7 +271,7 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
     begin: load,
     leave() { if (found) found.isLeft = true; },
     shown: () => (isHere() ? found : null),
-    controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.times } : null),
+    controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.control_times } : null),
     control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), field("Trajectory to start from", which), note),
   };
 }

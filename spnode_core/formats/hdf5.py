@@ -13,6 +13,8 @@ from spnode_core.formats.matlab import as_python
 from spnode_core.formats.reading import check_size
 
 _SHAPED = "arrays `states` (trajectory, time, state) and `times` at the top of the file"
+# Arrays that an error names.
+_TOLD = 8
 
 
 def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
@@ -33,14 +35,13 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
             is_netcdf = _is_netcdf(file)
             if "states" in file and "times" in file and not is_netcdf:
                 return {name: _array(name, node) for name, node in file.items()}
+            found = _arrays_of(file)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InvalidInput(
             "file", found=f"damaged HDF5: {error}", expected="a whole file"
         ) from error
     if not is_netcdf:
-        raise InvalidInput(
-            "file", found="HDF5 without them", expected=f"{_SHAPED}, or netCDF"
-        )
+        raise InvalidInput("file", found=found, expected=f"{_SHAPED}, or netCDF")
     # Imported here: arrays by name need no xarray.
     from spnode_core.formats import labelled
 
@@ -80,6 +81,17 @@ def _nodes(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
         # MATLAB keeps the parts of cells in a group that has no others.
         if isinstance(node, h5py.Group) and prefix.count("/") < 4:
             yield from _nodes(node, f"{place}/")
+
+
+def _arrays_of(file: h5py.File) -> str:
+    """What a file holds instead, as an error tells it."""
+    arrays = [
+        f"{name} {node.shape}"
+        for name, node in _nodes(file)
+        if isinstance(node, h5py.Dataset)
+    ]
+    more = ", …" if len(arrays) > _TOLD else ""
+    return f"HDF5 with {', '.join(arrays[:_TOLD]) or 'no arrays'}{more}"
 
 
 def _is_netcdf(file: h5py.File) -> bool:

@@ -69,12 +69,18 @@ def dataset(client):
     states = np.cumsum(np.ones((3, 50, 2)), axis=1)
     states[1, 10, 0] = np.nan
     states[1, 30:] = np.nan
+    controls = np.ones((3, 50, 1))
+    # One change where no state was measured, one after the last of them.
+    controls[1, 20:] = 2.0
+    controls[1, 40:] = 3.0
+    states[1, 20] = np.nan
+    controls[2] = np.arange(50.0)[:, None]
     arrays = {
         "states": states,
         "times": np.arange(50.0) + 5.0,
         "mask": np.isfinite(states),
         "parameters": np.array([[1.0], [2.0], [3.0]]),
-        "controls": np.ones((3, 50, 1)),
+        "controls": controls,
     }
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -89,11 +95,11 @@ def read(client, dataset, number, **query):
 
 def test_a_trajectory_is_read_from_its_start_with_what_is_missing(client, dataset):
     found = read(client, dataset, 1).json()
-    assert found["samples"] == 30
-    assert found["times"] == list(np.arange(30.0))
+    assert found["samples"] == 29
+    assert found["times"] == [time for time in np.arange(30.0) if time != 20.0]
     assert found["states"][10] == [None, 11.0]
     assert found["parameters"] == [2.0]
-    assert len(found["controls"]) == 30
+    assert (found["control_times"], found["controls"]) == ([0.0, 20.0], [[1.0], [2.0]])
     assert found["names"] == ["x1", "x2"]
     assert (found["parameter_names"], found["control_names"]) == (["p1"], ["u1"])
 
@@ -102,6 +108,7 @@ def test_a_long_trajectory_is_thinned_to_its_ends(client, dataset):
     found = read(client, dataset, 2, samples=4).json()
     assert found["samples"] == 50
     assert found["times"] == [0.0, 16.0, 33.0, 49.0]
+    assert (found["switches"], len(found["controls"])) == (50, 4)
 
 
 @pytest.mark.parametrize(

@@ -305,3 +305,13 @@ def test_a_chunk_counts_as_a_whole(tmp_path):
     assert (tmp_path / "upload").stat().st_size < 3 * 2**20
     with pytest.raises(InvalidInput, match=r"arrays of 16000000\d\d bytes"):
         load_dataset(tmp_path / "upload", limit_bytes=100 * 2**20)
+
+
+def test_hdf5_with_other_names_is_told_what_it_has(tmp_path):
+    path = tmp_path / "simulation.h5"
+    with h5py.File(path, "w") as file:
+        file["runs/u"], file["t"] = np.ones((2, 3, 1)), np.arange(3.0)
+    with pytest.raises(InvalidInput) as error:
+        load_dataset(path)
+    assert "runs/u (2, 3, 1)" in error.value.found
+    assert "t (3,)" in error.value.found

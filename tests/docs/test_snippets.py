@@ -11,7 +11,9 @@ import json
 import subprocess
 import warnings
 
+import h5py
 import httpx
+import numpy as np
 import pytest
 
 import spnode_core
@@ -80,6 +82,8 @@ def folder(service, tmp_path, monkeypatch):
     for name in ("trajectories.npz", "new.npz", "held_out.npz"):
         spnode_core.save_dataset(service.data, tmp_path / name)
     spnode_core.save(service.surrogates["mine"], tmp_path / "mine.spnode")
+    with h5py.File(tmp_path / "simulation.h5", "w") as file:
+        file["runs/u"], file["t"] = np.ones((2, 3, 1)), np.arange(3.0)
     (tmp_path / ".spnode").mkdir()
     (tmp_path / ".spnode" / "key").write_text(service.key)
 
