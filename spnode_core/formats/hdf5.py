@@ -26,15 +26,16 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
     try:
         with h5py.File(path, "r") as file:
             _check(file, limit_bytes)
+            contents = _Contents(file, limit_bytes)
             if kind == "MATLAB 7.3":
                 return {
-                    name: as_python(name, _from_matlab(file, node))
+                    name: as_python(name, contents.of_matlab(name, node))
                     for name, node in file.items()
                     if name != "#refs#"
                 }
             is_netcdf = _is_netcdf(file)
             if "states" in file and "times" in file and not is_netcdf:
-                return {name: _array(name, node) for name, node in file.items()}
+                return {name: contents.array(name, node) for name, node in file.items()}
             found = _arrays_of(file)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InvalidInput(
@@ -53,15 +54,24 @@ def _check(file: h5py.File, limit_bytes: int) -> None:
     size = 0
     for name, node in _nodes(file):
         if isinstance(node, h5py.Dataset):
-            if node.external or node.is_virtual:
-                raise InvalidInput(
-                    name, found="an array in another file", expected="one in this file"
-                )
-            item = max(node.dtype.itemsize, 1)
-            # A chunk is read as a whole, however little of it is asked for.
-            chunk = math.prod(node.chunks or ()) * item
-            size += max((node.size or 0) * item, chunk if node.size else 0)
+            size += _size(name, node)
     check_size(size, limit_bytes)
+
+
+def _size(name: str, node: h5py.Dataset) -> int:
+    """Bytes that an array takes to read.
+
+    Raises:
+        InvalidInput: They lie in another file.
+    """
+    if node.external or node.is_virtual:
+        raise InvalidInput(
+            name, found="an array in another file", expected="one in this file"
+        )
+    item = max(node.dtype.itemsize, 1)
+    # A chunk is read as a whole, however little of it is asked for.
+    chunk = math.prod(node.chunks or ()) * item
+    return max((node.size or 0) * item, chunk if node.size else 0)
 
 
 def _nodes(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -101,29 +111,65 @@ def _is_netcdf(file: h5py.File) -> bool:
     )
 
 
-def _array(name: str, node: Any) -> np.ndarray:
-    if not isinstance(node, h5py.Dataset):
-        raise InvalidInput(name, found="a group", expected="an array")
-    if h5py.check_string_dtype(node.dtype):
-        return np.array(node.asstr()[()], dtype=str)
-    return node[()]
+class _Contents:
+    """What is read of a file, checked array by array.
 
+    A reference is an address: it leads to arrays that no walk over names meets, and to
+    one array as often as it is written.
 
-def _from_matlab(file: h5py.File, node: Any) -> Any:
-    """What MATLAB keeps in an array: axes come in the reverse order."""
-    kind = node.attrs.get("MATLAB_class", b"").decode()
-    if not isinstance(node, h5py.Dataset):
-        return node
-    if "MATLAB_empty" in node.attrs:
-        return np.zeros((0, 0))
-    content = node[()]
-    if kind == "cell":
-        parts = [_from_matlab(file, file[reference]) for reference in content.T.flat]
-        found = np.empty(len(parts), object)
-        found[:] = parts
-        return found
-    if kind == "char":
-        return "".join(map(chr, content.T.ravel()))
-    if kind == "logical":
-        return content.T.astype(bool)
-    return content.T
+    Args:
+        file: Which.
+        limit_bytes: Of all that is read together.
+    """
+
+    def __init__(self, file: h5py.File, limit_bytes: int) -> None:
+        self._file = file
+        self._limit = limit_bytes
+        self._read = 0
+
+    def array(self, name: str, node: Any) -> np.ndarray:
+        """An array by its name; texts as such.
+
+        Raises:
+            InvalidInput: It is none, lies in another file, or there is too much.
+        """
+        self._take(name, node)
+        if h5py.check_string_dtype(node.dtype):
+            return np.array(node.asstr()[()], dtype=str)
+        return node[()]
+
+    def of_matlab(self, name: str, node: Any) -> Any:
+        """What MATLAB keeps in an array: axes come in the reverse order.
+
+        Raises:
+            InvalidInput: As ``array``; or what should be a reference is none.
+        """
+        self._take(name, node)
+        kind = node.attrs.get("MATLAB_class", b"").decode()
+        if "MATLAB_empty" in node.attrs:
+            return np.zeros((0, 0))
+        content = node[()]
+        if kind == "cell":
+            parts = [self._referred(name, each) for each in content.T.flat]
+            found = np.empty(len(parts), object)
+            found[:] = parts
+            return found
+        if kind == "char":
+            return "".join(map(chr, content.T.ravel()))
+        if kind == "logical":
+            return content.T.astype(bool)
+        return content.T
+
+    def _referred(self, name: str, reference: Any) -> Any:
+        # A text here would be a path, which may lead out of the file.
+        if not isinstance(reference, h5py.Reference):
+            raise InvalidInput(
+                name, found="a cell without references", expected="texts"
+            )
+        return self.of_matlab(name, self._file[reference])
+
+    def _take(self, name: str, node: Any) -> None:
+        if not isinstance(node, h5py.Dataset):
+            raise InvalidInput(name, found="a group", expected="an array")
+        self._read += _size(name, node)
+        check_size(self._read, self._limit)

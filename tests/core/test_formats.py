@@ -209,10 +209,11 @@ def csv(text):
 
 
 def zarr_of_objects(path):
-    about = {"dtype": "|O", "filters": [{"id": "pickle"}], "zarr_format": 2}
+    about = {"dtype": "|S1", "filters": [{"id": "pickle"}], "zarr_format": 2}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(".zgroup", '{"zarr_format": 2}')
-        archive.writestr("states/.zarray", json.dumps(about))
+        escaped = json.dumps(about).replace("pickle", r"\u0070ickle")
+        archive.writestr("states/.zarray", escaped)
 
 
 def linking_out(path):
@@ -227,6 +228,59 @@ def stored_outside(path):
         file.create_dataset(
             "states", (2, 3, 1), "f8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
         )
+
+
+def referring(path, make):
+    """A MATLAB file whose names are a cell that refers to what ``make`` makes."""
+    write_matlab7(path, arrays())
+    with h5py.File(path, "r+") as file:
+        del file["names"]
+        node = make(file)
+        parts = [[node.ref]] * 2
+        file.create_dataset("names", data=parts, dtype=h5py.ref_dtype)
+        file["names"].attrs["MATLAB_class"] = np.bytes_("cell")
+
+
+def referring_outside(path):
+    def hidden(file):
+        outside = [("/etc/passwd", 0, 100)]
+        node = file.create_dataset("#refs#/b/c/d/e/f", (50,), "u2", external=outside)
+        node.attrs["MATLAB_class"] = np.bytes_("char")
+        return node
+
+    referring(path, hidden)
+
+
+def referring_by_text(path):
+    write_matlab7(path, arrays())
+    with h5py.File(path, "r+") as file:
+        file["#refs#/b/c/d/e/out"] = h5py.ExternalLink("/work/other.h5", "/text")
+        del file["names"]
+        paths = np.array([["#refs#/b/c/d/e/out"]] * 2, object)
+        file.create_dataset("names", data=paths, dtype=h5py.string_dtype())
+        file["names"].attrs["MATLAB_class"] = np.bytes_("cell")
+
+
+def referring_to_itself(path):
+    write_matlab7(path, arrays())
+    with h5py.File(path, "r+") as file:
+        node = file["names"]
+        node[...] = np.full(node.shape, node.ref, h5py.ref_dtype)
+
+
+def referring_often(path):
+    def large(file):
+        node = file.create_dataset("#refs#/x", (2**20,), "u2", compression="gzip")
+        node.attrs["MATLAB_class"] = np.bytes_("char")
+        return node
+
+    referring(path, large)
+    with h5py.File(path, "r+") as file:
+        reference = file["#refs#/x"].ref
+        del file["names"]
+        parts = np.full((5000, 1), reference, h5py.ref_dtype)
+        file.create_dataset("names", data=parts, dtype=h5py.ref_dtype)
+        file["names"].attrs["MATLAB_class"] = np.bytes_("cell")
 
 
 def in_huge_chunks(path):
@@ -270,6 +324,9 @@ REFUSED = {
     "objects in Zarr": (zarr_of_objects, "nothing is unpickled"),
     "a link out": (linking_out, "a link out of the file"),
     "an array outside": (stored_outside, "an array in another file"),
+    "a text outside, by a reference": (referring_outside, "an array in another file"),
+    "a path for a reference": (referring_by_text, "a cell without references"),
+    "a cell in itself": (referring_to_itself, "damaged HDF5"),
     "a cut file": (cut_short, "damaged HDF5"),
     "an image": (
         lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff"),
@@ -291,6 +348,12 @@ def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, name):
     with pytest.raises(InvalidInput) as refused:
         load_dataset(tmp_path / "upload")
     assert message in str(refused.value)
+
+
+def test_what_is_referred_to_often_counts_as_often(tmp_path):
+    referring_often(tmp_path / "upload")
+    with pytest.raises(InvalidInput, match="at most 10000000 bytes"):
+        load_dataset(tmp_path / "upload", limit_bytes=10_000_000)
 
 
 @pytest.mark.parametrize("name", WRITERS)
