@@ -73,7 +73,7 @@ def needed_scope(method: str, path: str) -> str:
 
 
 async def admitted(
-    gateway: Gateway, scope: Scope, headers: Mapping[str, str], wanted: str
+    gateway: Gateway, scope: Scope, headers: Mapping[str, str]
 ) -> Caller:
     """Who sent a request, kept in the request's state with what it works with.
 
@@ -81,20 +81,26 @@ async def admitted(
         gateway: The services, which know the keys.
         scope: The request.
         headers: Its headers.
-        wanted: The scope that it needs.
 
     Raises:
         Unauthorised: There is no key, or none that is known.
-        Forbidden: Its key lacks the scope.
     """
     caller = await _caller(gateway, scope, headers)
     scope["state"]["caller"] = caller
     scope["state"]["workspace"] = gateway.workspace(caller.access)
+    return caller
+
+
+def check_scope(caller: Caller, wanted: str) -> None:
+    """Refuse who lacks a scope.
+
+    Raises:
+        Forbidden: It does.
+    """
     if not caller.allows(wanted):
         raise Forbidden(
             f"this key has the scopes {', '.join(caller.scopes)} and lacks {wanted!r}"
         )
-    return caller
 
 
 async def is_admitted_still(gateway: Gateway, scope: Scope) -> bool:

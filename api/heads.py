@@ -1,9 +1,11 @@
-"""The head of a request is bounded: httptools keeps one of any length.
+"""What one connection may take: the head of a request, and answers that nobody reads.
 
-It joins the parts of a header as they come, so 100 MB of one took 23 s of the event
-loop, from a caller without a key.
+httptools joins the parts of a header as they come, so 100 MB of one took 23 s of the
+event loop, from a caller without a key. And closing a connection waits until all is
+sent, however long its other end reads nothing.
 """
 
+import asyncio
 import json
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -29,10 +31,31 @@ _REFUSAL = (
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which ends a connection whose head grows and grows."""
+    """uvicorn's protocol, which ends a connection that takes more than it may.
 
+    That is one whose head grows and grows, or whose other end does not read.
+    """
+
+    patience_s = 30.0
+    """How long a piece of an answer may wait for who is to read it."""
     _head_bytes = 0
     """Read since a head, a part of a body, or a request ended."""
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """A piece waits to be sent; the next one waits for it."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.patience_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has gone."""
+        super().resume_writing()
+        self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        super().connection_lost(exc)
+        self._stop_waiting()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and look how long it has had nothing but headers."""
@@ -55,6 +78,11 @@ class BoundedHeads(HttpToolsProtocol):
         """A request has ended."""
         self._head_bytes = 0
         super().on_message_complete()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _refuse(self) -> None:
         """Say so where no answer is under way, and close."""

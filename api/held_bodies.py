@@ -1,5 +1,9 @@
 """What the bodies of requests take in memory together, however slowly they come."""
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from starlette.exceptions import HTTPException
 
 from services.settings import Settings
@@ -11,8 +15,15 @@ _OF_JSON = 20
 """Bytes of memory for one of JSON: ``0,`` becomes a float and its place in a list."""
 
 
+def holder(state: Mapping[str, Any]) -> str:
+    """Whose the memory is that a request takes, by its state."""
+    return state["caller"].id if "caller" in state else ""
+
+
 class HeldBodies:
-    """The memory that large bodies take now.
+    """The memory that large bodies take now, and large answers until they are sent.
+
+    One caller has half of it, or one body of the largest size.
 
     Args:
         settings: How much there may be; for the largest body there is room.
@@ -21,12 +32,15 @@ class HeldBodies:
     def __init__(self, settings: Settings) -> None:
         largest = max(settings.max_body_bytes, _OF_JSON * settings.max_json_bytes)
         self._limit = max(settings.body_space_bytes, largest)
+        self._share = max(self._limit // 2, largest)
+        self._held_by: Counter[str] = Counter()
         self.bytes = 0
 
-    def hold(self, part: int, received: int, *, is_json: bool) -> int:
+    def hold(self, caller: str, part: int, received: int, *, is_json: bool) -> int:
         """Count a part of a body that has come.
 
         Args:
+            caller: Whose it is.
             part: Its bytes.
             received: Those of the body, with it.
             is_json: Whether the body is JSON.
@@ -40,18 +54,43 @@ class HeldBodies:
         counted = min(part, max(received - _SMALL_BYTES, 0))
         if is_json:
             counted *= _OF_JSON
-        if counted and self.bytes + counted > self._limit:
-            # An HTTPException, since FastAPI turns others of ``receive`` into a 400.
-            raise HTTPException(
-                503,
-                f"bodies that take {self.bytes} bytes of memory are on their way, and "
-                f"there is room for {self._limit}; see /v1/limits",
-                # What is still to come would be taken for the next request.
-                {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"},
-            )
-        self.bytes += counted
+        if counted:
+            self.check(caller, counted)
+            self.keep(caller, counted)
         return counted
 
-    def release(self, counted: int) -> None:
+    def check(self, caller: str, more: int = 1) -> None:
+        """Refuse what there is no room for.
+
+        Raises:
+            HTTPException: 503: there is none for this caller, or for all.
+        """
+        mine = self._held_by[caller]
+        if self.bytes + more <= self._limit and mine + more <= self._share:
+            return
+        is_mine = mine + more > self._share
+        whose, taken, room = (
+            ("of this key ", mine, self._share)
+            if is_mine
+            else ("", self.bytes, self._limit)
+        )
+        # An HTTPException, since FastAPI turns others of ``receive`` into a 400.
+        raise HTTPException(
+            503,
+            f"bodies and answers {whose}that take {taken} bytes of memory are on their "
+            f"way, and there is room for {room}; see /v1/limits",
+            # What is still to come would be taken for the next request.
+            {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"},
+        )
+
+    def keep(self, caller: str, counted: int) -> None:
+        """Count what is there already, like an answer."""
+        self.bytes += counted
+        self._held_by[caller] += counted
+
+    def release(self, caller: str, counted: int) -> None:
         """Give back what a request held."""
-        self.bytes -= counted
+        if counted:
+            self.bytes -= counted
+            self._held_by[caller] -= counted
+            self._held_by += Counter()  # those that hold nothing go

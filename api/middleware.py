@@ -11,15 +11,16 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import OPEN, READS, admitted, needed_scope
+from api.auth import OPEN, READS, admitted, check_scope, needed_scope
 from api.dependencies import Gateway
-from api.held_bodies import HeldBodies
+from api.held_bodies import HeldBodies, holder
 from api.protocols.shapes import refusal
 from api.slow_bodies import SlowBodies
 from services.errors import Unavailable
@@ -44,9 +45,13 @@ MAX_DOCUMENT_BYTES = 2**21
 NPZ = "application/x-npz"
 TENSORS = "inference-header-content-length"
 """Where JSON ends and tensors begin, in a body of the Open Inference Protocol."""
+# What is sent at a time; larger parts of answers count as held until they have gone.
+_PIECE_BYTES = 256 * 1024
 # Bytes a second of a body that comes slowly.
 _LEAST_RATE = 16 * 1024
-_UPLOADS = re.compile(r"^(/v1)?/jobs$|^/v1/datasets$|^/v1/models/[^/]+/versions$")
+_UPLOADS = re.compile(r"^/v1/datasets$|^/v1/models/[^/]+/versions$")
+# Here a body without a type is JSON.
+_SENT_ARRAYS = re.compile(r"^(/v1)?/jobs$")
 
 
 _METHODS = READS | {"POST", "PUT", "PATCH", "DELETE"}
@@ -141,6 +146,13 @@ class Entrance:
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
+            if len(message.get("body", b"")) > _PIECE_BYTES:
+                # Whoever does not read it keeps it in memory.
+                size = len(message["body"])
+                self.held.keep(holder(state), size)
+                state["held_bytes"] += size
+                await _in_pieces(message, send)
+                return
             if message["type"] == "http.response.start":
                 started = True
                 self._count(scope, message["status"], time.monotonic() - began)
@@ -153,12 +165,14 @@ class Entrance:
             _check_address(scope)
             if rule.scope is not None:
                 gateway: Gateway = scope["app"].state.gateway
-                caller = await admitted(gateway, scope, headers, rule.scope)
+                caller = await admitted(gateway, scope, headers)
                 if gateway.rates is not None:
                     added += (await gateway.rates.spend(caller.id)).headers()
+                check_scope(caller, rule.scope)
             if rule.has_body:
                 if rule.rollouts:
                     scope["app"].state.gateway.batcher.check_open()
+                    self.held.check(holder(state))
                 receive = self._limited(rule, headers, receive, state)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -168,7 +182,7 @@ class Entrance:
             if not started:
                 await response(scope, receive, send_with_id)
         finally:
-            self.held.release(state["held_bytes"])
+            self.held.release(holder(state), state["held_bytes"])
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer by its route: what stood in the path is no label."""
@@ -194,7 +208,7 @@ class Entrance:
         if given and not rule.any_type and length != "0" and not is_json(given):
             refuse_type(given, "application/json")
         limit, in_memory, is_text = self.max_body_bytes, True, _is_text(rule, headers)
-        if rule.uploads and not is_json(given):
+        if rule.is_upload(given):
             limit, in_memory = self.max_upload_bytes, False
         elif not rule.rollouts:
             limit = min(limit, MAX_DOCUMENT_BYTES)
@@ -203,6 +217,7 @@ class Entrance:
         if length.isdecimal() and int(length) > limit:
             raise BodyTooLarge(limit)
         received, waited, is_whole = 0, 0.0, False
+        caller = holder(state)
 
         async def counted() -> Message:
             nonlocal received, waited, is_whole
@@ -210,6 +225,8 @@ class Entrance:
                 return await receive()
             patience = self.body_seconds + received / _LEAST_RATE
             began = time.monotonic()
+            # However much came fast, who stops sending keeps the memory it has.
+            patience = min(patience, waited + self.body_seconds)
             try:
                 message = await self._slow.wait(receive, patience - waited)
             except TimeoutError:
@@ -222,7 +239,7 @@ class Entrance:
             if received > limit:
                 raise BodyTooLarge(limit)
             if in_memory:
-                held = self.held.hold(part, received, is_json=is_text)
+                held = self.held.hold(caller, part, received, is_json=is_text)
                 state["held_bytes"] += held
             return message
 
@@ -238,6 +255,7 @@ class Rule:
         has_body: Whether there may be a body.
         any_type: Whether that may be something else than JSON.
         uploads: Whether it may be a dataset or an artifact.
+        sends_arrays: Whether it may be npz of any size, which is streamed to a file.
         rollouts: Whether it may hold as much JSON as one has arrays.
         binary: What else than JSON is read there: npz, tensors behind JSON, or nothing.
         is_noted: Whether the audit log tells of it: it may change something.
@@ -247,9 +265,16 @@ class Rule:
     has_body: bool
     any_type: bool
     uploads: bool
+    sends_arrays: bool
     rollouts: bool
     binary: str
     is_noted: bool
+
+    def is_upload(self, given: str) -> bool:
+        """Whether a body of this type is streamed to a file; all others are read."""
+        if self.sends_arrays:
+            return given == NPZ
+        return self.uploads and not is_json(given)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -262,6 +287,7 @@ def rule_of(method: str, path: str) -> Rule:
         has_body=method not in ("GET", "HEAD"),
         any_type=_ANY_TYPE.match(path) is not None,
         uploads=_UPLOADS.match(path) is not None,
+        sends_arrays=_SENT_ARRAYS.match(path) is not None,
         rollouts=rollouts,
         binary=_binary(path),
         is_noted=method not in READS and not is_open and not rollouts,
@@ -289,13 +315,24 @@ def _histogram(method: str, route: str, status: int) -> Any:
     return REQUESTS.labels(method, route, str(status))
 
 
+async def _in_pieces(message: Message, send: Send) -> None:
+    """Send a large part of an answer so that each piece waits for those before."""
+    body = memoryview(message["body"])
+    for start in range(0, len(body), _PIECE_BYTES):
+        stop = start + _PIECE_BYTES
+        more = message.get("more_body", False) or stop < len(body)
+        piece = bytes(body[start:stop])
+        await send({**message, "body": piece, "more_body": more})
+
+
 async def _note(scope: Scope, answer: Message) -> None:
     """Tell the audit log of an answer, before the caller has it.
 
-    What a caller without a key tries is not noted: anybody could fill the log.
+    What a caller without a key tries is not noted, nor what a key's rate refuses:
+    anybody could fill the log.
     """
     state = scope["state"]
-    if "caller" not in state:
+    if "caller" not in state or answer["status"] == HTTPStatus.TOO_MANY_REQUESTS:
         return
     act = (state["caller"].id, scope["method"], scope["path"], answer["status"])
     headers = dict(answer.get("headers", ()))

@@ -354,6 +354,7 @@ class Jobs:
                 check_ended(connection, id)
             ids = ids_of(connection, id, RETRIABLE)
             rows = [row, *(self._row(connection, each, lock=True) for each in ids)]
+            check_room(connection, row["owner"], len(rows), self.max_queued)
             job, *candidates = [
                 queue_again(connection, each, now, self.max_attempts)
                 for each in rows

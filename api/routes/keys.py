@@ -32,7 +32,7 @@ async def list_keys(gateway: GatewayDep) -> Page[KeyOut]:
 
 @router.delete("/{id}", summary="Revoke a key")
 async def revoke(id: str, gateway: GatewayDep) -> KeyOut:
-    """Takes effect here at once, in other gateways within seconds."""
+    """Takes effect here at once, in other gateways within a second."""
     return KeyOut.of(await gateway.sql(gateway.keys.revoke, id))
 
 

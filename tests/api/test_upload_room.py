@@ -2,15 +2,18 @@
 
 import contextlib
 import gzip
+import json
 import socket
 import time
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from api.auth import Caller
+from api.heads import BoundedHeads
 from api.held_bodies import HeldBodies
 from api.uploads import UploadRoom
 from services.errors import Overloaded
@@ -190,6 +193,60 @@ def _fill(client, path, held):
             assert refused.headers["retry-after"] == "5"
             assert "there is room for" in refused.text
     wait_for(lambda: held.bytes == 0, 20)
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/jobs"])
+def test_a_body_without_a_type_is_json(small_door, path):
+    """Only npz is streamed to a file there; all else is read, and limited."""
+    request = small_door.build_request("POST", path, content=b" " * (2 * MIB + 1))
+    del request.headers["content-type"]
+    refused = small_door.send(request)
+    assert refused.status_code == 413, refused.text
+
+
+def test_no_key_has_more_than_half_of_the_memory_for_bodies(tmp_path):
+    limits = {"max_body_bytes": 20, "max_json_bytes": 1, "body_space_bytes": 100}
+    held = HeldBodies(Settings(data_folder=tmp_path, **limits))
+    large = 64 * 1024 + 50
+    for caller in ("key:a", "key:b"):
+        assert held.hold(caller, large, large, is_json=False) == 50
+        with pytest.raises(HTTPException, match="of this key that take 50 bytes"):
+            held.hold(caller, 1, large, is_json=False)
+    with pytest.raises(HTTPException, match="answers that take 100 bytes"):
+        held.check("key:c")
+    held.release("key:a", 50)
+    held.check("key:c")
+
+
+def test_an_answer_that_nobody_reads_is_held_and_then_given_up(held, monkeypatch):
+    monkeypatch.setattr(BoundedHeads, "patience_s", 2.0)
+    states = [[0.5, 0.3, 0.2]] * 2000
+    asked = {"model": "small@latest", "x0": states}
+    asked["times"] = {"start": 0.0, "stop": 1.0, "count": 500, "spacing": "linear"}
+    body = json.dumps(asked).encode()
+    with deployed(["small"]) as made, serving(made.settings) as url:
+        lines = (
+            "POST /v1/rollout HTTP/1.1",
+            "Host: x",
+            f"X-API-Key: {made.key}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        )
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect(("127.0.0.1", urlsplit(url).port))
+            one.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+            wait_for(lambda: held[0].bytes > 2000 * 500 * 2, 60)
+            wait_for(lambda: held[0].bytes == 0, 30)
+            came = 0
+            with contextlib.suppress(ConnectionError):
+                while part := one.recv(65536):
+                    came += len(part)
+        # Whoever reads has all of it.
+        key = {"x-api-key": made.key}
+        answer = httpx.post(f"{url}/v1/rollout", json=asked, headers=key, timeout=60)
+        assert len(answer.json()["x"]) == 2000
+        assert came < len(answer.content)
 
 
 def test_room_that_was_used_is_there_again(door):

@@ -80,6 +80,8 @@ def test_so_many_jobs_of_a_caller_wait_at_most(any_database, clock, leases) -> N
     submit(jobs, "another")
     jobs.cancel(first[2].id)
     submit(jobs)
+    with pytest.raises(TooManyRequests, match="3 jobs of this key wait, of at most 3"):
+        jobs.retry(first[2].id)
     # A job that runs does not wait any more.
     assert sorted(order(leases, 4)) == ["another", "me", "me", "me"]
     submit(jobs)

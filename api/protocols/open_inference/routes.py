@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.computing import Computed, compute, deadline_of, read_body
 from api.dependencies import Gateway
+from api.held_bodies import holder
 from api.middleware import TENSORS, BodyTooLarge
 from api.protocols.open_inference.coding import (
     accepted_coding,
@@ -105,8 +106,9 @@ def _hold(scope: Scope, body: bytes) -> None:
         HTTPException: 503: there is no room for it.
     """
     is_json = TENSORS not in scope["state"]["headers"]
-    held = scope["app"].state.held.hold(len(body), len(body), is_json=is_json)
-    scope["state"]["held_bytes"] += held
+    state, size = scope["state"], len(body)
+    held = scope["app"].state.held.hold(holder(state), size, size, is_json=is_json)
+    state["held_bytes"] += held
 
 
 async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
