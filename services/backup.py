@@ -4,13 +4,15 @@ Contents are immutable and their rows come after them. So the order is: contents
 database, contents again. What the snapshot of the database refers to was in the store
 when it was taken; the second pass brings what came since the first, and the first pass
 has most of what is deleted before the second. Then every reference is looked up.
+Until all of that is there, the database of the backup before stays in its place.
 """
 
 import re
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from services.blobs import Blobs, Damaged
 from services.database import tables
 from services.database.engine import BUSY_TIMEOUT_MS, Database
 from services.datasets import PREFIX as DATASETS
-from services.errors import Conflict, NotFound
+from services.errors import Conflict, NotFound, Unavailable
 from services.orphans import CHECKPOINTS
 from services.results import KIND as ROLLOUT
 from services.results import PREFIX as RESULTS
@@ -31,8 +33,10 @@ from spnode_core.atomic import replacing
 DATABASE = "spnode.db"
 STORE = "store"
 _PREFIXES = (ARTIFACTS, DATASETS, CHECKPOINTS, RESULTS)
-# The database, what SQLite keeps beside it, and what a backup that was killed left.
-_IS_OF_BACKUP = re.compile(r"store|spnode\.db(-wal|-shm)?|\.spnode\.db\.[0-9]+\.tmp")
+_CONTENT = ".content-"
+# What a backup that was killed left; and the database with what SQLite keeps beside it.
+_IS_LEFT = re.compile(r"\.spnode\.db\.[0-9]+\.tmp(-wal|-shm|-journal)?|\.content-.*")
+_IS_OF_BACKUP = re.compile(rf"store|spnode\.db(-wal|-shm)?|{_IS_LEFT.pattern}")
 
 
 @dataclass(frozen=True)
@@ -67,26 +71,26 @@ def back_up(database: Database, blobs: Blobs, folder: Path) -> BackedUp:
         database: SQLite; a server's has tools of its own.
         blobs: The store beside it; what is read is verified.
         folder: New, or of an earlier backup, which is brought up to date: contents that
-            it has already, whole, are not copied again.
+            it has already, whole, are not copied again. Where this fails, that
+            backup is there as it was. Two at a time into one folder may fail.
 
     Raises:
         Conflict: The database is not SQLite, or the folder holds something else.
-        Unavailable: The database or the store does not answer.
+        Unavailable: The database or the store does not answer, or the disk is full.
     """
     _check(database, folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _sweep(folder)
     kept = Blobs((folder / STORE).absolute().as_uri())
     whole: set[str] = set()
     damaged: set[str] = set()
-    copied = _copy(blobs, kept, whole, damaged)
-    _snapshot(database, folder / DATABASE)
-    copied += _copy(blobs, kept, whole, damaged)
-    copy = Database(f"sqlite:///{(folder / DATABASE).absolute()}")
-    try:
-        named = _references(copy)
-    finally:
-        copy.close()
-    missing = tuple(sorted(key for key in named - whole if not kept.is_whole(key)))
+    with tempfile.TemporaryDirectory(prefix=_CONTENT, dir=folder) as work:
+        path = Path(work) / "content"
+        copied = _copy(blobs, kept, path, whole, damaged)
+        with _snapshot(database, folder / DATABASE) as made:
+            copied += _copy(blobs, kept, path, whole, damaged)
+            named = _references(made)
+            missing = tuple(sorted(k for k in named - whole if not kept.is_whole(k)))
     counts = (len(copied), sum(copied))
     return BackedUp(str(folder), *counts, missing, tuple(sorted(damaged)))
 
@@ -108,52 +112,70 @@ def _check(database: Database, folder: Path) -> None:
         raise Conflict(f"{folder} is the data folder itself; name another")
 
 
-def _copy(blobs: Blobs, kept: Blobs, whole: set[str], damaged: set[str]) -> list[int]:
+def _sweep(folder: Path) -> None:
+    """Delete what backups that were killed left in a folder."""
+    for path in [each for each in folder.iterdir() if _IS_LEFT.fullmatch(each.name)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _copy(
+    blobs: Blobs, kept: Blobs, path: Path, whole: set[str], damaged: set[str]
+) -> list[int]:
     """Copy what is not there yet or damaged there; return the sizes of the copies.
 
     Args:
         blobs: The store.
         kept: The folder's.
+        path: A place for one content.
         whole: Keys that this backup has read in the folder or copied; more come.
         damaged: Keys whose contents are others; one of them stops no backup.
     """
     there = {key for prefix in _PREFIXES for key in kept.list(prefix)}
     copied = []
-    with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
-        path = Path(folder) / "content"
-        for key in (key for prefix in _PREFIXES for key in blobs.list(prefix)):
-            if key in whole or key in damaged:
+    for key in (key for prefix in _PREFIXES for key in blobs.list(prefix)):
+        if key in whole or key in damaged:
+            continue
+        if key not in there or not kept.is_whole(key):
+            try:
+                blobs.download(key, path)
+            except NotFound:
+                continue  # Deleted since it was listed.
+            except Damaged:
+                damaged.add(key)
                 continue
-            if key not in there or not kept.is_whole(key):
-                try:
-                    blobs.download(key, path)
-                except NotFound:
-                    continue  # Deleted since it was listed.
-                except Damaged:
-                    damaged.add(key)
-                    continue
-                kept.put(key, path)
-                copied.append(path.stat().st_size)
-            whole.add(key)
+            kept.put(key, path)
+            copied.append(path.stat().st_size)
+        whole.add(key)
     return copied
 
 
-def _snapshot(database: Database, path: Path) -> None:
-    """Copy the database as it is at one moment; whoever writes meanwhile goes on.
+@contextmanager
+def _snapshot(database: Database, path: Path) -> Iterator[Database]:
+    """Give a copy of the database as it is at one moment; whoever writes goes on.
 
-    SQLite's backup interface would start again with every write of another process.
+    It takes its place when the body ends, and not where that fails. SQLite's backup
+    interface would start again with every write of another process.
     """
-    with tempfile.TemporaryDirectory(prefix="spnode-backup-") as folder:
-        made = Path(folder) / DATABASE
-        with closing(sqlite3.connect(str(database.url.database))) as connection:
-            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-            connection.execute("VACUUM INTO ?", (str(made),))
+    with replacing(path) as file:
+        made = Path(file.name)
+        made.chmod(0o600)
+        try:
+            with closing(sqlite3.connect(str(database.url.database))) as connection:
+                connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+                connection.execute("VACUUM INTO ?", (str(made),))
+        except sqlite3.Error as error:
+            raise Unavailable(f"the database cannot be copied: {error}") from error
+        copy = Database(f"sqlite:///{made.absolute()}")
+        try:
+            yield copy
+        finally:
+            copy.close()
         # SQLite would add to the new file what lies beside the old one.
         for end in ("-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)
-        with made.open("rb") as file, replacing(path) as to:
-            shutil.copyfileobj(file, to)
-    path.chmod(0o600)
 
 
 def _references(database: Database) -> set[str]:

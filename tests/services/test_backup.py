@@ -6,6 +6,7 @@ import itertools
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from services.database import tables
 from services.database.engine import Database
 from services.database.migrate import fits, upgrade
 from services.datasets import Datasets
-from services.errors import Conflict, NotFound
+from services.errors import Conflict, NotFound, Unavailable
 from services.jobs import Jobs
 from services.leases import Leases
 from services.registry import Registry
@@ -161,6 +162,46 @@ def test_a_second_backup_mends_what_is_damaged_in_the_first(
     found = back_up(database, blobs, tmp_path / "backup")
     assert (found.contents, found.missing) == (1, ())
     assert kept.get(lost) == content
+
+
+class Breaking(Blobs):
+    """A store that goes away between the first pass over its contents and the next."""
+
+    def list(self, *arguments, **options):
+        if arguments in self.__dict__.setdefault("listed", []):
+            raise Unavailable("the store is gone")
+        self.listed.append(arguments)
+        return super().list(*arguments, **options)
+
+
+def test_a_backup_that_breaks_off_leaves_the_one_before(
+    registry, database, blobs, settings, tmp_path, monkeypatch
+) -> None:
+    # Nothing goes through the system's folder, which may be small.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    folder = tmp_path / "backup"
+    assert back_up(database, blobs, folder).missing == ()
+    before = (folder / "spnode.db").read_bytes()
+    publish(registry, tmp_path, 99)
+    with pytest.raises(Unavailable, match="the store is gone"):
+        back_up(database, Breaking(settings.store_url), folder)
+    assert (folder / "spnode.db").read_bytes() == before
+    # As of runs that were killed.
+    (folder / ".content-7").mkdir()
+    for name in (".content-7/content.part", ".spnode.db.7.tmp", ".spnode.db.7.tmp-wal"):
+        (folder / name).write_bytes(b"half")
+    assert back_up(database, blobs, folder).missing == ()
+    assert {each.name for each in folder.iterdir()} == {"spnode.db", "store"}
+    there, kept, _ = restored(folder, tmp_path / "restored")
+    assert Registry(there, kept).model("small").latest == BEFORE + 1
+    there.close()
+
+
+def test_a_database_that_cannot_be_copied_is_said(database, blobs, tmp_path) -> None:
+    database.close()
+    Path(database.url.database).write_bytes(b"no database" * 1000)
+    with pytest.raises(Unavailable, match="cannot be copied: file is not a database"):
+        back_up(database, blobs, tmp_path / "backup")
 
 
 def test_what_sqlite_left_beside_an_earlier_backup_is_not_taken_for_a_part_of_it(
