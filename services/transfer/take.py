@@ -87,6 +87,7 @@ def import_registry(
         for model in chosen:
             taken = [_take(here, archive, model, each) for each in model.versions]
             imported.outcomes += taken
+            _keep_numbers(database, model)
             imported.outcomes += take_aliases(
                 database, model, is_asked=aliases, now=clock()
             )
@@ -208,7 +209,7 @@ def _add(
 def _insert(
     here: _Here, model: ModelEntry, entry: VersionEntry, content: VersionContent
 ) -> int | None:
-    key, models = f"{ARTIFACTS}/{entry.digest}", tables.models
+    key = f"{ARTIFACTS}/{entry.digest}"
     with here.database.transaction() as connection:
         # First what may take long, in the order in which ``Registry.publish`` locks.
         here.database.lock(connection, key)
@@ -219,10 +220,7 @@ def _insert(
         there = _place(connection, model, entry)
         if there is not None:
             return there
-        # A number that was given there is not given here to something else.
-        given = max(model.last_number, entry.number)
-        mine = sa.and_(models.c.name == model.name, models.c.last_number < given)
-        connection.execute(sa.update(models).where(mine).values(last_number=given))
+        _raise_number(connection, model.name, max(model.last_number, entry.number))
         # The job that made it is not here.
         row = {**dict(content), "job_id": None}
         connection.execute(sa.insert(tables.versions).values(row))
@@ -231,6 +229,28 @@ def _insert(
                 f"the artifact {entry.digest} was deleted meanwhile; import again"
             )
     return None
+
+
+def _keep_numbers(database: Database, model: ModelEntry) -> None:
+    """Take a model's numbers where no version of it was new here, or it has none."""
+    try:
+        with database.transaction() as connection:
+            if model.versions:
+                lock_model(connection, model.name)
+            else:
+                _lock(connection, model)
+            check_home(connection, model.name, model.project)
+            _raise_number(connection, model.name, model.last_number)
+    except (NotFound, Conflict):
+        # Its versions were refused, each with the reason.
+        return
+
+
+def _raise_number(connection: sa.Connection, name: str, given: int) -> None:
+    """See to it that a number given elsewhere is not given here to something else."""
+    models = tables.models
+    mine = sa.and_(models.c.name == name, models.c.last_number < given)
+    connection.execute(sa.update(models).where(mine).values(last_number=given))
 
 
 def _lock(connection: sa.Connection, model: ModelEntry) -> None:

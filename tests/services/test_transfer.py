@@ -208,6 +208,31 @@ def test_a_number_that_was_given_is_not_given_again(
     assert elsewhere.model("small").latest == 4
 
 
+def test_a_given_number_comes_without_a_version(registry, elsewhere, tmp_path) -> None:
+    target = tmp_path / "registry.zip"
+    export(registry, target)
+    take(elsewhere, target)
+    last = publish_and_delete(registry, tmp_path)
+    publish(registry, tmp_path, 4, name="emptied")
+    registry.patch("emptied", description="all gone")
+    registry.aliases.delete("emptied", "champion", moved_by="me", if_match="*")
+    registry.delete_version("emptied", 1)
+    export(registry, target)
+    assert set(take(elsewhere, target).values()) <= {"there", "left"}
+    publish(elsewhere, tmp_path, 5)
+    assert elsewhere.model("small").latest == last + 1
+    assert elsewhere.model("emptied").description == "all gone"
+    publish(elsewhere, tmp_path, 5, name="emptied")
+    assert elsewhere.model("emptied").latest == 2
+
+
+def publish_and_delete(registry, folder):
+    publish(registry, folder, 3)
+    last = registry.model("small").latest
+    registry.delete_version("small", last)
+    return last
+
+
 def test_champion_keeps_its_gate(registry, elsewhere, tmp_path) -> None:
     publish(registry, tmp_path, 5, name="unproved", evaluation={})
     registry.aliases.set("unproved", "champion", 1, moved_by="me", override="I know it")
