@@ -6,6 +6,8 @@ is lost is sent again by the workers' housekeeping, one too many finds nothing. 
 define the tasks; everybody else sends them by name.
 """
 
+import threading
+import time
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -25,6 +27,10 @@ VISIBILITY_TIMEOUT_S = 7 * 24 * 3600
 CONNECT_TIMEOUT_S = 2.0
 # redis-py's own default of 5 s is below the time our blocking reads wait.
 SOCKET_TIMEOUT_S = 30.0
+# Of a message that somebody waits for to be taken. A broker that hangs would hold all
+# threads of a gateway that ask the database: after a failure one try is made a while.
+_SEND_S = 2.0
+_SILENT_S = 5.0
 # Of a look that holds up others: readiness, and the rounds of the housekeeping.
 _LOOK_S = 3.0
 
@@ -70,19 +76,27 @@ class Queue:
         self.app = create_app(settings)
         # Left alone, kombu tries a broker that is down for six seconds.
         once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.05}
+        once |= {"socket_timeout": _SEND_S}
         self.app.conf.broker_transport_options |= once
+        self._silence = threading.Lock()
+        self._silent_until = 0.0
 
     def send_job(self, queue: str, id: str) -> bool:
         """Tell the workers of a queue that a job has come to it.
 
         Returns:
-            Whether the broker took it. The caller need not care: a queued job whose
-            message is missing is sent again by the housekeeping.
+            Whether the broker took it; False at once where it has just failed. The
+            caller need not care: a queued job whose message is missing is sent again
+            by the housekeeping.
         """
+        if not self._may_try():
+            return False
         try:
             self._send(JOB_TASK, queue, [queue, id])
         except Unavailable:
+            self._silent_until = time.monotonic() + _SILENT_S
             return False
+        self._silent_until = 0.0
         return True
 
     def send_batch(self, message: dict[str, Any]) -> None:
@@ -125,6 +139,17 @@ class Queue:
     def close(self) -> None:
         """Close the connections to the broker."""
         self.app.close()
+
+    def _may_try(self) -> bool:
+        """Whether the broker is there, or it is time for one try."""
+        with self._silence:
+            if not self._silent_until:
+                return True
+            now = time.monotonic()
+            if now < self._silent_until:
+                return False
+            self._silent_until = now + _SILENT_S
+            return True
 
     def _send(self, task: str, queue: str, args: list[Any]) -> None:
         try:

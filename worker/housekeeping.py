@@ -78,9 +78,10 @@ class Housekeeping(threading.Thread):
         for queue in context.unsent.queues():
             waiting = context.queue.waiting(queue)
             for id in context.unsent.take(queue, waiting=waiting, older_than_s=age):
+                if not context.queue.send_job(queue, id):
+                    return
                 log.info("job %s: sent again", id)
                 MESSAGES_RESENT.inc()
-                context.queue.send_job(queue, id)
 
 
 class Sweeping(threading.Thread):

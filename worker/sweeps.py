@@ -25,7 +25,8 @@ def send_ready(context: Context) -> None:
     """Send the sweeps whose candidates have all ended."""
     for queue, id in context.unsent.take_ready():
         log.info("job %s: its candidates have ended", id)
-        context.queue.send_job(queue, id)
+        if not context.queue.send_job(queue, id):
+            return
 
 
 def candidate_ended(context: Context, sweep: str) -> None:

@@ -1,5 +1,7 @@
 import json
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,32 @@ def test_a_broker_that_is_down_is_said_so_at_once(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="the queue does not answer"):
         queue.ping()
     queue.close()
+
+
+def test_a_broker_that_hangs_holds_nobody_for_long(
+    tmp_path: Path, guarded_valkey: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        queue = Queue(Settings(data_folder=tmp_path, redis_url=url))
+        started = time.monotonic()
+        with ThreadPoolExecutor(4) as threads:
+            sent = list(threads.map(lambda n: queue.send_job("q", f"j{n}"), range(40)))
+        assert not any(sent)
+        assert time.monotonic() - started < 15
+        started = time.monotonic()
+        assert queue.send_job("q", "j") is False
+        assert time.monotonic() - started < 0.5
+        queue.close()
+    # One try a while finds the broker again.
+    back = Queue(guarded_valkey)
+    monkeypatch.setattr("services.queue._SILENT_S", 0.2)
+    monkeypatch.setattr(back, "_silent_until", time.monotonic() + 0.2)
+    assert back.send_job("training", "j") is False
+    time.sleep(0.3)
+    assert back.send_job("training", "j")
+    assert back.send_job("training", "j")
+    back.close()
 
 
 def test_workers_accept_json_alone(tmp_path: Path) -> None:
