@@ -65,6 +65,8 @@ class _Pending:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Arrays]
     sent_at: float = 0.0
+    is_answered: bool = False
+    """Said before the event loop hears of it."""
 
     def resolve(self, result: Arrays) -> None:
         self._answer(lambda: self.future.set_result(result))
@@ -73,6 +75,8 @@ class _Pending:
         self._answer(lambda: self.future.set_exception(error))
 
     def _answer(self, how: Any) -> None:
+        self.is_answered = True
+
         def once() -> None:
             if not self.future.done():
                 how()
@@ -175,7 +179,8 @@ class QueueExecutor(AbstractExecutor):
             )
             return
         key = _payload_key(pending.id)
-        if not pending.sent_at:
+        # A broker that was wiped has lost the arrays too.
+        if not pending.sent_at or not client.exists(key):
             fields = {
                 "operation": pending.batch.operation,
                 "digest": pending.batch.digest,
@@ -220,7 +225,10 @@ class QueueExecutor(AbstractExecutor):
             elif (
                 pending.sent_at
                 and now - pending.sent_at > self._resend_s
+                and not pending.is_answered
                 and not client.exists(_lease_key(pending.id))
+                # It ends with its reply, which may be among those that wait.
+                and not client.llen(self._replies)
             ):
                 pending.sent_at = now
                 self.resent += 1

@@ -219,6 +219,16 @@ def test_batches_of_a_killed_worker_are_computed_by_the_other(two_workers, deplo
     assert keys(client, "spnode:batch:*") == set()
 
 
+def test_batches_of_a_broker_that_was_wiped_are_sent_with_their_arrays(
+    two_workers, deployment
+):
+    _, client = two_workers
+    executor = QueueExecutor(deployment.settings, resend_s=1.0)
+    batches = [large(deployment) for _ in range(6)]
+    results = while_both_compute(executor, client, batches, client.flushall)
+    assert [len(result["x"]) for result in results] == [3_000] * 6
+
+
 def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
     two_workers, deployment
 ):
