@@ -18,8 +18,9 @@ from spnode_core.timegrid import MAX_STEPS
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 PRESETS = {
-    "auto": "Relaxation form on a modal operator with rates from the data's times, "
-    "ETD1, Muon and L-BFGS; what it chooses and why is in the job's first event.",
+    "auto": "Decides from the data: equations of polynomials where they hold on what "
+    "was held out, else a relaxation form, principal directions for fields, or a "
+    "network; what it chose and why is in the job's log and the card.",
     "paper": "arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam at 0.01.",
     "smooth": "Fields and chaos: principal directions (POD), a quadratic operator by "
     "operator inference with defect correction, Krogstad's fourth order.",

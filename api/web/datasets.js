@@ -42,6 +42,7 @@ function dropZone(signal) {
   async function send(file) {
     if (isBusy) return say("One file at a time");
     isBusy = true;
+    window.addEventListener("beforeunload", stay);
     bar.hidden = false;
     bar.value = 0;
     told.replaceChildren(h("p", { role: "status" }, `Sending ${file.name} …`));
@@ -49,12 +50,14 @@ function dropZone(signal) {
       const made = await upload(file, (sent, all) => {
         bar.value = sent / (all || 1);
         if (sent === all) told.replaceChildren(h("p", { role: "status" }, `Checking ${file.name} …`));
-      }, signal);
-      say("Uploaded and checked");
-      location.hash = `#/datasets/${made.id}`;
+      });
+      say(signal.aborted ? `${file.name} is uploaded and checked` : "Uploaded and checked");
+      if (!signal.aborted) location.hash = `#/datasets/${made.id}`;
     } catch (error) {
-      if (error.name !== "AbortError") told.replaceChildren(problem(error));
+      told.replaceChildren(problem(error));
+      if (signal.aborted) await confirmed(`${file.name} was not taken: ${error.message}`, { label: "I see" });
     }
+    window.removeEventListener("beforeunload", stay);
     bar.hidden = true;
     isBusy = false;
     input.value = "";
@@ -64,11 +67,17 @@ function dropZone(signal) {
     zone.addEventListener(kind, (event) => {
       event.preventDefault();
       zone.classList.toggle("over", kind === "dragover");
-      if (kind === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+      if (kind !== "drop" || !event.dataTransfer.files[0]) return;
+      const entry = event.dataTransfer.items[0].webkitGetAsEntry?.();
+      if (entry && entry.isDirectory) told.replaceChildren(problem({ message: "found a folder; expected a file: a folder of Zarr is sent as a zip of it" }));
+      else send(event.dataTransfer.files[0]);
     });
   }
   return zone;
 }
+
+/** Asks before the browser leaves the page, and with it what is being sent. */
+const stay = (event) => event.preventDefault();
 
 function builtIn(systems, signal) {
   const system = choice(systems.map((each) => [each.name, each.name.replaceAll("_", " ")]), systems[0].name);

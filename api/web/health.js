@@ -29,7 +29,7 @@ export async function healthView(_, signal) {
 }
 
 /** The report, which comes with 503 where something is missing. */
-function readiness(signal) {
+export function readiness(signal) {
   return get("/health/ready", { signal }).catch((error) => {
     if (error.body && error.body.checks) return error.body;
     throw error;

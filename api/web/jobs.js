@@ -2,6 +2,7 @@
 
 import { action, choice, confirmed, duration, empty, field, h, paged, plain, problem, say, state, table, when } from "./elements.js";
 import { addLoss, lossCurve, lossesOf } from "./loss.js";
+import { readiness } from "./health.js";
 import { HELPS, pace, part, said } from "./progress.js";
 import { resultOf } from "./results.js";
 import { ask, ENDED, events, get, make } from "./service.js";
@@ -58,6 +59,7 @@ export async function jobView([id], signal) {
   const tell = pace();
   const outcome = h("div", null);
   const trouble = h("div", null);
+  const waits = h("p", { class: "soft", role: "status" });
   const points = [];
   const loss = lossCurve(points);
   const lines = h("pre", { class: "log", tabindex: "0", role: "log", "aria-label": "Log" });
@@ -87,6 +89,7 @@ export async function jobView([id], signal) {
     if (done === null) bar.removeAttribute("value");
     else bar.value = done;
     told.textContent = tell(progress);
+    if (job.state !== "queued" || job.cancel_requested) waits.textContent = job.cancel_requested && !isOver ? "Being cancelled: it ends at its next step." : "";
     // Once it has ended nothing changes: what is being read stays.
     const ended = isOver ? `${job.state} ${job.attempt}` : null;
     if (ended === null || ended !== shown) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
@@ -130,11 +133,19 @@ export async function jobView([id], signal) {
   const drawSoon = soon(() => loss.change(lossesOf(points)));
   const lookSoon = soon(() => look());
 
+  /** As the command line says it. */
+  async function lookForWorkers() {
+    const { workers = {} } = await readiness(signal);
+    const also = job.queue.includes(".gpu") ? "; without the GPU any worker takes it" : "";
+    if (job.state === "queued") waits.textContent = workers[job.queue] === 0 ? `No worker takes ${job.queue} now: it waits for one${also}.` : "";
+  }
+
   async function look() {
     try {
       job = await get(`/v1/jobs/${id}`, { signal });
       trouble.replaceChildren();
       refresh();
+      if (job.state === "queued" && job.queue && !job.cancel_requested) await lookForWorkers();
     } catch (error) {
       if (!signal.aborted) trouble.replaceChildren(problem(error));
     }
@@ -159,10 +170,11 @@ export async function jobView([id], signal) {
   }
   refresh();
   follow();
+  if (job.state === "queued") look();
   const children = job.kind === "sweep" ? await candidates(id, signal) : null;
   return h("div", null,
     h("h1", null, `${TITLES[job.kind] || "Job"} ${about(job) || id}`), h("p", { class: "soft" }, h("code", null, id)),
-    head, bar, told, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
+    head, bar, told, waits, trouble, outcome, h("div", { class: "row" }, cancel.button, retry.button), cancel.place, retry.place,
     ["training", "sweep"].includes(job.kind) && h("div", null, h("br"), loss),
     children, h("h2", null, "Log"), lines,
     h("details", null, h("summary", null, "What was asked"), h("pre", null, JSON.stringify(job.request, null, 2))));

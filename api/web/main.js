@@ -49,7 +49,8 @@ async function show() {
     found = await viewAt(path, signal);
   } catch (error) {
     if (signal.aborted) return;
-    found = error.status === 401 ? keyForm(error) : h("div", null, h("h1", null, "This did not work"), problem(error));
+    found = error.status === 401 ? keyForm(error)
+      : h("div", null, h("h1", null, "This did not work"), problem(error), h("p", null, h("button", { type: "button", onclick: () => show() }, "Try again")));
   }
   if (signal.aborted) return;
   content.replaceChildren(found);
@@ -102,11 +103,12 @@ function keyForm(error) {
       h("div", { class: "row" }, h("button", null, "Use it"), key.get() && h("button", { type: "button", class: "quiet", onclick: () => {
         key.forget();
         show();
-      } }, "Forget the one that is kept"))));
+      } }, "Forget the one that is kept"), error ? null : h("button", { type: "button", class: "quiet", onclick: () => show() }, "Cancel"))));
 }
 
 document.getElementById("key").addEventListener("click", () => {
   leaving.abort();
+  content.removeAttribute("aria-busy");
   content.replaceChildren(keyForm(null));
   content.querySelector("input").focus();
 });
@@ -132,5 +134,15 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   document.dispatchEvent(new Event("themechange"));
 });
 named();
+// A link to the view that is shown changes no address, and asks for it anew.
+document.querySelector("nav").addEventListener("click", (event) => {
+  if (event.target.hash && event.target.hash === location.hash) show();
+});
+// A file that misses its place would take the browser away from the page.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+  });
+}
 window.addEventListener("hashchange", show);
 show();

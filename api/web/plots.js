@@ -14,7 +14,7 @@ export function isDark() {
 
 const drawn = new Set();
 document.addEventListener("themechange", () => {
-  for (const each of drawn) each.isConnected ? each.redraw() : drawn.delete(each);
+  for (const each of drawn) each.isConnected ? each.redraw() : each.end();
 });
 
 /**
@@ -51,10 +51,18 @@ export function curves(title, each, { x = {}, y = {}, height = 240, said = "" } 
       axes: [axis(x, width - 80, 50), axis(y, height, 62)],
     }, data, place);
   };
-  new ResizeObserver(() => {
+  const watched = new ResizeObserver(() => {
     if (figure.isConnected && (!plot || Math.abs(plot.width - place.clientWidth) > 4)) figure.redraw();
-  }).observe(place);
-  for (const each of drawn) if (each.wasShown && !each.isConnected) drawn.delete(each);
+  });
+  watched.observe(place);
+  // uPlot keeps what was not destroyed, with its data, and looks at it at each scroll.
+  figure.end = () => {
+    if (plot) plot.destroy();
+    plot = null;
+    watched.disconnect();
+    drawn.delete(figure);
+  };
+  for (const each of drawn) if (each.wasShown && !each.isConnected) each.end();
   drawn.add(figure);
   return figure;
 }

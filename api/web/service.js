@@ -133,11 +133,10 @@ export async function save(path, name) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
-/** Send a file as a dataset; fetch does not tell how much has gone. */
-export const upload = (file, told, signal) =>
-  once(`${file.name} ${file.size} ${file.lastModified}`, (more) => sendFile(file, told, signal, more));
+/** Send a file as a dataset, whatever is looked at meanwhile; fetch does not tell how much has gone. */
+export const upload = (file, told) => once(`${file.name} ${file.size} ${file.lastModified}`, (more) => sendFile(file, told, more));
 
-function sendFile(file, told, signal, more) {
+function sendFile(file, told, more) {
   return new Promise((resolve, reject) => {
     const sent = new XMLHttpRequest();
     sent.open("POST", `/v1/datasets?name=${encodeURIComponent(file.name.slice(0, 200))}`);
@@ -148,8 +147,6 @@ function sendFile(file, told, signal, more) {
     sent.onload = () =>
       sent.status < 300 ? resolve(sent.response) : reject(new Problem(sent.status, sent.response || {}));
     sent.onerror = () => reject(new Problem(0, { detail: "the connection was lost during the upload" }));
-    sent.onabort = () => reject(new DOMException("left", "AbortError"));
-    signal.addEventListener("abort", () => sent.abort());
     sent.send(file);
   });
 }

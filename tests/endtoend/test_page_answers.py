@@ -204,3 +204,46 @@ def test_versions_of_two_models_stand_side_by_side(browser, link):
         page.wait_for_selector("h1:has-text('side by side')")
         page.get_by_text("./spnode models compare first/1 second/1").wait_for()
         assert page.get_by_role("link", name="ds_…_first").count() == 1
+
+
+def test_a_job_says_what_it_waits_for(browser, link):
+    waiting = {**JOB, "kind": "training", "state": "queued", "progress": None}
+    ready = {"status": "ready", "checks": {}, "workers": {"training.gpu": 0}}
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/health/ready", lambda route: route.fulfill(json=ready))
+        answer(page, {**waiting, "queue": "training.gpu"})
+        view(page, f"/jobs/{JOB['id']}")
+        page.get_by_text("No worker takes training.gpu now").wait_for()
+    cancelling = {**waiting, "state": "running", "cancel_requested": True}
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        answer(page, {**cancelling, "queue": "training"})
+        view(page, f"/jobs/{JOB['id']}")
+        page.get_by_text("Being cancelled").wait_for()
+
+
+def test_a_view_that_failed_is_asked_for_again(browser, link):
+    problem = {"status": 503, "detail": "the database is away", "code": "unavailable"}
+    with opened(browser, link, refusals=(503,)) as page:
+        page.wait_for_selector("main h1")
+        refuse = lambda route: route.fulfill(status=503, json=problem)  # noqa: E731
+        page.route("**/v1/models?*", refuse)
+        view(page, "/models")
+        page.get_by_text("the database is away").wait_for()
+        # A link to the view that is shown asks too.
+        page.get_by_role("link", name="Models", exact=True).click()
+        page.get_by_text("the database is away").wait_for()
+        page.unroute("**/v1/models?*")
+        page.get_by_role("button", name="Try again").click()
+        page.get_by_role("heading", name="Models", exact=True).wait_for()
+
+
+def test_the_reference_names_types_and_bounds(browser, link):
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        view(page, "/reference")
+        page.get_by_label("Find").wait_for()
+        said = page.text_content("main")
+    assert "integer, at least 1, at most 100" in said
+    assert "list of" in said
