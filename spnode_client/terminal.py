@@ -43,6 +43,8 @@ PATIENCE_S = 60.0
 STEADY_S = 5.0
 """Who answered for so long is there again: the next time has all its patience."""
 
+# A table is as wide as its cells where that is less.
+_PIPE_WIDTH = 100_000
 # Controls, but for tabs and ends of lines; and what turns the direction of text.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -92,8 +94,10 @@ def plain(value: Any) -> Any:
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A table without lines."""
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    """A table without lines; ids are whole, however narrow a terminal is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "id")
     for row in rows:
         # Names and texts are their owners': brackets in them are no markup.
         said = ("" if cell is None else harmless(str(cell)) for cell in row)
@@ -121,7 +125,7 @@ def watch(draw: Callable[[], Table], every_s: float = 2.0) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table; on a pipe its cells are not cut."""
     table = table_of(columns, rows)
-    wide = out if out.is_terminal else Console(width=200, highlight=False)
+    wide = out if out.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
     wide.print(table)
 
 
@@ -243,7 +247,9 @@ def _is_passing(error: ClientError) -> bool:
 
 def _hint(error: Exception) -> str:
     if isinstance(error, Unreachable):
-        return "Is the service up? `./spnode up` starts one here; --url names another."
+        starts = "`./spnode up` starts one here; "
+        has_stack = connection.program.startswith("./")
+        return f"Is the service up? {starts * has_stack}--url names another."
     if isinstance(error, Forbidden):
         if error.status == HTTPStatus.FORBIDDEN:
             return "A key with that scope comes from who looks after the service."

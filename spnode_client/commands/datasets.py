@@ -9,6 +9,7 @@ from spnode_client.client import Client
 from spnode_client.commands.dataset_report import print_brief, print_report
 from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.connection import connection
+from spnode_client.moments import moment
 from spnode_client.operations import datasets
 from spnode_client.records import Dataset
 from spnode_client.terminal import (
@@ -137,7 +138,7 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
         record.get("name", ""),
         summary.get("trajectories", ""),
         ", ".join(names)[:40],
-        record.get("created_at", ""),
+        moment(record.get("created_at")),
     )
 
 

@@ -11,6 +11,7 @@ from spnode_client.commands.job_report import print_job
 from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
+from spnode_client.moments import moment
 from spnode_client.operations import jobs
 from spnode_client.progress_line import done_of
 from spnode_client.records import Record
@@ -186,6 +187,6 @@ def _row(record: dict[str, Any]) -> tuple[Any, ...]:
         record["kind"],
         record["state"],
         f"{done}/{total}" if total else progress.get("stage", ""),
-        record.get("created_at", ""),
+        moment(record.get("created_at")),
         (record.get("request") or {}).get("model", ""),
     )

@@ -323,3 +323,26 @@ def test_a_watched_table_is_drawn_until_it_is_interrupted(monkeypatch):
     terminal.watch(draw, every_s=0.001)
     said = console.file.getvalue()
     assert all(f"number {each}" in said for each in (1, 2, 3))
+
+
+def test_an_id_is_whole_on_a_narrow_terminal_and_all_is_on_a_pipe(monkeypatch, capsys):
+    id, text = f"job_{'0' * 26}", "a long description " * 20
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(terminal, "out", console)
+    terminal.print_table(("id", "about"), [(id, text)])
+    said = console.file.getvalue()
+    assert id in said
+    monkeypatch.undo()
+    terminal.print_table(("id", "about"), [(id, text)])
+    assert f"{id}  {text.strip()}" in capsys.readouterr().out
+
+
+def test_without_its_packages_the_program_says_what_to_install():
+    hidden = "import sys; sys.modules['typer'] = None; "
+    code = hidden + "from spnode_client.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("install spnode[cli]")
+    assert "Traceback" not in done.stderr
