@@ -1,11 +1,11 @@
 """What the bodies of requests take in memory together, however slowly they come."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from api.room import Room
 from services.settings import Settings
 
 _RETRY_AFTER_S = 5
@@ -31,10 +31,12 @@ class HeldBodies:
 
     def __init__(self, settings: Settings) -> None:
         largest = max(settings.max_body_bytes, _OF_JSON * settings.max_json_bytes)
-        self._limit = max(settings.body_space_bytes, largest)
-        self._share = max(self._limit // 2, largest)
-        self._held_by: Counter[str] = Counter()
-        self.bytes = 0
+        self._room = Room(settings.body_space_bytes, largest)
+
+    @property
+    def bytes(self) -> int:
+        """How much is held now."""
+        return self._room.taken
 
     def hold(self, caller: str, part: int, received: int, *, is_json: bool) -> int:
         """Count a part of a body that has come.
@@ -65,32 +67,24 @@ class HeldBodies:
         Raises:
             HTTPException: 503: there is none for this caller, or for all.
         """
-        mine = self._held_by[caller]
-        if self.bytes + more <= self._limit and mine + more <= self._share:
+        full = self._room.full_for(caller, more)
+        if full is None:
             return
-        is_mine = mine + more > self._share
-        whose, taken, room = (
-            ("of this key ", mine, self._share)
-            if is_mine
-            else ("", self.bytes, self._limit)
-        )
+        whose = "of this key " * full.is_callers
         # An HTTPException, since FastAPI turns others of ``receive`` into a 400.
         raise HTTPException(
             503,
-            f"bodies and answers {whose}that take {taken} bytes of memory are on their "
-            f"way, and there is room for {room}; see /v1/limits",
+            f"bodies and answers {whose}that take {full.taken} bytes of memory are on "
+            f"their way, and there is room for {full.limit}; see /v1/limits",
             # What is still to come would be taken for the next request.
             {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"},
         )
 
     def keep(self, caller: str, counted: int) -> None:
         """Count what is there already, like an answer."""
-        self.bytes += counted
-        self._held_by[caller] += counted
+        self._room.take(caller, counted)
 
     def release(self, caller: str, counted: int) -> None:
         """Give back what a request held."""
         if counted:
-            self.bytes -= counted
-            self._held_by[caller] -= counted
-            self._held_by += Counter()  # those that hold nothing go
+            self._room.give_back(caller, counted)

@@ -148,10 +148,12 @@ class Entrance:
             nonlocal started
             if len(message.get("body", b"")) > _PIECE_BYTES:
                 # Whoever does not read it keeps it in memory.
-                size = len(message["body"])
-                self.held.keep(holder(state), size)
-                state["held_bytes"] += size
-                await _in_pieces(message, send)
+                caller, size = holder(state), len(message["body"])
+                self.held.keep(caller, size)
+                try:
+                    await _in_pieces(message, send)
+                finally:
+                    self.held.release(caller, size)
                 return
             if message["type"] == "http.response.start":
                 started = True
@@ -223,10 +225,9 @@ class Entrance:
             nonlocal received, waited, is_whole
             if is_whole:
                 return await receive()
-            patience = self.body_seconds + received / _LEAST_RATE
-            began = time.monotonic()
             # However much came fast, who stops sending keeps the memory it has.
-            patience = min(patience, waited + self.body_seconds)
+            patience = self.body_seconds + min(received / _LEAST_RATE, waited)
+            began = time.monotonic()
             try:
                 message = await self._slow.wait(receive, patience - waited)
             except TimeoutError:

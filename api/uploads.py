@@ -6,12 +6,12 @@ there at once.
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from starlette.requests import Request
 
+from api.room import Room
 from services.errors import Overloaded
 from services.settings import Settings
 from services.work_folder import working
@@ -28,14 +28,12 @@ class UploadRoom:
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_upload_bytes
-        self._limit = max(settings.upload_space_bytes, self._most)
-        self._share = max(self._limit // 2, self._most)
-        self._taken_by: Counter[str] = Counter()
+        self._room = Room(settings.upload_space_bytes, self._most)
 
     @property
     def taken(self) -> int:
         """Bytes that are claimed."""
-        return self._taken_by.total()
+        return self._room.taken
 
     @contextlib.contextmanager
     def claimed(self, request: Request) -> Iterator[None]:
@@ -49,21 +47,18 @@ class UploadRoom:
         given = request.headers.get("content-length", "")
         size = int(given) if given.isdecimal() else self._most
         caller = request.state.caller.id
-        self._check("uploads of this key", self._taken_by[caller], size, self._share)
-        self._check("uploads", self.taken, size, self._limit)
-        self._taken_by[caller] += size
+        if full := self._room.full_for(caller, size):
+            whose = "uploads of this key" if full.is_callers else "uploads"
+            raise Overloaded(
+                f"{whose} take {full.taken} bytes already, and there is room for "
+                f"{full.limit}",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._room.take(caller, size)
         try:
             yield
         finally:
-            self._taken_by[caller] -= size
-            self._taken_by += Counter()  # those that hold nothing go
-
-    def _check(self, whose: str, taken: int, size: int, limit: int) -> None:
-        if taken + size > limit:
-            raise Overloaded(
-                f"{whose} take {taken} bytes already, and there is room for {limit}",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            self._room.give_back(caller, size)
 
 
 @contextlib.asynccontextmanager

@@ -2,12 +2,14 @@
 
 import contextlib
 import gzip
+import io
 import json
 import socket
 import time
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -247,6 +249,30 @@ def test_an_answer_that_nobody_reads_is_held_and_then_given_up(held, monkeypatch
         answer = httpx.post(f"{url}/v1/rollout", json=asked, headers=key, timeout=60)
         assert len(answer.json()["x"]) == 2000
         assert came < len(answer.content)
+
+
+def test_of_a_download_only_what_waits_to_be_sent_is_held(held, monkeypatch):
+    peaks, keep = [], HeldBodies.keep
+
+    def noted(self, caller, counted):
+        keep(self, caller, counted)
+        peaks.append(self.bytes)
+
+    file = io.BytesIO()
+    states = np.random.default_rng(0).random((10, 1000, 500))
+    np.savez(file, states=states, times=np.arange(1000.0))
+    limits = {"max_upload_bytes": 64 * MIB}
+    with deployed(**limits) as made, serving(made.settings) as url:
+        headers = {"x-api-key": made.key, "content-type": "application/x-npz"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            sent = client.post("/v1/datasets", content=file.getvalue())
+            assert sent.status_code == 201, sent.text
+            monkeypatch.setattr(HeldBodies, "keep", noted)
+            got = client.get(f"/v1/datasets/{sent.json()['id']}/data")
+    assert len(got.content) > 39 * MIB * 0.9
+    assert len(peaks) > 1
+    assert max(peaks) < len(got.content) / 2
+    assert held[0].bytes == 0
 
 
 def test_room_that_was_used_is_there_again(door):
