@@ -75,7 +75,7 @@ export async function jobView([id], signal) {
     follow();
   });
 
-  let shown = null;
+  let shown = null, nobody = "";
   function refresh() {
     const isOver = ENDED.includes(job.state);
     head.replaceChildren(state(job.state), h("span", { class: "soft" }, `${job.kind}, attempt ${job.attempt}`),
@@ -89,7 +89,8 @@ export async function jobView([id], signal) {
     if (done === null) bar.removeAttribute("value");
     else bar.value = done;
     told.textContent = tell(progress);
-    if (job.state !== "queued" || job.cancel_requested) waits.textContent = job.cancel_requested && !isOver ? "Being cancelled: it ends at its next step." : "";
+    if (job.cancel_requested && !isOver) waits.textContent = "Being cancelled: it ends at its next step.";
+    else waits.textContent = job.state === "queued" ? nobody : "";
     // Once it has ended nothing changes: what is being read stays.
     const ended = isOver ? `${job.state} ${job.attempt}` : null;
     if (ended === null || ended !== shown) outcome.replaceChildren(...[...ending(job, signal)].flat(3).filter(Boolean));
@@ -135,9 +136,11 @@ export async function jobView([id], signal) {
 
   /** As the command line says it. */
   async function lookForWorkers() {
+    if (job.state !== "queued" || !job.queue) return;
     const { workers = {} } = await readiness(signal);
     const also = job.queue.includes(".gpu") ? "; without the GPU any worker takes it" : "";
-    if (job.state === "queued") waits.textContent = workers[job.queue] === 0 ? `No worker takes ${job.queue} now: it waits for one${also}.` : "";
+    nobody = workers[job.queue] === 0 ? `No worker takes ${job.queue} now: it waits for one${also}.` : "";
+    refresh();
   }
 
   async function look() {
@@ -145,7 +148,7 @@ export async function jobView([id], signal) {
       job = await get(`/v1/jobs/${id}`, { signal });
       trouble.replaceChildren();
       refresh();
-      if (job.state === "queued" && job.queue && !job.cancel_requested) await lookForWorkers();
+      await lookForWorkers();
     } catch (error) {
       if (!signal.aborted) trouble.replaceChildren(problem(error));
     }
@@ -170,7 +173,7 @@ export async function jobView([id], signal) {
   }
   refresh();
   follow();
-  if (job.state === "queued") look();
+  lookForWorkers().catch(() => {}); // it is asked again in a moment
   const children = job.kind === "sweep" ? await candidates(id, signal) : null;
   return h("div", null,
     h("h1", null, `${TITLES[job.kind] || "Job"} ${about(job) || id}`), h("p", { class: "soft" }, h("code", null, id)),

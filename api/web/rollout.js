@@ -252,9 +252,10 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
       found = ordered(read, signature);
       sets.x0.set(found.x0);
       if (found.parameters.every((value) => value !== undefined)) sets.parameters.set(found.parameters);
-      note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
       const { switches, control_times: held } = found;
-      if (switches > held.length) {
+      if (switches === held.length) {
+        note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
+      } else {
         // Rolled out with other controls than its own it would look like an error.
         found.isLeft = true;
         note.textContent = `Its controls change ${number(switches)} times and this view holds ${number(held.length)} changes: they are constant here, and the reference is not drawn. The whole is for a rollout job or Python.`;
