@@ -153,7 +153,7 @@ def _describe(made: RolloutResult) -> None:
     out.print(
         f"{record['model']}/{record['version']}  {' x '.join(map(str, made.shape))} "
         f"(rows, times, states)  {record['size_bytes'] / 2**20:.1f} MiB in "
-        f"{len(record['chunks'])} chunks, kept until {record['expires_at']}"
+        f"{len(record['chunks'])} chunks, kept until {moment(record['expires_at'])}"
     )
     if made.failed or record["outside"]:
         out.print(

@@ -7,6 +7,7 @@ import typer
 from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.commands.schedule import parse_duration
 from spnode_client.connection import connection
+from spnode_client.moments import moment
 from spnode_client.operations import keys
 from spnode_client.records import Record
 from spnode_client.terminal import Json, emit, err, out, print_table
@@ -60,7 +61,7 @@ def list_keys(as_json: Json = False) -> None:
     rows = [
         (
             *(key["id"], key["name"], " ".join(key["scopes"]), key["project"]),
-            *map(key.get, times),
+            *(moment(key.get(each)) for each in times),
         )
         for key in found
     ]
@@ -100,9 +101,10 @@ def audit(
     """
     query = {} if key_id is None else {"caller": f"key:{key_id}"}
     found = listed(keys.acts, query, limit=limit, after=after, everything=everything)
-    columns = ("created_at", "caller", "method", "path", "status", "made")
-    columns += ("request_id",)
-    rows = [tuple(act.get(column) for column in columns) for act in found]
+    columns = ("created", "caller", "method", "path", "status", "made", "request_id")
+    rows = [
+        (moment(act.get("created_at")), *map(act.get, columns[1:])) for act in found
+    ]
     emit(found, as_json, lambda: print_table(columns, rows))
 
 

@@ -13,6 +13,7 @@ from spnode_client.commands.compare import check_no_worse
 from spnode_client.commands.paging import After, Everything, Limit, listed
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
+from spnode_client.moments import moment
 from spnode_client.operations import models
 from spnode_client.records import Record, claims
 from spnode_client.terminal import (
@@ -283,7 +284,7 @@ def _versions(found: list[dict[str, Any]]) -> None:
             ", ".join(each["aliases"]),
             short(each.get("normalised_rmse")),
             f"{each['size_bytes'] / 2**20:.2f} MiB",
-            each["created_at"],
+            moment(each["created_at"]),
         )
         for each in found
     ]

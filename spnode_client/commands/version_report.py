@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from spnode_client.moments import moment
 from spnode_client.records import cautions, held_out, statements
 from spnode_client.terminal import err, out, print_table, short
 
@@ -43,7 +44,8 @@ def print_cautions(evaluation: Record) -> None:
 
 
 def _head(record: Record, signature: Record) -> Iterator[str]:
-    yield f"{record['model']}/{record['number']}  {record['created_at']}"
+    at = moment(record["created_at"])
+    yield f"{record['model']}/{record['number']}  {at}"
     yield f"digest {record['digest']}, {record['size_bytes']} bytes"
     unit = signature.get("time_unit", "")
     end = f"{short(signature['domain'].get('end'))} {unit}".rstrip()

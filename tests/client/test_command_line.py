@@ -286,7 +286,8 @@ def test_versions_are_listed_with_their_errors_and_aliases(server):
     server.answers += [Answer(200, json.dumps(each).encode()) for each in bodies * 2]
     done = run("models", "versions", "m", SPNODE_URL=server.url)
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert [each[:-3] for each in rows] == [["2"], ["1", "champion", "0.0125"]]
+    assert [each[:-4] for each in rows] == [["2"], ["1", "champion", "0.0125"]]
+    assert rows[0][-2:] == ["2026-01-02", "03:04:05Z"]
     done = run("models", "versions", "m", "--json", SPNODE_URL=server.url)
     found = json.loads(done.stdout)
     assert [each["normalised_rmse"] for each in found] == [None, 0.0125]

@@ -140,7 +140,9 @@ def test_what_was_done_is_read_page_by_page(server):
     server.answers += answered({"data": [ACT], "next": "abc"})
     done = run("keys", "audit", "k", "--limit", "1", SPNODE_URL=server.url)
     assert "there are more: --after abc, or --all" in done.stderr
-    assert done.stdout.splitlines()[-1].split()[1:4] == ["key:k", "DELETE", ACT["path"]]
+    said = done.stdout.splitlines()[-1].split()
+    assert said[:2] == ["2026-01-02", "03:04:05Z"]
+    assert said[2:5] == ["key:k", "DELETE", ACT["path"]]
     pages = [{"data": [ACT], "next": next_one} for next_one in ("def", None)]
     server.answers += answered(*pages)
     given = ("--all", "--after", "abc", "--json")
@@ -151,6 +153,15 @@ def test_what_was_done_is_read_page_by_page(server):
         "/v1/audit?limit=100&after=abc",
         "/v1/audit?limit=100&after=def",
     ]
+
+
+def test_times_of_keys_are_told_to_the_second(server):
+    key = {"id": "01kc", "name": "n", "scopes": ["read"], "project": "default"}
+    key |= {"created_at": "2026-01-02T03:04:05.678901Z", "expires_at": None}
+    server.answers += answered({"data": [key], "next": None})
+    done = run("keys", "list", SPNODE_URL=server.url)
+    row = done.stdout.splitlines()[-1]
+    assert row.split() == ["01kc", "n", "read", "default", "2026-01-02", "03:04:05Z"]
 
 
 def test_all_of_each_list_is_there_in_python(server):
