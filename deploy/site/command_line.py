@@ -58,10 +58,10 @@ def _before() -> Iterator[str]:
 
 def _section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     yield f"## `{' '.join(words)}`"
-    text, _, example = (command.help or "").partition("Example: ")
+    text, *examples = (command.help or "").split("Example: ")
     yield from (sentence(each) for each in text.split("\n\n") if each.strip())
-    if example:
-        yield f"```sh\n{sentence(example)}\n```"
+    if examples:
+        yield "\n".join(["```sh", *map(sentence, examples), "```"])
     yield from _options(command)
 
 

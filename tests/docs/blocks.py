@@ -33,8 +33,11 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    name = page.relative_to(ROOT).as_posix()
-    text = page.read_text()
+    return blocks_in(page.relative_to(ROOT).as_posix(), page.read_text())
+
+
+def blocks_in(name: str, text: str) -> list[Block]:
+    """The blocks of a text, which may be a page of the site that is no file."""
     found = []
     for fence in _FENCE.finditer(text):
         language, _, mark = fence[2].partition(" ")

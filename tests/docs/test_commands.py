@@ -14,16 +14,21 @@ import numpy as np
 import pytest
 
 import spnode_core
-from deploy.site.command_line import commands
+from deploy.site import command_line
 from tests.api.deployment import clean_environment
-from tests.docs.blocks import ALL, ROOT
+from tests.docs.blocks import ALL, ROOT, blocks_in
 
-_CALL = re.compile(r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= [a-z]))\s+([a-z].*)")
+_CALL = re.compile(
+    r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= (?:--|[a-z])))\s+"
+    r"(?:--(?:url|key) \S+ )*([a-z].*)"
+)
+GENERATED = blocks_in("reference/command_line", command_line.page())
+"""The examples of the commands themselves, as the site shows them."""
 
 
-def ours():
-    """Each call of our command line on a page, with its words."""
-    for block in ALL:
+def ours(blocks):
+    """Each call of our command line in a block, with its words."""
+    for block in blocks:
         if block.not_run or block.language not in ("sh", ""):
             continue
         code = re.sub(r"\\\n\s*", " ", block.code)
@@ -33,19 +38,26 @@ def ours():
                 yield block, shlex.split(found[1], comments=True)
 
 
-CALLS = list(ours())
+CALLS = list(ours(ALL))
 
 
-@pytest.mark.parametrize(("block", "words"), CALLS, ids=lambda each: str(each)[:60])
+def test_each_line_of_the_reference_of_commands_is_a_call():
+    lines = [line for block in GENERATED for line in block.code.splitlines()]
+    assert len(list(ours(GENERATED))) == len(lines) > 50
+
+
+@pytest.mark.parametrize(
+    ("block", "words"), [*CALLS, *ours(GENERATED)], ids=lambda each: str(each)[:60]
+)
 def test_a_command_of_a_page_exists_with_its_options(
     block, words, tmp_path, monkeypatch
 ):
     # Some options ask whether a file is there.
     monkeypatch.chdir(tmp_path)
     for each in words:
-        if each.endswith(".spnode"):
+        if each.endswith((".spnode", ".npz")):
             (tmp_path / each).touch()
-    known = {" ".join(names): command for names, command in commands()}
+    known = {" ".join(names): command for names, command in command_line.commands()}
     depth = next(n for n in (2, 1) if " ".join(words[:n]) in known)
     command = known[" ".join(words[:depth])]
     if " ".join(words[:depth]) == "test":
