@@ -116,7 +116,13 @@ def demo(
         bool, typer.Option("--exit", help="Stop the stack at the end.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Where the picture goes; ./demo.png by default.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help="Where the picture goes; ./demo.png by default.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the data and of training.")] = 0,
     as_json: Json = False,

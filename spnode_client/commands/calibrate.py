@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from spnode_client.calibrations import Calibration
-from spnode_client.commands.rollout import parse_rows, parse_times
+from spnode_client.commands.inputs import parse_rows, parse_times
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.records import Record

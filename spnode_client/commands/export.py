@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from spnode_client.client import Client
+from spnode_client.commands.inputs import parse_times
 from spnode_client.commands.models import Reference
-from spnode_client.commands.rollout import parse_times
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError
 from spnode_client.terminal import Json, UsageError, emit, out

@@ -149,7 +149,10 @@ def card(reference: Reference, as_json: Json = False) -> None:
 def plots(
     reference: Reference,
     output: Annotated[
-        Path, typer.Option(help="The folder where they go; it is made.")
+        Path,
+        typer.Option(
+            "--output", "--out", "-o", help="The folder where they go; it is made."
+        ),
     ] = Path(),
     as_json: Json = False,
 ) -> None:

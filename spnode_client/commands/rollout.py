@@ -1,11 +1,23 @@
 """``rollout``: trajectories of a model from the shell."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import numpy as np
 import typer
 
+from spnode_client.commands.inputs import (
+    Controls,
+    ControlTimes,
+    Mode,
+    OnError,
+    Parameters,
+    Precision,
+    Times,
+    inputs_of,
+    parse_rows,
+    parse_times,
+)
 from spnode_client.commands.rollout_file import (
     check_file,
     csv_text,
@@ -13,7 +25,8 @@ from spnode_client.commands.rollout_file import (
     write_rollout,
 )
 from spnode_client.connection import connection
-from spnode_client.terminal import Json, UsageError, emit, err, out
+from spnode_client.records import Rollout
+from spnode_client.terminal import Json, emit, err, out
 
 
 def rollout(
@@ -24,34 +37,13 @@ def rollout(
             help='Initial condition "1,0,0"; several with ";"; or an .npy or .csv file.'
         ),
     ],
-    times: Annotated[
-        str, typer.Option(help='"1,10,100", "linear:0:10:101" or "log:1e-5:1e5:50".')
-    ],
-    parameters: Annotated[
-        str | None, typer.Option(help="Parameters, in the form of --x0.")
-    ] = None,
-    controls: Annotated[
-        str | None,
-        typer.Option(
-            help='Controls, a row an interval, "0;1;0.5"; or an .npy or .csv file.'
-        ),
-    ] = None,
-    control_times: Annotated[
-        str | None,
-        typer.Option(
-            help="Start of each interval, the first 0, in the form of --times."
-        ),
-    ] = None,
-    mode: Annotated[
-        Literal["reproducible", "throughput"],
-        typer.Option(
-            help="throughput: more rows a second, equal to reproducible up to rounding."
-        ),
-    ] = "reproducible",
-    precision: Annotated[
-        Literal["model", "float64"],
-        typer.Option(help="float64: the model's networks in float64 too."),
-    ] = "model",
+    times: Times,
+    parameters: Parameters = None,
+    controls: Controls = None,
+    control_times: ControlTimes = None,
+    on_error: OnError = "raise",
+    mode: Mode = "reproducible",
+    precision: Precision = "model",
     intervals: Annotated[
         float | None,
         typer.Option(help="Coverage of prediction intervals: 0.5, 0.8, 0.9, 0.95."),
@@ -77,20 +69,16 @@ def rollout(
     client = connection.client()
     version = client.models.version(model)
     names = version.record["signature"]["states"]
-    options: dict[str, Any] = {"mode": mode, "precision": precision}
+    options = inputs_of(parameters, controls, control_times)
+    options |= {"on_error": on_error, "mode": mode, "precision": precision}
     if intervals is not None:
         options["intervals"] = intervals
     if spread:
         options["spread"] = True
-    if parameters is not None:
-        options["parameters"] = parse_rows(parameters, "--parameters")
-    if controls is not None:
-        options["controls"] = np.atleast_2d(parse_rows(controls, "--controls"))
-    if control_times is not None:
-        options["control_times"] = parse_times(control_times, "--control-times")
     answer = client.rollout_record(
         model, parse_rows(x0, "--x0"), parse_times(times), **options
     )
+    _tell_lost(answer)
     if output is not None:
         write_rollout(answer, version, output)
         err.print(f"wrote {output}", markup=False)
@@ -105,46 +93,9 @@ def rollout(
         )
 
 
-def parse_times(text: str, option: str = "--times") -> np.ndarray:
-    """Times written as a list or as ``spacing:start:stop:count``.
-
-    Raises:
-        UsageError: The text is neither.
-    """
-    spacing, *rest = text.split(":")
-    expected = (
-        f"{option} {text!r}: expected 1,10,100 or linear:START:STOP:COUNT or "
-        "log:START:STOP:COUNT (log: START and STOP above 0)"
-    )
-    try:
-        if not rest:
-            return np.array([float(part) for part in text.split(",")])
-        start, stop, count = float(rest[0]), float(rest[1]), int(rest[2])
-        if spacing == "log" and not (start > 0 and stop > 0):
-            raise ValueError("a logarithm of what is not positive")
-        make = {"linear": np.linspace, "log": np.geomspace}[spacing]
-        return make(start, stop, count)
-    except (ValueError, KeyError, IndexError) as error:
-        raise UsageError(expected) from error
-
-
-def parse_rows(text: str, option: str) -> np.ndarray:
-    """Rows written out, or read from an ``.npy`` or ``.csv`` file.
-
-    Raises:
-        UsageError: The text is neither numbers nor such a file.
-    """
-    try:
-        if text.endswith(".npy"):
-            return np.load(text, allow_pickle=False)
-        if text.endswith(".csv"):
-            return np.loadtxt(text, delimiter=",", ndmin=2)
-        rows = [[float(part) for part in row.split(",")] for row in text.split(";")]
-        if len({len(row) for row in rows}) > 1:
-            raise ValueError(
-                f"rows of {', '.join(str(len(row)) for row in rows)} numbers"
-            )
-        array = np.array(rows)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{option} {text!r}: {error}") from error
-    return array[0] if len(rows) == 1 else array
+def _tell_lost(answer: Rollout) -> None:
+    """Say which rows are masked; the others are as they would be without them."""
+    x = answer.x if answer.x.ndim == 3 else answer.x[None]
+    lost = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2)))
+    if lost.size:
+        err.print(f"left the finite range, by row: {', '.join(map(str, lost))}")

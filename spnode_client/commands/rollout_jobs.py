@@ -1,13 +1,24 @@
 """``jobs rollout``: more rows than one answer holds, queued from the shell."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from spnode_client.client import Client
+from spnode_client.commands.inputs import (
+    Controls,
+    ControlTimes,
+    Mode,
+    OnError,
+    Parameters,
+    Precision,
+    Times,
+    inputs_of,
+    parse_rows,
+    parse_times,
+)
 from spnode_client.commands.jobs import check_file, write_result
-from spnode_client.commands.rollout import parse_rows, parse_times
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
 from spnode_client.terminal import Json, UsageError, emit, follow, out
@@ -20,9 +31,7 @@ _WHERE = (
 
 def queue_rollout(
     model: Annotated[str, typer.Argument(help="name, name@alias or name/3.")],
-    times: Annotated[
-        str, typer.Option(help='"1,10,100", "linear:0:10:101" or "log:1e-5:1e5:50".')
-    ],
+    times: Times,
     x0: Annotated[
         str | None, typer.Option(help="An .npy or .csv file of states, or 1,0,0;….")
     ] = None,
@@ -36,18 +45,13 @@ def queue_rollout(
             '"y1=0,0.5,1"; given several times, every combination.'
         ),
     ] = None,
-    parameters: Annotated[
-        str | None, typer.Option(help="Parameters, in the form of --x0.")
-    ] = None,
+    parameters: Parameters = None,
+    controls: Controls = None,
+    control_times: ControlTimes = None,
     final: Annotated[bool, typer.Option(help="Only the last time.")] = False,
-    on_error: Annotated[
-        Literal["raise", "mask"],
-        typer.Option(help="mask: rows that leave the finite range fail no job."),
-    ] = "raise",
-    mode: Annotated[
-        Literal["reproducible", "throughput"],
-        typer.Option(help="throughput: more rows a second, equal up to rounding."),
-    ] = "reproducible",
+    on_error: OnError = "raise",
+    mode: Mode = "reproducible",
+    precision: Precision = "model",
     priority: Priority = None,
     deadline: Deadline = None,
     gpu: Gpu = False,
@@ -66,12 +70,12 @@ def queue_rollout(
     if output is not None:
         check_file(output)
     client = connection.client()
-    options: dict[str, Any] = {"on_error": on_error, "mode": mode, "dataset": dataset}
+    options = inputs_of(parameters, controls, control_times)
+    options |= {"on_error": on_error, "mode": mode, "precision": precision}
+    options["dataset"] = dataset
     options["schedule"] = schedule_of(priority, deadline, gpu)
     if final:
         options["outputs"] = {"times": "final"}
-    if parameters is not None:
-        options["parameters"] = parse_rows(parameters, "--parameters")
     if sweep:
         options["sweep"] = read_sweep(client, model, sweep)
     states = None if x0 is None else parse_rows(x0, "--x0")

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from spnode_client import terminal
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import _say_warning, make_app
+from spnode_client.commands.inputs import parse_rows, parse_times
 from spnode_client.commands.models import in_words as certificate_in_words
-from spnode_client.commands.rollout import parse_rows, parse_times
 from spnode_client.commands.train import (
     _describe,
     _other_champion,
