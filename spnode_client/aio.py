@@ -73,7 +73,7 @@ class AsyncClient(AsyncDerivatives):
         return await self.transport.run(operation)
 
     async def upload(self, path: str | Path, name: str | None = None) -> Dataset:
-        """Stream an ``.npz`` file into the store."""
+        """Stream a file of trajectories into the store, as ``Client`` does."""
         return await self.run(datasets.upload(path, name, self.retries))
 
     async def train(

@@ -185,7 +185,10 @@ class Datasets(Resource):
     """``client.datasets``."""
 
     def upload(self, path: str | Path, name: str | None = None) -> Dataset:
-        """Stream an ``.npz`` file into the store; its arrays are checked on arrival."""
+        """Stream a file of trajectories into the store; it is checked on arrival.
+
+        Its content says which of the formats it is, npz, HDF5, CSV or another.
+        """
         return self._run(datasets.upload(path, name, self._retries))
 
     def get(self, dataset_id: str) -> Dataset:
