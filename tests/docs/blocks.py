@@ -56,4 +56,9 @@ def blocks_in(name: str, text: str) -> list[Block]:
     return found
 
 
-ALL = [block for page in PAGES for block in blocks_of(page)]
+def without_blocks(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+ALL = [block for name, text in TEXTS.items() for block in blocks_in(name, text)]

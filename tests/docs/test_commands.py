@@ -9,19 +9,23 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
+import typer
 
 import spnode_core
 from deploy.site import command_line
 from tests.api.deployment import clean_environment
-from tests.docs.blocks import ALL, ROOT, blocks_in
+from tests.docs.blocks import ALL, ROOT, TEXTS, blocks_in, without_blocks
 
 _CALL = re.compile(
     r"^(?:\w+=\S+ )*(?:\./spnode|spnode(?= (?:--|[a-z])))\s+"
     r"(?:--(?:url|key) \S+ )*([a-z].*)"
 )
+# Of a span in prose: what it leaves to the reader.
+_LEFT_OUT = re.compile(r"…|\.\.\.|\b[A-Z]+\b")
 GENERATED = blocks_in("reference/command_line", command_line.page())
 """The examples of the commands themselves, as the site shows them."""
 
@@ -31,14 +35,31 @@ def ours(blocks):
     for block in blocks:
         if block.not_run or block.language not in ("sh", ""):
             continue
-        code = re.sub(r"\\\n\s*", " ", block.code)
+        code = re.sub(r"\\\n\s*", " ", textwrap.dedent(block.code))
         for line in code.splitlines():
             found = _CALL.match(line)
             if found:
                 yield block, shlex.split(found[1], comments=True)
 
 
+def in_prose():
+    """Each call in a sentence of a page, with its words."""
+    for name, text in TEXTS.items():
+        for span in re.findall(r"`([^`]+)`", without_blocks(text)):
+            found = _CALL.match(" ".join(span.split()))
+            if found and not _LEFT_OUT.search(found[1]):
+                yield name, shlex.split(found[1])
+
+
 CALLS = list(ours(ALL))
+
+
+def test_a_block_without_a_command_of_ours_says_why_it_is_not_run():
+    told = re.compile(r"^ *(?:python -m (?:api|deploy|worker)|curl)\b", re.M)
+    for block in ALL:
+        if block.language == "sh" and not (block.not_run or block.run_by):
+            known = list(ours([block])) or told.search(block.code)
+            assert known or block.page in BY_HAND, block
 
 
 def test_each_line_of_the_reference_of_commands_is_a_call():
@@ -57,12 +78,30 @@ def test_a_command_of_a_page_exists_with_its_options(
     for each in words:
         if each.endswith((".spnode", ".npz")):
             (tmp_path / each).touch()
+    parse(words)
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), list(in_prose()), ids=lambda each: str(each)[:60]
+)
+def test_a_command_in_a_sentence_exists_with_its_options(page, words):
+    # A sentence may name a group, or a command with an option, and leave out on what.
+    if words in [list(names[:1]) for names, _ in command_line.commands() if names[1:]]:
+        return
+    try:
+        parse(words)
+    except typer.BadParameter as error:
+        if type(error).__name__ != "MissingParameter":
+            raise
+
+
+def parse(words):
+    """As the command line does: unknown options and missing arguments are errors."""
     known = {" ".join(names): command for names, command in command_line.commands()}
     depth = next(n for n in (2, 1) if " ".join(words[:n]) in known)
     command = known[" ".join(words[:depth])]
     if " ".join(words[:depth]) == "test":
         return
-    # Parses as the command line does: unknown options and missing arguments are errors.
     command.make_context(words[0], words[depth:], resilient_parsing=False)
 
 
