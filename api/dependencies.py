@@ -40,6 +40,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SQL_THREADS = 4
+STORE_THREADS = 4
 PARSING_THREADS = 2
 UPLOADS_AT_ONCE = 2
 """Uploaded files that are read at a time: the memory of their parsers adds up."""
@@ -89,7 +90,8 @@ class Gateway:
         self.warmed = False
         self.stopping = False
         self._sql = ThreadPoolExecutor(SQL_THREADS, "sql")
-        # Not behind who asks a slow store in a transaction, nor behind who guesses.
+        self._store = ThreadPoolExecutor(STORE_THREADS, "store")
+        # Not behind who asks a slow database, nor behind who guesses.
         self._keys = ThreadPoolExecutor(2, "keys")
         self._guesses = ThreadPoolExecutor(1, "guesses")
         self._guessing = 0
@@ -123,6 +125,7 @@ class Gateway:
         await self.batcher.close()
         await self.executor.close()
         self._sql.shutdown()
+        self._store.shutdown()
         self._keys.shutdown()
         self._guesses.shutdown(wait=False, cancel_futures=True)
         self.readiness.close()
@@ -138,6 +141,12 @@ class Gateway:
     ) -> T:
         """Call a service off the event loop, in one of the few threads for SQL."""
         return await _called(self._sql, function, *args, **kwargs)
+
+    async def in_store(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call what asks the store, too: who only asks the database waits for none."""
+        return await _called(self._store, function, *args, **kwargs)
 
     async def verified(self, secret: str) -> Key | None:
         """The valid key of a secret, looked up in one of the threads for keys.
@@ -196,6 +205,7 @@ class Gateway:
                 self.queue,
                 self.results,
                 self.sql,
+                self.in_store,
                 access,
             )
         return made

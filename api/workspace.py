@@ -39,6 +39,7 @@ class Workspace:
         queue: Sends jobs to the workers.
         results: What jobs made; asked for with a job that the caller sees.
         sql: Calls a function off the event loop.
+        in_store: The same for one that asks the store.
         access: What the caller sees.
     """
 
@@ -50,6 +51,7 @@ class Workspace:
         queue: Queue,
         results: Results,
         sql: Callable[..., Awaitable[Any]],
+        in_store: Callable[..., Awaitable[Any]],
         access: Access,
     ) -> None:
         self.access = access
@@ -67,6 +69,7 @@ class Workspace:
         self.evaluations = Evaluations(self.registry, self.datasets, self.jobs)
         self.sweeps = Sweeps(self.registry, self.datasets, self.jobs)
         self.sql = sql
+        self.in_store = in_store
         self._believed_s = settings.version_cache_seconds
         self._references: dict[tuple[str, bool], tuple[float, Served]] = {}
 

@@ -105,7 +105,7 @@ async def _registered(
         size = path.stat().st_size
         made = (workspace, name, owner, digest, size, spec, card, asked)
         try:
-            return await workspace.sql(_publish, *made)
+            return await workspace.in_store(_publish, *made)
         except IntegrityError:
             # Another one used the same key between our look and our insert.
             earlier = await workspace.sql(_made_before, workspace, name, asked)
@@ -113,7 +113,7 @@ async def _registered(
                 raise
             return earlier
     except BaseException as error:
-        await workspace.sql(workspace.registry.drop_artifact, digest)
+        await workspace.in_store(workspace.registry.drop_artifact, digest)
         if isinstance(error, Damaged):
             raise _refused(error.message) from error
         raise

@@ -153,7 +153,7 @@ async def get_trajectory(
 @router.delete("/{id}", status_code=204, summary="Delete a dataset")
 async def delete_dataset(id: str, workspace: WorkspaceDep) -> None:
     """Refused while a job uses it."""
-    await workspace.sql(workspace.datasets.delete, id)
+    await workspace.in_store(workspace.datasets.delete, id)
 
 
 async def _stored(

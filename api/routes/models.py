@@ -102,7 +102,7 @@ async def delete_version(
 ) -> None:
     """Refused while an alias points at it; its number is never given again."""
     record = await _version(workspace, name, version)
-    await workspace.sql(workspace.registry.delete_version, name, record.number)
+    await workspace.in_store(workspace.registry.delete_version, name, record.number)
     gateway.forget_references()
 
 
@@ -150,7 +150,7 @@ async def get_artifact(
     etag = f'"{record.digest}"'
     if is_known(request, etag):
         return not_modified(etag)
-    size = await workspace.sql(gateway.blobs.size, record.artifact_key)
+    size = await workspace.in_store(gateway.blobs.size, record.artifact_key)
     span = read_range(request, size, etag)
     headers = {
         "etag": etag,

@@ -37,7 +37,7 @@ async def get_result(
     if is_known(request, etag):
         return not_modified(etag)
     response.headers["etag"] = etag
-    return await workspace.sql(gateway.results.index, job)
+    return await workspace.in_store(gateway.results.index, job)
 
 
 @router.get(
@@ -96,4 +96,4 @@ async def get_chunk(
 async def delete_result(id: str, gateway: GatewayDep, workspace: WorkspaceDep) -> None:
     """The result and the inputs of a rollout job that has ended, at once."""
     job = await workspace.sql(workspace.jobs.get, id)
-    await workspace.sql(gateway.results.drop, job.id)
+    await workspace.in_store(gateway.results.drop, job.id)
