@@ -4,7 +4,7 @@ A dataset is parsed by an expendable process and kept in the canonical form that
 writes. Records of the same content share one blob, which goes with the last of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -186,8 +186,12 @@ class Datasets:
         name: str | None = None,
         job_id: str | None = None,
         project: str | None = None,
+        guard: Callable[[], None] | None = None,
     ) -> DatasetRecord:
         """Make the record of a content that the store has, in a caller's transaction.
+
+        ``guard`` is called before the record is made, once the store has answered:
+        nobody who needs a row that it locks waits for the store.
 
         Raises:
             ContentGone: It was deleted meanwhile; put it again.
@@ -208,6 +212,8 @@ class Datasets:
         self.database.lock(connection, key)
         with self.database.silent(connection):
             is_kept = self.blobs.exists(key)
+        if guard is not None:
+            guard()
         connection.execute(sa.insert(tables.datasets).values(vars(record)))
         if not is_kept:
             raise ContentGone(

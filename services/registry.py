@@ -6,7 +6,7 @@ whole deployment, whatever the projects are.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,7 @@ class Registry:
         job_id: str | None = None,
         alias: str | None = None,
         is_candidate: bool = False,
+        guard: Callable[[], None] | None = None,
     ) -> int:
         """Add a version, in the transaction that ends its job.
 
@@ -196,6 +197,8 @@ class Registry:
             alias: Pointed at the new version as well; ``champion`` only through the
                 gates.
             is_candidate: A sweep decides which aliases it gets, if any.
+            guard: Called before the version is added, once the store has answered:
+                nobody who needs a row that it locks waits for the store.
 
         Returns:
             Its number.
@@ -209,6 +212,8 @@ class Registry:
         self.database.lock(connection, key)
         with self.database.silent(connection):
             is_kept = self.blobs.exists(key)
+        if guard is not None:
+            guard()
         home = project or self.access.project
         number = next_number(connection, check_name(name), owner, home, now)
         row = VersionRecord(

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,6 @@ def _publish_version(
     digest = context.blobs.put_content(ARTIFACTS, folder / ARTIFACT)
     try:
         with context.database.transaction() as connection:
-            context.leases.guard(connection, claim)
             number = context.registry.publish(
                 connection,
                 name,
@@ -222,6 +222,7 @@ def _publish_version(
                 alias=job.request.get("alias"),
                 is_candidate=job.parent is not None,
                 size_bytes=(folder / ARTIFACT).stat().st_size,
+                guard=partial(context.leases.guard, connection, claim),
                 **{**outcome, "digest": digest},
             )
             result = {
@@ -254,7 +255,6 @@ def _publish_dataset(
     digest = context.blobs.put_content(DATASETS, path)
     try:
         with context.database.transaction() as connection:
-            context.leases.guard(connection, claim)
             record = context.datasets.register(
                 connection,
                 digest=digest,
@@ -264,6 +264,7 @@ def _publish_dataset(
                 project=claim.job.project,
                 name=outcome["name"],
                 job_id=claim.job.id,
+                guard=partial(context.leases.guard, connection, claim),
             )
             result = {"dataset": record.id}
             context.leases.succeed(connection, claim, result, f"dataset {record.id}")

@@ -46,6 +46,11 @@ A worker that is cut off between a write and its commit holds up its job for so 
 """
 WAIT_FOR_STORE_S = 300
 """The same while it asks the store; longer than that takes to answer or give up."""
+WAIT_FOR_LOCK_S = IDLE_TRANSACTION_S + 10
+"""Who waits longer for a lock of another's is told that the database is not available.
+
+Most locks of one who is silent are gone by then.
+"""
 _PEER = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -91,7 +96,7 @@ class Database:
             self.url, connect_args=given, poolclass=NullPool, **single
         )
         self._apart = DriverConnections(apart, PING_AFTER_S)
-        prepare = _prepare_sqlite if self.is_sqlite else _limit_idle_transactions
+        prepare = _prepare_sqlite if self.is_sqlite else _limit_waits
         for engine in (self.engine, apart):
             event.listen(engine, "connect", prepare)
         if self.is_sqlite:
@@ -235,11 +240,11 @@ def _note_use(connection: Any, record: Any) -> None:
     record.info["used_at"] = time.monotonic()
 
 
-def _limit_idle_transactions(connection: Any, record: Any) -> None:
+def _limit_waits(connection: Any, record: Any) -> None:
     """A peer that vanished in mid-transaction would keep its locks for two hours."""
-    # By a statement: poolers refuse this as a parameter of the connection.
-    limit = f"SET {_IDLE} = '{IDLE_TRANSACTION_S}s'"
-    connection.execute(limit)
+    # By statements: poolers refuse these as parameters of the connection.
+    connection.execute(f"SET {_IDLE} = '{IDLE_TRANSACTION_S}s'")
+    connection.execute(f"SET lock_timeout = '{WAIT_FOR_LOCK_S}s'")
     connection.commit()
 
 
