@@ -32,11 +32,12 @@ class LeaseWatch:
         return {id for id, (_, since) in seen if now - since > self._longest_s}
 
 
-class Wakings:
-    """Notices that this machine slept, since its own clock ran ahead meanwhile.
+class Absences:
+    """Notices that nobody could renew a lease for a while, as far as can be seen here.
 
-    After a laptop's sleep every lease has ended by that clock, also those of workers
-    that have just woken up with it: they get the time of a lease to renew theirs.
+    The database did not answer, or the machine of all of them slept, and its own clock
+    ran ahead meanwhile. Every lease has ended then, also those of workers that live:
+    they get the time of a lease to renew theirs.
 
     Args:
         lease_s: How long a lease lasts.
@@ -49,14 +50,21 @@ class Wakings:
         self._seen: tuple[float, float] | None = None
         self._until = -math.inf
 
-    def is_recent(self, wall: float) -> bool:
-        """Whether it woke up less than a lease ago; asked again and again.
+    def is_recent(self, wall: float | None) -> bool:
+        """Whether one ended less than a lease ago; asked whenever the database answers.
 
-        Workers renew twice in a lease at least, so half of one counts as a sleep.
+        Workers renew twice in a lease at least, and are asked as often: half of one
+        counts as a sleep, three quarters without an answer as an absence.
+
+        Args:
+            wall: Seconds by the clock that all of them share, where it is this
+                machine's own.
         """
         now = self._monotonic()
-        wall_before, before = self._seen or (wall, now)
-        self._seen = (wall, now)
-        if wall - wall_before - (now - before) > self._lease_s / 2:
+        ahead = 0.0 if wall is None else wall - now
+        before, ahead_before = self._seen or (now, ahead)
+        self._seen = (now, ahead)
+        has_slept = ahead - ahead_before > self._lease_s / 2
+        if has_slept or now - before > 0.75 * self._lease_s:
             self._until = now + self._lease_s
         return now < self._until

@@ -19,7 +19,7 @@ from services.database.clock import Clock
 from services.database.engine import Database
 from services.database.tables import instant
 from services.errors import LeaseLost
-from services.lease_watch import LeaseWatch, Wakings
+from services.lease_watch import Absences, LeaseWatch
 from services.lifecycle import Job, Sender, add_event, as_job, move
 from services.outbox import Outbox
 
@@ -62,7 +62,7 @@ class Leases:
         self.clock = clock or database.clock
         self._outbox = Outbox(database, sender, self.clock)
         self._watch = LeaseWatch(2 * lease_seconds, monotonic)
-        self._wakings = Wakings(lease_seconds, monotonic)
+        self._absences = Absences(lease_seconds, monotonic)
 
     def claim(self, queue: str, worker: str) -> Claim | None:
         """Take the first job of a queue; None where none may begin there."""
@@ -237,21 +237,22 @@ class Leases:
 
         A lease has ended where its end has passed, or where this process has watched
         for two leases how nobody renewed it. For when a clock is set back, all that was
-        written before lies far ahead, the lease of a dead worker too. A machine that
-        has just woken up leaves its own workers the time to renew theirs.
+        written before lies far ahead, the lease of a dead worker too. After a time in
+        which nobody could renew, workers that live have one lease's to do so.
         """
         wall, table = self.clock(), tables.jobs
         now = instant(wall)
-        is_awake = not (self.database.is_sqlite and self._wakings.is_recent(wall))
         running = sa.select(table.c.id, table.c.lease_until)
         with self.database.reading() as connection:
             found = connection.execute(running.where(table.c.state == "running"))
             ends = {row.id: row.lease_until for row in found}
         silent = self._watch.silent(ends)
+        own_clock = wall if self.database.is_sqlite else None
+        could_renew = not self._absences.is_recent(own_clock)
         return [
             id
             for id, end in ends.items()
-            if (id in silent or (is_awake and end < now)) and self._reap(id, end)
+            if (id in silent or (could_renew and end < now)) and self._reap(id, end)
         ]
 
     def _renew(

@@ -9,6 +9,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from tests.endtoend.browser import SCREENSHOTS
+from tests.postgres import empty_database, postgres
 
 # Tests compile far more than they compute, and so do the processes that they start.
 # XLA's older emitters take a third less of a processor for it.
@@ -46,6 +47,20 @@ def few_mappings():
     yield
     if mappings() > MOST_MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The URL of a real PostgreSQL server."""
+    with postgres() as (_, url):
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """An empty database on it."""
+    with empty_database(postgres_server) as url:
+        yield url
 
 
 @pytest.hookimpl(trylast=True)

@@ -49,6 +49,9 @@ from worker.sweeps import (
 
 log = logging.getLogger("spnode.worker")
 
+_PUBLISH_FOR_S = 300.0
+_PUBLISH_EVERY_S = 1.0
+
 
 def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
     """Run the first job of a queue; every ending is written to its row.
@@ -151,9 +154,33 @@ def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> str:
         with span("compute"):
             ending = supervisor.run()
         with span("publish"):
-            supervisor.flush()
-            _end(context, claim, folder, ending)
+            _end_surely(context, claim, folder, ending, supervisor)
         return ending.type
+
+
+def _end_surely(
+    context: Context,
+    claim: Claim,
+    folder: Path,
+    ending: Ending,
+    supervisor: Supervisor,
+) -> None:
+    """Write an ending, again for some minutes while database or store is away.
+
+    Given up, the next attempt would compute anew what was ready here.
+    """
+    until = time.monotonic() + _PUBLISH_FOR_S
+    while True:
+        try:
+            supervisor.flush()
+            return _end(context, claim, folder, ending)
+        except Unavailable as error:
+            if ending.type == "unavailable" or time.monotonic() > until:
+                raise
+            log.warning("job %s is not published yet: %s", claim.job.id, error)
+            if context.stopping.wait(_PUBLISH_EVERY_S):
+                raise
+        supervisor.keeper.check()
 
 
 def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:

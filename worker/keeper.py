@@ -2,6 +2,9 @@
 
 A large dataset takes longer to fetch than a lease lasts, so the lease has a thread of
 its own. It also asks twice a second whether the caller has cancelled.
+
+While the database is away the job goes on: nobody else can take it then. Whether
+another has it, the first answer says; what was computed for nothing writes nothing.
 """
 
 import logging
@@ -54,7 +57,7 @@ class Keeper:
         """Return while the claim holds, nobody cancelled and time is left.
 
         Raises:
-            LeaseLost: The job is another's, or could not be renewed in time.
+            LeaseLost: The job is another's.
             CancelRequested: The caller cancelled.
             DeadlineExceeded: The job's deadline has passed.
         """
@@ -65,7 +68,7 @@ class Keeper:
 
     def _keep(self) -> None:
         settings, leases = self._context.settings, self._context.leases
-        renewed = time.monotonic()
+        renewed, is_away = time.monotonic(), False
         while not self._done.wait(_LOOK_S):
             now = time.monotonic()
             try:
@@ -74,6 +77,7 @@ class Keeper:
                 else:
                     is_cancelled = leases.heartbeat(self._claim)
                     renewed = now
+                is_away = False
                 if is_cancelled:
                     self._ended = CancelRequested()
                     continue
@@ -84,10 +88,9 @@ class Keeper:
                 self._lost = error
                 return
             except Unavailable as error:
-                log.warning("job %s: %s", self._claim.job.id, error)
-                if now - renewed > settings.lease_seconds:
-                    self._lost = LeaseLost(f"could not renew the lease: {error}")
-                    return
+                if not is_away:
+                    log.warning("job %s goes on: %s", self._claim.job.id, error)
+                is_away = True
             except Exception as error:  # the thread's boundary
                 log.exception("job %s", self._claim.job.id)
                 self._lost = LeaseLost(f"could not renew the lease: {error}")

@@ -241,7 +241,7 @@ class Supervisor:
                 self._written = now
                 self._write()
         except Unavailable as error:
-            # The keeper decides for how long this may go on.
+            # The next time tells all of it.
             log.warning("job %s: %s", self.claim.job.id, error)
 
     def _write(self) -> None:

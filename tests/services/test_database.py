@@ -22,6 +22,7 @@ from services.database.tables import instant, metadata
 from services.errors import Invalid, Unavailable
 from services.jobs import Jobs
 from services.leases import Leases
+from tests.postgres import END_CONNECTIONS, run_apart
 
 
 def test_migrations_produce_exactly_the_tables(any_database: Database) -> None:
@@ -107,12 +108,7 @@ def test_the_first_connection_waits_for_one_that_writes(tmp_path: Path) -> None:
 
 def _end_connections(url: str) -> None:
     """As a restart of the server does."""
-    other = sa.create_engine(url, poolclass=sa.NullPool)
-    with other.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
-        )
+    run_apart(url, END_CONNECTIONS.format(name=url.rpartition("/")[2]))
 
 
 def test_a_connection_that_died_at_rest_is_replaced_unnoticed(

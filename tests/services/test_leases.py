@@ -167,9 +167,42 @@ def test_after_a_sleep_workers_have_time_to_renew(database: Database, clock) -> 
         clock.advance(5)
         leases.heartbeat(claim)
     assert leases.reap() == [dead]
-    clock.advance(16)
-    watch += 16
+    for _ in range(3):
+        watch += 5
+        clock.advance(5)
+        assert leases.reap() == []
+    watch += 1
+    clock.advance(1)
     assert leases.reap() == [alive], "nobody slept"
+
+
+def test_after_an_outage_of_the_database_workers_have_time_to_renew(
+    any_database: Database, clock
+) -> None:
+    watch = 0.0
+    jobs = Jobs(any_database, clock=clock)
+    leases = Leases(any_database, clock=clock, monotonic=lambda: watch)
+    dead, alive = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
+    leases.claim("datasets", "dead")
+    claim = leases.claim("datasets", "alive")
+    assert leases.reap() == []
+
+    def later(seconds: float) -> list[str]:
+        nonlocal watch
+        watch += seconds
+        clock.advance(seconds)
+        return leases.reap()
+
+    # Nobody was answered meanwhile.
+    assert later(20) == []
+    leases.heartbeat(claim)
+    assert later(5) == []
+    assert later(5) == []
+    leases.heartbeat(claim)
+    assert later(5) == [dead]
+    assert jobs.get(dead).attempt == 2
+    assert jobs.get(alive).worker == "alive"
+    assert jobs.get(alive).attempt == 1
 
 
 def test_a_job_fails_after_its_last_attempt(jobs: Jobs, leases, claim) -> None:
