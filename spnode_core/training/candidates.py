@@ -69,6 +69,8 @@ class Candidate:
         training: Description of the training without an open field.
         choices: What was decided from the data, and why.
         share: Of the wall time, that it may take where others come after it.
+        may_divide: Whether its steps may be divided once it is fitted: it was fitted
+            to intervals of the data, whatever steps its rollouts take.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Candidate:
     training: TrainingSpec
     choices: Choices
     share: float = 0.15
+    may_divide: bool = False
 
 
 def is_open(
@@ -107,6 +110,14 @@ def candidates(
     if not is_open(dataset, surrogate, training):
         return []
     spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
+    may_divide = isinstance(spec.steps, DataStepsSpec)
+    tried = _tried(dataset, spec, train)
+    return [dataclasses.replace(each, may_divide=may_divide) for each in tried]
+
+
+def _tried(
+    dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec
+) -> list[Candidate]:
     others = len(dataset.parameter_names) + len(dataset.control_names)
     if len(dataset.names) > SMALL:
         weak, strong = (_smooth(dataset, spec, train, ridge) for ridge in _RIDGES)
@@ -235,6 +246,14 @@ def _fine_steps(
     is_uniform = isinstance(steps, UniformStepsSpec)
     usual = _UNIFORM_SUBSTEPS if is_uniform else _LOG_SUBSTEPS
     return refined_steps(steps, substeps or usual)
+
+
+def on_divided_steps(surrogate: Surrogate, factor: int) -> Surrogate:
+    """The surrogate, its dynamics the same, with every step of its grid divided."""
+    steps = surrogate.spec.steps
+    assert isinstance(steps, GridStepsSpec | UniformStepsSpec)
+    spec = surrogate.spec.replaced(steps=refined_steps(steps, factor))
+    return dataclasses.replace(surrogate, spec=spec)
 
 
 def is_finite(surrogate: Surrogate, dataset: Dataset) -> bool:

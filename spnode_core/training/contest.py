@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from typing import Any
 
+from spnode_core.dataset import Dataset
 from spnode_core.ensemble import ensemble_of, members_of
 from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.normaliser import fit_scaling
@@ -12,11 +14,17 @@ from spnode_core.training.candidates import (
     Candidate,
     held_out_error,
     is_finite,
+    on_divided_steps,
 )
 from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.presets import Choices
 from spnode_core.training.progress import Progress, Reporter
 from spnode_core.training.stages import Record
+
+_MOST_DIVIDED, _MOST_STEPS = 16, 20_000
+"""Steps are divided by so much at most, and are so many to the end of the data."""
+_GAIN = 0.8
+"""Of the error that is left by half the steps, where they are worth it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +106,59 @@ class Contest:
             )
             return True
         self._tell(f"judging {candidate.name}")
-        held = self._parts.validation
-        held = held if held.trajectories else execution.some(self._parts.train)
         some = execution.some(self._parts.train)
-        parts = (some, self._parts.validation, self._parts.test)
-        if all(is_finite(surrogate, part) for part in parts):
-            error = held_out_error(surrogate, held, self._scaling, self._seed)
-        else:
-            error = math.inf
+        error, choices = self._error(surrogate, some), candidate.choices
+        if candidate.may_divide:
+            factor, error = self._divided(surrogate, some, error)
+            if factor > 1:
+                surrogate = on_divided_steps(surrogate, factor)
+                # Further members take the same steps.
+                execution.spec = surrogate.spec
+                choices = [*choices, _said_of_steps(factor)]
         said = f"held-out error {error:.2g} of the spread, worst state"
         self._judge(candidate, said)
         if math.isfinite(error) or is_last:
-            self._entries.append(
-                Entry(execution, surrogate, record, candidate.choices, error)
-            )
+            self._entries.append(Entry(execution, surrogate, record, choices, error))
         return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
+
+    def _error(self, surrogate: Surrogate, some: Dataset) -> float:
+        """On held-out trajectories; infinite where a rollout leaves the finite range.
+
+        Args:
+            surrogate: What to judge.
+            some: Trajectories that it learned from.
+        """
+        held = self._parts.validation
+        if not all(
+            is_finite(surrogate, each) for each in (some, held, self._parts.test)
+        ):
+            return math.inf
+        held = held if held.trajectories else some
+        return held_out_error(surrogate, held, self._scaling, self._seed)
+
+    def _divided(
+        self, surrogate: Surrogate, some: Dataset, error: float
+    ) -> tuple[int, float]:
+        """By what to divide the steps, and the error then.
+
+        Steps that grow with time are too long for what happens late and fast, such as
+        a substance running out: a rollout errs there, or leaves the finite range.
+        """
+        best, factor = 1, 1
+        length = self._parts.train.longest
+        while error >= GOOD and factor < _MOST_DIVIDED:
+            factor *= 2
+            trial = on_divided_steps(surrogate, factor)
+            is_long = len(trial.grid.extended(length)) > _MOST_STEPS
+            if is_long or self._reporter.is_out_of_time:
+                break
+            self._tell(f"its steps divided by {factor}")
+            found = self._error(trial, some)
+            if math.isfinite(error) and not found < _GAIN * error:
+                break
+            if math.isfinite(found):
+                best, error = factor, found
+        return best, error
 
     @property
     def winner(self) -> Entry:
@@ -128,3 +174,9 @@ class Contest:
 
     def _tell(self, message: str) -> None:
         self._reporter.report(Progress("evaluate", message=message))
+
+
+def _said_of_steps(factor: int) -> dict[str, Any]:
+    why = "on longer ones rollouts err, or leave the finite range"
+    value = f"each divided by {factor}"
+    return {"what": "surrogate.steps", "value": value, "why": why}
