@@ -217,25 +217,32 @@ class Gateway:
 
     async def _keep_warm(self) -> None:
         """Load and compile what is asked for most before somebody asks."""
-        registry = self.everything.registry
         while True:
             try:
-                kept = await self.sql(pinned, registry, self.settings.pinned_models)
-                digests = await self.sql(champions, registry) | kept
-                await self.executor.pin(kept)
-                for digest in digests - self._warm:
-                    await self._warm_one(digest)
-                self._warm &= digests
-                if not self.warmed and await self._computes():
-                    await self.sql(self.queue.ping)
-                    # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
-                    gc.collect()
-                    gc.freeze()
-                    gc.set_threshold(50_000, 20, 20)
-                    self.warmed = True
+                await self._warm_all()
             except ServiceError as error:
                 _LOG.warning("what is needed to be ready does not answer: %s", error)
+            except Exception:  # the boundary of the task
+                _LOG.exception("champions could not be made ready")
+                await asyncio.sleep(_WARM_EVERY_S)
             await asyncio.sleep(_WARM_EVERY_S if self.warmed else _LOOK_EVERY_S)
+
+    async def _warm_all(self) -> None:
+        """Warm the champions that are new; be ready once rollouts are computed."""
+        registry = self.everything.registry
+        kept = await self.sql(pinned, registry, self.settings.pinned_models)
+        digests = await self.sql(champions, registry) | kept
+        await self.executor.pin(kept)
+        for digest in digests - self._warm:
+            await self._warm_one(digest)
+        self._warm &= digests
+        if not self.warmed and await self._computes():
+            await self.sql(self.queue.ping)
+            # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
+            self.warmed = True
 
     async def _computes(self) -> bool:
         """Whether rollouts are computed here, or by a worker that is warm."""

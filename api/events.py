@@ -87,15 +87,18 @@ class EventHub:
                 self._wanted.clear()
                 await self._wanted.wait()
             for job_id, topic in list(self._topics.items()):
-                await self._tail(job_id, topic)
+                try:
+                    await self._tail(job_id, topic)
+                except Exception:  # the boundary of the task: one job stops no other
+                    _LOG.exception("events of %s could not be read", job_id)
+                    _drop_all(topic)
             await asyncio.sleep(POLL_S)
 
     def close(self) -> None:
         """End every stream: the process stops, listeners resume elsewhere."""
         self._is_closed = True
         for topic in self._topics.values():
-            for listener in list(topic.listeners):
-                _drop(topic, listener)
+            _drop_all(topic)
 
     async def stream(
         self, job_id: str, after: int, may_listen: Callable[[], Awaitable[bool]]
@@ -231,6 +234,11 @@ def _offer(topic: _Topic, event: Encoded) -> None:
             listener.queue.put_nowait(event)
         except asyncio.QueueFull:
             _drop(topic, listener)
+
+
+def _drop_all(topic: _Topic) -> None:
+    for listener in list(topic.listeners):
+        _drop(topic, listener)
 
 
 def _drop(topic: _Topic, listener: _Listener) -> None:

@@ -26,6 +26,8 @@ from spnode_core.errors import SpnodeError
 from worker.context import Context
 
 _WARM_EVERY_S = 5.0
+# After what failed unexpectedly.
+_PAUSE_S = 0.2
 log = logging.getLogger("spnode.worker")
 
 
@@ -44,6 +46,9 @@ class Batches:
         self._client = redis_client(context.settings)
         self._warm: set[str] = set()
         self._to_prepare: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._next_look = 0.0
+        self._to_warm: set[str] | None = None
+        self._steps: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(
             target=self._prepare_all, name="prepare", daemon=True
         )
@@ -83,34 +88,44 @@ class Batches:
         return self._engine.figures() if self._engine else {}
 
     def _prepare_all(self) -> None:
-        next_look = 0.0
-        to_warm: set[str] | None = None
-        steps: deque[Callable[[], None]] = deque()
-        while True:
-            if not self._context.stopping.is_set() and time.monotonic() >= next_look:
-                wanted = self._wanted()
-                to_warm = to_warm if wanted is None else wanted
-                next_look = time.monotonic() + _WARM_EVERY_S
-            # A batch that waits goes first, then versions, step by step, then tiles.
-            busy = bool(steps or to_warm) or self._has_idled()
+        is_open = True
+        while is_open:
             try:
-                message = self._to_prepare.get(timeout=0 if busy else 1.0)
-            except queue.Empty:
-                if steps:
-                    self._do(steps.popleft())
-                elif to_warm:
-                    steps.extend(self._warming(to_warm.pop()))
-                elif to_warm is not None:
-                    self._say_warm()
-                continue
-            if message is None:
-                return
-            try:
-                self._served(message, prepare=True)
-            except redis.RedisError as error:
-                log.error("a batch was prepared for nobody: %s", error)
+                is_open = self._prepare_next()
             except Exception:  # the boundary of the thread
-                log.exception("a batch cannot be prepared")
+                log.exception("what is asked for most could not be made ready")
+                time.sleep(_PAUSE_S)
+
+    def _prepare_next(self) -> bool:
+        """Do the next thing there is to do; False where the worker stops."""
+        if not self._context.stopping.is_set() and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _WARM_EVERY_S
+            wanted = self._wanted()
+            self._to_warm = self._to_warm if wanted is None else wanted
+        # A batch that waits goes first, then versions, step by step, then tiles.
+        steps, to_warm = self._steps, self._to_warm
+        busy = bool(steps or to_warm) or self._has_idled()
+        try:
+            message = self._to_prepare.get(timeout=0 if busy else 1.0)
+        except queue.Empty:
+            if steps:
+                self._do(steps.popleft())
+            elif to_warm:
+                steps.extend(self._warming(to_warm.pop()))
+            elif to_warm is not None:
+                self._say_warm()
+            return True
+        if message is not None:
+            self._prepare(message)
+        return message is not None
+
+    def _prepare(self, message: dict[str, Any]) -> None:
+        try:
+            self._served(message, prepare=True)
+        except redis.RedisError as error:
+            log.error("a batch was prepared for nobody: %s", error)
+        except Exception:  # the boundary of the thread
+            log.exception("a batch cannot be prepared")
 
     def _say_warm(self) -> None:
         if self._context.warm.is_set() or self._context.stopping.is_set():

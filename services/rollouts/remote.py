@@ -19,6 +19,7 @@ than that Valkey lets go of the payload then.
 
 import asyncio
 import contextlib
+import logging
 import math
 import queue
 import threading
@@ -51,11 +52,14 @@ LEASE_S = 5.0
 RESEND_S = 5.0
 """After which time without lease and reply a batch's message is sent again."""
 _POLL_S = 1.0
+# After what failed, before the next reply is asked for.
+_PAUSE_S = 0.2
 # For how long a reply waits that nobody takes.
 _KEPT_S = 30
 # Batches sent and not answered. A worker computes one while the next one waits; two
 # more are on their way.
 _FOR_EACH_WORKER, _ON_THEIR_WAY = 2, 2
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -202,7 +206,10 @@ class QueueExecutor(AbstractExecutor):
                     self._watch(client)
                 except redis.RedisError:
                     # The connection comes back by itself; lost batches are sent again.
-                    self._stopping.wait(0.2)
+                    self._stopping.wait(_PAUSE_S)
+                except Exception:  # the boundary of the thread
+                    _LOG.exception("a reply could not be read")
+                    self._stopping.wait(_PAUSE_S)
             with contextlib.suppress(redis.RedisError):
                 client.delete(self._replies)
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from api import events
 from api.events import EventHub
@@ -35,14 +36,23 @@ async def may_listen() -> bool:
 
 
 @contextlib.asynccontextmanager
-async def listening(jobs, id, after=0):
-    """What gives the next event as (id, kind, data), while the hub runs."""
+async def tailing(jobs):
+    """A hub that runs."""
 
     async def sql(call, *given, **named):
         return await asyncio.to_thread(call, *given, **named)
 
     hub = EventHub(jobs, sql)
     running = asyncio.create_task(hub.run())
+    try:
+        yield hub
+    finally:
+        running.cancel()
+
+
+@contextlib.asynccontextmanager
+async def hearing(hub, id, after=0):
+    """What gives the next event of a job as (id, kind, data)."""
 
     async def heard():
         async for piece in hub.stream(id, after, may_listen):
@@ -59,7 +69,13 @@ async def listening(jobs, id, after=0):
         yield lambda: asyncio.wait_for(anext(stream), 10)
     finally:
         await stream.aclose()
-        running.cancel()
+
+
+@contextlib.asynccontextmanager
+async def listening(jobs, id, after=0):
+    """The same, while a hub runs for it alone."""
+    async with tailing(jobs) as hub, hearing(hub, id, after) as following:
+        yield following
 
 
 def test_how_far_a_job_is_comes_beside_its_events(told) -> None:
@@ -132,6 +148,36 @@ def test_a_listener_of_many_events_misses_none_and_is_not_dropped(
             return [each["n"] for each in heard if "n" in each], following
 
     assert asyncio.run(listen()) == (list(range(12)), {"n": 12})
+
+
+def test_a_job_that_cannot_be_read_stops_the_events_of_no_other(told, caplog):
+    jobs, leases, claim = told
+    other, _ = jobs.submit("dataset", REQUEST, owner="me")
+
+    def damage():
+        query = sa.text("UPDATE jobs SET progress = '{' WHERE id = :id")
+        with jobs.database.transaction() as connection:
+            connection.execute(query, {"id": other.id})
+
+    async def listen():
+        async with (
+            tailing(jobs) as hub,
+            hearing(hub, other.id) as damaged,
+            hearing(hub, claim.job.id) as whole,
+        ):
+            for heard in (damaged, whole):
+                while (await heard())[1] != "progress":
+                    pass
+            damage()
+            with pytest.raises(StopAsyncIteration):
+                await damaged()
+            leases.heartbeat(claim, notes=[Note("log", "a word", {})])
+            return (await whole())[1]
+
+    assert asyncio.run(listen()) == "log"
+    said = [each for each in caplog.records if other.id in each.getMessage()]
+    assert all(each.exc_info for each in said), "without its traceback"
+    assert said
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@ import threading
 import time
 from types import SimpleNamespace
 
+import sqlalchemy as sa
+
 from api.readiness import Readiness
-from tests.api.deployment import deployed, start_valkey, wait_for
+from tests.api.deployment import deployed, opened, start_valkey, wait_for
 
 WELL = {"database": "ok", "queue": "ok", "models": "warm"}
 AWAY = {"queue": "does not answer"}
@@ -37,6 +39,28 @@ def test_a_queue_that_goes_away_takes_out_no_gateway_and_lets_none_in():
             sock = data.folder / "valkey.sock"
             data.processes["valkey"] = start_valkey(data.folder, sock)
             wait_for(lambda: found() == (200, WELL), 60)
+
+
+def test_what_cannot_be_read_of_a_champion_ends_nobody_s_watch():
+    with deployed(models=("small",), executor="queue") as data:
+
+        def note(statement):
+            with (
+                opened(data.settings) as (database, _),
+                database.transaction() as connection,
+            ):
+                connection.execute(sa.text(statement))
+
+        note("UPDATE versions SET spec = '{' || spec")
+        data.start("worker", "worker", "--rollouts")
+        gateway = data.start_gateway(until="live")
+        logs = [data.folder / f"{name}.log" for name in ("worker", "gateway")]
+        for log in logs:
+            wait_for(lambda log=log: "Traceback" in log.read_text(), 60)
+        note("UPDATE versions SET spec = substr(spec, 2)")
+        with gateway.client() as client:
+            ready = lambda: client.get("/health/ready").status_code == 200  # noqa: E731
+            wait_for(ready, 120)
 
 
 def gateway_of(living, ping):

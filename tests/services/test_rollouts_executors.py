@@ -229,6 +229,18 @@ def test_batches_of_a_broker_that_was_wiped_are_sent_with_their_arrays(
     assert [len(result["x"]) for result in results] == [3_000] * 6
 
 
+def test_a_reply_that_cannot_be_read_ends_no_gateway_s_listening(
+    two_workers, deployment, caplog
+):
+    _, client = two_workers
+    executor = QueueExecutor(deployment.settings)
+    client.rpush(executor._replies, b"no reply of ours")
+    (result,) = run(executor, batch(deployment))
+    assert len(result["x"]) == len(X0)
+    (said,) = [each for each in caplog.records if "reply" in each.getMessage()]
+    assert said.exc_info
+
+
 def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
     two_workers, deployment
 ):
