@@ -31,6 +31,7 @@ from services.versions import ARTIFACTS
 
 CHECKPOINTS = "checkpoints"
 _UNFINISHED = ("queued", "running")
+_ENDED = ("succeeded", "failed")
 
 
 class Orphans:
@@ -73,6 +74,27 @@ class Orphans:
             for key in self._unreferenced(prefix, before)
         ]
         return [key for prefix, key in found if self._drop(prefix, key)]
+
+    def drop_checkpoints(self, job_id: str) -> None:
+        """Delete the checkpoints of a job that has succeeded or failed.
+
+        Whoever retries it waits until they are gone: they are not those of the attempt
+        that follows, which may be the same to the byte.
+
+        Raises:
+            Unavailable: The store or the database does not answer.
+        """
+        keys = list(self.blobs.list(f"{CHECKPOINTS}/{job_id}"))
+        if not keys:
+            return
+        jobs = tables.jobs.c
+        ended = sa.select(jobs.id).where(jobs.id == job_id, jobs.state.in_(_ENDED))
+        with self.database.transaction() as connection:
+            if connection.execute(ended.with_for_update()).first() is None:
+                return
+            with self.database.silent(connection):
+                for key in keys:
+                    self.blobs.delete(key)
 
     def _unreferenced(self, prefix: str, before: datetime) -> list[str]:
         """Old contents to which nothing referred a moment ago."""

@@ -335,8 +335,7 @@ def _fetch(
 
 def _forget_checkpoints(context: Context, claim: Claim) -> None:
     try:
-        for key in list(context.blobs.list(checkpoint_prefix(claim.job.id))):
-            context.blobs.delete(key)
+        context.orphans.drop_checkpoints(claim.job.id)
     except ServiceError as error:
         log.warning("job %s: its checkpoints stay: %s", claim.job.id, error)
 

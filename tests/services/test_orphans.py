@@ -71,6 +71,52 @@ def test_only_the_last_checkpoint_of_a_job_that_may_go_on_stays(
     assert set(orphans.sweep()) == {key for key, stay in stays.items() if stay}
 
 
+def test_the_checkpoints_of_an_attempt_that_follows_outlive_those_of_the_last(
+    any_database, blobs, clock
+) -> None:
+    jobs = Jobs(any_database, clock=clock)
+    leases = Leases(any_database, clock=clock)
+    job, _ = jobs.submit("dataset", {"kind": "dataset"}, owner="me")
+    prefix = f"checkpoints/{job.id}"
+
+    def begin():
+        claim = leases.claim(job.queue, "worker")
+        assert claim is not None
+        digest = blobs.put_content(prefix, b"the same to the byte")
+        leases.heartbeat(claim, checkpoint=digest)
+        return claim, f"{prefix}/{digest}"
+
+    claim, key = begin()
+    leases.fail(claim, {"code": "training_failed", "detail": "why"})
+    deleting = threading.Event()
+
+    class Slow(Blobs):
+        """A store that takes its time to delete."""
+
+        def delete(self, key):
+            deleting.set()
+            retrying.join(0.5)
+            super().delete(key)
+
+    def retry():
+        assert deleting.wait(20)
+        jobs.retry(job.id)
+        begin()
+
+    retrying = threading.Thread(target=retry)
+    retrying.start()
+    slow = Slow(f"file://{blobs.root}")
+    orphans = Orphans(
+        any_database, slow, older_than_s=AGE_S, kept_s=KEPT_S, clock=clock
+    )
+    orphans.drop_checkpoints(job.id)
+    retrying.join(20)
+    assert jobs.get(job.id).state == "running"
+    assert blobs.exists(key)
+    orphans.drop_checkpoints(job.id)
+    assert blobs.exists(key), "somebody goes on from it"
+
+
 def test_who_publishes_while_the_sweep_runs_keeps_its_artifact_or_hears_of_it(
     orphans, any_database, blobs, clock
 ) -> None:

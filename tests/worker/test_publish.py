@@ -97,6 +97,26 @@ def test_a_job_cancelled_while_it_publishes_publishes_nothing(
     assert nothing_is_there(context)
 
 
+def test_who_failed_a_job_deletes_no_checkpoint_of_its_retry(
+    context, claim, folder, monkeypatch
+) -> None:
+    fail, prefix = context.leases.fail, f"checkpoints/{claim.job.id}"
+    kept = []
+
+    def fail_and_be_paused(*given: object) -> None:
+        """Meanwhile another worker has its retry, and has come far."""
+        fail(*given)
+        Jobs(context.database).retry(claim.job.id)
+        later = context.leases.claim(claim.job.queue, "another")
+        kept.append(context.blobs.put_content(prefix, b"a checkpoint"))
+        context.leases.heartbeat(later, checkpoint=kept[0])
+
+    monkeypatch.setattr(context.leases, "fail", fail_and_be_paused)
+    error = {"code": "training_failed", "detail": "why"}
+    _end(context, claim, folder, Ending("failed", {"error": error}))
+    assert list(context.blobs.list(prefix)) == [f"{prefix}/{kept[0]}"]
+
+
 def test_an_error_in_the_middle_leaves_neither_version_nor_end(
     context, claim, folder
 ) -> None:
