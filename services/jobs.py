@@ -340,6 +340,8 @@ class Jobs:
         now = instant(self.clock())
         with self.database.transaction() as connection:
             row = self._row(connection, id)
+            if made_under(connection, asked, now) is not None:
+                return as_job(row), []
             hold_dataset(connection, row["dataset_id"])
             if row["state"] in RETRIABLE:
                 # Before rows of jobs are locked, so also for those that may yet fail.
@@ -347,7 +349,7 @@ class Jobs:
                     if each["state"] != "succeeded":
                         hold_versions(connection, each["request"])
             row = self._row(connection, id, lock=True)
-            if asked is not None and made_under(connection, asked, now) is not None:
+            if made_under(connection, asked, now) is not None:
                 return as_job(row), []
             check_retriable(row)
             if row["kind"] == SWEEP:

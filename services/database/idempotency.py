@@ -35,13 +35,19 @@ def request_digest(request: dict[str, Any]) -> str:
     return sha256(json.dumps(request, sort_keys=True).encode())
 
 
-def made_under(connection: sa.Connection, asked: Asked, now: datetime) -> str | None:
+def made_under(
+    connection: sa.Connection, asked: Asked | None, now: datetime
+) -> str | None:
     """Return the id of what an upload or a retry made under a key, if it did.
+
+    Without a key nothing was.
 
     Raises:
         Invalid: The key was used for another request (code
             ``idempotency_key_reused``).
     """
+    if asked is None:
+        return None
     table = tables.idempotency_keys
     query = sa.select(table.c.made_id, table.c.request_hash).where(
         _is_named(asked), table.c.created_at >= now - REMEMBERED

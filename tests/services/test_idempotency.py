@@ -14,8 +14,10 @@ from services.datasets import Datasets
 from services.errors import Conflict, Gone, Invalid
 from services.jobs import Jobs
 from services.leases import Leases
+from services.registry import Registry
 from services.settings import Settings
 from tests.services.test_jobs import REQUEST, Sent
+from tests.services.test_registry import publish
 
 
 @pytest.fixture
@@ -145,6 +147,25 @@ def test_an_old_retry_sent_late_queues_nothing(jobs, any_database, cancelled) ->
         found = jobs.retry(cancelled, owner="me", idempotency_key=key)
         assert found.state == "failed"
     assert jobs.retry(cancelled, owner="me", idempotency_key="third").state == "queued"
+
+
+def test_a_retry_sent_late_is_answered_where_its_version_is_gone(
+    jobs, any_database, blobs, clock
+) -> None:
+    registry = Registry(any_database, blobs, clock=clock)
+    # Without a certificate it is no champion, and may be deleted.
+    number = publish(registry, certificate={})
+    digest = registry.version("robertson", number).digest
+    job, _ = jobs.submit("rollout", {"kind": "rollout", "digest": digest}, owner="me")
+    for state in ("queued", "cancelled"):
+        jobs.cancel(job.id)
+        found = jobs.retry(job.id, owner="me", idempotency_key="k")
+        assert found.state == state, "done once"
+    registry.delete_version("robertson", number)
+    again = jobs.retry(job.id, owner="me", idempotency_key="k")
+    assert again == jobs.get(job.id)
+    with pytest.raises(Conflict, match="has been deleted"):
+        jobs.retry(job.id, owner="me", idempotency_key="another")
 
 
 def test_a_key_of_a_retry_is_for_one_job(jobs, cancelled) -> None:
