@@ -14,7 +14,8 @@ class Outcome:
         what: ``version``, ``alias`` or ``dataset``.
         name: As people write it, such as ``robertson/3``.
         state: ``added`` or ``moved``; ``there``: as it is here already; ``left``:
-            nobody asked for it; ``refused``: it could not be taken.
+            nobody asked for it, or it means something else here; ``refused``: it could
+            not be taken.
         detail: Why, or under which other name it is here.
     """
 

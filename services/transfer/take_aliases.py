@@ -31,6 +31,8 @@ def take_aliases(
 ) -> list[Outcome]:
     """Point the aliases of a model to where they point in an archive.
 
+    Of those that were deleted there the history comes, where there is none here.
+
     Args:
         database: Where the rows are.
         model: As the archive has it.
@@ -38,7 +40,11 @@ def take_aliases(
         now: Seconds since 1970.
     """
     at = instant(now)
-    return [_take(database, model, each, at, is_asked) for each in model.aliases]
+    taken = [_take(database, model, each, at, is_asked) for each in model.aliases]
+    gone = {each.alias for each in model.moves} - {each.alias for each in model.aliases}
+    return taken + [
+        _take_history(database, model, alias, is_asked) for alias in sorted(gone)
+    ]
 
 
 def _take(
@@ -73,6 +79,59 @@ def _take(
     except (Invalid, Conflict) as error:
         return Outcome("alias", name, "refused", error.message)
     return Outcome("alias", name, "moved", f"to {model.name}/{number}")
+
+
+def _take_history(
+    database: Database, model: ModelEntry, alias: str, asked: bool
+) -> Outcome:
+    """Take the moves of an alias that was deleted over there."""
+    name = f"{model.name}@{alias}"
+    moves = [each for each in model.moves if each.alias == alias]
+    try:
+        check_alias(alias)
+        with database.transaction() as connection:
+            lock_model(connection, model.name)
+            check_home(connection, model.name, model.project)
+            if _has_moved(connection, model.name, alias):
+                return Outcome("alias", name, "there", "it was deleted in the archive")
+            if not asked:
+                detail = "it was deleted in the archive, and never was here"
+                return Outcome("alias", name, "left", detail)
+            if not _mean_the_same(connection, model, moves):
+                detail = "its history has numbers that other versions have here"
+                return Outcome("alias", name, "left", detail)
+            _note_moves(connection, model.name, moves)
+    except NotFound:
+        return Outcome("alias", name, "left", f"model {model.name} is not here")
+    except (Invalid, Conflict) as error:
+        return Outcome("alias", name, "refused", error.message)
+    return Outcome("alias", name, "added", "its history, to the end of it")
+
+
+def _has_moved(connection: sa.Connection, model: str, alias: str) -> bool:
+    table = tables.alias_moves
+    mine = sa.and_(table.c.model == model, table.c.alias == alias)
+    return connection.execute(sa.select(table.c.id).where(mine)).first() is not None
+
+
+def _mean_the_same(
+    connection: sa.Connection, model: ModelEntry, moves: list[MoveEntry]
+) -> bool:
+    """Whether the numbers of moves are of no other versions here."""
+    table = tables.versions
+    named = {number for each in moves for number in (each.number, each.previous)}
+    query = sa.select(table.c.number, table.c.digest).where(
+        table.c.model == model.name, table.c.number.in_(named - {None})
+    )
+    there = {each.number: each.digest for each in model.versions}
+    found = connection.execute(query)
+    return all(there.get(row.number) == row.digest for row in found)
+
+
+def _note_moves(connection: sa.Connection, model: str, moves: list[MoveEntry]) -> None:
+    for each in moves:
+        said = (each.number, each.previous, each.moved_at)
+        note_move(connection, model, each.alias, *said, each.moved_by, each.reason)
 
 
 def _number(
@@ -110,13 +169,8 @@ def _move(
     moves: list[MoveEntry],
     now: datetime,
 ) -> None:
-    table = tables.alias_moves
-    mine = sa.and_(table.c.model == model, table.c.alias == entry.alias)
-    is_new = connection.execute(sa.select(table.c.id).where(mine)).first() is None
-    if is_new and number == entry.number:
-        for each in moves:
-            said = (each.number, each.previous, each.moved_at)
-            note_move(connection, model, entry.alias, *said, each.moved_by, each.reason)
+    if number == entry.number and not _has_moved(connection, model, entry.alias):
+        _note_moves(connection, model, moves)
     reason = moves[-1].reason if moves else ""
     kept = "imported" if reason in _NO_REASON else f"imported: {reason}"
     point(connection, model, entry.alias, number, now, IMPORTER, kept)

@@ -249,6 +249,37 @@ def test_champion_keeps_its_gate(registry, elsewhere, tmp_path) -> None:
     assert take(elsewhere, folder, aliases=True)["unproved@champion"] == "refused"
 
 
+def test_the_history_of_a_deleted_alias_comes_along(
+    registry, elsewhere, tmp_path
+) -> None:
+    registry.aliases.set("small", "trial", 1, moved_by="me")
+    registry.aliases.delete("small", "trial", moved_by="me", if_match="*")
+    target = tmp_path / "registry.zip"
+    export(registry, target)
+    assert take(elsewhere, target)["small@trial"] == "left"
+    assert take(elsewhere, target, aliases=True)["small@trial"] == "added"
+    kept = registry.aliases.history("small", "trial")
+    assert elsewhere.aliases.history("small", "trial") == kept
+    assert [each.number for each in kept] == [None, 1]
+    assert "trial" not in elsewhere.model("small").aliases
+    for asked in (False, True):
+        assert take(elsewhere, target, aliases=asked)["small@trial"] == "there"
+    assert elsewhere.aliases.history("small", "trial") == kept
+
+
+def test_a_history_of_other_versions_than_those_here_is_left(
+    registry, elsewhere, tmp_path
+) -> None:
+    registry.aliases.set("small", "trial", 1, moved_by="me")
+    registry.aliases.delete("small", "trial", moved_by="me", if_match="*")
+    target = tmp_path / "registry.zip"
+    export(registry, target)
+    publish(elsewhere, tmp_path, 7)
+    assert take(elsewhere, target, aliases=True)["small@trial"] == "left"
+    with pytest.raises(NotFound, match="trial"):
+        elsewhere.aliases.history("small", "trial")
+
+
 def test_datasets_go_along_where_that_is_asked(
     registry, elsewhere, settings, small_file, tmp_path
 ) -> None:
