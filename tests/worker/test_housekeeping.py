@@ -1,0 +1,83 @@
+"""A round of the housekeeping, against a broker that takes no more messages."""
+
+import time
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from services.database import tables
+from services.database.migrate import upgrade
+from services.jobs import Jobs
+from services.queue import redis_client
+from services.settings import Settings
+from worker.context import Context, open_context
+from worker.housekeeping import Housekeeping
+
+RESEND_S = 2.0
+QUEUES = ("datasets", "training")
+REQUESTS = (
+    {"kind": "dataset", "system": "robertson", "trajectories": 2},
+    {"kind": "training", "model": "m"},
+)
+
+
+@pytest.fixture
+def context(valkey: str, tmp_path):
+    settings = Settings(
+        data_folder=tmp_path / "data", redis_url=valkey, resend_seconds=RESEND_S
+    )
+    context = open_context(settings, QUEUES)
+    upgrade(context.database)
+    yield context
+    context.queue.close()
+    context.database.close()
+
+
+@pytest.fixture
+def broker(context: Context):
+    """A connection to the broker, which is empty and has room."""
+    with redis_client(context.settings) as client:
+        client.flushall()
+        yield client
+        client.config_set("maxmemory", "0")
+        client.flushall()
+
+
+def sent(context: Context) -> dict[str, int]:
+    """How many jobs of each queue are noted as sent."""
+    table = tables.jobs
+    noted = sa.func.count(table.c.sent_at).label("noted")
+    query = sa.select(table.c.queue, noted).group_by(table.c.queue)
+    with context.database.reading() as connection:
+        return {row.queue: row.noted for row in connection.execute(query)}
+
+
+def waiting(context: Context) -> dict[str, int]:
+    return {queue: context.queue.waiting(queue) for queue in QUEUES}
+
+
+def test_a_round_ends_at_the_first_message_that_the_broker_does_not_take(
+    context: Context, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.queue._SILENT_S", 0.1)
+    jobs = Jobs(context.database)
+    for request in REQUESTS:
+        for _ in range(3):
+            jobs.submit(request["kind"], request, owner="me")
+    housekeeping = Housekeeping(context)
+    # It answers, but refuses writes: as one that is full.
+    broker.config_set("maxmemory", "1")
+    housekeeping.go_round()
+    assert sent(context) == {"datasets": 3, "training": 0}, "went on after it failed"
+    stopped_at = time.monotonic()
+    broker.config_set("maxmemory", "0")
+    while not any(waiting(context).values()):
+        assert time.monotonic() - stopped_at < 10 * RESEND_S
+        time.sleep(0.1)
+        housekeeping.go_round()
+    assert time.monotonic() - stopped_at > RESEND_S - 0.5, "what was noted rests"
+    housekeeping.go_round()
+    assert waiting(context) == {"datasets": 3, "training": 3}
+    housekeeping.go_round()
+    assert waiting(context) == {"datasets": 3, "training": 3}, "each of them once"
