@@ -71,6 +71,8 @@ class _Pending:
     sent_at: float = 0.0
     is_answered: bool = False
     """Said before the event loop hears of it."""
+    lost_after: int | None = None
+    """After so many replies it is lost unless one was its own; None: it may be held."""
 
     def resolve(self, result: Arrays) -> None:
         self._answer(lambda: self.future.set_result(result))
@@ -112,6 +114,7 @@ class QueueExecutor(AbstractExecutor):
                 ("rollouts-listen", self._listen),
             )
         ]
+        self._taken = 0
         self.resent = 0
 
     async def start(self) -> None:
@@ -202,6 +205,7 @@ class QueueExecutor(AbstractExecutor):
                 try:
                     popped = client.blpop([self._replies], timeout=_POLL_S)
                     if popped and isinstance(frame := popped[1], bytes):
+                        self._taken += 1
                         self._take(frame)
                     self._watch(client)
                 except redis.RedisError:
@@ -229,17 +233,30 @@ class QueueExecutor(AbstractExecutor):
         for pending in list(self._pending.values()):
             if pending.batch.deadline <= now:
                 pending.fail(DeadlinePassed("no worker answered within the deadline"))
-            elif (
-                pending.sent_at
-                and now - pending.sent_at > self._resend_s
-                and not pending.is_answered
-                and not client.exists(_lease_key(pending.id))
-                # It ends with its reply, which may be among those that wait.
-                and not client.llen(self._replies)
-            ):
+            elif self._is_lost(client, pending, now):
                 pending.sent_at = now
+                pending.lost_after = None
                 self.resent += 1
                 self._outgoing.put(pending)
+
+    def _is_lost(self, client: redis.Redis, pending: _Pending, now: float) -> bool:
+        """Whether no worker holds a batch, and no reply that waits is its own.
+
+        A lease ends with its reply, which then is among those that wait: once these
+        have been taken it is lost, however many have come behind them.
+        """
+        is_old = bool(pending.sent_at) and now - pending.sent_at > self._resend_s
+        if not is_old or pending.is_answered:
+            return False
+        if client.exists(_lease_key(pending.id)):
+            pending.lost_after = None
+            return False
+        # The answer's type covers redis-py's asyncio client as well.
+        waiting = int(client.llen(self._replies))  # pyright: ignore[reportArgumentType]
+        if pending.lost_after is None:
+            pending.lost_after = self._taken + waiting
+        # None wait where the broker was wiped: so many are never taken then.
+        return not waiting or self._taken >= pending.lost_after
 
 
 def serve_batch(
