@@ -24,6 +24,8 @@ FILE_LIMIT_BYTES = 1024
 STEP_S = 3600
 """By how much a clock is wrong."""
 _LEASE_S = TIMES["lease_seconds"]
+# Of a server: a lease that was renewed just before can be once more.
+_FROZEN_S = (1.0, _LEASE_S - 2.0)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,7 @@ def freeze_child(it: Deployment, planned: Planned) -> Hit | None:
 
 def freeze_gateway(it: Deployment, planned: Planned) -> Hit | None:
     """SIGSTOP of a gateway with its children: it is connected to, and answers none."""
-    up = [each for each in it.named("gateway") if each.is_up]
-    return _freeze(up, planned, Process.family)
+    return _freeze_one_of(it, "gateway", planned)
 
 
 def kill_rollouts(it: Deployment, planned: Planned) -> Hit | None:
@@ -100,9 +101,15 @@ def restart_broker(it: Deployment, planned: Planned) -> Hit | None:
     return _kill(it.named("broker"), planned)
 
 
+def freeze_broker(it: Deployment, planned: Planned) -> Hit | None:
+    """SIGSTOP of the broker: it takes connections, and answers none."""
+    return _freeze_one_of(it, "broker", planned)
+
+
 def wipe_broker(it: Deployment, planned: Planned) -> Hit | None:
     """FLUSHALL: every message is lost."""
-    client = redis.Redis.from_url(f"unix://{it.broker}")
+    # Another fault may have frozen it, whose end waits for this.
+    client = redis.Redis.from_url(f"unix://{it.broker}", socket_timeout=1.0)
     with client:
         try:
             client.flushall()
@@ -171,6 +178,16 @@ def restart_database(it: Deployment, planned: Planned) -> Hit | None:
     return _kill(it.named("database"), planned)
 
 
+def freeze_database(it: Deployment, planned: Planned) -> Hit | None:
+    """SIGSTOP of the database server with all its processes, for less than a lease."""
+    return _freeze_one_of(it, "database", planned)
+
+
+def restart_store(it: Deployment, planned: Planned) -> Hit | None:
+    """``kill -9`` of the S3 server, which comes back with what its files hold."""
+    return _kill(it.named("store"), planned)
+
+
 def fail_store(it: Deployment, planned: Planned) -> Hit | None:
     """A store answers every request with 503, and some PUTs with 404."""
     return _change_link(it, planned, "errors", it.links_to("store"))
@@ -188,6 +205,7 @@ FAULTS: dict[str, Fault] = {
     "kill gateway": (kill_gateway, (0.5, 3.0)),
     "freeze gateway": (freeze_gateway, (2.0, _LEASE_S + 4.0)),
     "restart broker": (restart_broker, (0.5, 6.0)),
+    "freeze broker": (freeze_broker, _FROZEN_S),
     "wipe broker": (wipe_broker, (0.0, 0.0)),
     "fill disk": (fill_disk, (2.0, 8.0)),
     "slow link": (slow_link, (4.0, 10.0)),
@@ -200,6 +218,8 @@ LOCAL: dict[str, Fault] = {**FAULTS, "lock database": (lock_database, (2.0, 14.0
 NETWORK: dict[str, Fault] = {
     **FAULTS,
     "restart database": (restart_database, (0.5, 4.0)),
+    "freeze database": (freeze_database, _FROZEN_S),
+    "restart store": (restart_store, (0.5, 4.0)),
     "kill rollouts": (kill_rollouts, (0.5, 3.0)),
     "fail store": (fail_store, (3.0, 10.0)),
 }
@@ -220,6 +240,12 @@ def _kill(among: Sequence[Process], planned: Planned) -> Hit | None:
         return None
     process.kill(planned.seconds)
     return Hit(process.name)
+
+
+def _freeze_one_of(it: Deployment, name: str, planned: Planned) -> Hit | None:
+    """Stop a process with its children until the fault ends."""
+    up = [each for each in it.named(name) if each.is_up]
+    return _freeze(up, planned, Process.family)
 
 
 def _freeze(

@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 
 from benchmarks.peers.ports import free_port
 from deploy.chaos.clocks import Clocks
-from deploy.chaos.deployment import Deployment
-from deploy.chaos.faults import LOCAL, NETWORK, freeze_gateway
+from deploy.chaos.deployment import TIMES, Deployment
+from deploy.chaos.faults import LOCAL, NETWORK, Fault
 from deploy.chaos.links import PUTS_FOR_ONE_404, Links
 from deploy.chaos.schedule import Planned
 from deploy.chaos.waiting import wait_for
@@ -67,27 +68,57 @@ def test_a_gateway_that_answers_with_a_problem_is_waited_for(
     assert asked == ["/health/ready"] * len(said)
 
 
-def test_a_frozen_gateway_stands_still_until_it_is_woken(
-    deployment: Deployment,
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+# One with a child, as the processes of PostgreSQL are.
+SLEEP_TWICE = f"import subprocess; subprocess.run({SLEEP})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "where"),
+    [
+        ("freeze gateway", "gateway-1", (LOCAL, NETWORK)),
+        ("freeze broker", "broker", (LOCAL, NETWORK)),
+        ("freeze database", "database", (NETWORK,)),
+    ],
+)
+def test_what_is_frozen_stands_still_until_it_is_woken(
+    deployment: Deployment, kind: str, name: str, where: tuple[dict[str, Fault], ...]
 ) -> None:
-    planned = Planned(0.0, "freeze gateway", 2.0, 0.5)
-    assert freeze_gateway(deployment, planned) is None, "there is none"
-    words = [sys.executable, "-c", "import time; time.sleep(60)"]
-    gateway = deployment.add("gateway-1", words, {})
-    worker = deployment.add("worker-1", words, {})
+    planned = Planned(0.0, kind, 2.0, 0.5)
+    freeze, (_, longest_s) = where[-1][kind]
+    assert all(kind in faults for faults in where)
+    assert freeze(deployment, planned) is None, "there is none"
+    frozen = deployment.add(name, [sys.executable, "-c", SLEEP_TWICE], {})
+    wait_for(lambda: len(frozen.family()) == 2, 20, "its child", deployment.logs)
+    worker = deployment.add("worker-1", SLEEP, {})
 
     def states(process) -> set[str]:
         return {each.status() for each in process.family()}
 
-    hit = freeze_gateway(deployment, planned)
+    hit = freeze(deployment, planned)
     assert hit is not None
-    assert hit.whom == "gateway-1"
+    assert hit.whom == name
     stopped = {psutil.STATUS_STOPPED}
-    wait_for(lambda: states(gateway) == stopped, 5, "the gateway", deployment.logs)
+    wait_for(lambda: states(frozen) == stopped, 5, name, deployment.logs)
     assert not states(worker) & stopped
     hit.end()
-    wait_for(lambda: not states(gateway) & stopped, 5, "the gateway", deployment.logs)
-    assert "freeze gateway" in LOCAL.keys() & NETWORK.keys()
+    wait_for(lambda: not states(frozen) & stopped, 5, name, deployment.logs)
+    if name == "database":
+        assert longest_s < TIMES["lease_seconds"], "no lease may end meanwhile"
+
+
+def test_a_restarted_store_comes_back(deployment: Deployment) -> None:
+    restart, _ = NETWORK["restart store"]
+    planned = Planned(0.0, "restart store", 0.1, 0.5)
+    assert restart(deployment, planned) is None, "there is none"
+    store = deployment.add("store", SLEEP, {})
+    hit = restart(deployment, planned)
+    assert hit is not None
+    assert not store.is_up
+    time.sleep(0.2)
+    deployment.keep_up()
+    assert store.is_up
+    assert store.starts == 2
 
 
 def test_a_store_that_fails_misses_its_bucket_for_puts_alone() -> None:
