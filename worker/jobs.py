@@ -6,12 +6,12 @@ but contents that nobody refers to, after it everything is.
 """
 
 import contextlib
+import functools
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
+from worker.store_calls import unless_ended
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
 from worker.sweeps import (
     candidate_ended,
@@ -51,6 +52,8 @@ log = logging.getLogger("spnode.worker")
 
 _PUBLISH_FOR_S = 300.0
 _PUBLISH_EVERY_S = 1.0
+# How long a database that was away is left alone.
+_AGAIN_S = 0.5
 
 
 def run_job(context: Context, server: ForkServerContext, queue: str) -> None:
@@ -131,9 +134,15 @@ def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -
 
 def _put_off(context: Context, claim: Claim, error: Exception) -> None:
     log.warning("job %s: %s", claim.job.id, error)
-    # The row says "running" until the lease ends, where this cannot be written.
-    with contextlib.suppress(LeaseLost, Unavailable):
-        context.leases.put_off(claim, f"{error}; the job waits"[:2000])
+    until = time.monotonic() + context.settings.lease_seconds
+    reason = f"{error}; the job waits"[:2000]
+    with contextlib.suppress(LeaseLost):
+        # Later the lease has ended, and who takes the job back counts an attempt.
+        while time.monotonic() < until:
+            try:
+                return context.leases.put_off(claim, reason)
+            except Unavailable:
+                context.stopping.wait(_AGAIN_S)
 
 
 def _crash(context: Context, claim: Claim, error: Exception) -> None:
@@ -145,7 +154,8 @@ def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> str:
     with _folder(context, claim) as folder, Keeper(context, claim) as keeper:
         try:
             with span("fetch"):
-                _fetch(context, claim, folder, keeper.check)
+                fetch = functools.partial(_fetch, context, claim, folder, keeper.check)
+                unless_ended(keeper.check, fetch)
         except (NotFound, Damaged) as error:
             context.leases.fail(claim, as_dict(error))
             return "failed"
@@ -169,11 +179,12 @@ def _end_surely(
 
     Given up, the next attempt would compute anew what was ready here.
     """
+    end = functools.partial(_end, context, claim, folder, ending)
     until = time.monotonic() + _PUBLISH_FOR_S
     while True:
         try:
             supervisor.flush()
-            return _end(context, claim, folder, ending)
+            return unless_ended(supervisor.keeper.check, end)
         except Unavailable as error:
             if ending.type == "unavailable" or time.monotonic() > until:
                 raise
@@ -249,7 +260,7 @@ def _publish_version(
                 alias=job.request.get("alias"),
                 is_candidate=job.parent is not None,
                 size_bytes=(folder / ARTIFACT).stat().st_size,
-                guard=partial(context.leases.guard, connection, claim),
+                guard=functools.partial(context.leases.guard, connection, claim),
                 **{**outcome, "digest": digest},
             )
             result = {
@@ -291,7 +302,7 @@ def _publish_dataset(
                 project=claim.job.project,
                 name=outcome["name"],
                 job_id=claim.job.id,
-                guard=partial(context.leases.guard, connection, claim),
+                guard=functools.partial(context.leases.guard, connection, claim),
             )
             result = {"dataset": record.id}
             context.leases.succeed(connection, claim, result, f"dataset {record.id}")

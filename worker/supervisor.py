@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -28,6 +29,7 @@ from worker import child
 from worker.chunks import ChunkKeeper
 from worker.context import Context
 from worker.keeper import Keeper
+from worker.store_calls import unless_ended
 
 log = logging.getLogger("spnode.worker")
 
@@ -128,6 +130,7 @@ class Supervisor:
         """Write what the child has told and copy its last checkpoint.
 
         Raises:
+            MustEnd: The caller cancelled, or time is up.
             LeaseLost: The job is another's now, or ended.
         """
         self._copy_checkpoint()
@@ -269,7 +272,8 @@ class Supervisor:
             return
         prefix = checkpoint_prefix(self.claim.job.id)
         before = self.checkpoint
-        digest = self.context.blobs.put_content(prefix, content)
+        put = functools.partial(self.context.blobs.put_content, prefix, content)
+        digest = unless_ended(self.keeper.check, put)
         if digest == before:
             return
         note = Note("checkpoint", "checkpoint kept", {"bytes": len(content)})

@@ -4,14 +4,20 @@ import errno
 import json
 import multiprocessing
 import resource
+import socket
+import sqlite3
 import sys
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from services.blobs import Blobs
 from services.claims import CancelRequested, Claim
+from services.database.engine import BUSY_TIMEOUT_MS
 from services.database.migrate import upgrade
 from services.errors import LeaseLost, Unavailable
 from services.jobs import Jobs
@@ -22,8 +28,9 @@ from spnode_core.systems import generate
 from tests.worker.idle import much, nothing
 from worker import child, supervisor
 from worker.context import Context, open_context
-from worker.jobs import _end, publish, run_job
+from worker.jobs import _end, _put_off, publish, run_job
 from worker.keeper import Keeper
+from worker.store_calls import unless_ended
 from worker.supervisor import Ending
 
 OUTCOME = {
@@ -124,6 +131,116 @@ def test_an_error_in_the_middle_leaves_neither_version_nor_end(
         publish(context, claim, folder, {**OUTCOME, "evaluation": {"test": {"x": 1}}})
     assert context.registry.models().items == ()
     assert Jobs(context.database).get(claim.job.id).state == "running"
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch):
+    """A bucket whose server takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        variables = {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_REGION": "us-east-1",
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield Blobs("s3://bucket")
+
+
+def cancel_soon(context: Context, id: str) -> threading.Thread:
+    """Cancel a job after a second, when its worker waits for the store."""
+
+    def cancel() -> None:
+        time.sleep(1.0)
+        Jobs(context.database).cancel(id)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    return thread
+
+
+def test_a_job_is_cancelled_while_its_worker_waits_for_its_inputs(
+    context, claim, hanging
+) -> None:
+    # Its next attempt asks for this first.
+    context.leases.heartbeat(claim, checkpoint="0" * 64)
+    context.leases.release(claim, "the worker stopped")
+    waits = replace(context, blobs=hanging)
+    cancelling = cancel_soon(context, claim.job.id)
+    began = time.monotonic()
+    run_job(waits, multiprocessing.get_context("forkserver"), claim.job.queue)
+    assert time.monotonic() - began < 4, "a second, and two to notice"
+    cancelling.join()
+    assert Jobs(context.database).get(claim.job.id).state == "cancelled"
+
+
+def test_a_job_is_cancelled_while_its_worker_waits_to_publish(
+    context, claim, folder, hanging
+) -> None:
+    waits = replace(context, blobs=hanging)
+    ending = Ending("done", {"outcome": OUTCOME})
+    cancelling = cancel_soon(context, claim.job.id)
+    began = time.monotonic()
+    with Keeper(context, claim) as keeper, pytest.raises(CancelRequested):
+        unless_ended(keeper.check, lambda: _end(waits, claim, folder, ending))
+    assert time.monotonic() - began < 4, "a second, and two to notice"
+    cancelling.join()
+    context.leases.cancel(claim)
+    assert nothing_is_there(context)
+
+
+def test_a_store_that_is_away_when_a_job_publishes_costs_no_attempt(
+    context, claim, folder, hanging, monkeypatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("AWS_ENDPOINT", nobody)
+    away = replace(context, blobs=Blobs("s3://bucket"))
+    ending = Ending("done", {"outcome": OUTCOME})
+
+    def attempt(context: Context, server: object, claim: Claim) -> str:
+        _end(away, claim, folder, ending)
+        return "done"
+
+    monkeypatch.setattr("worker.jobs._attempt", attempt)
+    context.leases.release(claim, "for the attempt that follows")
+    run_job(context, multiprocessing.get_context("forkserver"), claim.job.queue)
+    jobs = Jobs(context.database)
+    now = jobs.get(claim.job.id)
+    assert (now.state, now.attempt, now.error) == ("queued", 1, None)
+    told = jobs.events(now.id)[-1].message
+    assert told.startswith("the store does not answer for 'artifacts/")
+
+
+def test_a_job_is_put_off_by_a_database_that_comes_back_within_its_lease(
+    context, claim
+) -> None:
+    path = context.settings.data_folder / "spnode.db"
+    held = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    held.execute("BEGIN IMMEDIATE")
+    # Longer than a worker waits for the lock.
+    letting_go = threading.Timer(BUSY_TIMEOUT_MS / 1000 + 1.0, held.close)
+    letting_go.start()
+    _put_off(context, claim, Unavailable("the store does not answer"))
+    letting_go.join()
+    now = Jobs(context.database).get(claim.job.id)
+    assert (now.state, now.attempt) == ("queued", 1)
+
+
+def test_who_ended_its_job_is_not_told_that_it_lost_it(context, claim) -> None:
+    """The keeper notices that the job has ended before the last of it is deleted."""
+
+    def end_and_tidy_up() -> str:
+        context.leases.fail(claim, {"code": "training_failed", "detail": "why"})
+        time.sleep(1.5)
+        return "tidied up"
+
+    with Keeper(context, claim) as keeper:
+        assert unless_ended(keeper.check, end_and_tidy_up) == "tidied up"
+        with pytest.raises(LeaseLost):
+            keeper.check()
 
 
 def test_a_full_disk_of_the_worker_costs_a_job_no_attempt(context, monkeypatch) -> None:
