@@ -1,6 +1,6 @@
 // A rollout as it is asked for: sliders, times, the reference, and the same as code.
 
-import { check, choice, copied, empty, field, h, number, problem, table } from "./elements.js";
+import { action, check, choice, copied, empty, field, h, number, paged, problem, say, table } from "./elements.js";
 import { curves, heatMap, range, resampled } from "./plots.js";
 import { ask, get } from "./service.js";
 import { asCurl, asJax, asPython } from "./snippets.js";
@@ -11,29 +11,80 @@ const STEPS = 1000;
 export async function rolloutView([model, version], signal) {
   if (!model) return chooser(signal);
   const base = `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
-  const [record, card, datasets] = await Promise.all([get(base, { signal }), get(`${base}/card`, { signal }), get("/v1/datasets?limit=100", { signal })]);
-  const own = card.dataset && card.dataset.id;
-  // The one that it was trained on first, which may be an old one, or deleted.
-  const first = own && (await get(`/v1/datasets/${own}`, { signal }).catch((error) => {
-    if (error.status === 404) return null;
-    throw error;
-  }));
-  const others = datasets.data.filter((each) => each.id !== own && record.signature.states.every((name) => name in each.summary.states));
-  return panel(record, first ? [first, ...others] : others, first ? own : null, signal);
+  const [record, card] = await Promise.all([get(base, { signal }), get(`${base}/card`, { signal })]);
+  return panel(record, await usable(record.signature, card.dataset && card.dataset.id, signal), signal);
 }
 
 async function chooser(signal) {
-  const page = await get("/v1/models?limit=100", { signal });
-  const usable = page.data.filter((model) => model.latest);
-  if (!usable.length) return h("div", null, h("h1", null, "Rollout"), empty("No model yet", h("p", null, "A training makes one: choose a ", h("a", { href: "#/datasets" }, "dataset"), ".")));
-  return h("div", null, h("h1", null, "Rollout"), h("p", null, "Of which model?"),
-    table("Models", [["model"], ["version"]], usable.map((model) => {
-      const chosen = model.aliases.champion || model.latest;
-      return [h("a", { href: `#/rollout/${model.name}/${chosen}` }, model.name), `${chosen}${model.aliases.champion ? ", the champion" : ", the newest"}`];
-    })));
+  const list = paged((after) => get(`/v1/models?${page(50, after)}`, { signal }), (models) => (models.length ? modelTable(models)
+    : empty("No model yet", h("p", null, "A training makes one: choose a ", h("a", { href: "#/datasets" }, "dataset"), "."))));
+  await list.load();
+  const name = h("input", { required: true, spellcheck: "false" });
+  const trouble = h("div", null);
+  const named = h("form", { onsubmit: async (event) => {
+    event.preventDefault();
+    trouble.replaceChildren();
+    try {
+      const found = await get(`/v1/models/${encodeURIComponent(name.value.trim())}`, { signal });
+      const version = usual(found);
+      if (!version) throw new Error(`${found.name} has no version; a training makes one`);
+      location.hash = `#/rollout/${found.name}/${version}`;
+    } catch (error) {
+      if (!signal.aborted) trouble.replaceChildren(problem(error));
+    }
+  } }, h("div", { class: "row end" }, field("A model by its name", name), h("button", { class: "quiet" }, "Roll it out")), trouble);
+  return h("div", null, h("h1", null, "Rollout"), named, list.element);
 }
 
-function panel(record, datasets, own, signal) {
+const page = (limit, after) => new URLSearchParams({ limit, ...(after && { after }) });
+const usual = (model) => model.aliases.champion || model.latest;
+
+function modelTable(models) {
+  return table("Models", [["model"], ["version"]], models.map((model) => (usual(model)
+    ? [h("a", { href: `#/rollout/${model.name}/${usual(model)}` }, model.name), `${usual(model)}${model.aliases.champion ? ", the champion" : ", the newest"}`]
+    : [model.name, h("span", { class: "soft" }, "none yet")])));
+}
+
+/** Datasets with the states of a model, the one that it was trained on first; older ones are read when asked for. */
+async function usable({ states }, trainedOn, signal) {
+  const fits = (each) => states.every((name) => name in each.summary.states);
+  const read = (after) => get(`/v1/datasets?${page(100, after)}`, { signal });
+  // What it was trained on may be an old one, or deleted.
+  const [newest, own] = await Promise.all([read(null), trainedOn && get(`/v1/datasets/${encodeURIComponent(trainedOn)}`, { signal }).catch((error) => {
+    if (error.status === 404) return null;
+    throw error;
+  })]);
+  const all = own ? [own] : [];
+  let next = null;
+  function take(found) {
+    next = found.next;
+    const fresh = found.data.filter((each) => fits(each) && !all.some(({ id }) => id === each.id));
+    all.push(...fresh);
+    return fresh;
+  }
+  take(newest);
+  return {
+    all, own,
+    hasOlder: () => Boolean(next),
+    /** The next that fit, of as many pages as it takes; a thousand datasets are looked at in one go. */
+    async older() {
+      let fresh = [];
+      for (let pages = 0; next && !fresh.length && pages < 10; pages++) fresh = take(await read(next));
+      return fresh;
+    },
+    async byId(id) {
+      const known = all.find((each) => each.id === id);
+      if (known) return known;
+      const found = await get(`/v1/datasets/${encodeURIComponent(id)}`, { signal });
+      const missing = states.filter((name) => !(name in found.summary.states));
+      if (missing.length) throw new Error(`${found.name || id} has no ${missing.slice(0, 8).join(", ")}; expected a dataset with the states of the model`);
+      all.push(found);
+      return found;
+    },
+  };
+}
+
+function panel(record, datasets, signal) {
   const { signature } = record;
   const { domain } = signature;
   const sets = {
@@ -41,7 +92,7 @@ function panel(record, datasets, own, signal) {
     parameters: sliders(signature.parameters, [], domain.parameters_lower, domain.parameters_upper),
     controls: sliders(signature.controls, [], domain.controls_lower, domain.controls_upper),
   };
-  const first = firstTime(record, datasets.find((each) => each.id === own));
+  const first = firstTime(record, datasets.own);
   const stop = h("input", { value: domain.end, class: "number", inputmode: "decimal" });
   const count = h("input", { type: "number", value: 200, min: 2, max: 5000, class: "number" });
   const [logTimeBox, logTime] = check("logarithmic time", { checked: domain.end / first > 1e3 });
@@ -51,7 +102,7 @@ function panel(record, datasets, own, signal) {
   const told = h("p", { class: "soft" }, "Asking …");
   const place = h("div", { class: "grid" });
   const trouble = h("div", null);
-  const reference = referenceOf(datasets, own, sets, signature, changed, signal);
+  const reference = referenceOf(datasets, sets, signature, changed, signal);
   const code = h("pre", { tabindex: "0" });
   let kind = asPython, asked = null, answered = null, isBusy = false, isStale = false, knock = null;
   const tabs = [["Python", asPython], ["curl", asCurl], ["JAX", asJax]].map(([label, made]) =>
@@ -230,11 +281,32 @@ function sliders(names, units, lower, upper) {
 }
 
 /** Trajectories of a dataset to start from and to compare with. */
-function referenceOf(datasets, own, sets, signature, changed, signal) {
-  const chosen = datasets.find((each) => each.id === own);
+function referenceOf(datasets, sets, signature, changed, signal) {
+  const { all, own } = datasets;
   let found = null, turn = 0;
   const which = h("input", { type: "number", min: 0, value: 0, class: "number" });
-  const dataset = choice([["", "none"], ...datasets.map((each) => [each.id, each.name || each.id])], chosen ? chosen.id : "");
+  const labelled = (each) => [each.id, each.name || each.id];
+  const dataset = choice([["", "none"], ...all.map(labelled)], own ? own.id : "");
+  const offer = (each) => dataset.append(h("option", { value: each.id }, labelled(each)[1]));
+  const older = action("Older ones", async () => {
+    const fresh = await datasets.older();
+    fresh.forEach(offer);
+    older.button.hidden = !datasets.hasOlder();
+    say(fresh.length ? `${fresh.length} more in the list of datasets` : `None of ${datasets.hasOlder() ? "a thousand older" : "the older"} ones has these states`);
+  }, { class: "quiet", hidden: !datasets.hasOlder() });
+  const named = h("input", { spellcheck: "false", autocomplete: "off", placeholder: "ds_…" });
+  named.addEventListener("change", async () => {
+    const id = named.value.trim();
+    if (!id) return;
+    try {
+      const each = await datasets.byId(id);
+      if (![...dataset.options].some((option) => option.value === each.id)) offer(each);
+      [dataset.value, named.value] = [each.id, ""];
+      load();
+    } catch (error) {
+      if (!signal.aborted) note.replaceChildren(problem(error));
+    }
+  });
   const note = h("div", { class: "soft" });
   const isSame = (set, values) => set.values().every((value, at) => value === values[at]);
   const isHere = () => found && !found.isLeft && isSame(sets.x0, found.x0) && isSame(sets.parameters, found.parameters);
@@ -244,7 +316,7 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
     found = null;
     note.replaceChildren();
     if (!dataset.value) return changed();
-    const { summary } = datasets.find((each) => each.id === dataset.value);
+    const { summary } = all.find((each) => each.id === dataset.value);
     which.value = Math.min(summary.trajectories - 1, Math.max(0, Math.trunc(Number(which.value) || 0)));
     try {
       const read = await get(`/v1/datasets/${dataset.value}/trajectories/${which.value}?samples=2000`, { signal });
@@ -273,7 +345,7 @@ function referenceOf(datasets, own, sets, signature, changed, signal) {
     leave() { if (found) found.isLeft = true; },
     shown: () => (isHere() ? found : null),
     controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.control_times } : null),
-    control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), field("Trajectory to start from", which), note),
+    control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), older.button, older.place, field("Or another by its id", named), field("Trajectory to start from", which), note),
   };
 }
 

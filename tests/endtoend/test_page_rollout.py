@@ -1,0 +1,137 @@
+"""The rollout panel where there is more than one page of what it can choose from."""
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.endtoend.browser import opened, view
+
+CREATED = "2026-01-02T03:04:05Z"
+SIGNATURE = {
+    **{"states": ["x1"], "units": [""], "parameters": [], "controls": []},
+    **{"time_unit": "s", "intervals": False, "members": 1, "latent": 1},
+    "domain": {"lower": [0], "upper": [1], "end": 10},
+}
+VERSION = {"model": "mine", "number": 1, "signature": SIGNATURE, "spec": {}}
+TRAJECTORY = {
+    **{"names": ["x1"], "states": [[0.5], [0.25]], "times": [0, 1], "number": 0},
+    **{"parameter_names": [], "parameters": [], "control_names": [], "controls": []},
+    **{"control_times": [], "switches": 0, "samples": 2},
+}
+
+
+def dataset(number, state="x1"):
+    times = {"shortest_step": 0.1, "longest": 10, "unit": "s", "decades": 2}
+    summary = {"states": {state: {}}, "trajectories": 1, "times": times}
+    name = f"file-{number}.npz"
+    return {
+        **{"id": f"ds_{number}", "name": name, "summary": summary, "size_bytes": 1},
+        "created_at": CREATED,
+    }
+
+
+# Four pages: the second and third have nothing that fits.
+PAGES = [
+    [dataset(9), dataset(8, "other")],
+    [dataset(7, "other")],
+    [dataset(6, "other")],
+    [dataset(5), dataset(4, "other")],
+]
+DATASETS = {each["id"]: each for page in PAGES for each in page}
+
+
+def model(name, version):
+    aliases = {"champion": version} if version else {}
+    shown = {"description": "", "updated_at": CREATED}
+    return {"name": name, "aliases": aliases, "latest": version, **shown}
+
+
+MODELS = [[model("mine", 1), model("bare", None)], [model("old", 4)]]
+
+
+def told(pages, url):
+    at = int(parse_qs(url.query).get("after", ["0"])[0])
+    after = str(at + 1) if at + 1 < len(pages) else None
+    return {"data": pages[at], "next": after}
+
+
+def answer(route):
+    url = urlsplit(route.request.url)
+    _, _, kind, *rest = url.path.split("/")
+    found = None
+    if kind == "rollout":
+        found = {"times": [0, 1], "x": [[0.5], [0.3]], "warnings": []}
+    elif kind == "models" and not rest:
+        found = told(MODELS, url)
+    elif kind == "models" and rest == ["mine", "versions", "1"]:
+        found = VERSION
+    elif kind == "models" and rest[-1] == "card":
+        found = {"dataset": None}
+    elif kind == "models":
+        every = {each["name"]: each for page in MODELS for each in page}
+        found = every.get(rest[0])
+    elif kind == "datasets" and not rest:
+        found = told(PAGES, url)
+    elif kind == "datasets":
+        found = DATASETS.get(rest[0]) and (
+            TRAJECTORY if rest[1:] else DATASETS[rest[0]]
+        )
+    if found is None:
+        problem = {"status": 404, "detail": f"there is no {rest[0]}"}
+        return route.fulfill(status=404, json=problem)
+    return route.fulfill(json=found)
+
+
+@pytest.fixture
+def page(browser, link):
+    with opened(browser, link, refusals=(404,)) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/**", answer)
+        yield page
+
+
+def offered(page):
+    return page.get_by_label("Dataset", exact=True).locator("option").all_inner_texts()
+
+
+def test_a_model_is_reached_by_pages_and_by_its_name(page):
+    view(page, "/rollout")
+    assert page.get_by_role("link", name="old").count() == 0
+    page.get_by_role("button", name="Older ones").click()
+    page.get_by_role("link", name="old").wait_for()
+    named = page.get_by_label("A model by its name")
+    for name, said in (("nothing", "there is no nothing"), ("bare", "has no version")):
+        named.fill(name)
+        named.press("Enter")
+        page.get_by_role("alert").filter(has_text=said).wait_for()
+    named.fill("mine")
+    named.press("Enter")
+    page.wait_for_url(re.compile("#/rollout/mine/1"))
+    page.get_by_role("heading", name="Rollout of mine/1").wait_for()
+
+
+def test_a_dataset_is_reached_by_pages(page):
+    view(page, "/rollout/mine/1")
+    assert offered(page) == ["none", "file-9.npz"]
+    page.get_by_role("button", name="Older ones").click()
+    # The pages without any that fits are passed over.
+    page.get_by_text("1 more in the list of datasets").wait_for()
+    assert offered(page) == ["none", "file-9.npz", "file-5.npz"]
+    assert not page.get_by_role("button", name="Older ones").is_visible()
+
+
+def test_a_dataset_is_reached_by_its_id(page):
+    view(page, "/rollout/mine/1")
+    named = page.get_by_label("Or another by its id")
+    for given, said in (("ds_4", "file-4.npz has no x1"), ("ds_1", "there is no ds_1")):
+        named.fill(given)
+        named.press("Enter")
+        page.get_by_role("alert").filter(has_text=said).wait_for()
+    named.fill("ds_5")
+    named.press("Enter")
+    # It is chosen, and drawn beside the rollout from its start.
+    page.get_by_text("the reference shows while the start").wait_for()
+    assert page.get_by_label("Dataset", exact=True).input_value() == "ds_5"
+    page.locator("figure").filter(has_text="reference").wait_for()
+    assert page.get_by_label("x1", exact=True).input_value() == "0.5"
