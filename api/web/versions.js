@@ -136,8 +136,12 @@ function spectrum(versions) {
   });
 }
 
+/** More columns than this are no comparison that anybody reads. */
+const MOST = 8;
+
 export async function compareView([asked], signal) {
-  const versions = await Promise.all(asked.split(",").slice(0, 8).map(async (label) => {
+  const [named, left] = [asked.split(",").slice(0, MOST), asked.split(",").slice(MOST)];
+  const versions = await Promise.all(named.map(async (label) => {
     const path = at(...label.split("/"));
     return [label, ...await Promise.all([get(path, { signal }), get(`${path}/card`, { signal })])];
   }));
@@ -149,6 +153,7 @@ export async function compareView([asked], signal) {
   };
   const certified = [...new Set(versions.flatMap(([, version]) => Object.keys(version.certificate)))];
   return h("div", null, h("h1", null, "Versions side by side"),
+    left.length ? h("div", { class: "notice" }, `${MOST} stand side by side at most; left out: ${left.join(", ")}.`) : null,
     isOfOne ? null : h("div", { class: "notice" }, "These errors are of different data. On the same data: ",
       h("code", null, `./spnode models compare ${versions.map(([label]) => label).join(" ")} --dataset FILE`)),
     table("Versions side by side", [["", "head"], ...versions.map(([label]) => [label])], [

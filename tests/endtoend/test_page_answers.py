@@ -163,24 +163,50 @@ def test_versions_are_shown_page_by_page_and_stay_chosen(browser, link):
         assert not page.get_by_role("button", name="Older ones").is_visible()
 
 
+def version_of(name, digest, number=1, certificate=None):
+    """A version, and the card that names its data, at their paths."""
+    path = f"/v1/models/{name}/versions/{number}"
+    version = {
+        **{"model": name, "number": number, "size_bytes": 1, "job_id": None},
+        **{"created_at": "2026-01-02T03:04:05Z", "digest": digest},
+        "signature": {"latent": 3},
+        "spec": {
+            **{"linear": {"kind": "modal"}, "nonlinear": {"kind": "polynomial"}},
+            "integrator": "etd1",
+        },
+        "evaluation": {"test": {"normalised_rmse": 0.01}},
+        "certificate": certificate or {},
+    }
+    data = {"id": f"ds_of_the_{name}", "digest": digest}
+    return {path: version, f"{path}/card": {"dataset": data}}
+
+
+def test_versions_beyond_the_eighth_are_named(browser, link):
+    json_of = {}
+    for number in range(1, 11):
+        json_of |= version_of("mine", "a", number)
+
+    def answer(route):
+        route.fulfill(json=json_of[urlsplit(route.request.url).path])
+
+    asked = ",".join(f"mine/{number}" for number in range(1, 11))
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/models**", answer)
+        view(page, f"/compare/{asked}")
+        page.get_by_text(
+            "8 stand side by side at most; left out: mine/9, mine/10."
+        ).wait_for()
+        assert page.get_by_role("columnheader", name="mine/").count() == 8
+        view(page, "/compare/mine/1,mine/2")
+        assert page.get_by_text("left out").count() == 0
+
+
 def test_versions_of_two_models_stand_side_by_side(browser, link):
     """Their errors are of different data, and that is said."""
     json_of = {}
     for name, digest in (("first", "a"), ("second", "b")):
-        path = f"/v1/models/{name}/versions/1"
-        json_of[path] = {
-            **{"model": name, "number": 1, "size_bytes": 1, "job_id": None},
-            **{"created_at": "2026-01-02T03:04:05Z", "digest": digest},
-            "signature": {"latent": 3},
-            "spec": {
-                **{"linear": {"kind": "modal"}, "nonlinear": {"kind": "polynomial"}},
-                "integrator": "etd1",
-            },
-            "evaluation": {"test": {"normalised_rmse": 0.01}},
-            "certificate": {},
-        }
-        data = {"id": f"ds_of_the_{name}", "digest": digest}
-        json_of[f"{path}/card"] = {"dataset": data}
+        json_of |= version_of(name, digest)
     models = [
         {
             **{"name": name, "aliases": {"champion": 1}, "latest": 1},
