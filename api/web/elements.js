@@ -112,10 +112,14 @@ export function problem(error) {
   );
 }
 
-/** Run what a button does: disabled meanwhile, and its error beside it. */
+/**
+ * Run what a button does: disabled meanwhile, and its error beside it.
+ *
+ * Of a button that submits a form, the form's own listener calls `act`.
+ */
 export function action(label, run, attributes = {}) {
   const place = h("div", null);
-  const button = h("button", { type: "button", ...attributes, onclick: async () => {
+  async function act() {
     const hadFocus = document.activeElement === button;
     button.disabled = true;
     place.replaceChildren();
@@ -128,8 +132,9 @@ export function action(label, run, attributes = {}) {
       // Which it lost by that; a keyboard would begin anew at the top.
       if (hadFocus && document.activeElement === document.body) button.focus({ preventScroll: true });
     }
-  } }, label);
-  return { button, place };
+  }
+  const button = h("button", { type: "button", ...attributes, onclick: attributes.type === "submit" ? null : act }, label);
+  return { button, place, act };
 }
 
 /** Items a page at a time: `draw` makes what shows those that are there so far. */

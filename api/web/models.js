@@ -13,6 +13,7 @@ export async function modelList(_, signal) {
   return h("div", null, h("h1", null, "Models"), list.element);
 }
 
+const ALIAS_HINT = "Up to 64 lower case letters, digits, - and _, a letter or digit first.";
 const page = (after) => new URLSearchParams({ limit: 50, ...(after && { after }) });
 
 function modelTable(models, chosen) {
@@ -80,19 +81,19 @@ function described(model, etag) {
 }
 
 function aliasForm(model, signal) {
-  const alias = h("input", { required: true, value: "champion", pattern: "[a-z0-9][a-z0-9_\\-]{0,63}", spellcheck: "false" });
+  const alias = h("input", { required: true, value: "champion", pattern: "[a-z0-9][a-z0-9_\\-]{0,63}", spellcheck: "false", "aria-describedby": "alias-hint", title: ALIAS_HINT });
   const number = h("input", { type: "number", required: true, min: 1, value: model.latest || 1 });
-  const move = action("Point it there", async () => {
-    await moveAlias(model, alias.value, Number(number.value), signal);
-  });
+  const move = action("Point it there", () => moveAlias(model, alias.value, Number(number.value), signal), { type: "submit" });
   const remove = action("Remove it", async () => {
+    if (!alias.reportValidity()) return;
     if (!(await confirmed(`Remove the alias ${alias.value}? The versions stay.`, { label: "Remove the alias" }))) return;
     await ask("DELETE", `/v1/models/${model.name}/aliases/${encodeURIComponent(alias.value)}`);
     say(`${alias.value} is removed`);
     if (!signal.aborted) again();
   }, { class: "quiet" });
-  return h("div", null, h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button, remove.button),
-    h("p", { class: "soft" }, GATES), move.place, remove.place);
+  return h("form", { onsubmit: (event) => { event.preventDefault(); move.act(); } },
+    h("div", { class: "row end" }, field("Alias", alias), field("Version", number), move.button, remove.button),
+    h("p", { class: "soft", id: "alias-hint" }, ALIAS_HINT), h("p", { class: "soft" }, GATES), move.place, remove.place);
 }
 
 /**
