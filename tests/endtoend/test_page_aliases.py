@@ -48,3 +48,28 @@ def test_the_form_takes_enter_and_names_alone(page, small):
     page.get_by_text("beta is version 1 now").wait_for()
     assert aliases(small)["beta"] == 1
     page.get_by_role("row", name="Compare version 1").get_by_text("beta").wait_for()
+
+
+def test_a_version_that_passes_its_gates_is_promoted_by_one_click(page, small):
+    asked = []
+    page.on("request", lambda each: asked.append(each) if each.method == "PUT" else ())
+    champion = page.get_by_role("button", name="Make it champion")
+    for number in (2, 1):
+        view(page, f"/models/small/{number}")
+        champion.click()
+        page.get_by_text(f"champion is version {number} now").wait_for()
+        # No reason is asked for, and nothing is said that speaks against it.
+        assert page.get_by_role("dialog").count() == 0
+        champion.wait_for(state="hidden")
+        page.locator(".chip", has_text="champion").wait_for()
+        assert aliases(small)["champion"] == number
+    # It moves from where the page has shown it to be: the first version took it itself.
+    assert [("if-match" in each.headers, each.post_data_json) for each in asked] == [
+        (True, {"version": 2}),
+        (True, {"version": 1}),
+    ]
+    with small.client() as client:
+        path = "/v1/models/small/aliases/champion/history"
+        moves = client.get(path).json()["data"]
+    moved = [(each["previous"], each["number"], each["reason"]) for each in moves[:2]]
+    assert moved == [(2, 1, ""), (1, 2, "")]
