@@ -51,7 +51,7 @@ STATUS: dict[type[Exception], int] = {
 """Status of each class; a class that is not here has that of its nearest base."""
 
 PROBLEM = "application/problem+json"
-_CODES = {
+CODES = {
     400: "bad_request",
     401: "unauthorised",
     403: "forbidden",
@@ -66,6 +66,7 @@ _CODES = {
     500: "internal_error",
     503: "overloaded",
 }
+"""Code of each status where no error of the services says a narrower one."""
 _RETRY_UNAVAILABLE_S = 2
 _LOG = logging.getLogger(__name__)
 _PLACE = re.compile(r"[^.\[\], ]+")
@@ -143,7 +144,7 @@ def pointer(place: str) -> str:
 
 def _ours(error: Exception, scope: Scope) -> Problem:
     status = status_of(type(error))
-    code = getattr(error, "code", _CODES.get(status, "error"))
+    code = getattr(error, "code", CODES.get(status, "error"))
     detail = str(error)
     if status >= 500 and not isinstance(error, errors.Overloaded):
         _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), detail)
@@ -172,7 +173,7 @@ def _http(error: HTTPException, scope: Scope) -> Problem:
         detail = f"there is nothing at {scope.get('path')}; see /docs"
     if error.status_code == 405:
         detail = f"{scope.get('path')} does not take {scope.get('method')}"
-    code = getattr(error, "code", _CODES.get(error.status_code, "error"))
+    code = getattr(error, "code", CODES.get(error.status_code, "error"))
     headers = dict(error.headers or {})
     if error.status_code == 405 and (allowed := _allowed(scope)):
         headers["Allow"] = allowed

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.middleware import NPZ
+from api.problem_codes import problem_codes
 from api.protocols.listed import TAGS, listed
 from api.routes.rollouts import DESCRIBED, JSON
 from api.schemas import ProblemOut
@@ -113,7 +114,8 @@ _TIMEOUT = {
 
 
 def _add_problems(schema: dict[str, Any]) -> None:
-    """Every operation answers what it refuses with a problem."""
+    """Every operation refuses with a problem; ``x-problems`` has their codes."""
+    schema["x-problems"] = problem_codes()
     problem = {
         "description": "A problem (RFC 9457)",
         "content": {

@@ -8,12 +8,22 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from api.auth import needed_scope
+from api.errors import CODES
+from api.problem_codes import NARROW
 from api.routes.catalogue import PRESETS
+from deploy.site.rest import narrow_codes
+from services import errors
 from services.job_request import JobRequest
 from services.rollouts.request import REQUESTS
 from services.settings import Settings
 from spnode_core.spec import Preset
 from tests.api.deployment import ROOT, clean_environment
+
+# What a failed sweep and an import on the machine itself say.
+NOT_OF_REST = {
+    *("no_candidate_is_finite", "no_candidate_succeeded"),
+    *("dataset_differs", "invalid_archive", "version_differs"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +104,21 @@ def test_every_reference_leads_somewhere(schema):
                 walk(each)
 
     walk(schema)
+
+
+def test_every_code_of_a_problem_is_told_with_its_meaning(schema):
+    told = {(each["code"], each["status"]) for each in schema["x-problems"]}
+    assert len(told) == len(schema["x-problems"])
+    assert all(each["means"].endswith(".") for each in schema["x-problems"])
+    raised = {
+        (code, getattr(errors, name))
+        for code, name in narrow_codes()
+        if hasattr(errors, name) and code not in NOT_OF_REST
+    }
+    assert raised == set(NARROW)
+    assert {(code, status) for status, code in CODES.items()} <= told
+    assert ("malformed_json", 400) in told
+    assert ("gate_failed", 409) in told
 
 
 def test_only_reading_is_open_to_a_key_that_reads():

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.endtoend.browser import NARROW, opened, view
+from tests.endtoend.browser import NARROW, opened, serious, view
 
 JOB = {
     "id": "job_00000000000000000000000000",
@@ -267,9 +267,33 @@ def test_a_view_that_failed_is_asked_for_again(browser, link):
 
 def test_the_reference_names_types_and_bounds(browser, link):
     with opened(browser, link) as page:
-        page.wait_for_selector("main h1")
-        view(page, "/reference")
+        page.get_by_role("link", name="REST", exact=True).click()
         page.get_by_label("Find").wait_for()
         said = page.text_content("main")
+        current = page.locator("nav [aria-current]").inner_text()
+    assert current == "REST"
     assert "integer, at least 1, at most 100" in said
     assert "list of" in said
+
+
+def test_the_reference_tells_answers_and_codes(browser, link):
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        view(page, "/reference")
+        find = page.get_by_label("Find")
+        find.fill("list datasets")
+        page.get_by_text("GET /v1/datasets · List datasets").click()
+        # Of a page the fields of its items stand below its own.
+        for name in ("Page[DatasetOut]", "DatasetOut"):
+            page.get_by_role("region", name=f"Fields of {name}", exact=True).wait_for()
+        answer = page.get_by_role("region", name="Fields of DatasetOut", exact=True)
+        assert "size_bytes" in answer.inner_text()
+        page.get_by_text("200 application/json: Page_DatasetOut_").wait_for()
+        page.get_by_text("GET /v1/datasets · List datasets").click()
+        find.fill("gate_failed")
+        assert not page.get_by_text("List datasets").is_visible()
+        page.get_by_text("A problem and its").click()
+        row = page.get_by_role("row").filter(has_text="gate_failed")
+        assert row.inner_text().split()[:3] == ["409", "gate_failed", "The"]
+        assert page.get_by_role("row").filter(has_text="request_id").first.is_visible()
+        assert not (found := serious(page)), found
