@@ -88,6 +88,19 @@ def held_out(evaluation: dict[str, Any]) -> dict[str, Any]:
     return evaluation.get("test") or evaluation.get("validation") or evaluation
 
 
+def errors_by_state(evaluation: Record, version: Record) -> dict[str, Any]:
+    """Held-out errors of each state, in the order of the version's signature.
+
+    Args:
+        evaluation: Of the version; JSON that was kept has its names by the alphabet.
+        version: The version's record.
+    """
+    found = held_out(evaluation).get("states")
+    states = found if isinstance(found, dict) else {}
+    names = (version.get("signature") or {}).get("states") or ()
+    return {name: states[name] for name in (*names, *states) if name in states}
+
+
 def cautions(evaluation: dict[str, Any]) -> list[str]:
     """What speaks against a version on held-out trajectories, a sentence each."""
     found = held_out(evaluation).get("warnings")

@@ -44,7 +44,7 @@ export async function versionView([model, number_], signal) {
     h("h2", null, "Certificate"), claims(version.certificate),
     h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(list(card.history))),
     pictures(model, version.number, card.plots, signal),
-    h("h2", null, "Errors by state"), errors(found),
+    h("h2", null, "Errors by state"), errors(found, version.signature),
     list(card.equations).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
     list(card.choices).length ? [h("h2", null, "What was chosen, and why"),
       table("Choices", [["what"], ["chosen"], ["why", "wrap"]], card.choices.map((each) => [each.what, plain(each.value), each.why]))] : null,
@@ -92,9 +92,12 @@ function claims(certificate) {
     others.length ? h("details", null, h("summary", null, `What is not proved, or says nothing (${others.length}); for most systems that is usual`), h("ul", { class: "claims" }, others.map(item))) : null);
 }
 
-function errors(found) {
+/** In the order of the signature: JSON that was kept has its names by the alphabet. */
+function errors(found, signature) {
   const baselines = Object.entries(found.baselines || {});
-  const rows = Object.entries(found.states || {}).map(([name, each]) => [name, percent(each.normalised_rmse), number(each.rmse), percent(each.max_abs_scaled),
+  const states = found.states || {};
+  const names = [...new Set([...(signature.states || []), ...Object.keys(states)])].filter((name) => name in states);
+  const rows = names.map((name) => [name, states[name]]).map(([name, each]) => [name, percent(each.normalised_rmse), number(each.rmse), percent(each.max_abs_scaled),
     ...baselines.map(([, base]) => percent((base.states || {})[name]))]);
   const heads = [["state"], ["error", "n"], ["RMSE", "n"], ["largest, of largest value", "n"], ...baselines.map(([name]) => [`${name.replaceAll("_", " ")} instead`, "n"])];
   const all = table("Errors by state", heads, rows);

@@ -10,7 +10,7 @@ from typing import Any
 
 from spnode_client.commands.version_report import described, list_in, print_cautions
 from spnode_client.moments import lasting, moment
-from spnode_client.records import Record, claims, held_out, statements
+from spnode_client.records import Record, claims, errors_by_state, held_out, statements
 from spnode_client.terminal import out, print_facts, print_table, short
 
 _PARTS = ("train", "validation", "test")
@@ -34,7 +34,7 @@ def print_card(version: Record, card: Record) -> None:
     if spec := _part(version, "spec"):
         _lines("Surrogate", described(spec, made))
     _lines("Choices", _choices(card))
-    _errors(metrics)
+    _errors(metrics, version)
     _over_time(metrics)
     proved = statements(certificate)
     if proved:
@@ -86,7 +86,7 @@ def _choices(card: Record) -> Iterator[str]:
             yield f"{each.get('what')}: {value}" + (f" ({why})" if why else "")
 
 
-def _errors(metrics: Record) -> None:
+def _errors(metrics: Record, version: Record) -> None:
     rows = []
     for name, found in metrics.items():
         if not found:
@@ -105,7 +105,6 @@ def _errors(metrics: Record) -> None:
     columns = ("part", "trajectories", "error", "worst state", "its error")
     title = "Errors over the standard deviation"
     _table(title, (*columns, "from later samples"), rows)
-    states = _part(held_out(metrics), "states")
     events = _part(held_out(metrics), "timing")
     of_states = [
         (
@@ -114,7 +113,7 @@ def _errors(metrics: Record) -> None:
             _number(found.get("rmse")),
             _number(_part(events, name).get("error")),
         )
-        for name, found in states.items()
+        for name, found in errors_by_state(metrics, version).items()
         if isinstance(found, dict)
     ]
     columns = ("state", "error", "RMSE", "error in time of events")

@@ -16,6 +16,7 @@ from spnode_client.records import (
     Dataset,
     ModelVersion,
     cautions,
+    errors_by_state,
     held_out,
     statements,
 )
@@ -201,7 +202,7 @@ def _describe(version: ModelVersion) -> None:
     out.print(f"[bold]{version}[/]  {version.digest[:12]}")
     evaluation = version.record.get("evaluation") or {}
     found = held_out(evaluation)
-    states = found.get("states") or {}
+    states = errors_by_state(evaluation, version.record)
     if states:
         print_table(
             ("state", *_ERRORS.values()),

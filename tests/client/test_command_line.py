@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from spnode_client import terminal
 from spnode_client.arrays import pack, unpack
 from spnode_client.cli import _say_warning, make_app
+from spnode_client.commands.card_report import print_card
 from spnode_client.commands.inputs import parse_rows, parse_times
 from spnode_client.commands.models import in_words as certificate_in_words
 from spnode_client.commands.train import (
@@ -96,6 +97,19 @@ def test_a_version_whose_errors_overflowed_is_described(capsys):
     record = {"evaluation": {"test": {"states": {"y1": row}, "scaled_mse": None}}}
     _describe(ModelVersion("m", 1, "d" * 64, record))
     assert "not finite" in capsys.readouterr().out
+
+
+def test_errors_stand_in_the_order_of_the_signature(capsys):
+    row = {"relative_l2": 0.1, "rmse": 0.1, "normalised_rmse": 0.1}
+    # As the service keeps them: by the alphabet.
+    found = {"test": {"states": {"a": row, "b": row, "y": row}}}
+    record = {"signature": {"states": ["y", "b", "a"]}, "evaluation": found}
+    _describe(ModelVersion("m", 1, "d" * 64, record))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines if line[1:2] == ["1.00e-01"]] == ["y", "b", "a"]
+    print_card({**record, "model": "m"}, {"metrics": found})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines if line[1:2] == ["0.1"]] == ["y", "b", "a"]
 
 
 def test_a_version_that_nothing_speaks_for_is_described_with_warnings(capsys):
