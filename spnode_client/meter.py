@@ -32,6 +32,8 @@ class Meter:
         self._spoken = 0.0
         self._state = "queued"
         self._stage = ""
+        self._said: set[str] = set()
+        """The line that was said last, in each form that says the same."""
         self._begun: tuple[str, int, float] | None = None
         self._bar: Progress | None = None
 
@@ -60,7 +62,8 @@ class Meter:
         elif event.kind == "progress":
             self.show({"state": self._state, "progress": data})
         elif event.kind == "log" and event.data.get("message"):
-            self._say(f"  {event.data['message']}")
+            message = str(event.data["message"])
+            self._say(f"  {message}", message)
             for each in data.get("choices") or ():
                 value = _plain(each["value"])
                 self._say(f"    {each['what']}: {value} ({each['why']})")
@@ -80,7 +83,8 @@ class Meter:
             self._bar.update(self._task, description=stage, note=note, **known)
         elif stage != self._stage or time.monotonic() - self._spoken > PLAIN_EVERY_S:
             self._spoken = time.monotonic()
-            self._say(f"{stage}  {note}".rstrip())
+            message = note if note == progress.get("message") else ""
+            self._say(f"{stage}  {note}".rstrip(), message, f"{stage} {note}")
         self._stage = stage
 
     def _note(self, progress: Record) -> str:
@@ -105,7 +109,11 @@ class Meter:
         passed = seconds - begun[2]
         return f"{(iteration - begun[1]) / passed:.3g}/s" if passed > 0 else ""
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *same: str) -> None:
+        # The log and the progress both tell of a stage that begins.
+        if self._bar is None and self._said & {text, *same} - {""}:
+            return
+        self._said = {text, *same}
         self._console.print(text, markup=False)
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from spnode_client import meter
 from spnode_client.meter import Meter
+from spnode_client.records import Event
 
 
 def record(**progress):
@@ -73,3 +74,43 @@ def test_a_bar_goes_to_its_end_and_never_back():
 def test_elsewhere_than_on_a_terminal_a_line_comes_now_and_then():
     lines, _ = shown([ROWS] * 5 + [SWEEP], False)
     assert [each.split()[0] for each in lines.splitlines()] == ["rollout", "candidates"]
+
+
+def told(console, events):
+    with Meter(console) as seen:
+        for kind, data in events:
+            seen.tell(Event("1", kind, data))
+    return console.file.getvalue().splitlines()
+
+
+def test_elsewhere_than_on_a_terminal_nothing_is_said_twice(monkeypatch):
+    monkeypatch.setattr(meter, "PLAIN_EVERY_S", -1.0)
+    compiling = {"stage": "compile", "message": "compiling"}
+    fitting = {"stage": "infer", "message": "least squares", "seconds": 1.0}
+    counted = {"stage": "optimise", "iteration": 0, "iterations": 9}
+    events = [
+        ("status", {"data": {"state": "running"}}),
+        ("log", {"message": "compiling", "data": compiling}),
+        ("progress", {"data": compiling}),
+        ("progress", {"data": fitting}),
+        ("progress", {"data": {**fitting, "seconds": 9.0}}),
+        ("log", {"message": "least squares", "data": {"stage": "infer"}}),
+        ("log", {"message": "optimise 0 of 9", "data": {"stage": "optimise"}}),
+        ("progress", {"data": counted}),
+        ("progress", {"data": {**counted, "stage": "polish"}}),
+        ("progress", {"data": {**counted, "iteration": 5}}),
+        # What is said again later is news.
+        ("log", {"message": "compiling", "data": compiling}),
+        ("status", {"data": {"state": "succeeded"}}),
+        ("status", {"data": {"state": "succeeded"}}),
+    ]
+    assert told(Console(file=io.StringIO(), force_terminal=False), events) == [
+        "running",
+        "  compiling",
+        "infer  least squares",
+        "  optimise 0 of 9",
+        "polish  0 of 9",
+        "optimise  5 of 9",
+        "  compiling",
+        "succeeded",
+    ]
