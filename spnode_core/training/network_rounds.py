@@ -101,7 +101,7 @@ class Rounds:
         damping = _DAMPING
         for number in range(most):
             try:
-                self.report(f"{said}, round {number + 1}")
+                self.report(f"{said}, round {number + 1} of at most {most}")
             except TrainingError:
                 if keeps and number > 0:
                     break

@@ -175,6 +175,9 @@ class _Fitting:
     report: Callable[[str], None]
     left: int = 0
     """Rounds that may still be done."""
+    longest: float = 0.0
+    """Interval of the last stage. How many stages lead there shows on the way, so a
+    report tells how long intervals are, and no time that is left."""
 
     def stages(
         self, coefficients: Values, pairs: Pairs, substeps: int
@@ -184,7 +187,7 @@ class _Fitting:
         fewest = max(int(count * _FEWEST), 1)
         limit = max(pairs.width[0] * _FIRST_STAGE, pairs.width[fewest - 1])
         reached, residual = 0.0, np.inf
-        self.left = _MOST_ROUNDS
+        self.left, self.longest = _MOST_ROUNDS, float(pairs.width[-1])
         while True:
             chosen = self._choose(pairs, limit)
             trial, residual, good = self._rounds(coefficients, chosen, substeps)
@@ -265,8 +268,8 @@ class _Fitting:
         for number in range(_ROUNDS):
             self.left -= 1
             self.report(
-                f"degree {self.degree}, intervals to {pairs.width.max():.3g}, "
-                f"round {number + 1}"
+                f"degree {self.degree}, intervals to {pairs.width.max():.3g} of "
+                f"{self.longest:.3g}, round {number + 1} of at most {_ROUNDS}"
             )
             normal = equations(coefficients, pairs, self.degree, substeps, self.spread)
             residual, good = normal.residual, normal.good

@@ -117,12 +117,12 @@ def test_what_the_last_stage_found_is_kept_when_its_time_is_up(
 
     def report(message: str) -> None:
         told.append(message)
-        if message == "network, 1 of each interval, round 2":
+        if message == "network, 1 of each interval, round 2 of at most 3":
             raise TrainingError("it takes too much of max_seconds")
 
     disturbed = _disturbed(fitted.operator)
     found = fit_network(_snapshots(30, 0), disturbed, 0, report, goes_on=True)
-    assert told[-1] == "network, 1 of each interval, round 2"
+    assert told[-1] == "network, 1 of each interval, round 2 of at most 3"
     assert found.residual < 0.05
 
     def at_once(message: str) -> None:

@@ -65,8 +65,15 @@ def _snapshots(system: Robertson, count: int) -> list[Snapshots]:
 
 
 def test_robertson_is_found_to_many_digits_over_eight_decades() -> None:
-    fitted = fit_polynomial(_snapshots(Robertson(end=1e3), 16), 2, seed=0)
+    told: list[str] = []
+    fitted = fit_polynomial(_snapshots(Robertson(end=1e3), 16), 2, 0, told.append)
     assert fitted.residual < 1e-5
+    # How far it is, by the intervals that it fits: they end with the longest.
+    form = r"degree 2, intervals to (\S+) of (\S+), round \d of at most 8"
+    reached = [found for each in told if (found := re.fullmatch(form, each))]
+    lengths = [float(each[1]) for each in reached]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1] == float(reached[0][2])
     index = factors(3, 2).tolist()
     rates = {
         (0, index.index([0, 3])): -0.04,
