@@ -83,7 +83,7 @@ function claims(certificate) {
   const all = Object.entries(certificate).filter(([, each]) => each && typeof each === "object" && "statement" in each);
   if (!all.length) return h("p", { class: "soft" }, "Nothing was certified: the artifact was made elsewhere.");
   // True, and so far above what it bounds that nobody can use it.
-  const isVacuous = (each) => each.statement.includes("vacuous");
+  const isVacuous = (each) => each.is_vacuous === true;
   const item = ([name, each]) => h("li", { class: each.holds && !isVacuous(each) ? "holds" : null },
     h("strong", { class: each.holds && !isVacuous(each) ? "good" : "soft" }, !each.holds ? "Not proved: " : isVacuous(each) ? "Proved, and vacuous: " : "Proved: "), each.statement,
     h("small", null, name.replaceAll("_", " "), each.assumptions && each.assumptions.length ? `, if ${each.assumptions.join("; ")}` : ""));

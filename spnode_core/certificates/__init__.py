@@ -1,8 +1,8 @@
 """What is proved about a trained surrogate, each with its assumptions in words.
 
 A certificate says ``holds: false`` where its condition fails and says why; it never
-claims more than follows from the parameters. What its statement calls vacuous is true
-and of no use. Formulas and proofs: ``docs/certificates.md``.
+claims more than follows from the parameters. One with ``is_vacuous: true`` is true and
+of no use. Formulas and proofs: ``docs/certificates.md``.
 """
 
 from typing import TYPE_CHECKING
@@ -37,8 +37,8 @@ _NAMES = (
 def certify(surrogate: "Surrogate") -> dict[str, object]:
     """Every certificate that follows from a surrogate's parameters, JSON-able.
 
-    Each has ``holds``, ``statement`` (one plain sentence), ``assumptions`` and its
-    numbers.
+    Each has ``holds``, ``is_vacuous``, ``statement`` (one plain sentence),
+    ``assumptions`` and its numbers.
 
     Args:
         surrogate: A trained model.

@@ -96,15 +96,20 @@ def error_bound(surrogate: "Surrogate", parts: dict[str, Along]) -> Certificate:
             "the given trajectories, at their samples, from the encoded first one",
             "real-number arithmetic; rounding is not accounted for",
         ),
+        is_vacuous=_says_nothing(sharp, size),
         parts=found,
     )
 
 
 def _of_use(log10: float, size: float) -> str:
     """A bound in words; beyond the size of the latent states it says nothing."""
-    if log10 <= np.log10(size):
-        return f"{10.0**log10:.3g}"
-    return f"10^{log10:.3g}, which is vacuous"
+    if _says_nothing(log10, size):
+        return f"10^{log10:.3g}, which is vacuous"
+    return f"{10.0**log10:.3g}"
+
+
+def _says_nothing(log10: float, size: float) -> bool:
+    return not log10 <= np.log10(size)
 
 
 def step_refinement(metrics: dict[str, dict[str, Any]]) -> Certificate:

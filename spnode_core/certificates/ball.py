@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from spnode_core.certificates.claims import Certificate, claim, in_words, unknown
+from spnode_core.certificates.claims import (
+    Certificate,
+    claim,
+    in_words,
+    says_nothing,
+    unknown,
+)
 from spnode_core.certificates.domain import encoder_bound
 from spnode_core.certificates.facts import Facts
 from spnode_core.certificates.norms import spectral_norm
@@ -35,6 +41,7 @@ def invariant_ball(facts: Facts) -> Certificate:
             *facts.within,
             "real-number arithmetic; rounding is not accounted for",
         ),
+        is_vacuous=says_nothing(radius, size),
         radius=radius,
         euclidean_radius=euclid,
         forcing=facts.slopes.size,

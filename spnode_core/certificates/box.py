@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from spnode_core.certificates.claims import Certificate, claim, in_words, unknown
+from spnode_core.certificates.claims import (
+    Certificate,
+    claim,
+    in_words,
+    says_nothing,
+    unknown,
+)
 from spnode_core.certificates.domain import encoder_bound, state_bounds
 from spnode_core.certificates.facts import Facts, Modes
 from spnode_core.certificates.norms import Matrix
@@ -24,19 +30,20 @@ def invariant_box(facts: Facts) -> Certificate:
     assert facts.modes is not None
     start = _by_mode(encoder_bound(surrogate), facts.modes)
     box = np.maximum(target, start)
-    largest = in_words(float(box.max()), max(float(start.max()), 1.0))
+    largest, size = float(box.max()), max(float(start.max()), 1.0)
     bounds = state_bounds(surrogate, box)
     names = surrogate.signature.states
     return claim(
         True,
         "For every initial state in the training box and every sequence of steps, "
         "however long, each latent variable stays within its bound (the largest is "
-        f"{largest}), so the states stay bounded for all time.",
+        f"{in_words(largest, size)}), so the states stay bounded for all time.",
         (
             "the initial state, its conserved sums and the parameters lie in the "
             "training box",
             "real-number arithmetic; rounding is not accounted for",
         ),
+        is_vacuous=says_nothing(largest, size),
         target_bound=target,
         latent_bound=box,
         states={

@@ -10,7 +10,12 @@ _SAYS_NOTHING = 1e6
 
 
 def claim(
-    holds: bool, statement: str, assumptions: tuple[str, ...] = (), **numbers: Any
+    holds: bool,
+    statement: str,
+    assumptions: tuple[str, ...] = (),
+    *,
+    is_vacuous: bool = False,
+    **numbers: Any,
 ) -> Certificate:
     """A certificate, fit for JSON.
 
@@ -18,10 +23,12 @@ def claim(
         holds: Whether the claim is proved under its assumptions.
         statement: It, or why it is not proved, in one plain sentence.
         assumptions: What it rests on besides the parameters of the model.
+        is_vacuous: Whether its bounds are true, and too large to say anything.
         **numbers: Finite numbers, lists of them, or None.
     """
     return {
         "holds": bool(holds),
+        "is_vacuous": bool(is_vacuous),
         **{name: _finite(number) for name, number in numbers.items()},
         "assumptions": list(assumptions),
         "statement": statement,
@@ -33,14 +40,14 @@ def unknown(what: str, reason: str, **numbers: Any) -> Certificate:
     return claim(False, f"{what}: {reason}.", **numbers)
 
 
-def is_vacuous(bound: float, size: float = 1.0) -> bool:
+def says_nothing(bound: float, size: float = 1.0) -> bool:
     """Whether a bound is so far above what it bounds that it says nothing."""
     return not bound <= _SAYS_NOTHING * size
 
 
 def in_words(bound: float, size: float = 1.0) -> str:
     """A bound with three digits, called vacuous where it says nothing."""
-    if not is_vacuous(bound, size):
+    if not says_nothing(bound, size):
         return f"{bound:.3g}"
     return f"10^{log10(bound):.3g}, which is vacuous"
 

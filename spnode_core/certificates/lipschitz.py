@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spnode_core.certificates.claims import Certificate, claim, in_words
+from spnode_core.certificates.claims import Certificate, claim, in_words, says_nothing
 from spnode_core.certificates.domain import encoder_bound, others_extent
 from spnode_core.certificates.norms import (
     Matrix,
@@ -117,12 +117,14 @@ def lipschitz(surrogate: "Surrogate", slopes: Slopes) -> Certificate:
             f"largest component and {in_words(slopes.target)} in the Euclidean norm; "
             f"f itself with {in_words(slopes.euclid)} 1/time."
         )
+        bounds = (largest, slopes.target, slopes.euclid)
         numbers = {"target_largest": largest, "target_euclid": slopes.target}
     else:
         said = (
             f"f is Lipschitz{where} with {in_words(slopes.euclid)} 1/time in the "
             f"Euclidean norm and {in_words(slopes.lyapunov)} in the norm of P."
         )
+        bounds = (slopes.euclid, slopes.lyapunov)
         numbers = {}
     if not everywhere:
         said += " It has no bound outside, since it holds products of latent variables."
@@ -133,6 +135,7 @@ def lipschitz(surrogate: "Surrogate", slopes: Slopes) -> Certificate:
         everywhere,
         said,
         assumptions,
+        is_vacuous=all(map(says_nothing, bounds)),
         euclid=slopes.euclid,
         lyapunov=slopes.lyapunov,
         unit="1/time",

@@ -25,7 +25,7 @@ def of_all_members(found: Sequence[dict[str, Any]]) -> dict[str, object]:
 
 
 def of_each(claims: Sequence[Any]) -> Certificate:
-    """One claim of all members: that of the first for which it fails, if there is one.
+    """One claim of all members: that of the first for which it fails or says nothing.
 
     Args:
         claims: That of each member, whose numbers are kept as ``members``.
@@ -33,11 +33,13 @@ def of_each(claims: Sequence[Any]) -> Certificate:
     every = [cast("Certificate", each) for each in claims]
     failing = [number for number, each in enumerate(every) if not each["holds"]]
     count = len(every)
-    shown = failing[0] if failing else 0
+    vacuous = [number for number, each in enumerate(every) if each["is_vacuous"]]
+    shown = (failing or vacuous or [0])[0]
     who = f"Not proved of all {count} members" if failing else f"Of all {count} members"
     said = every[shown]
     return {
         "holds": not failing,
+        "is_vacuous": bool(vacuous) and not failing,
         "assumptions": [*said["assumptions"], _MEAN],
         "statement": f"{who}; of member {shown}: {said['statement']}",
         "members": [

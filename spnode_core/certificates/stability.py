@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from spnode_core.certificates.claims import Certificate, claim, in_words, unknown
+from spnode_core.certificates.claims import (
+    Certificate,
+    claim,
+    in_words,
+    says_nothing,
+    unknown,
+)
 from spnode_core.certificates.domain import parameter_extent
 from spnode_core.certificates.facts import LARGEST, Facts, middle
 from spnode_core.certificates.norms import condition
@@ -112,6 +118,7 @@ def lyapunov(facts: Facts) -> Certificate:
         f"1/time at least ({facts.source}; the condition number of P is "
         f"{in_words(cond)}).",
         facts.within,
+        is_vacuous=says_nothing(cond),
         **numbers,
         source=facts.source,
         matrix=listed,
@@ -129,4 +136,4 @@ def transient_bound(facts: Facts) -> Certificate:
         if bound == 1.0
         else f"No linear transient exceeds {in_words(bound)} times its initial size."
     )
-    return claim(True, said, facts.within, value=bound)
+    return claim(True, said, facts.within, is_vacuous=says_nothing(bound), value=bound)

@@ -1,6 +1,7 @@
 """Each bound of a certificate really bounds: on known matrices, and on random models."""
 
 import json
+import re
 
 import equinox as eqx
 import jax
@@ -12,7 +13,9 @@ from models import RATES, random_states, small_surrogate
 
 from spnode_core.certificates import certify
 from spnode_core.certificates.along import Along, error_bound
+from spnode_core.certificates.claims import claim, unknown
 from spnode_core.certificates.facts import facts_of
+from spnode_core.certificates.members import of_each
 from spnode_core.certificates.norms import bases, condition, log_norm, spectral_norm
 from spnode_core.rollout import restarted, rollout
 from spnode_core.spec import (
@@ -299,16 +302,20 @@ def test_theorem_4_bounds_the_error_along_trajectories(name):
     assert found["holds"]
     numbers = found["parts"]["test"]
     assert numbers["error"] > 0
+    assert found["is_vacuous"] == (
+        numbers["sharp_log10"] > np.log10(numbers["latent_size"])
+    )
     assert np.log10(numbers["error"]) <= numbers["sharp_log10"] + 1e-9
     assert numbers["sharp_log10"] <= numbers["original_log10"] + 0.5
 
 
-def test_theorem_4_is_exact_for_a_linear_model():
+@pytest.mark.parametrize(("drift", "is_vacuous"), [(0.1, True), (0.001, False)])
+def test_theorem_4_is_exact_for_a_linear_model(drift, is_vacuous):
     spec = LipschitzSpec(bound=1e-12)
     surrogate = small_surrogate(linear=ModalSpec(rates=MILD), nonlinear=spec)
     plan = surrogate.grid.plan(surrogate.grid.times)
     states = np.asarray(rollout(surrogate, jnp.asarray(random_states(1)), plan))
-    states = states * (1 + 0.1 * np.arange(states.shape[1])[None, :, None])
+    states = states * (1 + drift * np.arange(states.shape[1])[None, :, None])
     part = Along(
         states,
         np.ones(states.shape[:2], bool),
@@ -316,14 +323,29 @@ def test_theorem_4_is_exact_for_a_linear_model():
         np.zeros((1, 1, 0)),
         plan,
     )
-    numbers = error_bound(surrogate, {"test": part})["parts"]["test"]
+    found = error_bound(surrogate, {"test": part})
+    numbers = found["parts"]["test"]
+    # Where the original form alone says nothing, the claim is of use.
+    assert re.search(r"gives 10\^\S+, which is vacuous", found["statement"])
+    assert found["is_vacuous"] == is_vacuous
     assert 10 ** numbers["sharp_log10"] <= 20 * numbers["error"]
+
+
+def test_an_ensemble_is_vacuous_where_a_member_is():
+    of_use, vacuous = claim(True, "a is 1."), claim(True, "a is 9.", is_vacuous=True)
+    found = of_each([of_use, vacuous])
+    assert found["holds"]
+    assert found["is_vacuous"]
+    assert "of member 1: a is 9." in found["statement"]
+    assert not of_each([of_use, of_use])["is_vacuous"]
+    assert not of_each([vacuous, unknown("No a is known", "b")])["is_vacuous"]
 
 
 def test_a_bound_that_says_nothing_is_called_vacuous():
     found = small_surrogate().certificate()["invariant_ball"]
     assert found["holds"]
     assert "10^8.37, which is vacuous" in found["statement"]
+    assert found["is_vacuous"]
 
 
 def test_numbers_of_every_certificate_are_finite_json():

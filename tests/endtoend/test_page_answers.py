@@ -232,6 +232,31 @@ def test_versions_of_two_models_stand_side_by_side(browser, link):
         assert page.get_by_role("link", name="ds_…_first").count() == 1
 
 
+def test_what_a_claim_is_worth_is_told_by_its_fields(browser, link):
+    """Its sentence may call one of several bounds vacuous, where another is of use."""
+    claim = {"assumptions": [], "holds": True, "is_vacuous": False}
+    certificate = {
+        "sharp": {**claim, "statement": "Below 0.1; the other form, 10^9, is vacuous."},
+        "ball": {**claim, "is_vacuous": True, "statement": "All stay below 10^12."},
+        "lyapunov": {**claim, "holds": False, "statement": "No norm is known."},
+    }
+    json_of = version_of("mine", "a", certificate=certificate)
+    json_of["/v1/models/mine"] = {"name": "mine", "aliases": {}, "latest": 1}
+
+    def answer(route):
+        route.fulfill(json=json_of[urlsplit(route.request.url).path])
+
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/models**", answer)
+        view(page, "/models/mine/1")
+        page.get_by_text("What is not proved, or says nothing (2)").click()
+        said = page.locator(".claims").all_inner_texts()
+    assert "Proved: Below 0.1" in said[0]
+    assert "Proved, and vacuous: All stay" in said[1]
+    assert "Not proved: No norm" in said[1]
+
+
 def test_a_job_says_what_it_waits_for(browser, link):
     waiting = {**JOB, "kind": "training", "state": "queued", "progress": None}
     ready = {"status": "ready", "checks": {}, "workers": {"training.gpu": 0}}
