@@ -42,7 +42,7 @@ function dropZone(signal) {
   async function send(file) {
     if (isBusy) return say("One file at a time");
     isBusy = true;
-    window.addEventListener("beforeunload", stay);
+    guard(1);
     bar.hidden = false;
     bar.value = 0;
     told.replaceChildren(h("p", { role: "status" }, `Sending ${file.name} …`));
@@ -57,7 +57,7 @@ function dropZone(signal) {
       told.replaceChildren(problem(error));
       if (signal.aborted) await confirmed(`${file.name} was not taken: ${error.message}`, { label: "I see" });
     }
-    window.removeEventListener("beforeunload", stay);
+    guard(-1);
     bar.hidden = true;
     isBusy = false;
     input.value = "";
@@ -76,7 +76,15 @@ function dropZone(signal) {
   return zone;
 }
 
-/** Asks before the browser leaves the page, and with it what is being sent. */
+let sending = 0;
+
+/** Asks before the browser leaves the page while anything is being sent, from whichever view. */
+function guard(change) {
+  sending += change;
+  if (sending) window.addEventListener("beforeunload", stay);
+  else window.removeEventListener("beforeunload", stay);
+}
+
 const stay = (event) => event.preventDefault();
 
 function builtIn(systems, signal) {

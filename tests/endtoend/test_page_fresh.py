@@ -189,3 +189,27 @@ def test_a_file_is_dropped_and_its_report_is_there(browser, link, gateway, file)
     (made,) = set(ids(gateway, "datasets")) - {*before}
     with gateway.client() as client:
         client.delete(f"/v1/datasets/{made}")
+
+
+def test_leaving_is_asked_about_until_the_last_upload_has_ended(browser, link):
+    asks = """() => {
+      const leaving = new Event('beforeunload', { cancelable: true });
+      window.dispatchEvent(leaving);
+      return leaving.defaultPrevented;
+    }"""
+    sent = []
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        page.route("**/v1/datasets?name=*", lambda route: sent.append(route))
+        for name in ("first.npz", "second.npz"):
+            view(page, "/jobs")
+            view(page, "/datasets")
+            given = {"name": name, "mimeType": "application/x-npz", "buffer": b"x"}
+            with page.expect_request("**/v1/datasets?name=*"):
+                page.set_input_files("#file", given)
+        view(page, "/jobs")
+        for route, name in zip(sent, ("first.npz", "second.npz"), strict=True):
+            assert page.evaluate(asks), name
+            route.fulfill(status=201, json={"id": "ds_1"})
+            page.get_by_text(f"{name} is uploaded").wait_for()
+        assert not page.evaluate(asks)
