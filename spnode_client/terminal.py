@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -105,21 +105,34 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     return table
 
 
-def watch(draw: Callable[[], Table], every_s: float = 2.0) -> None:
-    """Draw a table again and again, until Ctrl-C.
+def watch(
+    draw: Callable[[], RenderableType],
+    every_s: float = 2.0,
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Draw something again and again, until Ctrl-C or what it shows is over.
 
     Raises:
         UsageError: Nobody watches.
     """
     if not out.is_terminal:
         raise UsageError("--watch: found no terminal; leave it out on a pipe")
+    # A console of its own: what is drawn may be captured from the other meanwhile.
+    screen = Console(file=out.file, force_terminal=True, width=out.width)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        Live(draw(), console=out, auto_refresh=False) as live,
+        Live(draw(), console=screen, auto_refresh=False) as live,
     ):
-        while True:
+        while not is_over():
             time.sleep(every_s)
             live.update(draw(), refresh=True)
+
+
+def as_printed(text: Callable[[], None]) -> RenderableType:
+    """What would be printed, to be drawn by ``watch``."""
+    with out.capture() as captured:
+        text()
+    return Text.from_ansi(captured.get())
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -14,7 +14,7 @@ from spnode_client.progress_line import (
     time_left,
 )
 from spnode_client.records import ENDED, Event, Record
-from spnode_client.terminal import err, out, print_facts, print_table, short
+from spnode_client.terminal import out, print_facts, print_table, short
 
 _ASKED = ("model", "models", "dataset", "system", "preset", "seed", "part")
 """What a request is known by; the rest is in ``--json``."""
@@ -79,14 +79,14 @@ def print_job(record: Record, events: Iterable[Event]) -> None:
     if isinstance(error, dict) and error:
         out.print()
         out.print(_error(error), markup=False)
-    if record.get("cancel_requested") and record.get("state") not in ENDED:
-        err.print("cancelling was asked for")
 
 
 def _identity(record: Record) -> Iterator[tuple[str, str]]:
     yield "job", str(record.get("id", ""))
     yield "kind", str(record.get("kind", ""))
-    yield "state", str(record.get("state", ""))
+    state = str(record.get("state", ""))
+    is_ending = record.get("cancel_requested") and state not in ENDED
+    yield "state", f"{state}, cancelling was asked for" if is_ending else state
     yield "candidate of", str(record.get("parent") or "")
     request = record.get("request") or {}
     for name in _ASKED:

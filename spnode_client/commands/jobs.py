@@ -4,21 +4,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 
 from spnode_client.client import Client
 from spnode_client.commands.job_report import print_job
-from spnode_client.commands.paging import After, Everything, Limit, listed
+from spnode_client.commands.paging import (
+    After,
+    Everything,
+    Limit,
+    Watched,
+    check_watched_alone,
+    listed,
+)
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
 from spnode_client.moments import moment
 from spnode_client.operations import jobs
 from spnode_client.progress_line import done_of
-from spnode_client.records import Record
+from spnode_client.records import ENDED, Record
 from spnode_client.results import RolloutResult
 from spnode_client.terminal import (
     Json,
     UsageError,
+    as_printed,
     emit,
     err,
     follow,
@@ -44,9 +53,7 @@ def list_jobs(
     limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
-    is_watched: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show how it goes on, until Ctrl-C.")
-    ] = False,
+    is_watched: Watched = False,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first.
@@ -56,18 +63,29 @@ def list_jobs(
     given = {"state": state, "kind": kind, "parent": parent}
     query = {name: value for name, value in given.items() if value is not None}
     if is_watched:
-        _watch(limit, query, {"json": as_json, "after": after, "all": everything})
+        check_watched_alone({"json": as_json, "after": after, "all": everything})
+        _watch(limit, query)
         return
     found = listed(jobs.page, query, limit=limit, after=after, everything=everything)
     emit(found, as_json, lambda: print_table(_COLUMNS, list(map(_row, found))))
 
 
 @app.command()
-def show(job_id: JobId, as_json: Json = False) -> None:
+def show(
+    job_id: JobId,
+    is_watched: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show how it goes on, until it ends.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show a job: how far it is, each attempt with its worker, and what came of it.
 
-    Example: spnode jobs show job_01kc…
+    Example: spnode jobs show job_01kc… --watch
     """
+    if is_watched:
+        check_watched_alone({"json": as_json})
+        _watch_one(job_id)
+        return
     job = connection.client().jobs.get(job_id)
     events = [] if as_json else job.past_events()
     emit(job, as_json, lambda: print_job(job.record, events))
@@ -166,10 +184,7 @@ def _say(job: Job, as_json: bool) -> None:
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
 
-def _watch(limit: int, query: Record, others: Record) -> None:
-    for name, given in others.items():
-        if given:
-            raise UsageError(f"--watch: found --{name} too; expected one of them")
+def _watch(limit: int, query: Record) -> None:
     newest = connection.client().jobs
 
     def draw() -> Table:
@@ -177,6 +192,17 @@ def _watch(limit: int, query: Record, others: Record) -> None:
         return table_of(_COLUMNS, [_row(job.record) for job in found])
 
     watch(draw)
+
+
+def _watch_one(job_id: str) -> None:
+    job = connection.client().jobs.get(job_id)
+
+    def draw() -> RenderableType:
+        job.refresh()
+        events = job.past_events()
+        return as_printed(lambda: print_job(job.record, events))
+
+    watch(draw, is_over=lambda: job.state in ENDED)
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,7 +10,14 @@ import typer
 from spnode_client.commands.aliases import Alias, ModelName
 from spnode_client.commands.card_report import print_card
 from spnode_client.commands.compare import check_no_worse
-from spnode_client.commands.paging import After, Everything, Limit, listed
+from spnode_client.commands.paging import (
+    After,
+    Everything,
+    Limit,
+    Watched,
+    check_watched_alone,
+    listed,
+)
 from spnode_client.commands.version_report import print_version
 from spnode_client.connection import connection
 from spnode_client.moments import moment
@@ -19,11 +26,13 @@ from spnode_client.records import Record, claims
 from spnode_client.terminal import (
     Json,
     UsageError,
+    as_printed,
     emit,
     out,
     print_facts,
     print_table,
     short,
+    watch,
 )
 from spnode_client.transfer import uploading
 
@@ -82,18 +91,29 @@ def versions(
     limit: Limit = 20,
     after: After = None,
     everything: Everything = False,
+    is_watched: Watched = False,
     as_json: Json = False,
 ) -> None:
     """List a model's versions, newest first, with their errors on held-out data.
 
     Example: spnode models versions robertson
     """
-    model = connection.client().models.get(name)
     page = functools.partial(models.versions, name)
-    found = listed(page, {}, limit=limit, after=after, everything=everything)
-    pairs = sorted(model["aliases"].items())
-    for each in found:
-        each["aliases"] = [alias for alias, at in pairs if at == each["number"]]
+
+    def read() -> list[Record]:
+        model = connection.client().models.get(name)
+        where = {"after": after, "everything": everything, "quiet": is_watched}
+        found = listed(page, {}, limit=limit, **where)
+        pairs = sorted(model["aliases"].items())
+        for each in found:
+            each["aliases"] = [alias for alias, at in pairs if at == each["number"]]
+        return found
+
+    if is_watched:
+        check_watched_alone({"json": as_json, "after": after, "all": everything})
+        watch(lambda: as_printed(lambda: _versions(read())))
+        return
+    found = read()
     emit(found, as_json, lambda: _versions(found))
 
 

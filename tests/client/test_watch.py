@@ -1,0 +1,122 @@
+"""What is watched on a terminal: drawn anew, until it is over or interrupted."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.client.conftest import Answer
+from tests.client.test_command_line import run
+
+RUNNING = {
+    **{"id": "job_1", "kind": "training", "state": "running", "attempt": 1},
+    **{"request": {"model": "m"}, "cancel_requested": True, "max_attempts": 4},
+    "progress": {"stage": "optimise", "iteration": 3, "iterations": 9},
+}
+DONE = {**RUNNING, "state": "succeeded", "result": {"model": "m", "version": 7}}
+
+
+def answer(body):
+    return Answer(200, json.dumps(body).encode())
+
+
+def stream(*states):
+    """A job's log as its events, which ends there."""
+    told = [
+        f"id: {at}\nevent: status\ndata: {json.dumps({'data': {'state': state}})}\n\n"
+        for at, state in enumerate(states, start=1)
+    ]
+    return Answer(200, "".join(told).encode(), {"content-type": "text/event-stream"})
+
+
+class Watched:
+    """A command on a terminal of its own."""
+
+    def __init__(self, server, *arguments):
+        self.outer, inner = pty.openpty()
+        self.said = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "spnode_client", *arguments],
+            env={**os.environ, "SPNODE_URL": server.url, "TERM": "xterm"},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+        )
+        os.close(inner)
+        self.reading = threading.Thread(target=self._read, daemon=True)
+        self.reading.start()
+
+    def _read(self):
+        # At its end a terminal has an error for whoever reads it.
+        try:
+            while part := os.read(self.outer, 4096):
+                self.said += part.decode(errors="replace")
+        except OSError:
+            pass
+
+    def until(self, words, within_s=30):
+        end = time.monotonic() + within_s
+        while words not in self.said:
+            assert time.monotonic() < end, self.said
+            time.sleep(0.05)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.reading.join(10)
+        os.close(self.outer)
+
+
+@pytest.fixture
+def watched(server):
+    begun = []
+
+    def begin(*arguments):
+        begun.append(Watched(server, *arguments))
+        return begun[-1]
+
+    yield begin
+    for each in begun:
+        each.close()
+
+
+def test_a_job_is_watched_until_it_has_ended(server, watched):
+    server.answers += [
+        *(answer(RUNNING), answer(RUNNING), stream("queued", "running")),
+        *(answer(DONE), stream("queued", "running", "succeeded")),
+    ]
+    seen = watched("jobs", "show", "job_1", "--watch")
+    seen.until("optimise, 33 %, 3 of 9")
+    assert "running, cancelling was asked for" in seen.said
+    seen.until("m/7")
+    assert seen.process.wait(30) == 0
+    assert seen.said.count("cancelling was asked for") == 1
+
+
+def test_versions_are_watched_until_ctrl_c(server, watched):
+    model = {"name": "m", "aliases": {"champion": 2}, "versions": []}
+    version = {"size_bytes": 1, "created_at": "2026-01-02T03:04:05Z"}
+    for numbers in ((1,), (2, 1)):
+        found = [{**version, "number": each} for each in numbers]
+        server.answers += [answer(model), answer({"data": found, "next": "1"})]
+    seen = watched("models", "versions", "m", "--watch")
+    seen.until("champion")
+    seen.process.send_signal(signal.SIGINT)
+    assert seen.process.wait(30) == 0
+    # What a list says of its next page would stand there once for each time.
+    assert "there are more" not in seen.said
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(("jobs", "show", "job_1"), "json"), (("models", "versions", "m"), "all")],
+)
+def test_watching_excludes_what_makes_no_sense_with_it(command, option):
+    done = run(*command, "--watch", f"--{option}", SPNODE_KEY="spn_x")
+    assert (done.returncode, f"found --{option} too" in done.stderr) == (2, True)
