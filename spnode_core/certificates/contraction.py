@@ -63,7 +63,10 @@ def contraction(facts: Facts) -> Certificate:
     :math:`r_{min} (1 - L_\infty)` in the largest component.
     """
     rate, norm = facts.decay - facts.slopes.lyapunov, "P"
-    numbers = {"decay": facts.decay, "lipschitz": facts.slopes.lyapunov}
+    numbers: dict[str, Any] = {
+        "decay": facts.decay,
+        "lipschitz": facts.slopes.lyapunov,
+    }
     target = _target_slope(facts)
     if target is not None and target[0] < 1 and rate <= 0:
         rate, norm = facts.decay * (1 - target[0]), "largest component"
@@ -97,7 +100,7 @@ def step_contraction(facts: Facts) -> Certificate:
     .. math:: \mathrm{Lip}_P \le e^{-ch} + (1 - e^{-ch}) L_P / c < 1, \quad h > 0
     """
     decay, slope = facts.decay, facts.slopes.lyapunov
-    numbers = {"decay": decay, "lipschitz": slope}
+    numbers: dict[str, Any] = {"decay": decay, "lipschitz": slope}
     what = "That every step contracts in the norm of P is not proved"
     if not facts.is_etd1:
         return unknown(what, "the theorem is one of ETD1 steps", **numbers)
