@@ -115,9 +115,9 @@ def set_alias(
     try:
         reply = yield from perform(call, retries)
     except Conflict as error:
-        if not (error.status == 412 and error.is_doubtful):
+        if not (error.status in (412, 428) and error.is_doubtful):
             raise
-        # An earlier try may have moved it, and so have changed its ETag.
+        # An earlier try may have moved it, and so have changed its ETag, or made it.
         reply = yield from perform(Call("GET", path), retries)
         if reply.json().get("number") != number:
             raise error from None

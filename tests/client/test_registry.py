@@ -193,6 +193,7 @@ def test_all_of_each_list_is_there_in_python(server):
 
 LOST = Answer(break_after=-1)
 GONE = Answer(404, b'{"code": "not_found", "detail": "there is none"}')
+EXISTS = Answer(428, b'{"code": "precondition_required", "detail": "it exists"}')
 MOVED = Answer(412, b'{"code": "precondition_failed", "detail": "it has moved"}')
 
 
@@ -211,6 +212,8 @@ def test_what_an_earlier_try_did_is_done(server, doubt):
         server.answers += [doubt, GONE]
         client.datasets.delete("ds_1")
         server.answers += [alias_at(1), doubt, MOVED, alias_at(2)]
+        assert client.models.set_alias("m", "champion", 2)["number"] == 2
+        server.answers += [GONE, doubt, EXISTS, alias_at(2)]
         assert client.models.set_alias("m", "champion", 2)["number"] == 2
 
 
