@@ -112,8 +112,7 @@ class Contest:
             factor, error = self._divided(surrogate, some, error)
             if factor > 1:
                 surrogate = on_divided_steps(surrogate, factor)
-                # Further members take the same steps.
-                execution.spec = surrogate.spec
+                execution.divide_steps(surrogate.spec)
                 choices = [*choices, _said_of_steps(factor)]
         said = f"held-out error {error:.2g} of the spread, worst state"
         self._judge(candidate, said)

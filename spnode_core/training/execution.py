@@ -75,6 +75,8 @@ class Execution:
         seeds: Source of the randomness of each member, of the others as well as of the
             first, whose seed is that of the run.
         first: The first member, where only others are made; ``seeds`` are theirs.
+        may_divide: Whether others may divide the steps afterwards, so that rollouts
+            that leave the finite range on these are no end of it.
     """
 
     parts: Parts
@@ -89,6 +91,7 @@ class Execution:
     start: Surrogate | None = None
     seeds: tuple[int, ...] = ()
     first: Surrogate | None = None
+    may_divide: bool = False
     inference: dict[str, Any] | None = None
     """Residuals of operator inference, where there was one."""
     _manifolds: tuple[Manifold, Manifold] | None = None
@@ -128,12 +131,18 @@ class Execution:
             stage = self._stage(name, part, members)
             best = self._drive(stage, record, loaded, plan[number + 1 :])
             members, loaded = stage.members(best), None
-            if not math.isfinite(record.best_loss):
+            if not (math.isfinite(record.best_loss) or self.may_divide):
                 raise TrainingError(
                     "no parameters with a finite validation loss were found: lower "
                     "learning_rate, set clip, or use the relaxation form"
                 )
         return self._no_worse(ensemble_of(members), record), record
+
+    def divide_steps(self, spec: SurrogateSpec) -> None:
+        """Go on, with further members and in the report, on the steps of a spec."""
+        self.spec = spec
+        described = spec.model_dump(mode="json")
+        self.identity = {**self.identity, "surrogate": described}
 
     def some(self, dataset: Dataset) -> Dataset:
         """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""

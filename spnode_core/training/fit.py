@@ -203,6 +203,7 @@ def fit(
             start=start,
             # One member tells what others of its kind are worth.
             seeds=seeds if is_last else seeds[:1],
+            may_divide=candidate.may_divide,
         )
         if contest.enter(candidate, execution, is_last=is_last):
             break

@@ -1,7 +1,6 @@
 """How candidates are judged: on steps that are short enough for what they found."""
 
 import dataclasses
-import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +9,13 @@ from scipy.integrate import solve_ivp
 
 from spnode_core import check_arrays
 from spnode_core.nonlinear.polynomial import factors
-from spnode_core.spec import SplitSpec, SurrogateSpec, UniformStepsSpec
+from spnode_core.spec import SurrogateSpec, UniformStepsSpec
 from spnode_core.training.candidates import GOOD, candidates
 from spnode_core.training.contest import Contest
-from spnode_core.training.execution import Parts
+from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.initial_operators import with_polynomial
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.progress import Reporter
-from spnode_core.training.stages import Record
 
 BIND, LEAVE, REACT = 1e3, 1.0, 10.0
 """Of an enzyme: its substrate runs out late, and within a thousandth of the time."""
@@ -59,14 +57,30 @@ def found():
     return dataset, candidate, with_polynomial(surrogate, exact)
 
 
+class Found(Execution):
+    """Training after which a surrogate is found."""
+
+    surrogate = None
+
+    def _inferred(self, members, record):
+        return [self.surrogate]
+
+
 def entered(dataset, candidate, surrogate):
-    parts = Parts(*dataset.split(SplitSpec(validation=0.25, test=0.25), 0))
-    execution = types.SimpleNamespace(
-        run=lambda: (surrogate, Record()),
-        some=lambda each: each,
-        spec=candidate.spec,
+    parts, reporter = Parts(dataset, dataset, dataset), Reporter(lambda _: None)
+    execution = Found(
+        parts,
+        candidate.spec,
+        candidate.training,
+        0,
+        reporter,
+        identity={"surrogate": candidate.spec.model_dump(mode="json")},
+        path=None,
+        checkpoint_s=10.0,
+        may_divide=candidate.may_divide,
     )
-    contest = Contest(parts, 0, Reporter(lambda _: None))
+    execution.surrogate = surrogate
+    contest = Contest(parts, 0, reporter)
     return contest.enter(candidate, execution, is_last=False), contest
 
 
@@ -83,6 +97,8 @@ def test_steps_are_divided_where_something_runs_out_within_one(found):
     divided = len(kept.surrogate.grid.times) - 1
     assert divided in {2 * (len(exact.grid.times) - 1), 4 * (len(exact.grid.times) - 1)}
     assert kept.execution.spec == kept.surrogate.spec, "of further members too"
+    described = kept.surrogate.spec.model_dump(mode="json")
+    assert kept.execution.identity["surrogate"] == described, "and in the report"
 
 
 def test_steps_that_the_caller_gave_stay(found):
