@@ -18,18 +18,26 @@ class LeaseWatch:
     def __init__(self, longest_s: float, monotonic: Clock) -> None:
         self._longest_s = longest_s
         self._monotonic = monotonic
-        # Ends, and since when they are seen to be so.
+        # Ends, and for how long they have been seen to be so.
         self._seen: dict[str, tuple[datetime, float]] = {}
+        self._looked: float | None = None
 
     def silent(self, ends: Mapping[str, datetime]) -> set[str]:
-        """Which of the running jobs nobody has renewed, by the ends of their leases."""
+        """Which of the running jobs nobody has renewed, by the ends of their leases.
+
+        A time in which this process could not look, since the database was away, say,
+        counts for a quarter of the longest at most: nobody could renew either.
+        """
         now, before = self._monotonic(), self._seen
+        looked = now if self._looked is None else self._looked
+        passed, self._looked = min(now - looked, self._longest_s / 4), now
         self._seen = {
-            id: before[id] if id in before and before[id][0] == end else (end, now)
+            id: (end, before[id][1] + passed)
+            if id in before and before[id][0] == end
+            else (end, 0.0)
             for id, end in ends.items()
         }
-        seen = self._seen.items()
-        return {id for id, (_, since) in seen if now - since > self._longest_s}
+        return {id for id, (_, s) in self._seen.items() if s > self._longest_s}
 
 
 class Absences:
