@@ -24,7 +24,9 @@ from services.settings import Settings
 _OF_REQUEST = re.compile(
     r"^(?:body|upload|arrays|plots)-(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-z_]{8}$"
 )
-_OF_JOB = re.compile(r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+$")
+_OF_JOB = re.compile(
+    r"^(?P<host>.+)-(?P<pid>[0-9]+)-[0-9a-f]{6}-job_[0-9a-z]+(?:-[0-9]+)?$"
+)
 
 
 def work_folder(settings: Settings) -> Path:

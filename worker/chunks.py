@@ -95,6 +95,8 @@ class ChunkKeeper:
     def keep(self, told: dict[str, Any]) -> dict[str, Any]:
         """Put a chunk into the store and add its row; return the job's progress.
 
+        It may be called again, whatever became of it before.
+
         Raises:
             LeaseLost: The job is another's; the chunk was not added.
             MustEnd: The caller cancelled, or time is up; the chunk was not added.
@@ -106,6 +108,8 @@ class ChunkKeeper:
         context.results.put_chunk(id, chunk, path)
         with context.database.transaction() as connection:
             context.leases.guard(connection, self._claim, goes_on=True)
+            # The commit of an earlier try may have been done, and not heard of.
+            context.results.forget_chunks(connection, id, [chunk])
             context.results.add_chunk(connection, id, chunk)
         path.unlink()
         self._kept += chunk.rows

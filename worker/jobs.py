@@ -40,7 +40,7 @@ from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
-from worker.store_calls import unless_ended
+from worker.store_calls import unless_ended, until_answered
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
 from worker.sweeps import (
     candidate_ended,
@@ -50,8 +50,6 @@ from worker.sweeps import (
 
 log = logging.getLogger("spnode.worker")
 
-_PUBLISH_FOR_S = 300.0
-_PUBLISH_EVERY_S = 1.0
 # How long a database that was away is left alone.
 _AGAIN_S = 0.5
 
@@ -142,7 +140,7 @@ def _put_off(context: Context, claim: Claim, error: Exception) -> None:
             try:
                 return context.leases.put_off(claim, reason)
             except Unavailable:
-                context.stopping.wait(_AGAIN_S)
+                time.sleep(_AGAIN_S)
 
 
 def _crash(context: Context, claim: Claim, error: Exception) -> None:
@@ -164,34 +162,15 @@ def _attempt(context: Context, server: ForkServerContext, claim: Claim) -> str:
         with span("compute"):
             ending = supervisor.run()
         with span("publish"):
-            _end_surely(context, claim, folder, ending, supervisor)
+
+            def end() -> None:
+                supervisor.flush()
+                _end(context, claim, folder, ending)
+
+            if ending.type == "unavailable":
+                end()
+            until_answered(keeper.check, end, context.stopping)
         return ending.type
-
-
-def _end_surely(
-    context: Context,
-    claim: Claim,
-    folder: Path,
-    ending: Ending,
-    supervisor: Supervisor,
-) -> None:
-    """Write an ending, again for some minutes while database or store is away.
-
-    Given up, the next attempt would compute anew what was ready here.
-    """
-    end = functools.partial(_end, context, claim, folder, ending)
-    until = time.monotonic() + _PUBLISH_FOR_S
-    while True:
-        try:
-            supervisor.flush()
-            return unless_ended(supervisor.keeper.check, end)
-        except Unavailable as error:
-            if ending.type == "unavailable" or time.monotonic() > until:
-                raise
-            log.warning("job %s is not published yet: %s", claim.job.id, error)
-            if context.stopping.wait(_PUBLISH_EVERY_S):
-                raise
-        supervisor.keeper.check()
 
 
 def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:
@@ -353,7 +332,9 @@ def _forget_checkpoints(context: Context, claim: Claim) -> None:
 
 @contextlib.contextmanager
 def _folder(context: Context, claim: Claim) -> Iterator[Path]:
-    folder = context.work_folder / f"{context.name.replace(':', '-')}-{claim.job.id}"
+    # Who was left waiting for the store may still write into that of an attempt before.
+    name = f"{context.name.replace(':', '-')}-{claim.job.id}-{claim.token}"
+    folder = context.work_folder / name
     folder.mkdir(parents=True, mode=0o700)
     try:
         yield folder

@@ -29,7 +29,7 @@ from worker import child
 from worker.chunks import ChunkKeeper
 from worker.context import Context
 from worker.keeper import Keeper
-from worker.store_calls import unless_ended
+from worker.store_calls import unless_ended, until_answered
 
 log = logging.getLogger("spnode.worker")
 
@@ -78,6 +78,7 @@ class Supervisor:
         self.claim = claim
         self.folder = folder
         self.checkpoint = claim.checkpoint
+        self._unnoted: tuple[str, int] | None = None
         ours, theirs = server.Pipe()
         self._connection: Connection = ours
         job, settings = claim.job, context.settings
@@ -224,7 +225,9 @@ class Supervisor:
             self._note_point(progress)
 
     def _keep_chunk(self, told: dict[str, Any]) -> None:
-        self._progress = progress = self._chunks.keep(told)
+        keep = functools.partial(self._chunks.keep, told)
+        stopping = self.context.stopping
+        self._progress = progress = until_answered(self.keeper.check, keep, stopping)
         self._point = {name: progress[name] for name in _ROWS}
         with contextlib.suppress(OSError):
             # Where the child has gone, the next message of it says so.
@@ -265,22 +268,31 @@ class Supervisor:
             self.kill()
 
     def _copy_checkpoint(self) -> None:
-        """Copy a new checkpoint to the store; forget the one before."""
+        """Copy a new checkpoint to the store; forget the one before.
+
+        While the database is away no other is put beside the one that waits for it.
+        """
+        if self._unnoted is not None:
+            self._note_checkpoint(*self._unnoted)
         try:
             content = (self.folder / CHECKPOINT).read_bytes()
         except FileNotFoundError:
             return
-        prefix = checkpoint_prefix(self.claim.job.id)
-        before = self.checkpoint
-        put = functools.partial(self.context.blobs.put_content, prefix, content)
+        blobs, prefix = self.context.blobs, checkpoint_prefix(self.claim.job.id)
+        put = functools.partial(blobs.put_content, prefix, content)
         digest = unless_ended(self.keeper.check, put)
-        if digest == before:
-            return
-        note = Note("checkpoint", "checkpoint kept", {"bytes": len(content)})
+        if digest != self.checkpoint:
+            self._note_checkpoint(digest, len(content))
+
+    def _note_checkpoint(self, digest: str, size: int) -> None:
+        self._unnoted = digest, size
+        note = Note("checkpoint", "checkpoint kept", {"bytes": size})
         self.context.leases.heartbeat(self.claim, checkpoint=digest, notes=[note])
-        self.checkpoint = digest
-        if before is not None:
-            self.context.blobs.delete(f"{prefix}/{before}")
+        before, self.checkpoint, self._unnoted = self.checkpoint, digest, None
+        if before is not None and before != digest:
+            key = f"{checkpoint_prefix(self.claim.job.id)}/{before}"
+            delete = functools.partial(self.context.blobs.delete, key)
+            unless_ended(self.keeper.check, delete)
 
 
 def checkpoint_prefix(job_id: str) -> str:

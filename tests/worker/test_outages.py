@@ -28,12 +28,11 @@ def opened(tmp_path):
     contexts = []
 
     def open_on(**values):
+        short = {"lease_seconds": 1.0, "heartbeat_seconds": 0.5}
         settings = Settings(
             data_folder=tmp_path / "data",
             redis_url="redis://127.0.0.1:1",
-            lease_seconds=1.0,
-            heartbeat_seconds=0.5,
-            **values,
+            **{**short, **values},
         )
         contexts.append(open_context(settings, ("training", "datasets")))
         upgrade(contexts[-1].database)
@@ -90,7 +89,8 @@ def test_a_worker_whose_job_was_taken_meanwhile_learns_it_at_once(opened, postgr
 
 
 def test_what_is_ready_waits_for_the_store(opened):
-    context = opened()
+    # A child that is silent for four leases is hung; it has to start first.
+    context = opened(lease_seconds=15.0)
     jobs = Jobs(context.database)
     job, _ = jobs.submit("dataset", SAMPLES, owner="me")
     folder = context.blobs.root / "datasets"
@@ -100,7 +100,7 @@ def test_what_is_ready_waits_for_the_store(opened):
         told = 0
 
         def emit(self, record):
-            if "is not published yet" in record.getMessage():
+            if "not kept yet" in record.getMessage():
                 self.told += 1
                 if self.told == 2:
                     folder.unlink()
