@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     """Port the gateway listens on; 0 lets the system choose."""
     loopback_open: bool = False
     """Whether callers from this machine need no key."""
-    key_cache_seconds: PositiveFloat = 1.0
+    key_cache_seconds: Annotated[float, Field(gt=0, le=1)] = 1.0
     """For how long a verified key is believed without asking the database."""
     version_cache_seconds: PositiveFloat = 2.0
     """For how long a gateway keeps the version that a name or alias resolved to."""

@@ -1,6 +1,7 @@
 import base64
 import re
 import socket
+import time
 
 import httpx
 import pytest
@@ -199,3 +200,29 @@ def test_no_route_answers_without_a_key_or_without_its_scope(deployment):
                 if path != "/metrics":
                     assert other.request(method, address).status_code == 403, told
     assert asked > 60
+
+
+def test_a_key_revoked_at_one_gateway_is_refused_by_the_other_in_a_second(
+    data, deployment
+):
+    other = data.start_gateway("revoking", until="live", executor="queue")
+    key = data.new_key("read")
+    try:
+        with (
+            other.client(key) as elsewhere,
+            deployment.client(data.new_key("admin")) as admin,
+        ):
+            # Believed from now on.
+            assert elsewhere.get("/v1/models").status_code == 200
+            listed = admin.get("/v1/keys").json()["data"]
+            known = next(each["id"] for each in listed if each["id"] in key)
+            assert elsewhere.get("/v1/models").status_code == 200
+            assert admin.delete(f"/v1/keys/{known}").status_code == 200
+            revoked_at = time.monotonic()
+            while elsewhere.get("/v1/models").status_code == 200:
+                # A second, and what a slow machine takes for the last request.
+                assert time.monotonic() - revoked_at < 2
+                time.sleep(0.05)
+            checked(elsewhere.get("/v1/models"), 401, "unauthorised")
+    finally:
+        data.stop("revoking")

@@ -1,5 +1,7 @@
 """What the doctor says of the services that the settings name."""
 
+import socket
+import types
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,32 @@ def test_the_store_of_the_data_folder_is_written_to(find, tmp_path):
     store.touch()
     found = find("store")
     assert (found.level, "Not a directory" in found.found) == ("fail", True)
+
+
+def test_a_port_that_is_taken_is_told(find, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("SPNODE_PORT", str(taken.getsockname()[1]))
+        found = find("port")
+        assert (found.level, "is taken on" in found.found) == ("warn", True)
+        assert "SPNODE_PORT" in found.remedy
+    assert find("port").level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(2**29, "fail"), (3 * 2**30, "warn"), (2**40, "ok")]
+)
+def test_a_disk_that_fills_up_is_told(find, monkeypatch, free, level):
+    usage = types.SimpleNamespace(free=free)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    assert find("disk").level == level
+
+
+def test_a_gpu_that_jax_does_not_use_is_told(find, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert find("devices").level == "ok"
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = find("devices")
+    assert (found.level, "gpu" in found.remedy) == ("warn", True)
