@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import xarray
 
 from spnode_client.arrays import pack, unpack
 from tests.client.conftest import Answer
@@ -23,6 +24,22 @@ def test_a_masked_row_is_nan_and_is_named(server):
     assert done.stdout == "trajectory,time,a\n0,1.0,1.0\n1,1.0,nan\n2,1.0,2.0\n"
     assert done.stderr == "left the finite range, by row: 1\n"
     assert unpack(server.asked[1].body)["on_error"] == "mask"
+
+
+def test_a_rollout_is_written_as_netcdf_and_drawn(server, tmp_path):
+    x = np.array([[[1.0], [0.5]], [[2.0], [1.0]]])
+    members = {"x": x, "times": [1.0, 2.0], "model": "m", "version": 1, "digest": ""}
+    server.answers.append(Answer(body=json.dumps(VERSION).encode()))
+    kind = {"content-type": "application/x-npz"}
+    server.answers.append(Answer(body=pack(members), headers=kind))
+    file, picture = tmp_path / "x.nc", tmp_path / "x.png"
+    rows = ("rollout", "m", "--x0", "1;2", "--times", "1,2")
+    done = run(*rows, "--out", file, "--plot", picture, SPNODE_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {file}" in done.stderr
+    with xarray.open_dataset(file, engine="h5netcdf") as found:
+        np.testing.assert_array_equal(found["x"].sel(state="a"), x[..., 0])
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_rollout_job_takes_controls_and_precision(server):
