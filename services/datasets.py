@@ -69,6 +69,18 @@ class DatasetRecord:
         return int(self.summary["trajectories"])
 
 
+def check_states(count: int, settings: Settings, *, field: str, code: str) -> None:
+    """Refuse more states than ``max_states``: training and rollouts grow with them.
+
+    Raises:
+        Invalid: There are more.
+    """
+    most = settings.max_states
+    if count > most:
+        expected = f"at most {most} (SPNODE_MAX_STATES)"
+        raise Invalid(field, found=f"{count} states", expected=expected, code=code)
+
+
 def no_such_dataset(id: str) -> Invalid:
     """What a request is told whose ``/dataset`` does not exist."""
     return Invalid(
@@ -165,6 +177,9 @@ class Datasets:
         with working(self.settings, "upload") as folder:
             canonical = folder / "dataset.npz"
             summary = parse(path, canonical, self.settings)
+            count = len(summary["states"])
+            refused = {"field": "states", "code": "invalid_dataset"}
+            check_states(count, self.settings, **refused)
             size = canonical.stat().st_size
             values = {"size_bytes": size, "summary": summary}
             values |= {"owner": owner, "name": name}

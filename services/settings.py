@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     orphan_seconds: PositiveFloat = 24 * 3600.0
     """After which time a content of the store that nothing refers to is deleted."""
 
+    max_states: PositiveInt = 100_000
+    """Most states of a dataset that is uploaded, and of an artifact."""
     max_rows: PositiveInt = 65_536
     """Most initial conditions in one rollout."""
     max_times: PositiveInt = 65_536

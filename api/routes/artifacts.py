@@ -23,6 +23,7 @@ from services.database.idempotency import (
     request_digest,
 )
 from services.database.tables import instant
+from services.datasets import check_states
 from services.errors import Gone, Invalid, NotFound
 from services.rollouts.canonical import Work
 from services.texts import check_storable
@@ -97,6 +98,8 @@ async def _registered(
         spec, card = await gateway.upload(lambda: (read_spec(path), read_card(path)))
     except ArtifactError as error:
         raise _refused(str(error)) from error
+    refused = {"field": "/spec.json/signature/states", "code": "invalid_artifact"}
+    check_states(len(spec.signature.states), gateway.settings, **refused)
     check_storable(card, place="/card.json")
     check_storable(spec.model_dump(), place="/spec.json")
     digest = await asyncio.to_thread(gateway.blobs.put_content, ARTIFACTS, path)

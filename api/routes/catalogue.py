@@ -55,6 +55,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "body_seconds",
         "parser_memory_bytes",
         "parser_seconds",
+        "max_states",
         "max_rows",
         "max_times",
         "max_output_values",

@@ -1,8 +1,10 @@
 import hashlib
+import re
 from typing import get_args
 
 import pytest
 
+from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.spec import Preset
 from tests.api.deployment import MODELS, PNG, opened, publish
@@ -162,6 +164,22 @@ def test_an_artifact_made_elsewhere_becomes_a_version(deployment, client, tmp_pa
     assert client.post("/v1/rollout", json=body).status_code == 200
 
 
+def test_an_artifact_of_too_many_states_is_refused(data, client):
+    content = client.get(f"{VERSION}/artifact").content
+    few = data.start_gateway("few", until="live", executor="queue", max_states=2)
+    try:
+        with few.client() as other:
+            kind = {"content-type": "application/zip"}
+            sent = other.post("/v1/models/few/versions", content=content, headers=kind)
+            problem = checked(
+                sent, 422, "invalid_artifact", "/spec.json/signature/states"
+            )
+            assert "found 3 states" in problem["detail"]
+            checked(other.get("/v1/models/few"), 404, "not_found")
+    finally:
+        data.stop("few")
+
+
 def test_a_damaged_artifact_is_refused_and_leaves_nothing(deployment, client, tmp_path):
     path = tmp_path / "damaged.spnode"
     artifact.save(MODELS["mixed"](), path)
@@ -188,6 +206,10 @@ def test_systems_presets_and_limits_are_listed(client):
     assert limits["max_body_bytes"] == 4 * 2**20
     assert (limits["max_head_bytes"], limits["max_document_bytes"]) == (2**16, 2**21)
     assert limits["max_page"] == 100
+    kinds = re.compile(r"^max_|_limit$|^queued_|_space_bytes$|^parser_|^rate_")
+    settings = {name for name in Settings.model_fields if kinds.search(name)}
+    assert len(settings) > 15
+    assert settings <= limits.keys(), "a limit that is a setting is told"
 
 
 def test_pictures_of_a_training_are_read_by_name(client, tmp_path):

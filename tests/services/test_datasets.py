@@ -151,6 +151,17 @@ def test_a_bad_upload_is_refused_and_leaves_nothing(
     assert is_empty(datasets)
 
 
+def test_more_states_than_are_allowed_are_refused(
+    database, blobs, settings, small_file
+) -> None:
+    few = settings.model_copy(update={"max_states": 1})
+    datasets = Datasets(database, blobs, few)
+    with pytest.raises(Invalid, match="at most 1") as refused:
+        datasets.add(small_file, owner="me")
+    assert (refused.value.found, refused.value.field) == ("2 states", "states")
+    assert is_empty(datasets)
+
+
 def test_a_zip_bomb_is_refused_within_the_limits(database, blobs, tmp_path) -> None:
     settings = Settings(data_folder=tmp_path / "data", max_upload_bytes=10_000_000)
     datasets = Datasets(database, blobs, settings)
