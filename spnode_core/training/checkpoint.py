@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -65,3 +67,28 @@ def load_checkpoint(
                 expected="one of this run; choose another file or remove this one",
             )
     return arrays, content
+
+
+def restored(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The arrays of a checkpoint in the shape of a state.
+
+    Args:
+        template: A state of that shape.
+        arrays: What the checkpoint holds, as it was saved.
+
+    Raises:
+        InvalidInput: They are of another shape.
+    """
+    leaves, tree = jax.tree.flatten(template)
+    names = [f"{i:04d}" for i in range(len(leaves))]
+    fits = set(names) == set(arrays) and all(
+        arrays[name].shape == leaf.shape and arrays[name].dtype == leaf.dtype
+        for name, leaf in zip(names, leaves, strict=True)
+    )
+    if not fits:
+        raise InvalidInput(
+            "checkpoint",
+            found="arrays that do not fit this run",
+            expected="a checkpoint of the same version; remove it to start anew",
+        )
+    return jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in names])

@@ -17,7 +17,7 @@ import numpy as np
 from spnode_core.autoencoder import PODAutoencoder
 from spnode_core.dataset import Dataset
 from spnode_core.ensemble import ensemble_of
-from spnode_core.errors import InvalidInput, TrainingError
+from spnode_core.errors import TrainingError
 from spnode_core.samples import Problem, build_problem
 from spnode_core.spec import (
     OperatorInferenceSpec,
@@ -26,7 +26,7 @@ from spnode_core.spec import (
     TrainingSpec,
 )
 from spnode_core.surrogate import Surrogate
-from spnode_core.training.checkpoint import load_checkpoint, save_checkpoint
+from spnode_core.training.checkpoint import load_checkpoint, restored, save_checkpoint
 from spnode_core.training.continuation import continuations
 from spnode_core.training.descent import Descent, Stretch
 from spnode_core.training.initial_operators import (
@@ -320,7 +320,7 @@ class Execution:
         state = stage.start()
         best = jax.tree.map(jnp.copy, state.parameters)
         if loaded:
-            state, best = _restored((state, best), loaded[0])
+            state, best = restored((state, best), loaded[0])
         drive = Drive(
             stage,
             record,
@@ -389,20 +389,3 @@ class Execution:
         again = self.reporter.seconds
         self.reporter.earlier_s = max(float(content["seconds"]) - again, 0.0)
         return arrays, record
-
-
-def _restored(template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The arrays of a checkpoint in the shape of a state."""
-    leaves, tree = jax.tree.flatten(template)
-    names = [f"{i:04d}" for i in range(len(leaves))]
-    fits = set(names) == set(arrays) and all(
-        arrays[name].shape == leaf.shape and arrays[name].dtype == leaf.dtype
-        for name, leaf in zip(names, leaves, strict=True)
-    )
-    if not fits:
-        raise InvalidInput(
-            "checkpoint",
-            found="arrays that do not fit this run",
-            expected="a checkpoint of the same version; remove it to start anew",
-        )
-    return jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in names])

@@ -10,12 +10,14 @@ from scipy.integrate import solve_ivp
 from spnode_core import check_arrays
 from spnode_core.nonlinear.polynomial import factors
 from spnode_core.spec import SurrogateSpec, UniformStepsSpec
+from spnode_core.surrogate import Surrogate
 from spnode_core.training.candidates import GOOD, candidates
 from spnode_core.training.contest import Contest
 from spnode_core.training.execution import Execution, Parts
 from spnode_core.training.initial_operators import with_polynomial
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.progress import Reporter
+from spnode_core.training.stages import Record
 
 BIND, LEAVE, REACT = 1e3, 1.0, 10.0
 """Of an enzyme: its substrate runs out late, and within a thousandth of the time."""
@@ -57,13 +59,14 @@ def found():
     return dataset, candidate, with_polynomial(surrogate, exact)
 
 
+@dataclasses.dataclass
 class Found(Execution):
     """Training after which a surrogate is found."""
 
-    surrogate = None
+    found: tuple[Surrogate, ...] = ()
 
-    def _inferred(self, members, record):
-        return [self.surrogate]
+    def _inferred(self, members: list[Surrogate], record: Record) -> list[Surrogate]:
+        return [*self.found]
 
 
 def entered(dataset, candidate, surrogate):
@@ -78,8 +81,8 @@ def entered(dataset, candidate, surrogate):
         path=None,
         checkpoint_s=10.0,
         may_divide=candidate.may_divide,
+        found=(surrogate,),
     )
-    execution.surrogate = surrogate
     contest = Contest(parts, 0, reporter)
     return contest.enter(candidate, execution, is_last=False), contest
 
