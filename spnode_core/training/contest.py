@@ -25,6 +25,8 @@ _MOST_DIVIDED, _MOST_STEPS = 16, 20_000
 """Steps are divided by so much at most, and are so many to the end of the data."""
 _GAIN = 0.8
 """Of the error that is left by half the steps, where they are worth it."""
+_FINE = 0.1
+"""Of a good error: what divided steps are to leave, lest a model depend on them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +145,9 @@ class Contest:
         Steps that grow with time are too long for what happens late and fast, such as
         a substance running out: a rollout errs there, or leaves the finite range.
         """
-        best, factor = 1, 1
+        best, factor, wanted = 1, 1, GOOD
         length = self._parts.train.longest
-        while error >= GOOD and factor < _MOST_DIVIDED:
+        while error >= wanted and factor < _MOST_DIVIDED:
             factor *= 2
             trial = on_divided_steps(surrogate, factor)
             is_long = len(trial.grid.extended(length)) > _MOST_STEPS
@@ -156,7 +158,8 @@ class Contest:
             if math.isfinite(error) and not found < _GAIN * error:
                 break
             if math.isfinite(found):
-                best, error = factor, found
+                # Errors that are all of the steps would change with every step.
+                best, error, wanted = factor, found, _FINE * GOOD
         return best, error
 
     @property
