@@ -220,8 +220,8 @@ def test_a_key_revoked_at_one_gateway_is_refused_by_the_other_in_a_second(
             assert admin.delete(f"/v1/keys/{known}").status_code == 200
             revoked_at = time.monotonic()
             while elsewhere.get("/v1/models").status_code == 200:
-                # A second, and what a slow machine takes for the last request.
-                assert time.monotonic() - revoked_at < 2
+                # A second, and what a slow machine takes for two requests.
+                assert time.monotonic() - revoked_at < 3
                 time.sleep(0.05)
             checked(elsewhere.get("/v1/models"), 401, "unauthorised")
     finally:
