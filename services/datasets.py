@@ -177,9 +177,12 @@ class Datasets:
         with working(self.settings, "upload") as folder:
             canonical = folder / "dataset.npz"
             summary = parse(path, canonical, self.settings)
-            count = len(summary["states"])
-            refused = {"field": "states", "code": "invalid_dataset"}
-            check_states(count, self.settings, **refused)
+            check_states(
+                len(summary["states"]),
+                self.settings,
+                field="states",
+                code="invalid_dataset",
+            )
             size = canonical.stat().st_size
             values = {"size_bytes": size, "summary": summary}
             values |= {"owner": owner, "name": name}

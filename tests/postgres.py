@@ -49,10 +49,14 @@ def run_apart(url: str, *statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-END_CONNECTIONS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE pid <> pg_backend_pid() AND datname = '{name}'"
-)
+def end_connections(url: str) -> None:
+    """As a restart of the server does."""
+    server, _, name = url.rpartition("/")
+    run_apart(
+        f"{server}/postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}'",
+    )
 
 
 @contextmanager
@@ -61,7 +65,8 @@ def away(url: str) -> Iterator[None]:
     server, _, name = url.rpartition("/")
     admin = f"{server}/postgres"
     allow = f"ALTER DATABASE {name} ALLOW_CONNECTIONS"
-    run_apart(admin, f"{allow} false", END_CONNECTIONS.format(name=name))
+    run_apart(admin, f"{allow} false")
+    end_connections(url)
     try:
         yield
     finally:

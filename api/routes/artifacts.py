@@ -98,8 +98,12 @@ async def _registered(
         spec, card = await gateway.upload(lambda: (read_spec(path), read_card(path)))
     except ArtifactError as error:
         raise _refused(str(error)) from error
-    refused = {"field": "/spec.json/signature/states", "code": "invalid_artifact"}
-    check_states(len(spec.signature.states), gateway.settings, **refused)
+    check_states(
+        len(spec.signature.states),
+        gateway.settings,
+        field="/spec.json/signature/states",
+        code="invalid_artifact",
+    )
     check_storable(card, place="/card.json")
     check_storable(spec.model_dump(), place="/spec.json")
     digest = await asyncio.to_thread(gateway.blobs.put_content, ARTIFACTS, path)

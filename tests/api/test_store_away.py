@@ -1,20 +1,17 @@
 """A store that hangs holds up only who asks it."""
 
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from tests.silent_store import silent_store
+
 ARTIFACT = "/v1/models/small/versions/1/artifact"
 
 
 def test_who_asks_the_database_waits_for_no_store(data, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as hangs:
-        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{hangs.getsockname()[1]}")
-        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with silent_store(monkeypatch):
         given = {"executor": "queue", "store_url": "s3://away/prefix"}
         gateway = data.start_gateway("store-away", until="live", **given)
         try:

@@ -22,7 +22,7 @@ from services.database.tables import instant, metadata
 from services.errors import Invalid, Unavailable
 from services.jobs import Jobs
 from services.leases import Leases
-from tests.postgres import END_CONNECTIONS, run_apart
+from tests.postgres import end_connections
 
 
 def test_migrations_produce_exactly_the_tables(any_database: Database) -> None:
@@ -106,18 +106,13 @@ def test_the_first_connection_waits_for_one_that_writes(tmp_path: Path) -> None:
     database.close()
 
 
-def _end_connections(url: str) -> None:
-    """As a restart of the server does."""
-    run_apart(url, END_CONNECTIONS.format(name=url.rpartition("/")[2]))
-
-
 def test_a_connection_that_died_at_rest_is_replaced_unnoticed(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "PING_AFTER_S", 0.0)
     database = Database(postgres_url)
     database.ping()
-    _end_connections(postgres_url)
+    end_connections(postgres_url)
     database.ping()
     database.close()
 
@@ -127,7 +122,7 @@ def test_one_caller_is_told_of_a_connection_that_died_in_use(postgres_url: str) 
     with database.reading() as one, database.reading() as other:
         # A connection is made at its first statement.
         assert one.scalar(sa.select(1)) == other.scalar(sa.select(1))
-    _end_connections(postgres_url)
+    end_connections(postgres_url)
     with pytest.raises(Unavailable, match="the database does not answer"):
         database.ping()
     with database.reading(), database.reading():
@@ -197,13 +192,13 @@ def test_a_statement_by_the_driver_converts_as_others_do(postgres_url: str) -> N
     with database.transaction() as connection:
         assert connection.in_transaction()
         connection.execute(sa.delete(tables.workers))
-    _end_connections(postgres_url)
+    end_connections(postgres_url)
     with pytest.raises(Unavailable, match="the database does not answer"):
         insert(row)
     assert insert(row) == row
     # One that rested and died meanwhile is found out before it is used.
     database._apart._ping_after_s = 0.0
-    _end_connections(postgres_url)
+    end_connections(postgres_url)
     assert insert(row | {"id": "u"})
     database.close()
 

@@ -151,10 +151,25 @@ def test_a_token_is_of_one_worker_where_it_was_given_twice(
     assert jobs.get(claim.job.id).state == "cancelled"
 
 
+class Watch:
+    """Seconds that never go back, beside a clock."""
+
+    def __init__(self, clock) -> None:
+        self.clock, self.seconds = clock, 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let as much pass by both."""
+        self.seconds += seconds
+        self.clock.advance(seconds)
+
+
 def test_after_a_sleep_workers_have_time_to_renew(database: Database, clock) -> None:
-    watch = 0.0
+    watch = Watch(clock)
     jobs = Jobs(database, clock=clock)
-    leases = Leases(database, clock=clock, monotonic=lambda: watch)
+    leases = Leases(database, clock=clock, monotonic=watch)
     dead, alive = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
     leases.claim("datasets", "dead")
     claim = leases.claim("datasets", "alive")
@@ -163,16 +178,13 @@ def test_after_a_sleep_workers_have_time_to_renew(database: Database, clock) -> 
     clock.advance(3600)
     for _ in range(3):
         assert leases.reap() == []
-        watch += 5
-        clock.advance(5)
+        watch.advance(5)
         leases.heartbeat(claim)
     assert leases.reap() == [dead]
     for _ in range(3):
-        watch += 5
-        clock.advance(5)
+        watch.advance(5)
         assert leases.reap() == []
-    watch += 1
-    clock.advance(1)
+    watch.advance(1)
     assert leases.reap() == [alive], "nobody slept"
 
 
@@ -180,9 +192,9 @@ def test_after_a_sleep_workers_have_time_to_renew(database: Database, clock) -> 
 def test_after_an_outage_of_the_database_workers_have_time_to_renew(
     any_database: Database, clock, away
 ) -> None:
-    watch = 0.0
+    watch = Watch(clock)
     jobs = Jobs(any_database, clock=clock)
-    leases = Leases(any_database, clock=clock, monotonic=lambda: watch)
+    leases = Leases(any_database, clock=clock, monotonic=watch)
     dead, alive = (jobs.submit("dataset", REQUEST, owner="me")[0].id for _ in range(2))
     leases.claim("datasets", "dead")
     claim = leases.claim("datasets", "alive")
@@ -190,9 +202,7 @@ def test_after_an_outage_of_the_database_workers_have_time_to_renew(
     assert leases.reap() == [], "seen before the outage"
 
     def later(seconds: float) -> list[str]:
-        nonlocal watch
-        watch += seconds
-        clock.advance(seconds)
+        watch.advance(seconds)
         return leases.reap()
 
     # Nobody was answered meanwhile.

@@ -249,13 +249,20 @@ def test_champion_keeps_its_gate(registry, elsewhere, tmp_path) -> None:
     assert take(elsewhere, folder, aliases=True)["unproved@champion"] == "refused"
 
 
-def test_the_history_of_a_deleted_alias_comes_along(
-    registry, elsewhere, tmp_path
-) -> None:
+@pytest.fixture
+def after_a_trial(registry, tmp_path):
+    """An archive in which an alias was deleted."""
     registry.aliases.set("small", "trial", 1, moved_by="me")
     registry.aliases.delete("small", "trial", moved_by="me", if_match="*")
     target = tmp_path / "registry.zip"
     export(registry, target)
+    return target
+
+
+def test_the_history_of_a_deleted_alias_comes_along(
+    registry, elsewhere, after_a_trial
+) -> None:
+    target = after_a_trial
     assert take(elsewhere, target)["small@trial"] == "left"
     assert take(elsewhere, target, aliases=True)["small@trial"] == "added"
     kept = registry.aliases.history("small", "trial")
@@ -268,14 +275,10 @@ def test_the_history_of_a_deleted_alias_comes_along(
 
 
 def test_a_history_of_other_versions_than_those_here_is_left(
-    registry, elsewhere, tmp_path
+    elsewhere, after_a_trial, tmp_path
 ) -> None:
-    registry.aliases.set("small", "trial", 1, moved_by="me")
-    registry.aliases.delete("small", "trial", moved_by="me", if_match="*")
-    target = tmp_path / "registry.zip"
-    export(registry, target)
     publish(elsewhere, tmp_path, 7)
-    assert take(elsewhere, target, aliases=True)["small@trial"] == "left"
+    assert take(elsewhere, after_a_trial, aliases=True)["small@trial"] == "left"
     with pytest.raises(NotFound, match="trial"):
         elsewhere.aliases.history("small", "trial")
 

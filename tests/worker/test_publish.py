@@ -25,6 +25,7 @@ from services.settings import Settings
 from services.work_folder import sweep_jobs, sweep_requests, working
 from spnode_core.dataset import save_dataset
 from spnode_core.systems import generate
+from tests.silent_store import silent_store
 from tests.worker.idle import much, nothing
 from worker import child, supervisor
 from worker.context import Context, open_context
@@ -136,16 +137,7 @@ def test_an_error_in_the_middle_leaves_neither_version_nor_end(
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch):
     """A bucket whose server takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
-        variables = {
-            "AWS_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "any",
-            "AWS_SECRET_ACCESS_KEY": "any",
-            "AWS_REGION": "us-east-1",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
+    with silent_store(monkeypatch):
         yield Blobs("s3://bucket")
 
 
