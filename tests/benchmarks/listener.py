@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 
 
 class Listener:
@@ -28,5 +29,6 @@ class Listener:
             threading.Thread(target=self._serve, args=[connection], daemon=True).start()
 
     def _serve(self, connection):
-        with connection:
+        # A load that has what it came for resets what is still on its way.
+        with connection, suppress(ConnectionError):
             self.serve(connection)
