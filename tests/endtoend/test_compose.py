@@ -7,7 +7,10 @@ and the gateway never loads JAX.
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 
 from spnode_client import Client
 from spnode_core import systems
+from tests.deploy.test_monitoring import alerts
 from tests.endtoend.composed import ROOT, Composition
 from tests.endtoend.conftest import SMALL
 
@@ -37,16 +41,8 @@ def composition():
 
 @pytest.fixture(scope="module")
 def client(composition):
-    done = subprocess.run(
-        [composition.binaries / "python", "-m", "deploy.make_key", "test"],
-        env=composition.environment("gateway"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     url = f"http://127.0.0.1:{composition.ports['8000']}"
-    with Client(url, done.stdout.strip(), timeout_s=120) as made:
+    with Client(url, _new_key(composition, "test"), timeout_s=120) as made:
         yield made
 
 
@@ -80,6 +76,18 @@ def test_the_composed_services_do_the_main_job(composition, client):
     assert not _has_jax(composition.running["gateway"].pid)
 
 
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="it is not here")
+def test_prometheus_reads_every_process_and_finds_its_rules(composition):
+    composition.start_prometheus(_new_key(composition, "prometheus", "metrics"))
+    url = f"http://127.0.0.1:{composition.ports['9090']}/api/v1"
+    expected = [("spnode-gateway", "1"), *[("spnode-worker", "1")] * 2]
+    found = _when(lambda: _of_query(url, "up"), expected)
+    assert found == expected, composition.log("prometheus")
+    assert _of_query(url, "max(spnode_warm)") == [("", "1")]
+    rules = {each["alert"]: "ok" for each in alerts()}
+    assert _when(lambda: _of_rules(url), rules) == rules
+
+
 def test_every_path_that_the_images_copy_exists():
     for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines():
         words = line.split()
@@ -101,6 +109,45 @@ def test_no_image_runs_as_root():
         body = text.split(f" AS {stage}\n")[1].split("\nFROM ")[0]
         # A number, so that a cluster can see that it is not root.
         assert "\nUSER 10001\n" in body, stage
+
+
+def _new_key(composition: Composition, *words: str) -> str:
+    """What ``docker compose exec gateway python -m deploy.make_key`` prints."""
+    done = subprocess.run(
+        [composition.binaries / "python", "-m", "deploy.make_key", *words],
+        env=composition.environment("gateway"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def _of_query(url: str, query: str) -> list[tuple[str, str]]:
+    """Job and value of each series that Prometheus finds, sorted."""
+    try:
+        answer = httpx.get(f"{url}/query", params={"query": query}).json()
+    except httpx.TransportError:
+        return []
+    return sorted(
+        (each["metric"].get("job", ""), each["value"][1])
+        for each in answer["data"]["result"]
+    )
+
+
+def _of_rules(url: str) -> dict[str, str]:
+    """How each alert's last evaluation ended: ``ok``, ``err`` or ``unknown``."""
+    groups = httpx.get(f"{url}/rules").json()["data"]["groups"]
+    return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
+
+def _when(asked: Callable[[], Any], expected: Any) -> Any:
+    """What is found once it is what was expected, or after half a minute."""
+    end = time.monotonic() + 30
+    while (found := asked()) != expected and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
 
 
 def _has_jax(pid: int) -> bool:

@@ -2,13 +2,20 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import h5netcdf
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import scipy.io
+import xarray as xr
+import zarr
 
 from services.parsing import _parser_environment
 from spnode_core.artifact import save
@@ -44,8 +51,93 @@ def deep_hdf5(path: Path) -> None:
         group["states"] = np.ones((2, 3, 1))
 
 
+def huge_netcdf3(path: Path) -> None:
+    """A header alone: records of which the file has none."""
+    content = xr.Dataset({"y": (("trajectory", "time"), np.ones((2, 3)))})
+    content.to_netcdf(path, engine="scipy")
+    whole = path.read_bytes()
+    sizes = [struct.pack(">I", 2), struct.pack(">I", 3)]
+    for name, size in zip((b"trajectory\0\0", b"time"), sizes, strict=True):
+        assert whole.count(name + size) == 1
+        whole = whole.replace(name + size, name + struct.pack(">I", 2_000_000))
+    path.write_bytes(whole)
+
+
+def huge_netcdf4(path: Path) -> None:
+    """Chunks that were never written: each is a fill value's."""
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"trajectory": 10_000, "time": 1_000_000}
+        file.create_variable(
+            "y", ("trajectory", "time"), float, chunks=(10, 1000), compression="gzip"
+        )
+
+
+def huge_zarr(path: Path) -> None:
+    zarr_bomb(path, shape=(10_000, 1_000_000), chunks=(10, 1000))
+
+
+def zarr_in_huge_chunks(path: Path) -> None:
+    """A few numbers in a chunk that takes gigabytes."""
+    zarr_bomb(path, shape=(2, 3), chunks=(20_000, 20_000))
+
+
+def zarr_bomb(path: Path, shape: tuple[int, int], chunks: tuple[int, int]) -> None:
+    with zarr.storage.ZipStore(path, mode="w") as store:
+        group = zarr.create_group(store)
+        group.create_array(
+            "y",
+            shape=shape,
+            chunks=chunks,
+            dtype="f8",
+            dimension_names=["trajectory", "time"],
+        )
+        group["y"][0, 0] = 1.0
+        group.create_array("time", data=np.arange(3.0), dimension_names=["time"])
+
+
+def repeated_parquet(path: Path) -> None:
+    """One number and one long word, of which a dictionary makes thirty gigabytes."""
+    word = pa.array(["9" * 1_000_000])
+    rows = np.zeros(30_000, np.int32)
+    table = pa.table(
+        {
+            "trajectory": rows,
+            "time": np.arange(30_000.0),
+            "y": pa.DictionaryArray.from_arrays(rows, word),
+        }
+    )
+    # Without the schema of Arrow it is read as words, not as a dictionary.
+    pq.write_table(table, path, store_schema=False)
+
+
+def long_parquet(path: Path) -> None:
+    """Zeros, of which a column of megabytes takes some bytes."""
+    zeros = np.zeros(20_000_000)
+    table = pa.table({"trajectory": zeros, "time": zeros, "y": zeros})
+    pq.write_table(table, path, compression="zstd")
+
+
+def long_matlab(path: Path) -> None:
+    scipy.io.savemat(path, {"states": np.zeros((3, 8_000_000))}, do_compression=True)
+
+
+def matlab_cells(path: Path) -> None:
+    """An array whose size its variable does not tell: it is in a cell."""
+    names = np.empty((1, 1), object)
+    names[0, 0] = np.zeros((3, 30_000_000))
+    scipy.io.savemat(path, {"names": names}, do_compression=True)
+
+
 HOSTILE = {
     "zip bomb": bomb,
+    "netCDF 3 of a header": huge_netcdf3,
+    "netCDF 4 of fill values": huge_netcdf4,
+    "Zarr of fill values": huge_zarr,
+    "Zarr in huge chunks": zarr_in_huge_chunks,
+    "Parquet of one long word": repeated_parquet,
+    "Parquet of zeros": long_parquet,
+    "MATLAB 5 of zeros": long_matlab,
+    "MATLAB 5 with a cell": matlab_cells,
     "lying npz": lying_npz,
     "HDF5 in huge chunks": in_huge_chunks,
     "deep HDF5": deep_hdf5,
