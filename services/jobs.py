@@ -48,6 +48,7 @@ class Jobs:
         access: Which jobs the caller sees, and where those belong that it submits.
         max_attempts: How often a job is started before a crash counts as final.
         max_queued: How many jobs of one caller may wait.
+        max_queued_of_all: How many jobs of all callers may wait.
         clock: Seconds since 1970; the database's by default.
     """
 
@@ -59,12 +60,13 @@ class Jobs:
         access: Access = EVERYTHING,
         max_attempts: int = 3,
         max_queued: int = 10_000,
+        max_queued_of_all: int = 100_000,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.access = access
         self.max_attempts = max_attempts
-        self.max_queued = max_queued
+        self._room = (max_queued, max_queued_of_all)
         self.clock = clock or database.clock
         self._outbox = Outbox(database, sender, self.clock)
 
@@ -308,7 +310,7 @@ class Jobs:
                 earlier = job_under(connection, owner, key, now)
                 if earlier is not None:
                     return _replay(earlier, digest), None
-            check_room(connection, owner, 1 + len(candidates), self.max_queued)
+            check_room(connection, owner, 1 + len(candidates), *self._room)
             if dataset is not None and not is_there:
                 raise no_such_dataset(dataset)
             for each in (request, *candidates.values()):
@@ -356,7 +358,7 @@ class Jobs:
                 check_ended(connection, id)
             ids = ids_of(connection, id, RETRIABLE)
             rows = [row, *(self._row(connection, each, lock=True) for each in ids)]
-            check_room(connection, row["owner"], len(rows), self.max_queued)
+            check_room(connection, row["owner"], len(rows), *self._room)
             job, *candidates = [
                 queue_again(connection, each, now, self.max_attempts)
                 for each in rows

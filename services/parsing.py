@@ -1,8 +1,10 @@
 """Uploaded files are read by a process of their own: limited, and expendable."""
 
 import json
+import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 from services.dataset_parser import DISK_FULL
 from services.errors import Invalid, Unavailable
 from services.settings import Settings
+
+log = logging.getLogger("spnode.parsing")
 
 _SOURCE_TREE = Path(__file__).parent.parent
 _FOUND_LENGTH = 1000
@@ -49,8 +53,19 @@ def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise _too_dear(limits) from error
-    if done.returncode < 0:
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise _too_dear(limits)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        # A library that cannot take damage, or one that aborts for want of memory.
+        log.warning("reading an uploaded file ended its process by %s", name)
+        raise Invalid(
+            "file",
+            found=f"a file that ended the process which reads it ({name})",
+            expected="a file that is whole, and smaller where it is large: at most "
+            f"{limits.parser_memory_bytes // 2**20} MiB are taken to read it",
+            code="invalid_dataset",
+        )
     reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
     if done.returncode == DISK_FULL:
         raise Unavailable(f"there is no room to read the file: {' '.join(reason)}")

@@ -47,8 +47,10 @@ from services.versions import (
     read_reference,
 )
 
-_MAX_TAGS = 64
-_MAX_TEXT = 10_000
+MAX_TAGS = 64
+"""Of a model."""
+MAX_TEXT = 10_000
+"""Characters of a description."""
 
 
 class Registry:
@@ -196,7 +198,7 @@ class Registry:
             job_id: The job that made it; a job makes one version.
             alias: Pointed at the new version as well; ``champion`` only through the
                 gates.
-            is_candidate: A sweep decides which aliases it gets, if any.
+            is_candidate: Of a sweep, which decides the aliases that it gets, if any.
             guard: Called before the version is added, once the store has answered:
                 nobody who needs a row that it locks waits for the store.
 
@@ -252,15 +254,13 @@ class Registry:
             Invalid: The text is too long, or the tags are too many.
             PreconditionFailed: It has changed since ``if_match``.
         """
-        if description is not None and len(description) > _MAX_TEXT:
-            expected = f"at most {_MAX_TEXT} characters"
+        if description is not None and len(description) > MAX_TEXT:
+            expected = f"at most {MAX_TEXT} characters"
             raise Invalid(
                 "/description", found=f"{len(description)}", expected=expected
             )
-        if tags is not None and len(tags) > _MAX_TAGS:
-            raise Invalid(
-                "/tags", found=f"{len(tags)}", expected=f"at most {_MAX_TAGS}"
-            )
+        if tags is not None and len(tags) > MAX_TAGS:
+            raise Invalid("/tags", found=f"{len(tags)}", expected=f"at most {MAX_TAGS}")
         given = {"description": description, "tags": tags}
         changes = {key: value for key, value in given.items() if value is not None}
         table, now = tables.models, instant(self.clock())

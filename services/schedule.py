@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.database import tables
-from services.errors import TooManyRequests
+from services.errors import Overloaded, TooManyRequests
 from services.queue_names import queue_of
 
 MOST_PRIORITY = 10
@@ -96,11 +96,14 @@ def place_of(
     return Place(queue, rank, _turn(connection, queue, rank, owner), deadline)
 
 
-def check_room(connection: sa.Connection, owner: str, count: int, most: int) -> None:
-    """Refuse more jobs of a caller than may wait.
+def check_room(
+    connection: sa.Connection, owner: str, count: int, most: int, most_of_all: int
+) -> None:
+    """Refuse more jobs than may wait, of a caller and of all of them.
 
     Raises:
-        TooManyRequests: There are too many (code ``too_many_jobs``).
+        TooManyRequests: There are too many of the caller's (code ``too_many_jobs``).
+        Overloaded: There are too many of everybody's.
     """
     table = tables.jobs
     queued = table.c.state == sa.literal("queued", literal_execute=True)
@@ -110,6 +113,12 @@ def check_room(connection: sa.Connection, owner: str, count: int, most: int) -> 
         raise TooManyRequests(
             f"{waiting} jobs of this key wait, of at most {most}",
             code="too_many_jobs",
+            retry_after_s=_ROOM_AFTER_S,
+        )
+    in_all = connection.execute(sa.select(sa.func.count()).where(queued)).scalar_one()
+    if in_all + count > most_of_all:
+        raise Overloaded(
+            f"{in_all} jobs wait in this deployment, of at most {most_of_all}",
             retry_after_s=_ROOM_AFTER_S,
         )
 

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """Requests of one key at once, where its rate is limited."""
     max_queued_jobs: PositiveInt = 10_000
     """Jobs of one key that may wait; then new ones are told to come later."""
+    queued_jobs_limit: PositiveInt = 100_000
+    """Jobs of all keys that may wait; then new ones are told to come later."""
     max_body_bytes: PositiveInt = 256 * MIB
     """Largest body of a rollout, in a binary form; JSON of others may have 2 MiB."""
     max_json_bytes: PositiveInt = 32 * MIB

@@ -10,9 +10,14 @@ from api.dependencies import GatewayDep
 from api.heads import MAX_HEAD_BYTES
 from api.middleware import MAX_DOCUMENT_BYTES
 from api.routes.jobs import MAX_WAIT_S
+from services.calibration.request import MOST_STARTS
 from services.database.paging import MAX_LIMIT
+from services.evaluation.request import MOST_VERSIONS
+from services.registry import MAX_TAGS, MAX_TEXT
+from services.sweeps.request import MOST_CANDIDATES
 from services.texts import MAX_DEPTH
 from spnode_core import systems
+from spnode_core.spec import MOST_MEMBERS
 from spnode_core.timegrid import MAX_STEPS
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -69,6 +74,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "queued_bytes_limit",
         "max_attempts",
         "max_queued_jobs",
+        "queued_jobs_limit",
         "rate_per_key",
         "rate_burst",
     )
@@ -82,6 +88,12 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_wait_seconds": MAX_WAIT_S,
         "max_timeout_seconds": MAX_TIMEOUT_S,
         "max_page": MAX_LIMIT,
+        "max_tags": MAX_TAGS,
+        "max_text": MAX_TEXT,
+        "max_candidates": MOST_CANDIDATES,
+        "max_members": MOST_MEMBERS,
+        "max_starts": MOST_STARTS,
+        "max_compared": MOST_VERSIONS,
     }
 
 

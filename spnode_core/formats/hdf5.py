@@ -15,6 +15,7 @@ from spnode_core.formats.reading import check_size
 _SHAPED = "arrays `states` (trajectory, time, state) and `times` at the top of the file"
 # Arrays that an error names.
 _TOLD = 8
+_DEEPEST = 8
 
 
 def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
@@ -138,19 +139,30 @@ class _Contents:
             return np.array(node.asstr()[()], dtype=str)
         return node[()]
 
-    def of_matlab(self, name: str, node: Any) -> Any:
+    def of_matlab(self, name: str, node: Any, depth: int = 0) -> Any:
         """What MATLAB keeps in an array: axes come in the reverse order.
 
+        Args:
+            name: Of the variable.
+            node: The array.
+            depth: In how many cells it is.
+
         Raises:
-            InvalidInput: As ``array``; or what should be a reference is none.
+            InvalidInput: As ``array``; or what should be a reference is none, or cells
+                lie in cells without end.
         """
+        # Running out of stack within h5py leaves its lock held, for good.
+        if depth > _DEEPEST:
+            raise InvalidInput(
+                name, found="cells in cells without end", expected="a cell of texts"
+            )
         self._take(name, node)
         kind = node.attrs.get("MATLAB_class", b"").decode()
         if "MATLAB_empty" in node.attrs:
             return np.zeros((0, 0))
         content = node[()]
         if kind == "cell":
-            parts = [self._referred(name, each) for each in content.T.flat]
+            parts = [self._referred(name, each, depth) for each in content.T.flat]
             found = np.empty(len(parts), object)
             found[:] = parts
             return found
@@ -160,13 +172,13 @@ class _Contents:
             return content.T.astype(bool)
         return content.T
 
-    def _referred(self, name: str, reference: Any) -> Any:
+    def _referred(self, name: str, reference: Any, depth: int) -> Any:
         # A text here would be a path, which may lead out of the file.
         if not isinstance(reference, h5py.Reference):
             raise InvalidInput(
                 name, found="a cell without references", expected="texts"
             )
-        return self.of_matlab(name, self._file[reference])
+        return self.of_matlab(name, self._file[reference], depth + 1)
 
     def _take(self, name: str, node: Any) -> None:
         if not isinstance(node, h5py.Dataset):

@@ -5,9 +5,10 @@ are given their shapes here; texts are cells or rows of characters.
 """
 
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.io
@@ -16,6 +17,10 @@ from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import check_size
 
 _TEXTS = ("names", "units", "parameter_names", "control_names", "conserved_names")
+_COMPRESSED = 15
+_CHUNK = 2**16
+_OVERHEAD = 2**16
+"""Names, tags and shapes, which are no arrays."""
 _BYTES = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint32": 4}
 
 
@@ -26,6 +31,7 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
         InvalidInput: The file is damaged, or too large.
     """
     try:
+        _check_unpacked(path, limit_bytes)
         listed = scipy.io.whosmat(str(path))
         check_size(
             sum(math.prod(shape) * _BYTES.get(type_, 2) for _, shape, type_ in listed),
@@ -43,6 +49,29 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
         for name, value in variables.items()
         if not name.startswith("__")
     }
+
+
+def _check_unpacked(path: Path, limit_bytes: int) -> None:
+    """Refuse variables that unpack to too much, whatever they say of their sizes.
+
+    SciPy unpacks a variable as a whole, to list it already.
+    """
+    size = 0
+    with path.open("rb") as file:
+        head = file.read(128)
+        order: Literal["little", "big"] = "little" if head[126:128] == b"IM" else "big"
+        while len(tag := file.read(8)) == 8:
+            kind, left = (int.from_bytes(tag[i : i + 4], order) for i in (0, 4))
+            end = file.tell() + left
+            if kind == _COMPRESSED:
+                unpacker = zlib.decompressobj()
+                while left > 0 and (packed := file.read(min(left, _CHUNK))):
+                    left -= len(packed)
+                    while packed:
+                        size += len(unpacker.decompress(packed, _CHUNK))
+                        check_size(size, limit_bytes + _OVERHEAD)
+                        packed = unpacker.unconsumed_tail
+            file.seek(end)
 
 
 def as_python(name: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spnode_core.errors import InvalidInput
@@ -34,9 +35,7 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
     """
     try:
         if kind == "Parquet":
-            metadata = pq.read_metadata(path)
-            check_size(8 * metadata.num_rows * metadata.num_columns, limit_bytes)
-            frame = pq.read_table(path, use_threads=False).to_pandas()
+            frame = _parquet(path, limit_bytes)
         else:
             # The shortest number takes two bytes here, and eight in memory.
             check_size(4 * path.stat().st_size, limit_bytes)
@@ -62,6 +61,25 @@ def _separator(path: Path) -> str:
     with path.open(encoding="utf-8-sig") as file:
         header = next((line for line in file if not line.startswith("#")), "")
     return max(",;\t", key=header.count)
+
+
+def _parquet(path: Path, limit_bytes: int) -> pd.DataFrame:
+    metadata = pq.read_metadata(path)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    unpacked = sum(
+        group.column(i).total_uncompressed_size
+        for group in groups
+        for i in range(group.num_columns)
+    )
+    numbers = 8 * metadata.num_rows * metadata.num_columns
+    check_size(max(numbers, unpacked), limit_bytes)
+    # A long word that is repeated takes its length once, as it does in the file.
+    words = [
+        field.name
+        for field in pq.read_schema(path)
+        if pa.types.is_string(field.type) or pa.types.is_binary(field.type)
+    ]
+    return pq.read_table(path, use_threads=False, read_dictionary=words).to_pandas()
 
 
 def _arrays(columns: Columns) -> Mapping[str, Any]:

@@ -85,9 +85,27 @@ JOBS = [
     {"kind": "rollout", "model": "$model", "x0": [START], "times": TIMES},
     {"kind": "rollout", "model": "$foreign", "dataset": "$dataset", "times": TIMES},
     {"kind": "evaluation", "models": ["$model", "$model/1"], "dataset": "$own"},
+    {"kind": "evaluation", "models": ["mine/1", "mine/2"], "dataset": "$dataset"},
     {
         **{"kind": "sweep", "dataset": "$dataset", "model": "new"},
         "grid": {"seed": [0, 1]},
+    },
+    {
+        **{"kind": "sweep", "dataset": "$own", "model": "new"},
+        **{"grid": {"seed": [0, 1]}, "base": {"warm_start": "$model"}},
+    },
+    {
+        **{"kind": "sweep", "dataset": "$own", "model": "new"},
+        "candidates": [{}, {"warm_start": "$model@champion"}],
+    },
+    {
+        **{"kind": "sweep", "dataset": "$own", "model": "new"},
+        "grid": {"warm_start": [None, "$model/1"]},
+    },
+    {
+        **{"kind": "calibration", "model": "$model/1", "times": TIMES},
+        **{"observations": [START], "x0": [None, *START[1:]]},
+        "unknowns": {"x0": {"y1": {"lower": 0.0, "upper": 1.0}}},
     },
     {
         **{"kind": "calibration", "model": "$model", "times": TIMES},
@@ -133,6 +151,11 @@ class World:
         self.theirs = deployment.client(theirs)
         self.dataset = self.upload(self.ours)
         self.own = self.upload(self.theirs)
+        artifact = self.ours.get("/v1/models/small/versions/1/artifact").content
+        sent = {"content": artifact, "headers": {"content-type": "application/zip"}}
+        for _ in range(2):
+            made = self.theirs.post("/v1/models/mine/versions", **sent)
+            assert made.status_code == 201, made.text
         body = filled(JOBS[2], {"model": "small"})
         self.job = self.ours.post("/v1/jobs", json=body).json()["id"]
         self.there = {"model": "small", "dataset": self.dataset, "job": self.job}
@@ -235,6 +258,28 @@ def test_lists_hold_what_is_one_s_own_alone(world, operation) -> None:
     assert any(name in ours for name in world.there.values()), ours
     assert not any(name in theirs for name in world.there.values()), theirs
     assert "small" not in theirs
+
+
+def test_every_field_that_names_something_is_tried() -> None:
+    """A new kind of job, or a new reference in one, fails here until it is in JOBS."""
+    schemas = create_app(Settings(data_folder="/nonexistent")).openapi()["components"]
+    named = {
+        (schema["properties"]["kind"]["const"], field)
+        for schema in schemas["schemas"].values()
+        if "const" in schema.get("properties", {}).get("kind", {})
+        for field in schema["properties"]
+        if field in ("dataset", "model", "models", "warm_start", "candidates", "base")
+    }
+    # The name of what a training makes; who has it already is another test.
+    made = {("training", "model"), ("sweep", "model")}
+    foreign = {
+        (job["kind"], field)
+        for job in JOBS
+        for field, value in job.items()
+        if re.search(r"\$(model|dataset|foreign)", str(value))
+    }
+    assert len(named) > 8
+    assert named - made - foreign == set()
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job["kind"])

@@ -2,6 +2,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -230,6 +231,38 @@ def stored_outside(path):
         )
 
 
+def virtual(path):
+    """An array that is made of others', which may lie in any file."""
+    layout = h5py.VirtualLayout(shape=(2, 3, 1), dtype="f8")
+    layout[:] = h5py.VirtualSource("/work/other.h5", "states", shape=(2, 3, 1))
+    with h5py.File(path, "w") as file:
+        file["times"] = np.arange(3.0)
+        file.create_virtual_dataset("states", layout)
+
+
+def linking_on(path):
+    """A link within the file, to one that leads out of it."""
+    linking_out(path)
+    with h5py.File(path, "r+") as file:
+        file.move("states", "there")
+        file["states"] = h5py.SoftLink("/there")
+
+
+def netcdf_linking_out(path):
+    write_netcdf("h5netcdf")(path, arrays())
+    with h5py.File(path, "r+") as file:
+        del file["y1"]
+        file["y1"] = h5py.ExternalLink("/etc/passwd", "/y1")
+
+
+def zarr_beside(path):
+    """A store with members whose names lead out of the folder they are unpacked in."""
+    write_zarr(path, arrays())
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../beside", "/tmp/beside-of-spnode"):
+            archive.writestr(name, b"not ours")
+
+
 def referring(path, make):
     """A MATLAB file whose names are a cell that refers to what ``make`` makes."""
     write_matlab7(path, arrays())
@@ -324,9 +357,12 @@ REFUSED = {
     "objects in Zarr": (zarr_of_objects, "nothing is unpickled"),
     "a link out": (linking_out, "a link out of the file"),
     "an array outside": (stored_outside, "an array in another file"),
+    "an array of another file's": (virtual, "an array in another file"),
+    "a link to a link out": (linking_on, "a link"),
+    "a link out of netCDF": (netcdf_linking_out, "a link out of the file"),
     "a text outside, by a reference": (referring_outside, "an array in another file"),
     "a path for a reference": (referring_by_text, "a cell without references"),
-    "a cell in itself": (referring_to_itself, "damaged HDF5"),
+    "a cell in itself": (referring_to_itself, "cells in cells without end"),
     "a cut file": (cut_short, "damaged HDF5"),
     "an image": (
         lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff"),
@@ -348,6 +384,16 @@ def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, name):
     with pytest.raises(InvalidInput) as refused:
         load_dataset(tmp_path / "upload")
     assert message in str(refused.value)
+
+
+def test_nothing_of_a_zip_is_unpacked(tmp_path):
+    folder = tmp_path / "in" / "here"
+    folder.mkdir(parents=True)
+    zarr_beside(folder / "upload")
+    load_dataset(folder / "upload")
+    names = sorted(each.name for each in tmp_path.rglob("*"))
+    assert names == ["here", "in", "upload"]
+    assert not Path("/tmp/beside-of-spnode").exists()
 
 
 def test_what_is_referred_to_often_counts_as_often(tmp_path):

@@ -209,6 +209,19 @@ def test_a_parser_that_takes_too_much_memory_is_refused(
     assert is_empty(datasets)
 
 
+def test_a_file_that_ends_its_process_is_refused_and_told_to_the_log(
+    datasets, small_file, tmp_path, monkeypatch, caplog
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(Invalid, match="SIGSEGV"):
+        datasets.add(small_file, owner="me")
+    assert is_empty(datasets)
+    assert "SIGSEGV" in caplog.text
+
+
 def test_a_parser_that_takes_too_long_is_killed(
     database, blobs, small_file, tmp_path
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from services.claims import DeadlineExceeded
 from services.database.engine import Database
-from services.errors import TooManyRequests
+from services.errors import Overloaded, TooManyRequests
 from services.jobs import Jobs
 from services.leases import Leases
 from services.schedule import LATE
@@ -85,6 +85,22 @@ def test_so_many_jobs_of_a_caller_wait_at_most(any_database, clock, leases) -> N
     # A job that runs does not wait any more.
     assert sorted(order(leases, 4)) == ["another", "me", "me", "me"]
     submit(jobs)
+
+
+def test_so_many_jobs_of_all_callers_wait_at_most(any_database, clock) -> None:
+    jobs = Jobs(any_database, max_queued_of_all=3, clock=clock)
+    for owner in ("one", "two", "three"):
+        last = submit(jobs, owner)
+    with pytest.raises(
+        Overloaded, match="3 jobs wait in this deployment, of at most 3"
+    ):
+        submit(jobs, "four")
+    jobs.cancel(last.id)
+    submit(jobs, "four")
+    with pytest.raises(
+        Overloaded, match="3 jobs wait in this deployment, of at most 3"
+    ):
+        jobs.retry(last.id)
 
 
 def test_a_job_runs_long_and_its_turn_is_past(jobs, leases) -> None:

@@ -30,7 +30,7 @@ from tests.services.test_rollouts_archive import HEADER, forged
 LIMIT = 15 * 2**20
 MEMORY = 2 * 2**30
 MOST_MB = 250.0
-"""Of the parser; its libraries alone take 44 to 120."""
+"""Of the parser; its libraries alone take 44 to 160."""
 GROWTH_MB = 60.0
 """Of the gateway, whose parser is a process of its own."""
 
