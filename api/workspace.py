@@ -61,8 +61,7 @@ class Workspace:
             queue,
             access=access,
             max_attempts=settings.max_attempts,
-            max_queued=settings.max_queued_jobs,
-            max_queued_of_all=settings.queued_jobs_limit,
+            room=(settings.max_queued_jobs, settings.queued_jobs_limit),
         )
         self.registry = Registry(database, blobs, access=access)
         self.rollout_jobs = RolloutJobs(settings, self.datasets, self.jobs, results)

@@ -47,8 +47,7 @@ class Jobs:
             housekeeping.
         access: Which jobs the caller sees, and where those belong that it submits.
         max_attempts: How often a job is started before a crash counts as final.
-        max_queued: How many jobs of one caller may wait.
-        max_queued_of_all: How many jobs of all callers may wait.
+        room: How many jobs of one caller may wait, and of all callers.
         clock: Seconds since 1970; the database's by default.
     """
 
@@ -59,14 +58,13 @@ class Jobs:
         *,
         access: Access = EVERYTHING,
         max_attempts: int = 3,
-        max_queued: int = 10_000,
-        max_queued_of_all: int = 100_000,
+        room: tuple[int, int] = (10_000, 100_000),
         clock: Clock | None = None,
     ) -> None:
         self.database = database
         self.access = access
         self.max_attempts = max_attempts
-        self._room = (max_queued, max_queued_of_all)
+        self._room = room
         self.clock = clock or database.clock
         self._outbox = Outbox(database, sender, self.clock)
 

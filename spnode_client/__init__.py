@@ -33,7 +33,7 @@ from spnode_client.model import Model
 from spnode_client.operations.results import ResultChunk
 from spnode_client.records import Dataset, Event, ModelVersion, Rollout
 from spnode_client.results import AsyncRolloutResult, RolloutResult
-from spnode_client.sweeps import Candidate, Ranking
+from spnode_client.sweeps import Candidate, Joined, Ranking
 
 __all__ = [
     "AsyncClient",
@@ -54,6 +54,7 @@ __all__ = [
     "InvalidRequest",
     "Job",
     "JobFailed",
+    "Joined",
     "Model",
     "ModelVersion",
     "NotFound",

@@ -90,7 +90,7 @@ class AsyncClient(AsyncDerivatives):
         **options: Any,
     ) -> "AsyncJob":
         """Queue trainings that differ in some settings, as ``Client.sweep``."""
-        named = ("grid", "split", "alias", "tags", "schedule")
+        named = ("grid", "split", "ensemble", "alias", "tags", "schedule")
         own = {name: options.pop(name, None) for name in named}
         own["candidates"] = None if candidates is None else list(candidates)
         return await self.submit(sweep_request(dataset, model, own, options))

@@ -91,6 +91,7 @@ class Client(Derivatives):
         *,
         grid: Record | None = None,
         split: Record | None = None,
+        ensemble: int | None = None,
         alias: str | None = None,
         tags: dict[str, str] | None = None,
         schedule: Record | None = None,
@@ -105,7 +106,9 @@ class Client(Derivatives):
             grid: Instead, values by field, all combinations of which are tried:
                 ``{"seed": [0, 1], "surrogate.latent": [4, 8]}``.
             split: What all hold out; they are ranked on the validation part.
-            alias: Alias that the best version takes.
+            ensemble: How many of the best to join into one ensemble, a version of its
+                own.
+            alias: Alias that the ensemble takes, or else the best version.
             tags: Your own words, for each version.
             schedule: Of all its jobs, as for ``train``.
             **base: What all have in common, as for ``train``.
@@ -115,7 +118,8 @@ class Client(Derivatives):
         """
         given = None if candidates is None else list(candidates)
         options = {"candidates": given, "grid": grid, "split": split}
-        options |= {"alias": alias, "tags": tags, "schedule": schedule}
+        options |= {"ensemble": ensemble, "alias": alias}
+        options |= {"tags": tags, "schedule": schedule}
         return self.jobs.submit(sweep_request(dataset, model, options, base))
 
     def calibrate(

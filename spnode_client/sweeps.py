@@ -41,21 +41,51 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The ensemble that the best candidates of a sweep were joined into.
+
+    Attributes:
+        version: Its number.
+        members: Numbers of the versions that it was made of, the best first.
+        validation: Its error as of a ``Candidate``; None: not finite.
+        test: The same on the test part.
+    """
+
+    version: int
+    members: tuple[int, ...]
+    validation: float | None
+    test: float | None
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Read what the service says of it."""
+        names = ("version", "validation", "test")
+        members = tuple(record["members"])
+        return cls(members=members, **{name: record[name] for name in names})
+
+
+@dataclass(frozen=True)
 class Ranking:
     """The candidates of a sweep, best first; those without a version are last.
+
+    As a text it is the version that its aliases go to: ``name/3``.
 
     Attributes:
         model: The model whose versions they are.
         best: Number of the best version.
         candidates: All of them.
-        aliases: Which aliases point at the best one now.
+        ensemble: What the best were joined into, where that was asked for.
+        aliases: Which aliases point at the ensemble, or else at the best one, now.
+        warnings: Why fewer were joined than were asked for.
         record: The whole answer.
     """
 
     model: str
     best: int
     candidates: tuple[Candidate, ...]
+    ensemble: Joined | None
     aliases: tuple[str, ...]
+    warnings: tuple[str, ...]
     record: Record = field(repr=False)
 
     @classmethod
@@ -65,12 +95,15 @@ class Ranking:
             model=record["model"],
             best=record["best"],
             candidates=tuple(map(Candidate.of, record["ranking"])),
+            # Sweeps of before there were any say nothing of it.
+            ensemble=Joined.of(found) if (found := record.get("ensemble")) else None,
             aliases=tuple(record["aliases"]),
+            warnings=tuple(record.get("warnings", ())),
             record=record,
         )
 
     def __str__(self) -> str:
-        return f"{self.model}/{self.best}"
+        return f"{self.model}/{self.ensemble.version if self.ensemble else self.best}"
 
 
 def sweep_request(dataset: Any, model: str, options: Record, base: Record) -> Record:

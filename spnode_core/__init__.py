@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from spnode_core.systems import generate
     from spnode_core.timegrid import TimeGrid
     from spnode_core.training.fit import Progress, Run, Stopped, fit
+    from spnode_core.training.joining import join
     from spnode_core.xarrays import as_xarray, from_xarray, to_xarray
 
 _HOMES = {
@@ -80,6 +81,7 @@ _HOMES = {
     "from_xarray": "xarrays",
     "generate": "systems",
     "interval_bounds": "intervals",
+    "join": "training.joining",
     "load": "artifact",
     "load_dataset": "dataset",
     "read_card": "artifact_file",
@@ -126,6 +128,7 @@ __all__ = [
     "from_xarray",
     "generate",
     "interval_bounds",
+    "join",
     "load",
     "load_dataset",
     "read_card",

@@ -88,7 +88,11 @@ def compare(
 
 
 def judge(
-    surrogates: Mapping[str, Surrogate], dataset: Dataset, *, seed: int = 0
+    surrogates: Mapping[str, Surrogate],
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    scalings: Mapping[str, ScalingKind] | None = None,
 ) -> dict[str, Any]:
     """Roll any number of surrogates out on the same trajectories, one too.
 
@@ -96,6 +100,8 @@ def judge(
         surrogates: By name.
         dataset: Trajectories that none of them learned from.
         seed: Source of the later samples that rollouts start from as well.
+        scalings: What each state is measured in, as an earlier call found it; by
+            default what these surrogates have learned the state in.
 
     Returns:
         ``trajectories``, ``samples``, ``seed``, ``scalings`` and ``surrogates``, as
@@ -104,7 +110,10 @@ def judge(
     Raises:
         InvalidInput: The dataset lacks what one of them takes.
     """
-    return _plain(_measured(*_judged(surrogates, dataset, seed), seed))
+    kinds: list[ScalingKind] | None = None
+    if scalings is not None:
+        kinds = [scalings[name] for name in dataset.names]
+    return _plain(_measured(*_judged(surrogates, dataset, seed, kinds), seed))
 
 
 def check_agreement(surrogate: Surrogate, dataset: Dataset, why: str) -> None:
@@ -216,11 +225,15 @@ class _Measure:
 
 
 def _judged(
-    surrogates: Mapping[str, Surrogate], dataset: Dataset, seed: int
+    surrogates: Mapping[str, Surrogate],
+    dataset: Dataset,
+    seed: int,
+    kinds: list[ScalingKind] | None = None,
 ) -> tuple[_Measure, dict[str, _Judged]]:
     for name, surrogate in surrogates.items():
         check_agreement(surrogate, dataset, f"which {name} takes")
-    measure = _Measure.of(dataset, _kinds([*surrogates.values()], dataset), seed)
+    kinds = kinds or _kinds([*surrogates.values()], dataset)
+    measure = _Measure.of(dataset, kinds, seed)
     return measure, {name: measure.judge(each) for name, each in surrogates.items()}
 
 

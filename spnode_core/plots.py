@@ -46,7 +46,7 @@ def draw_training(run: Run) -> dict[str, bytes]:
     """Draw what a training did, for its card.
 
     Args:
-        run: What ``fit`` returned.
+        run: What ``fit`` returned, or ``join``.
 
     Returns:
         PNG files by name: ``loss`` over iterations, ``errors`` over time, ``spectrum``

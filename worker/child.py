@@ -152,7 +152,7 @@ def _work(
         elif request["kind"] == "evaluation":
             outcome = _evaluate(request, folder, channel)
         elif request["kind"] == "sweep":
-            outcome = _rank(request, folder, channel)
+            outcome = _rank(request, job_id, folder, channel)
         else:
             outcome = _train(request, job_id, folder, checkpoint_seconds, channel)
     except Stopped as stopped:
@@ -186,8 +186,7 @@ def _train(
     from services.training.request import TrainingRequest
     from services.training.run import run_dataset, run_training
 
-    # Matplotlib's cache of fonts, which all jobs of this host share.
-    os.environ.setdefault("MPLCONFIGDIR", str(folder.parent.parent / "matplotlib"))
+    _share_fonts(folder)
     asked = planned(request)
     if not isinstance(asked, TrainingRequest):
         return run_dataset(asked, folder, report=channel.send)
@@ -242,12 +241,20 @@ def _evaluate(
     return run_evaluation(planned, folder, report=channel.send)
 
 
-def _rank(request: dict[str, Any], folder: Path, channel: Channel) -> dict[str, Any]:
+def _rank(
+    request: dict[str, Any], job_id: str, folder: Path, channel: Channel
+) -> dict[str, Any]:
     from services.sweeps.request import PlannedSweep
     from services.sweeps.run import run_sweep
 
+    _share_fonts(folder)
     planned = PlannedSweep.model_validate(request)
-    return run_sweep(planned, folder, report=channel.send)
+    return run_sweep(planned, folder, job_id=job_id, report=channel.send)
+
+
+def _share_fonts(folder: Path) -> None:
+    """Give matplotlib a cache of fonts that all jobs of this host share."""
+    os.environ.setdefault("MPLCONFIGDIR", str(folder.parent.parent / "matplotlib"))
 
 
 def _code(error: Exception) -> str:

@@ -16,6 +16,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from services.blobs import Damaged
@@ -31,15 +32,15 @@ from services.errors import (
     as_dict,
     is_disk_full,
 )
-from services.job_files import ARTIFACT, CHECKPOINT, DATASET
+from services.job_files import CHECKPOINT, DATASET
 from services.logs import of_job
 from services.metrics import ATTEMPTS, JOB_SECONDS, LEASES_LOST
 from services.schedule import LATE
 from services.traces import span
-from services.versions import ARTIFACTS
 from worker.chunks import fetch_artifact, fetch_rollout, publish_result
 from worker.context import Context
 from worker.keeper import Keeper
+from worker.publishing import publish_version
 from worker.store_calls import unless_ended, until_answered
 from worker.supervisor import Ending, Supervisor, checkpoint_prefix
 from worker.sweeps import (
@@ -218,7 +219,7 @@ def publish(
         compared = f"{len(outcome['surrogates'])} versions compared"
         _publish_in_row(context, claim, outcome, compared)
     elif claim.job.kind == SWEEP:
-        publish_ranking(context, claim, outcome)
+        publish_ranking(context, claim, folder, outcome)
     else:
         _publish_dataset(context, claim, folder, outcome)
 
@@ -227,33 +228,26 @@ def _publish_version(
     context: Context, claim: Claim, folder: Path, outcome: dict[str, Any]
 ) -> None:
     job, name = claim.job, claim.job.request["model"]
-    digest = context.blobs.put_content(ARTIFACTS, folder / ARTIFACT)
-    try:
-        with context.database.transaction() as connection:
-            number = context.registry.publish(
-                connection,
-                name,
-                owner=job.owner,
-                project=job.project,
-                job_id=job.id,
-                alias=job.request.get("alias"),
-                is_candidate=job.parent is not None,
-                size_bytes=(folder / ARTIFACT).stat().st_size,
-                guard=functools.partial(context.leases.guard, connection, claim),
-                **{**outcome, "digest": digest},
-            )
-            result = {
-                "model": name,
-                "version": number,
-                "digest": digest,
-                "scaled_mse": _errors(outcome["evaluation"]),
-            }
-            message = f"version {number} of {name}"
-            context.leases.succeed(connection, claim, result, message)
-    except (LeaseLost, MustEnd):
-        context.registry.drop_artifact(digest)
-        raise
-    log.info("job %s: published %s/%d", job.id, name, number)
+
+    def end(connection: sa.Connection, number: int) -> None:
+        result = {
+            "model": name,
+            "version": number,
+            "digest": outcome["digest"],
+            "scaled_mse": _errors(outcome["evaluation"]),
+        }
+        message = f"version {number} of {name}"
+        context.leases.succeed(connection, claim, result, message)
+
+    publish_version(
+        context,
+        claim,
+        folder,
+        outcome,
+        end,
+        alias=job.request.get("alias"),
+        is_candidate=job.parent is not None,
+    )
 
 
 def _publish_in_row(

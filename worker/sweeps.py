@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from services.claims import Claim
 from services.errors import NotFound, ServiceError, as_dict
 from services.job_files import CANDIDATES
 from services.sweeps.candidates import Outcome
 from worker.chunks import fetch_artifact
 from worker.context import Context
+from worker.publishing import publish_version
 
 log = logging.getLogger("spnode.worker")
 
@@ -58,21 +61,41 @@ def fetch_candidates(
     (folder / CANDIDATES).write_text(json.dumps(found))
 
 
-def publish_ranking(context: Context, claim: Claim, outcome: dict[str, Any]) -> None:
+def publish_ranking(
+    context: Context, claim: Claim, folder: Path, outcome: dict[str, Any]
+) -> None:
     """Give the best version its aliases and end the sweep with the ranking.
+
+    An ensemble, where one was made, is published first and gets them instead; it holds
+    all that its members were, whether their versions are still there or not.
 
     Raises:
         LeaseLost: The job is another's; nothing was moved.
         MustEnd: The caller cancelled first, or time was up; nothing was moved.
-        NotFound: The best version was deleted meanwhile.
+        NotFound: The best version, without an ensemble, was deleted meanwhile.
     """
-    best = outcome["best"]
+    result = {name: value for name, value in outcome.items() if name != "made"}
+    best, job = outcome["best"], claim.job
+    message = f"version {best} of {outcome['model']} is best"
+
+    def end(connection: sa.Connection, number: int) -> None:
+        ensemble = {**outcome["ensemble"], "version": number}
+        reason = f"ensemble of sweep {job.id}"
+        aliases = context.candidates.promote(connection, job, number, reason)
+        joined = f"{message}; version {number} joins {len(ensemble['members'])}"
+        ended = {**result, "ensemble": ensemble, "aliases": aliases}
+        context.leases.succeed(connection, claim, ended, joined)
+
+    if outcome.get("made") is not None:
+        made = outcome["made"]
+        publish_version(context, claim, folder, made, end, is_candidate=True)
+        return
     with context.database.transaction() as connection:
         context.leases.guard(connection, claim)
-        aliases = context.candidates.promote(connection, claim.job, best)
-        result = {**outcome, "aliases": aliases}
-        message = f"version {best} of {outcome['model']} is best"
-        context.leases.succeed(connection, claim, result, message)
+        reason = f"best of sweep {job.id}"
+        aliases = context.candidates.promote(connection, job, best, reason)
+        ended = {**result, "aliases": aliases}
+        context.leases.succeed(connection, claim, ended, message)
 
 
 def _fetched(context: Context, outcome: Outcome, folder: Path) -> Outcome:

@@ -204,7 +204,8 @@ function* ending(job, signal) {
     yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${result.version}` }, `Look at ${result.model}/${result.version}`), " ",
       h("a", { class: "button quiet", href: `#/rollout/${result.model}/${result.version}` }, "Roll out"));
   } else if (job.kind === "sweep") {
-    yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${result.best}` }, `Look at the best, ${result.model}/${result.best}`));
+    const [what, number] = result.ensemble ? ["ensemble", result.ensemble.version] : ["best", result.best];
+    yield h("p", null, h("a", { class: "button", href: `#/models/${result.model}/${number}` }, `Look at the ${what}, ${result.model}/${number}`));
   } else if (job.kind === "dataset") {
     yield h("p", null, h("a", { class: "button", href: `#/datasets/${result.dataset}` }, "Look at the dataset"));
   }

@@ -22,7 +22,13 @@ function ranking(result) {
     percent(each.validation), percent(each.test), number(each.seconds), each.error ? each.error.detail : each.state,
   ]);
   return [h("h2", null, "Ranking"), h("p", { class: "soft" }, "By the largest error of a state on the validation part, from starts or from later samples, over its standard deviation."),
-    table("Ranking", heads, rows)];
+    table("Ranking", heads, rows), ...(result.warnings || []).map((each) => h("div", { class: "notice" }, each)), ...(result.ensemble ? [joined(result.model, result.ensemble)] : [])];
+}
+
+function joined(model, ensemble) {
+  const members = ensemble.members.flatMap((each, i) => [i > 0 && ", ", version(model, each)]);
+  return h("p", null, version(model, ensemble.version), " is the ensemble of ", members,
+    `: ${percent(ensemble.validation)} on the validation part, ${percent(ensemble.test)} on the test part.`);
 }
 
 function estimates(result) {

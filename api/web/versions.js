@@ -46,6 +46,8 @@ export async function versionView([model, number_], signal) {
     pictures(model, version.number, card.plots, signal),
     h("h2", null, "Errors by state"), errors(found, version.signature),
     list(card.equations).length ? [h("h2", null, "Equations found"), h("pre", null, card.equations.join("\n"))] : null,
+    list(card.joined).length ? h("p", null, "It joins ", list(card.joined).flatMap((each, i) => [i > 0 && ", ",
+      h("a", { href: `#/models/${model}/${Number(each.version)}` }, `${model}/${Number(each.version)}`)]), ", as far as they are still there.") : null,
     list(card.choices).length ? [h("h2", null, "What was chosen, and why"),
       table("Choices", [["what"], ["chosen"], ["why", "wrap"]], card.choices.map((each) => [each.what, plain(each.value), each.why]))] : null,
     h("details", null, h("summary", null, "The card"), h("pre", null, JSON.stringify(card, (name, value) => (name === "history" ? undefined : value), 2))));

@@ -8,7 +8,7 @@ import itertools
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +190,20 @@ class Audit:
 
     def published(self) -> Iterator[Finding]:
         """A succeeded job made one thing, any other none; numbers have no gaps."""
-        yield from self._made("training", self.versions)
+        yield from self._made(
+            self.versions,
+            lambda row: row["kind"] == "training" or "ensemble" in row["request"],
+        )
         # Those without a job were uploaded: another check.
         made = [row for row in self.datasets if row["job_id"] is not None]
-        yield from self._made("dataset", made)
+        yield from self._made(made, lambda row: row["kind"] == "dataset")
         numbers = defaultdict(list)
         for row in self.versions:
             numbers[row["model"]].append(row["number"])
             job = self.jobs.get(row["job_id"])
             named = (job["result"] or {}) if job else {}
+            # What a sweep made is its ensemble, whatever is best of it.
+            named = named.get("ensemble") or named
             if (named.get("version"), named.get("digest")) != (
                 row["number"],
                 row["digest"],
@@ -267,12 +272,14 @@ class Audit:
             for path in folder.glob("*"):
                 yield _finding("a folder of a job or request was left", path.name)
 
-    def _made(self, kind: str, things: Rows) -> Iterator[Finding]:
+    def _made(
+        self, things: Rows, makes_one: Callable[[Mapping[str, Any]], bool]
+    ) -> Iterator[Finding]:
         counts: dict[str, int] = defaultdict(int)
         for each in things:
             counts[each["job_id"]] += 1
         for id, row in self.jobs.items():
-            expected = int(row["kind"] == kind and row["state"] == "succeeded")
+            expected = int(makes_one(row) and row["state"] == "succeeded")
             if counts.pop(id, 0) != expected:
                 yield _finding(
                     f"a {row['kind']} job made the wrong number of things",
@@ -330,7 +337,8 @@ def _asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
 def _ranking(result: Mapping[str, Any]) -> list[Any]:
     """What a sweep found, without numbers and ids of versions, and without times."""
     same = ("settings", "state", "validation", "test")
-    return [{name: row.get(name) for name in same} for row in result["ranking"]]
+    rows = [*result["ranking"], result.get("ensemble") or {}]
+    return [{name: row.get(name) for name in same} for row in rows]
 
 
 def _all(connection: sa.Connection, table: sa.Table) -> Rows:

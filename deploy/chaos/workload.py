@@ -122,7 +122,7 @@ class Workload:
         warm = {"kind": "training", "dataset": dataset, "model": MODEL}
         warm["warm_start"] = base
         sweep: Record = {"kind": "sweep", "dataset": dataset, "model": MODEL}
-        sweep["grid"] = {"seed": [0, 1]}
+        sweep["grid"], sweep["ensemble"] = {"seed": [0, 1]}, 2
         sweep["base"] = {"training": TRAINING, "surrogate": SURROGATE}
         late = {"schedule": {"priority": -1, "deadline_seconds": DEADLINE_S}}
         self._requests += [

@@ -99,8 +99,10 @@ class Candidates:
             if each.job is not None
         ]
 
-    def promote(self, connection: sa.Connection, sweep: Job, number: int) -> list[str]:
-        """Give the best version its aliases, in the transaction that ends the sweep.
+    def promote(
+        self, connection: sa.Connection, sweep: Job, number: int, reason: str
+    ) -> list[str]:
+        """Give a version the sweep's aliases, in the transaction that ends it.
 
         Returns:
             The aliases that moved: the sweep's own, and ``champion`` where the model
@@ -110,10 +112,8 @@ class Candidates:
             NotFound: The version was deleted.
         """
         request, now = sweep.request, instant(self.clock())
-        alias, reason = request.get("alias"), f"best of sweep {sweep.id}"
-        return promote(
-            connection, request["model"], number, alias, now, sweep.owner, reason
-        )
+        alias, owner = request.get("alias"), sweep.owner
+        return promote(connection, request["model"], number, alias, now, owner, reason)
 
 
 def _progress(connection: sa.Connection, sweep: str) -> dict[str, Any] | None:

@@ -97,8 +97,13 @@ class SweepJob(_Model, Scheduled):
     split: SplitSpec = SplitSpec()
     """Which fractions of the trajectories all candidates hold out. They are ranked on
     the validation part; ``seed`` is by default the base's."""
+    ensemble: Annotated[int, Field(strict=True, ge=2, le=MOST_MEMBERS)] | None = None
+    """How many of the best candidates are joined into one ensemble: a further version,
+    which gets the aliases in place of the best one. Those are joined that are of the
+    best one's description; where too few are, ``warnings`` of the result say so. No
+    candidate may have ``members`` or a ``warm_start`` then."""
     alias: ModelName | None = None
-    """Alias to point at the best version; no other gets one."""
+    """Alias to point at the best version, or at the ensemble; no other gets one."""
     tags: Tags = {}
     """Your own words, kept with each job and in each version's card."""
 
@@ -129,6 +134,11 @@ class PlannedSweep(_Model, Scheduled):
     candidates: list[Candidate]
     base: dict[str, Any]
     split: SplitSpec
+    ensemble: Annotated[
+        int | None,
+        # A worker of before there were any refuses what it does not know.
+        Field(exclude_if=lambda count: count is None),
+    ] = None
     alias: str | None = None
     tags: dict[str, str] = {}
 

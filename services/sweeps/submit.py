@@ -127,6 +127,9 @@ class Sweeps:
         except ValueError as error:
             expected = "fields that do not hold one another"
             raise Invalid("/grid", found=str(error), expected=expected) from error
+        if job.ensemble is not None:
+            asked_of_each = [merged(base, settings) for settings, _ in written_out]
+            _check_members(job.ensemble, asked_of_each)
         for settings, where in written_out:
             each = {**merged(base, settings), **fixed}
             named = flattened(settings)
@@ -145,6 +148,7 @@ class Sweeps:
             candidates=candidates,
             base=base,
             split=split,
+            ensemble=job.ensemble,
             alias=job.alias,
             tags=job.tags,
             schedule=job.schedule,
@@ -192,6 +196,28 @@ def _check_grid(job: SweepJob) -> None:
             f"{count} candidates",
             expected=f"2 to {MOST_CANDIDATES}",
         )
+
+
+def _check_members(ensemble: int, candidates: list[dict[str, Any]]) -> None:
+    """Refuse an ensemble that the candidates cannot make, however well they train.
+
+    Which of them are of one description is known when they have been trained.
+    """
+    if ensemble > len(candidates):
+        raise Invalid(
+            "/ensemble",
+            found=f"{ensemble} members",
+            expected=f"2 to {len(candidates)}: there are no more candidates",
+        )
+    for field, none in (("members", (None, 1)), ("warm_start", (None,))):
+        for each in candidates:
+            if each.get(field) not in none:
+                raise Invalid(
+                    "/ensemble",
+                    found=f"a candidate with {field} = {each[field]!r}",
+                    expected="candidates that are one surrogate each, trained from "
+                    "weights of its own",
+                )
 
 
 def _fixed(job: SweepJob) -> SplitSpec:

@@ -80,7 +80,18 @@ def run_training(
     for point in run.history[-1:]:
         # Progress is passed on now and then; the last losses must not be missing.
         report({"type": "metrics", "point": finite(point)})
-    card = _card(request, job_id, dataset, run)
+    return keep(run, _card(request, job_id, dataset, run), folder, report=report)
+
+
+def keep(
+    run: Run, card: dict[str, Any], folder: Path, *, report: Report
+) -> dict[str, Any]:
+    """Write the artifact of a run, with its card and pictures, into a folder.
+
+    Returns:
+        What the registry keeps beside it: digest, signature, spec, card, evaluation,
+        certificate; JSON.
+    """
     plots = _draw(run, report)
     digest = save(run.surrogate, folder / ARTIFACT, card=card, plots=plots)
     card = read_card(folder / ARTIFACT)

@@ -67,6 +67,8 @@ def _identity(version: Record, card: Record) -> Iterator[tuple[str, str]]:
     parent = _part(card, "parent")
     from_ = f"{parent.get('model')}/{parent.get('version')}"
     yield "goes on from", from_ if parent.get("model") else ""
+    joined = [each for each in list_in(card, "joined") if isinstance(each, dict)]
+    yield "joins", ", ".join(f"{_plain(each.get('version'))}" for each in joined)
     tags = _part(card, "tags")
     yield "tags", ", ".join(f"{name}={value}" for name, value in tags.items())
 

@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from spnode_client.commands.datasets import dataset_of
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
@@ -40,8 +41,13 @@ def sweep(
         str | None, typer.Option(help="Name of the model; the file's name by default.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="auto, smooth or paper.")] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(help="Join so many of the best into one ensemble, 2 to 16."),
+    ] = None,
     alias: Annotated[
-        str | None, typer.Option(help="Alias that the best version takes.")
+        str | None,
+        typer.Option(help="Alias that the best version takes, or the ensemble."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -71,7 +77,8 @@ def sweep(
     if schedule := schedule_of(priority, deadline, gpu):
         own["schedule"] = schedule
     name = model or model_name(client, dataset, data)
-    job = client.sweep(dataset, name, grid=grid, alias=alias, **own, **options)
+    own |= {"ensemble": ensemble, "alias": alias}
+    job = client.sweep(dataset, name, grid=grid, **own, **options)
     if detach:
         emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
         return
@@ -111,8 +118,25 @@ def describe(found: Ranking) -> None:
         "validation part chose, so its best error is a little too good",
         markup=False,
     )
+    for warning in found.warnings:
+        out.print(f"[yellow]{escape(warning)}[/]")
+    if found.ensemble:
+        _describe_ensemble(found)
     aliases = ", ".join(f"{found.model}@{each}" for each in found.aliases)
-    out.print(f"[bold]{found}[/] is best" + (f"; it is {aliases}" if aliases else ""))
+    role = "is the ensemble" if found.ensemble else "is best"
+    out.print(f"[bold]{found}[/] {role}" + (f"; it is {aliases}" if aliases else ""))
+
+
+def _describe_ensemble(found: Ranking) -> None:
+    joined = found.ensemble
+    assert joined is not None
+    members = ", ".join(f"{found.model}/{each}" for each in joined.members)
+    errors = " and ".join(
+        f"{short(error)} {part}"
+        for part, error in (("validation", joined.validation), ("test", joined.test))
+        if error is not None
+    )
+    out.print(f"{members} joined: {errors or 'not finite'}", markup=False)
 
 
 def _row(model: str, each: Candidate, fields: list[str]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from spnode_core.training.candidates import (
     is_finite,
     on_divided_steps,
 )
-from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.execution import Execution
+from spnode_core.training.parts import Parts, some
 from spnode_core.training.presets import Choices
 from spnode_core.training.progress import Progress, Reporter
 from spnode_core.training.stages import Record
@@ -108,10 +109,10 @@ class Contest:
             )
             return True
         self._tell(f"judging {candidate.name}")
-        some = execution.some(self._parts.train)
-        error, choices = self._error(surrogate, some), candidate.choices
+        train = some(self._parts.train, execution.seed)
+        error, choices = self._error(surrogate, train), candidate.choices
         if candidate.may_divide:
-            factor, error = self._divided(surrogate, some, error)
+            factor, error = self._divided(surrogate, train, error)
             if factor > 1:
                 surrogate = on_divided_steps(surrogate, factor)
                 execution.divide_steps(surrogate.spec)
@@ -122,23 +123,23 @@ class Contest:
             self._entries.append(Entry(execution, surrogate, record, choices, error))
         return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
 
-    def _error(self, surrogate: Surrogate, some: Dataset) -> float:
+    def _error(self, surrogate: Surrogate, train: Dataset) -> float:
         """On held-out trajectories; infinite where a rollout leaves the finite range.
 
         Args:
             surrogate: What to judge.
-            some: Trajectories that it learned from.
+            train: Trajectories that it learned from.
         """
         held = self._parts.validation
         if not all(
-            is_finite(surrogate, each) for each in (some, held, self._parts.test)
+            is_finite(surrogate, each) for each in (train, held, self._parts.test)
         ):
             return math.inf
-        held = held if held.trajectories else some
+        held = held if held.trajectories else train
         return held_out_error(surrogate, held, self._scaling, self._seed)
 
     def _divided(
-        self, surrogate: Surrogate, some: Dataset, error: float
+        self, surrogate: Surrogate, train: Dataset, error: float
     ) -> tuple[int, float]:
         """By what to divide the steps, and the error then.
 
@@ -154,7 +155,7 @@ class Contest:
             if is_long or self._reporter.is_out_of_time:
                 break
             self._tell(f"its steps divided by {factor}")
-            found = self._error(trial, some)
+            found = self._error(trial, train)
             if math.isfinite(error) and not found < _GAIN * error:
                 break
             if math.isfinite(found):

@@ -38,7 +38,8 @@ from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.manifold import Manifold, build_manifold
 from spnode_core.training.members import resampled, shares_latents
 from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
-from spnode_core.training.polish import MOST_TRAJECTORIES, Polish
+from spnode_core.training.parts import Parts, some
+from spnode_core.training.polish import Polish
 from spnode_core.training.progress import Progress, Reporter, Stopped
 from spnode_core.training.stages import Drive, Record, Stage, StageName, State
 
@@ -46,15 +47,6 @@ from spnode_core.training.stages import Drive, Record, Stage, StageName, State
 _POLISH_COST = 4.0
 _MOST_WINDOW_VALUES = 20_000_000
 _MOST_WINDOWS = 20_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """The trajectories of a run, by what they are for."""
-
-    train: Dataset
-    validation: Dataset
-    test: Dataset
 
 
 @dataclasses.dataclass
@@ -143,13 +135,6 @@ class Execution:
         self.spec = spec
         described = spec.model_dump(mode="json")
         self.identity = {**self.identity, "surrogate": described}
-
-    def some(self, dataset: Dataset) -> Dataset:
-        """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
-        if dataset.trajectories <= MOST_TRAJECTORIES:
-            return dataset
-        order = np.random.default_rng([self.seed, 21]).permutation(dataset.trajectories)
-        return dataset.take(np.sort(order[:MOST_TRAJECTORIES]))
 
     def _plan(self) -> list[tuple[StageName, int]]:
         spec = self.training
@@ -297,14 +282,14 @@ class Execution:
                 later = first.from_later_samples(self.seed + number)
                 dataset = dataset.joined(later)
         if most:
-            dataset = self.some(dataset)
+            dataset = some(dataset, self.seed)
         spec = self.training
         return build_problem(dataset, surrogate, loss=spec.loss, refine=spec.refine)
 
     def _held(self) -> Dataset:
         """What parameters are chosen by: training data where nothing is held out."""
         held = self.parts.validation
-        return held if held.trajectories else self.some(self.parts.train)
+        return held if held.trajectories else some(self.parts.train, self.seed)
 
     def _held_out(self, surrogate: Surrogate, ahead: int | None) -> Problem:
         most = ahead is not None

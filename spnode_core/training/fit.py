@@ -8,21 +8,13 @@
 """
 
 import dataclasses
-import math
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from spnode_core.certificates import contracts
 from spnode_core.dataset import Dataset
-from spnode_core.ensemble import members_of
-from spnode_core.equations import equations_of
-from spnode_core.errors import InvalidInput, TrainingError
-from spnode_core.metrics import evaluate, with_intervals
+from spnode_core.errors import InvalidInput
+from spnode_core.metrics import with_intervals
 from spnode_core.spec import (
     Preset,
     SplitSpec,
@@ -31,6 +23,7 @@ from spnode_core.spec import (
     certified_surrogate,
 )
 from spnode_core.surrogate import Surrogate, require_x64
+from spnode_core.training.assessment import assess
 from spnode_core.training.candidates import (
     Candidate,
     candidates,
@@ -39,14 +32,10 @@ from spnode_core.training.candidates import (
 )
 from spnode_core.training.certified import check_settling
 from spnode_core.training.contest import Contest
-from spnode_core.training.data_certificates import data_certificates
-from spnode_core.training.execution import Execution, Parts
-from spnode_core.training.members import (
-    check_members,
-    member_seeds,
-    members_report,
-)
+from spnode_core.training.execution import Execution
+from spnode_core.training.members import check_members, member_seeds
 from spnode_core.training.neighbours import with_neighbours
+from spnode_core.training.parts import Parts
 from spnode_core.training.presets import Choices, resolve
 from spnode_core.training.progress import (
     Progress,
@@ -68,7 +57,7 @@ __all__ = ["Progress", "Run", "Stopped", "fit"]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One execution of ``fit``.
+    """One execution of ``fit``, or of ``join``.
 
     Args:
         surrogate: The trained surrogate.
@@ -291,99 +280,34 @@ def _report(
 ) -> dict[str, Any]:
     parts, reporter = execution.parts, execution.reporter
     reporter.report(Progress("evaluate", message="evaluating"))
-    # Rollouts from later samples are compiled anew: on one part they are enough.
-    seeds = {"test" if parts.test.trajectories else "validation": execution.seed}
-    metrics = {"train": _metrics(surrogate, execution.some(parts.train))} | {
-        name: _metrics(surrogate, part, parts.train, seeds.get(name))
-        for name, part in (("validation", parts.validation), ("test", parts.test))
-    }
-    held_out = metrics["test"] or metrics["validation"] or {}
-    judges = {"test": parts.test, "validation": parts.validation}
-    ensemble = members_report(surrogate, execution.seeds, judges)
-    warm = _warm_start(execution, surrogate, held_out)
+    found = assess(
+        surrogate,
+        parts,
+        execution.seed,
+        execution.seeds,
+        certified=bool(execution.identity.get("certified")),
+    )
     return {
         "outcome": record.outcome,
         "choices": choices,
         **execution.identity,
-        **warm,
-        **({"ensemble": ensemble} if ensemble else {}),
-        "split_sizes": {
-            "train": parts.train.trajectories,
-            "validation": parts.validation.trajectories,
-            "test": parts.test.trajectories,
-        },
+        **_warm_start(execution, surrogate, found),
         "inference": execution.inference,
-        # Of an ensemble those of the member that learned from all training data.
-        "equations": equations_of(members_of(surrogate)[0]),
-        "metrics": metrics,
-        "warnings": held_out.get("warnings", []),
-        "certificate": _certificate(surrogate, parts, metrics, execution.identity),
+        **found,
         "seconds": reporter.seconds,
-        "versions": _versions(),
-        "platform": _platform(),
     }
 
 
 def _warm_start(
-    execution: Execution, surrogate: Surrogate, held_out: dict[str, Any]
+    execution: Execution, surrogate: Surrogate, found: dict[str, Any]
 ) -> dict[str, Any]:
     """What came of a warm start; its warnings join those of the held-out part."""
     start, parts = execution.start, execution.parts
     if start is None:
         return {}
     judges = {"test": parts.test, "validation": parts.validation}
-    found, warnings = outcome_of(start, surrogate, judges, parts.train, execution.seed)
-    held_out["warnings"] = [*held_out.get("warnings", []), *warnings]
+    made, warnings = outcome_of(start, surrogate, judges, parts.train, execution.seed)
+    # In place: the metrics of that part have the same list.
+    found["warnings"] += warnings
     digest = execution.identity["warm_start"]
-    return {"warm_start": {"surrogate": digest, **found, "warnings": warnings}}
-
-
-def _certificate(
-    surrogate: Surrogate,
-    parts: Parts,
-    metrics: dict[str, dict[str, Any] | None],
-    identity: dict[str, Any],
-) -> dict[str, Any]:
-    """What is proved of the surrogate, and of its error on held-out trajectories."""
-    held_out = {"validation": parts.validation, "test": parts.test}
-    certificate = {
-        **surrogate.certificate(),
-        **data_certificates(surrogate, held_out, metrics),
-    }
-    if identity.get("certified") and not contracts(certificate):
-        raise TrainingError(
-            "the trained surrogate does not contract provably: its decay is too slow "
-            "for float64; raise surrogate.linear.rates.minimum"
-        )
-    return certificate
-
-
-def _metrics(
-    surrogate: Surrogate,
-    part: Dataset,
-    training: Dataset | None = None,
-    seed: int | None = None,
-) -> dict[str, Any] | None:
-    if not part.trajectories:
-        return None
-    found = evaluate(surrogate, part, training, seed=seed)
-    if not math.isfinite(found["scaled_mse"] + found["refined_scaled_mse"]):
-        raise TrainingError(
-            "rollouts over whole trajectories leave the finite range, though they fit "
-            "over the horizon trained on: train on longer horizons, with more latent "
-            "variables, or with smaller steps"
-        )
-    return found
-
-
-def _versions() -> dict[str, str]:
-    packages = ("equinox", "jax", "numpy", "optax")
-    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
-
-
-def _platform() -> dict[str, str]:
-    return {
-        "system": platform.platform(),
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-    }
+    return {"warm_start": {"surrogate": digest, **made, "warnings": warnings}}

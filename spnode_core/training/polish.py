@@ -23,8 +23,6 @@ from spnode_core.training.descent import Leaves, Parts
 from spnode_core.training.losses import training_loss
 from spnode_core.training.stages import StageName, State, Values, first_state
 
-MOST_TRAJECTORIES = 256
-"""A full batch is at most so many trajectories; more cost time and gain nothing."""
 # 256 rows at once leave the cache: in tiles of 64 an evaluation takes half the time.
 _TILE = 64
 _MEMORY = 50

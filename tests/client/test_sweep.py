@@ -82,6 +82,27 @@ def test_a_ranking_is_a_table_and_says_what_failed(capsys):
     assert "m/2 is best; it is m@challenger, m@champion" in said
 
 
+def test_an_ensemble_is_asked_for_and_told(server, capsys):
+    joined = {"version": 4, "digest": "e", "members": [2, 1]}
+    joined |= {"validation": 0.011, "test": 0.013}
+    job = {"id": "job_0", "kind": "sweep", "state": "succeeded"}
+    warnings = ["2 joined, where 3 were asked for"]
+    ended = {**job, "result": {**FOUND, "ensemble": joined, "warnings": warnings}}
+    server.answers += [Answer(202, json.dumps(ended).encode())] * 2
+    with Client(server.url) as client:
+        asked = client.sweep(DATASET, "m", grid={"seed": [0, 1]}, ensemble=2)
+        ranking = asked.wait()
+    assert json.loads(server.asked[0].body)["ensemble"] == 2
+    assert ranking.ensemble is not None
+    assert (ranking.ensemble.version, ranking.ensemble.members) == (4, (2, 1))
+    assert (ranking.best, str(ranking)) == (2, "m/4")
+    describe(ranking)
+    said = capsys.readouterr().out
+    assert "2 joined, where 3 were asked for" in said
+    assert "m/2, m/1 joined: 0.011 validation and 0.013 test" in said
+    assert "m/4 is the ensemble; it is m@challenger, m@champion" in said
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -13,9 +13,10 @@ from spnode_core.spec import SurrogateSpec, UniformStepsSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.candidates import GOOD, candidates
 from spnode_core.training.contest import Contest
-from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.execution import Execution
 from spnode_core.training.initial_operators import with_polynomial
 from spnode_core.training.initialise import create_surrogate
+from spnode_core.training.parts import Parts
 from spnode_core.training.progress import Reporter
 from spnode_core.training.stages import Record
 

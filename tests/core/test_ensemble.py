@@ -28,9 +28,10 @@ from spnode_core.spec import (
 )
 from spnode_core.training import stages
 from spnode_core.training.contest import Entry
-from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.execution import Execution
 from spnode_core.training.fit import Stopped, fit
 from spnode_core.training.members import member_seeds
+from spnode_core.training.parts import Parts
 from spnode_core.training.presets import resolve
 from spnode_core.training.progress import Reporter
 

@@ -15,8 +15,9 @@ from spnode_core.spec import (
     SurrogateSpec,
     TrainingSpec,
 )
-from spnode_core.training.execution import Execution, Parts
+from spnode_core.training.execution import Execution
 from spnode_core.training.neighbours import with_neighbours
+from spnode_core.training.parts import Parts
 from spnode_core.training.presets import resolve
 from spnode_core.training.progress import Reporter
 

@@ -8,6 +8,8 @@ in this process one short fit serves all pages.
 import functools
 import inspect
 import json
+import os
+import shutil
 import subprocess
 import warnings
 
@@ -15,6 +17,7 @@ import h5py
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 import spnode_core
 from deploy.site.executed import run_block
@@ -26,6 +29,13 @@ BY_HAND = {"README.md": "tests/endtoend/test_readme.py"}
 """Pages whose blocks have tests of their own."""
 IN_THE_SITE = "docs/notebooks/"
 """Pages that are run when the site is built."""
+CURL = [
+    block
+    for block in ALL
+    if block.language == "sh"
+    and "curl " in block.code
+    and not (block.not_run or block.run_by or block.page in BY_HAND)
+]
 KEY = "read_text().strip())"
 CHANGED = {
     "docs/calibration.md": [
@@ -39,6 +49,7 @@ CHANGED = {
         ("run.surrogate", "several"),
         ("members=4).wait()", "members=4).cancel()"),
         ('_record("mine"', '_record("ensemble"'),
+        ("(0, 1, 2)", "(0, 1)"),
     ],
     "docs/evaluation.md": [
         ("spnode_core.fit(", "fitted("),
@@ -64,6 +75,7 @@ CHANGED = {
     "docs/sweeps.md": [
         ("grid=grid).wait()", "grid=grid).cancel()"),
         ("candidates).wait()", "candidates).cancel()"),
+        ("ensemble=3).wait()", "ensemble=3).cancel()"),
     ],
 }
 
@@ -89,9 +101,9 @@ def folder(service, tmp_path, monkeypatch):
 
 
 def fitted(service, *given, **options):
-    """The one run of all pages, where `fit` would take what it is called with."""
+    """The run of all pages, by its seed, where `fit` would take what it is given."""
     inspect.signature(spnode_core.fit).bind(*given, **options)
-    return service.run
+    return service.run(options.get("seed", 0))
 
 
 PAGES = sorted(
@@ -138,16 +150,61 @@ JSON = [block for block in ALL if block.language == "json"]
 @pytest.mark.parametrize("block", JSON, ids=str)
 def test_a_request_in_json_is_accepted(service, uploaded, block):
     body = json.loads(block.code.replace("ds_…", uploaded))
-    if "model" not in body and "models" not in body:
+    if block.page == "docs/doors/umbridge.md":
+        # What the page says of it: one input of two numbers, and one output.
+        body = {"name": "mine", "config": body}
+        for route, sizes in (("InputSizes", [2]), ("OutputSizes", [1])):
+            answer = posted(service, f"/umbridge/{route}", body).json()
+            assert list(answer.values()) == [sizes]
         return
-    path = "/v1/jobs?validate_only=true" if "kind" in body else "/v1/rollout"
-    answer = httpx.post(
-        f"{service.url}{path}",
-        json=body,
-        headers={"authorization": f"Bearer {service.key}"},
-        timeout=280,
-    )
+    is_job = "kind" in body
+    posted(service, "/v1/jobs?validate_only=true" if is_job else "/v1/rollout", body)
+
+
+def posted(service, path, body):
+    headers = {"authorization": f"Bearer {service.key}"}
+    url = f"{service.url}{path}"
+    answer = httpx.post(url, json=body, headers=headers, timeout=280)
     assert answer.status_code == 200, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("block", CURL, ids=str)
+def test_what_a_page_asks_by_curl_is_answered(service, block):
+    asked = block.code[block.code.index("curl ") :]
+    for old, new in (
+        ("curl ", "curl -fsS "),
+        ("http://127.0.0.1:8000", service.url),
+        ("/robertson/3/", "/mine/3/"),
+    ):
+        asked = asked.replace(old, new)
+    done = subprocess.run(
+        ["sh", "-c", asked],
+        env={"PATH": os.environ["PATH"], "KEY": service.key, "SPNODE_KEY": service.key},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = {"/metrics": "spnode_warm", "/infer": '"outputs"', "/apply": '"x"'}
+    (expected,) = (said for route, said in answers.items() if route in asked)
+    assert expected in done.stdout
+
+
+def test_the_alertmanager_of_a_page_is_taken_by_prometheus():
+    """The one block of YAML: merged into the configuration, Prometheus takes it."""
+    (block,) = (each for each in ALL if each.language == "yaml")
+    file = ROOT / "deploy" / "monitoring" / "prometheus.yml"
+    merged = {**yaml.safe_load(file.read_text()), **yaml.safe_load(block.code)}
+    (each,) = merged["alerting"]["alertmanagers"][0]["static_configs"]
+    assert each == {"targets": ["alertmanager:9093"]}
+    if shutil.which("promtool"):
+        check = ["promtool", "check", "config", "--syntax-only", "/dev/stdin"]
+        text = yaml.safe_dump(merged)
+        subprocess.run(check, input=text, text=True, check=True, capture_output=True)
+
+
+RUN_OR_SHOWN = {"python", "sh", "json", "yaml", "text", "csv", "{toctree}", ""}
 
 
 def test_only_known_blocks_are_not_run():
@@ -159,3 +216,5 @@ def test_only_known_blocks_are_not_run():
             page = block.page.removeprefix("docs/").rpartition("/")[2]
             assert page in (ROOT / block.run_by).read_text(), block
         assert block.language or block.page in BY_HAND, f"{block} has no language"
+        is_run = not (block.not_run or block.run_by)
+        assert not is_run or block.language in RUN_OR_SHOWN, block

@@ -73,7 +73,7 @@ def test_who_comes_late_is_served_in_the_turn_of_then(jobs, leases) -> None:
 
 
 def test_so_many_jobs_of_a_caller_wait_at_most(any_database, clock, leases) -> None:
-    jobs = Jobs(any_database, max_queued=3, clock=clock)
+    jobs = Jobs(any_database, room=(3, 100), clock=clock)
     first = [submit(jobs) for _ in range(3)]
     with pytest.raises(TooManyRequests, match="3 jobs of this key wait, of at most 3"):
         submit(jobs)
@@ -88,7 +88,7 @@ def test_so_many_jobs_of_a_caller_wait_at_most(any_database, clock, leases) -> N
 
 
 def test_so_many_jobs_of_all_callers_wait_at_most(any_database, clock) -> None:
-    jobs = Jobs(any_database, max_queued_of_all=3, clock=clock)
+    jobs = Jobs(any_database, room=(3, 3), clock=clock)
     for owner in ("one", "two", "three"):
         last = submit(jobs, owner)
     with pytest.raises(

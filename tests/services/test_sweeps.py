@@ -39,6 +39,9 @@ REFUSED = [
     ),
     ({"split": {"validation": 0}}, "/split/validation"),
     ({"alias": "latest"}, "/alias"),
+    ({"ensemble": 3}, "/ensemble"),
+    ({"ensemble": 2, "base": {"members": 2}}, "/ensemble"),
+    ({"ensemble": 2, "base": {"warm_start": "m"}}, "/ensemble"),
 ]
 
 
@@ -90,6 +93,7 @@ def test_a_grid_is_written_out_as_trainings_that_hold_the_same_out(queue) -> Non
         for latent in (2, 3)
     ]
     assert sweep.parent is None
+    assert "ensemble" not in sweep.request, "workers of before would refuse it"
     page = queue.jobs.list(parent=sweep.id).items
     jobs = {job.id: job for job in page}
     assert [each.job for each in planned.candidates] == sorted(jobs)

@@ -23,7 +23,7 @@ from spnode_core.artifact_file import CARD
 from tests.api.deployment import ROOT, deployed
 from tests.core.models import small_surrogate
 from tests.core.test_artifact import forge
-from tests.core.test_formats import in_huge_chunks
+from tests.core.test_formats_refused import in_huge_chunks
 from tests.services.test_datasets import bomb
 from tests.services.test_rollouts_archive import HEADER, forged
 

@@ -84,6 +84,69 @@ def test_candidates_are_ranked_on_the_same_trajectories(
     assert states == ["queued", "running", "succeeded"]
 
 
+@pytest.mark.timeout(600)
+def test_the_best_are_joined_and_the_ensemble_takes_the_aliases(
+    running, turning, tmp_path
+) -> None:
+    other = {"nonlinear": {"kind": "relaxation", "width": 5, "depth": 1}}
+    # Hardly trained, so it is not the best.
+    odd = {
+        "surrogate": {**SURROGATE, **other},
+        "training": {**TRAINING, "iterations": 1},
+    }
+    candidates = [{**TINY, "seed": 5}, {**TINY, "seed": 6}, odd]
+    asked = {"candidates": candidates, "alias": "challenger", "ensemble": 3}
+    sweep = submit(running, turning, "joined", **asked)
+    ended = running.end(sweep.id, 560)
+    assert ended.state == "succeeded", ended.error
+    found, versions = ended.result["ensemble"], {}
+    alike = [row for row in ended.result["ranking"] if "seed" in row["settings"]]
+    assert found["members"] == [row["version"] for row in alike]
+    assert set(ended.result["aliases"]) == {"challenger", "champion"}
+    aliases = running.registry.model("joined").aliases
+    assert set(aliases.values()) == {found["version"]}
+    (move,) = running.registry.aliases.history("joined", "champion")
+    assert move.reason == f"ensemble of sweep {sweep.id}"
+    with jax.enable_x64():
+        for number in (*found["members"], found["version"]):
+            version = running.registry.version("joined", number)
+            running.registry.download(version, tmp_path / "artifact")
+            versions[number] = load(tmp_path / "artifact", digest=version.digest)
+        ensemble = versions.pop(found["version"])
+        x0, times = [[1.0, 0.0], [0.0, 1.0]], [0.5, 5.0]
+        mean = np.mean([one.rollout(x0, times) for one in versions.values()], axis=0)
+        np.testing.assert_allclose(ensemble.rollout(x0, times), mean, rtol=1e-9)
+    card = running.registry.version("joined", found["version"]).card
+    assert card["job"] == sweep.id
+    assert [each["version"] for each in card["joined"]] == found["members"]
+    assert [each["settings"] for each in card["joined"]] == [
+        row["settings"] for row in alike
+    ]
+    assert card["ensemble"]["members"] == 2
+    assert card["training"] == {**TRAINING, **card["training"]}
+    (warning,) = ended.result["warnings"]
+    assert "2 joined, where 3 were asked for" in warning
+
+
+def test_where_nothing_can_be_joined_the_best_takes_the_aliases(
+    running, turning
+) -> None:
+    widths = [
+        {**SURROGATE, "nonlinear": {"kind": "relaxation", "width": width, "depth": 1}}
+        for width in (4, 5)
+    ]
+    candidates = [{**TINY, "surrogate": each} for each in widths]
+    sweep = submit(running, turning, "apart", candidates=candidates, ensemble=2)
+    ended = running.end(sweep.id, 240)
+    assert ended.state == "succeeded", ended.error
+    assert ended.result["ensemble"] is None
+    (warning,) = ended.result["warnings"]
+    assert "no ensemble was made, where 2 were asked for" in warning
+    assert "1 others are of another description" in warning
+    assert len(running.registry.versions("apart").items) == 2
+    assert running.registry.model("apart").aliases == {"champion": ended.result["best"]}
+
+
 def test_a_sweep_without_a_success_fails_and_names_each(running, turning) -> None:
     grid, base = {"seed": [0, 1]}, {"certified": True}
     sweep = submit(running, turning, "none", grid=grid, base=base)

@@ -1,0 +1,111 @@
+"""What is measured and proved of a surrogate once it is trained, for its card."""
+
+import math
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import jax
+
+from spnode_core.certificates import contracts
+from spnode_core.dataset import Dataset
+from spnode_core.ensemble import members_of
+from spnode_core.equations import equations_of
+from spnode_core.errors import TrainingError
+from spnode_core.metrics import evaluate
+from spnode_core.surrogate import Surrogate
+from spnode_core.training.data_certificates import data_certificates
+from spnode_core.training.members import members_report
+from spnode_core.training.parts import Parts, some
+
+
+def assess(
+    surrogate: Surrogate,
+    parts: Parts,
+    seed: int,
+    member_seeds: tuple[int, ...],
+    *,
+    certified: bool,
+) -> dict[str, Any]:
+    """Errors, certificates and equations of a trained surrogate.
+
+    Args:
+        surrogate: With its intervals and neighbours.
+        parts: Trajectories that it learned from, and others.
+        seed: Source of what is drawn: trajectories, later samples.
+        member_seeds: Of an ensemble those of its members.
+        certified: Whether all rollouts have to come together by construction.
+
+    Returns:
+        JSON: ``metrics`` by part, ``ensemble`` where it is one, ``certificate``,
+        ``equations``, ``warnings``, ``split_sizes``, ``versions``, ``platform``.
+
+    Raises:
+        TrainingError: Rollouts leave the finite range, or do not contract provably
+            where they have to.
+    """
+    # Rollouts from later samples are compiled anew: on one part they are enough.
+    seeds = {"test" if parts.test.trajectories else "validation": seed}
+    held_out = {"validation": parts.validation, "test": parts.test}
+    metrics = {"train": _metrics(surrogate, some(parts.train, seed))} | {
+        name: _metrics(surrogate, part, parts.train, seeds.get(name))
+        for name, part in held_out.items()
+    }
+    judged = metrics["test"] or metrics["validation"] or {}
+    judges = {"test": parts.test, "validation": parts.validation}
+    ensemble = members_report(surrogate, member_seeds, judges)
+    certificate = {
+        **surrogate.certificate(),
+        **data_certificates(surrogate, held_out, metrics),
+    }
+    if certified and not contracts(certificate):
+        raise TrainingError(
+            "the trained surrogate does not contract provably: its decay is too slow "
+            "for float64; raise surrogate.linear.rates.minimum"
+        )
+    return {
+        **({"ensemble": ensemble} if ensemble else {}),
+        "split_sizes": {
+            "train": parts.train.trajectories,
+            "validation": parts.validation.trajectories,
+            "test": parts.test.trajectories,
+        },
+        # Of an ensemble those of the member that learned from all training data.
+        "equations": equations_of(members_of(surrogate)[0]),
+        "metrics": metrics,
+        "warnings": judged.get("warnings", []),
+        "certificate": certificate,
+        "versions": _versions(),
+        "platform": _platform(),
+    }
+
+
+def _metrics(
+    surrogate: Surrogate,
+    part: Dataset,
+    training: Dataset | None = None,
+    seed: int | None = None,
+) -> dict[str, Any] | None:
+    if not part.trajectories:
+        return None
+    found = evaluate(surrogate, part, training, seed=seed)
+    if not math.isfinite(found["scaled_mse"] + found["refined_scaled_mse"]):
+        raise TrainingError(
+            "rollouts over whole trajectories leave the finite range, though they fit "
+            "over the horizon trained on: train on longer horizons, with more latent "
+            "variables, or with smaller steps"
+        )
+    return found
+
+
+def _versions() -> dict[str, str]:
+    packages = ("equinox", "jax", "numpy", "optax")
+    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def _platform() -> dict[str, str]:
+    return {
+        "system": platform.platform(),
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+    }

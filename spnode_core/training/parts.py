@@ -1,0 +1,27 @@
+"""The trajectories of a run by what they are for, and a few of many."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spnode_core.dataset import Dataset
+
+MOST_TRAJECTORIES = 256
+"""A full batch is at most so many trajectories; more cost time and gain nothing."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The trajectories of a run, by what they are for."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def some(dataset: Dataset, seed: int) -> Dataset:
+    """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
+    if dataset.trajectories <= MOST_TRAJECTORIES:
+        return dataset
+    order = np.random.default_rng([seed, 21]).permutation(dataset.trajectories)
+    return dataset.take(np.sort(order[:MOST_TRAJECTORIES]))
