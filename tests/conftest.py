@@ -65,9 +65,13 @@ def postgres_url(postgres_server):
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
-    """Name the pictures of the page that this run has taken."""
+    """Name the pictures of the page that this run has taken, and count what it left."""
     taken = [
         each for each in SCREENSHOTS.glob("*.png") if each.stat().st_mtime >= BEGUN
     ]
     if taken:
         terminalreporter.write_line(f"{len(taken)} screenshots in {SCREENSHOTS}")
+    skipped = terminalreporter.stats.get("skipped", [])
+    left = [each for each in skipped if "no Chromium here" in str(each.longrepr)]
+    if left:
+        terminalreporter.write_line(f"{len(left)} tests of the page left out")

@@ -107,6 +107,19 @@ def serious(page):
     ]
 
 
+def fits(page, name):
+    """Keep screenshots of a view, wide and light, narrow and dark; both are usable."""
+    for size, width, scheme in (("wide", WIDE, "light"), ("narrow", NARROW, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        shown(page, f"{name}-{size}-{scheme}")
+        over = page.evaluate("document.documentElement.scrollWidth")
+        assert over <= width, (name, size)
+        assert not (found := serious(page)), (name, size, found)
+    page.set_viewport_size({"width": WIDE, "height": 900})
+    page.emulate_media(color_scheme="light")
+
+
 def shown(page, name):
     """Keep a screenshot under a name."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -127,12 +127,14 @@ def _new_key(composition: Composition, *words: str) -> str:
 def _of_query(url: str, query: str) -> list[tuple[str, str]]:
     """Job and value of each series that Prometheus finds, sorted."""
     try:
-        answer = httpx.get(f"{url}/query", params={"query": query}).json()
-    except httpx.TransportError:
+        answer = httpx.get(f"{url}/query", params={"query": query})
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        # It does not listen yet, or is reading what it has written before.
         return []
     return sorted(
         (each["metric"].get("job", ""), each["value"][1])
-        for each in answer["data"]["result"]
+        for each in answer.json()["data"]["result"]
     )
 
 

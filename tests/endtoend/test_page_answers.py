@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.endtoend.browser import NARROW, opened, serious, view
+from tests.endtoend.browser import NARROW, fits, opened, serious, view
 
 JOB = {
     "id": "job_00000000000000000000000000",
@@ -89,6 +89,31 @@ def test_a_job_that_failed_says_its_code_and_what_helps(browser, link):
         assert page.get_by_role("alert").text_content() == "the process died"
         said = page.text_content("main")
         assert "attempts_exhausted What helps: A smaller batch" in said
+        fits(page, "job-failed")
+
+
+def test_rankings_and_comparisons_are_tables(browser, link):
+    told = """async () => {
+      const { resultOf } = await import('/page/results.js');
+      const text = (job) => resultOf(job).flat(3).map((each) => each.textContent).join(' | ');
+      const ranking = [
+        { job: 'job_a', settings: { 'surrogate.latent': 4 }, state: 'succeeded', version: 3, seconds: 9, error: null, validation: 0.01, test: 0.02 },
+        { job: 'job_b', settings: { 'surrogate.latent': 2 }, state: 'failed', version: null, seconds: 1, error: { detail: 'it diverged' }, validation: null, test: null }];
+      const one = (error) => ({ error, normalised_rmse: error / 2, worst_state: { name: 'y2', normalised_rmse: error }, mid_trajectory: null });
+      const surrogates = { 'm/1': one(0.2), 'm/2': one(0.1) };
+      const ensemble = { version: 9, members: [3, 1], validation: 0.008, test: 0.015 };
+      return [text({ kind: 'sweep', result: { model: 'm', ranking, ensemble } }),
+        text({ kind: 'evaluation', result: { trajectories: 7, surrogates, paired: { 'm/2': { verdict: 'm/2 is better on all' } } } })];
+    }"""
+    with opened(browser, link) as page:
+        page.wait_for_selector("h1")
+        ranking, comparison = page.evaluate(told)
+    assert "m/341 %2 %9succeeded" in ranking
+    assert "its job2––1it diverged" in ranking
+    said = "m/9 is the ensemble of m/3, m/1: 0.8 % on the validation part, 1.5 % on"
+    assert said in ranking
+    assert "the same 7 trajectories" in comparison
+    assert "m/210 %5 %y2 10 %–m/2 is better on all" in comparison
 
 
 def test_a_list_of_jobs_fits_a_phone(browser, link):

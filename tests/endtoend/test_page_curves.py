@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.endtoend.browser import opened, view
+from tests.endtoend.browser import fits, opened, view
 
 MANY = 20
 CREATED = "2026-01-02T03:04:05Z"
@@ -99,6 +99,7 @@ def test_many_states_are_drawn_as_fields_beside_their_reference(page):
     assert (drawn["width"], drawn["height"]) == (3, MANY)
     # In the same colours: time to the right, states upwards, the reference half of it.
     assert drawn["top"] > reference["top"] > drawn["bottom"] == reference["bottom"]
+    fits(page, "rollout-fields")
 
 
 def test_intervals_and_spread_are_drawn_as_bands(page):
@@ -109,3 +110,4 @@ def test_intervals_and_spread_are_drawn_as_bands(page):
         assert figure.get_by_text(band).count() == 0
         page.get_by_label(label).check()
         figure.get_by_text(band).first.wait_for()
+    fits(page, "rollout-bands")
