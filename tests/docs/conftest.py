@@ -1,5 +1,6 @@
 """One live deployment for all pages, with the models that they name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -17,7 +18,7 @@ RATES = ("k1", "k2", "k3")
 LINEAR = dict.fromkeys((*STATES, *RATES), "linear")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Service:
     """Where the pages' client asks, and what is at hand in this process."""
 
@@ -33,8 +34,12 @@ class Service:
     def data(self) -> spnode_core.Dataset:
         return spnode_core.generate("robertson", 10, seed=0)
 
-    @cache
-    def run(self, seed: int = 0) -> spnode_core.Run:
+    @cached_property
+    def run(self) -> Callable[[int], spnode_core.Run]:
+        """Fits with a seed, once each."""
+        return cache(self._fit)
+
+    def _fit(self, seed: int) -> spnode_core.Run:
         """A real fit, as short as it can be."""
         small = {
             "latent": 3,
