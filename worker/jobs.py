@@ -229,11 +229,11 @@ def _publish_version(
 ) -> None:
     job, name = claim.job, claim.job.request["model"]
 
-    def end(connection: sa.Connection, number: int) -> None:
+    def end(connection: sa.Connection, number: int, digest: str) -> None:
         result = {
             "model": name,
             "version": number,
-            "digest": outcome["digest"],
+            "digest": digest,
             "scaled_mse": _errors(outcome["evaluation"]),
         }
         message = f"version {number} of {name}"

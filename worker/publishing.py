@@ -22,7 +22,7 @@ def publish_version(
     claim: Claim,
     folder: Path,
     made: dict[str, Any],
-    end: Callable[[sa.Connection, int], None],
+    end: Callable[[sa.Connection, int, str], None],
     *,
     alias: str | None = None,
     is_candidate: bool = False,
@@ -34,7 +34,7 @@ def publish_version(
         claim: The job.
         folder: Has the artifact.
         made: What the registry keeps beside it.
-        end: Ends the job, told the version's number.
+        end: Ends the job, told the version's number and the artifact's digest.
         alias: Pointed at the version.
         is_candidate: Somebody else decides which aliases it gets.
 
@@ -58,7 +58,7 @@ def publish_version(
                 guard=functools.partial(context.leases.guard, connection, claim),
                 **{**made, "digest": digest},
             )
-            end(connection, number)
+            end(connection, number, digest)
     except (LeaseLost, MustEnd):
         context.registry.drop_artifact(digest)
         raise

@@ -78,8 +78,8 @@ def publish_ranking(
     best, job = outcome["best"], claim.job
     message = f"version {best} of {outcome['model']} is best"
 
-    def end(connection: sa.Connection, number: int) -> None:
-        ensemble = {**outcome["ensemble"], "version": number}
+    def end(connection: sa.Connection, number: int, digest: str) -> None:
+        ensemble = {**outcome["ensemble"], "version": number, "digest": digest}
         reason = f"ensemble of sweep {job.id}"
         aliases = context.candidates.promote(connection, job, number, reason)
         joined = f"{message}; version {number} joins {len(ensemble['members'])}"
