@@ -113,7 +113,7 @@ def test_versions_are_watched_until_ctrl_c(server, watched):
     while seen.process.poll() is None:
         seen.process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            seen.process.wait(5)
+            seen.process.wait(15)
     assert seen.process.returncode == 0, seen.said
     # What a list says of its next page would stand there once for each time.
     assert "there are more" not in seen.said
