@@ -106,7 +106,8 @@ def run_sweep(
             certified=is_certified,
         )
     except TrainingError as error:
-        return {**result, "warnings": [f"no ensemble of {len(members)}: {error}"]}
+        result["warnings"].append(f"no ensemble of {len(members)}: {error}")
+        return result
     again = _judged(job, {_ENSEMBLE: run.surrogate}, dataset, found)
     card = _card(job, job_id, members, run, cards)
     made = keep(run, card, folder, report=report)
@@ -206,7 +207,8 @@ def _fewer(
     why = []
     if left:
         why.append(
-            f"{left} others are of another description or of other steps than version "
+            f"{'1 other is' if left == 1 else f'{left} others are'} of another "
+            "description or of other steps than version "
             f"{members[0]['version']}, which is best, or the same surrogate once more, "
             "as least squares make of any seed"
         )

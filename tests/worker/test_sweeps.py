@@ -142,7 +142,7 @@ def test_where_nothing_can_be_joined_the_best_takes_the_aliases(
     assert ended.result["ensemble"] is None
     (warning,) = ended.result["warnings"]
     assert "no ensemble was made, where 2 were asked for" in warning
-    assert "1 others are of another description" in warning
+    assert "1 other is of another description" in warning
     assert len(running.registry.versions("apart").items) == 2
     assert running.registry.model("apart").aliases == {"champion": ended.result["best"]}
 
