@@ -49,9 +49,18 @@ class Load:
 
 def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """A request as bytes."""
-    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
+    return _head("POST", path, {"Content-Length": f"{len(body)}", **headers}) + body
+
+
+def get(path: str, headers: Mapping[str, str]) -> bytes:
+    """A request without a body as bytes."""
+    return _head("GET", path, headers)
+
+
+def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def drive(

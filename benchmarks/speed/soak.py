@@ -21,7 +21,7 @@ from benchmarks.paper.rows import table
 from benchmarks.peers.environment import ROOT
 from benchmarks.speed.deployment import MODEL, Deployment, Server, deployed, json_body
 from benchmarks.speed.figures import Options
-from benchmarks.speed.load import drive, post
+from benchmarks.speed.load import drive, get, post
 from benchmarks.speed.open_load import send
 from benchmarks.speed.robertson import find_model, times, unseen
 from spnode_client.arrays import pack
@@ -161,7 +161,7 @@ def run(
             tell(f"{kind}: {load.rate:.0f} requests a second; soaked with half of it")
         # A pool of connections holds as many as were ever needed at once, up to its
         # size: a second one an hour later, for two threads that met, is no leak.
-        listing = _listing(deployment)
+        listing = get("/v1/models", deployment.headers("application/json"))
         drive(gateway.port, listing, connections=2 * _CONNECTIONS, seconds=5.0)
         return Soak(
             minutes, command, _windows(minutes, kinds, rates, gateway, worker, tell)
@@ -222,14 +222,6 @@ def _kinds(deployment: Deployment) -> dict[str, bytes]:
         "64 rows": post("/v1/rollout", rows, npz),
         "16 gradients": post("/v1/rollout/vjp", gradient, npz),
     }
-
-
-def _listing(deployment: Deployment) -> bytes:
-    """A request that reads the database."""
-    given = deployment.headers("application/json").items()
-    lines = ["GET /v1/models HTTP/1.1", "Host: 127.0.0.1"]
-    lines += [f"{name}: {value}" for name, value in given]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def _page(soak: Soak, record: dict[str, Any]) -> str:

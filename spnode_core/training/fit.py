@@ -200,10 +200,7 @@ def fit(
     trained = with_neighbours(winner.surrogate, parts.train, seed)
     trained = with_intervals(trained, parts.validation)
     report = _report(winner.execution, trained, winner.record, winner.choices)
-    held_out = next(
-        (part for part in (parts.test, parts.validation) if part.trajectories), None
-    )
-    return Run(trained, winner.record.history, report, held_out)
+    return Run(trained, winner.record.history, report, parts.held_out)
 
 
 def plan(

@@ -89,8 +89,7 @@ def join(
         "outcome": f"{len(members)} surrogates joined",
         **assess(ensemble, parts, seed, tuple(seeds), certified=certified),
     }
-    held_out = next((p for p in (parts.test, parts.validation) if p.trajectories), None)
-    return Run(ensemble, [], report, held_out)
+    return Run(ensemble, [], report, parts.held_out)
 
 
 def _check(

@@ -18,6 +18,12 @@ class Parts:
     validation: Dataset
     test: Dataset
 
+    @property
+    def held_out(self) -> Dataset | None:
+        """Those for the test before those for validation; None where all were used."""
+        parts = (self.test, self.validation)
+        return next((part for part in parts if part.trajectories), None)
+
 
 def some(dataset: Dataset, seed: int) -> Dataset:
     """At most ``MOST_TRAJECTORIES`` trajectories, chosen by the seed."""
