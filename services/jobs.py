@@ -339,9 +339,9 @@ class Jobs:
         """The job, and which jobs are to be sent to the workers."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
-            row = self._row(connection, id)
             if made_under(connection, asked, now) is not None:
-                return as_job(row), []
+                return as_job(self._row(connection, id)), []
+            row = self._row(connection, id)
             hold_dataset(connection, row["dataset_id"])
             if row["state"] in RETRIABLE:
                 # Before rows of jobs are locked, so also for those that may yet fail.

@@ -186,3 +186,22 @@ def test_retries_at_once_under_one_key_queue_a_job_once(jobs, cancelled) -> None
     assert [each.result() for each in found] == ["queued"] * 6
     told = [each.message for each in jobs.events(cancelled)]
     assert told == ["queued", "cancelled", "queued again by request"]
+
+
+@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
+def test_a_retry_that_another_overtakes_tells_the_job_as_it_is(
+    jobs, any_database, cancelled, monkeypatch
+) -> None:
+    # Where one transaction sees what another commits between two of its reads.
+    other = Jobs(any_database, Sent(), clock=jobs.clock)
+    read = jobs._row
+
+    def overtaken(*args, **options):
+        row = read(*args, **options)
+        other.retry(cancelled, owner="me", idempotency_key="k")
+        return row
+
+    monkeypatch.setattr(jobs, "_row", overtaken)
+    again = jobs.retry(cancelled, owner="me", idempotency_key="k")
+    assert again == other.get(cancelled)
+    assert again.state == "queued"
