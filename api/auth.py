@@ -25,6 +25,7 @@ SCOPE_OF: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("*", re.compile(r"^/v1/(keys|audit)(/|$)"), "admin"),
     ("GET", re.compile(r"^/metrics$"), "metrics"),
     ("POST", re.compile(r"^(/v1)?/rollout(/|$)|^/v1/objective$"), "rollout"),
+    ("POST", re.compile(r"^/v1/systems/"), "rollout"),
     ("POST", re.compile(r"^/v2/repository/index$"), "read"),
     ("POST", re.compile(r"^/(umbridge|v2|tesseract)(/|$)"), "rollout"),
     ("*", re.compile(r"^(/v1)?/jobs(/|$)"), "jobs:write"),

@@ -42,9 +42,9 @@ T = TypeVar("T")
 SQL_THREADS = 4
 STORE_THREADS = 4
 PARSING_THREADS = 2
-UPLOADS_AT_ONCE = 2
-"""Uploaded files that are read at a time: the memory of their parsers adds up."""
-_UPLOADS_WAITING = 16
+LIMITED_AT_ONCE = 2
+"""Processes that read uploads or solve at a time: their memory adds up."""
+_LIMITED_WAITING = 16
 _GUESSES_WAITING = 64
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
@@ -97,8 +97,9 @@ class Gateway:
         self._guessing = 0
         # Parsing and encoding of large bodies; never the thread that computes.
         self._parsing = ThreadPoolExecutor(PARSING_THREADS, "parse")
-        self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
-        self._uploads = 0
+        # Each thread waits for a limited process.
+        self._limited = ThreadPoolExecutor(LIMITED_AT_ONCE, "limited")
+        self._in_turn = 0
         self.upload_room = UploadRoom(settings)
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,7 +131,7 @@ class Gateway:
         self._guesses.shutdown(wait=False, cancel_futures=True)
         self.readiness.close()
         self._parsing.shutdown()
-        self._uploading.shutdown(wait=False, cancel_futures=True)
+        self._limited.shutdown(wait=False, cancel_futures=True)
         if self.rates is not None:
             await self.rates.close()
         self.queue.close()
@@ -175,24 +176,24 @@ class Gateway:
         call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
 
-    async def upload(
+    async def limited(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call what reads an uploaded file, in its turn.
+        """Call what reads an uploaded file or solves a system, in its turn.
 
         Raises:
             Overloaded: Many wait already.
         """
-        if self._uploads >= UPLOADS_AT_ONCE + _UPLOADS_WAITING:
+        if self._in_turn >= LIMITED_AT_ONCE + _LIMITED_WAITING:
             raise Overloaded(
-                f"{self._uploads} uploads wait to be read already",
+                f"{self._in_turn} uploads wait to be read, or systems to be solved",
                 retry_after_s=self.settings.parser_seconds / 4,
             )
-        self._uploads += 1
+        self._in_turn += 1
         try:
-            return await _called(self._uploading, function, *args, **kwargs)
+            return await _called(self._limited, function, *args, **kwargs)
         finally:
-            self._uploads -= 1
+            self._in_turn -= 1
 
     def workspace(self, access: Access) -> Workspace:
         """The services as a caller with some access sees them."""

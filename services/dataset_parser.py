@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import is_disk_full
+from services.limited import limit, limit_to
 from spnode_core.errors import InvalidInput
 
 DISK_FULL = 75
@@ -24,10 +25,8 @@ def main() -> None:
     """Parse as the command line says."""
     source, target = (Path(each) for each in sys.argv[1:3])
     limit_bytes, memory_bytes, seconds = (int(each) for each in sys.argv[3:6])
-    _limit(resource.RLIMIT_AS, memory_bytes)
-    _limit(resource.RLIMIT_CPU, seconds)
-    _limit(resource.RLIMIT_FSIZE, 2 * limit_bytes)
-    _limit(resource.RLIMIT_CORE, 0)
+    limit_to(memory_bytes, seconds)
+    limit(resource.RLIMIT_FSIZE, 2 * limit_bytes)
     try:
         answer = {"summary": _parse(source, target, limit_bytes)}
     except InvalidInput as error:
@@ -64,12 +63,6 @@ def _is_own_limit(error: OSError, bytes: int) -> bool:
 
 def _refusal(field: str, found: str, expected: str) -> dict[str, Any]:
     return {"error": {"field": field, "found": found, "expected": expected}}
-
-
-def _limit(what: int, value: int) -> None:
-    _, hard = resource.getrlimit(what)
-    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(what, (most, most))
 
 
 if __name__ == "__main__":

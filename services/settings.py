@@ -118,7 +118,8 @@ class Settings(BaseSettings):
     """Bytes of uploads that a gateway's disk holds at once, by what they claim; the
     largest one there is always room for."""
     parser_memory_bytes: PositiveInt = 6144 * MIB
-    """Address space of the process that parses an upload."""
+    """Address space of the process that parses an upload, or solves a built-in
+    system."""
     parser_seconds: PositiveFloat = 120.0
     """Wall and CPU time of the process that parses an upload."""
 

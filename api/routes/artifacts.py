@@ -95,7 +95,7 @@ async def _registered(
     asked: Asked | None,
 ) -> VersionRecord:
     try:
-        spec, card = await gateway.upload(lambda: (read_spec(path), read_card(path)))
+        spec, card = await gateway.limited(lambda: (read_spec(path), read_card(path)))
     except ArtifactError as error:
         raise _refused(str(error)) from error
     check_states(

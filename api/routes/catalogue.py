@@ -1,19 +1,26 @@
-"""GET /v1/systems, /v1/presets, /v1/limits: what there is to choose from."""
+"""/v1/systems, /v1/presets, /v1/limits: what there is to choose from."""
 
 import functools
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import ConfigDict
 
 from api.computing import MAX_TIMEOUT_S
 from api.dependencies import GatewayDep
 from api.heads import MAX_HEAD_BYTES
 from api.middleware import MAX_DOCUMENT_BYTES
 from api.routes.jobs import MAX_WAIT_S
+from api.schemas import In, Out
 from services.calibration.request import MOST_STARTS
 from services.database.paging import MAX_LIMIT
 from services.evaluation.request import MOST_VERSIONS
+from services.references import MOST_SECONDS, MOST_VALUES, solve
 from services.registry import MAX_TAGS, MAX_TEXT
+from services.rollouts.times import times_of
+from services.rollouts.wire import Times, Vector
 from services.sweeps.request import MOST_CANDIDATES
 from services.texts import MAX_DEPTH
 from spnode_core import systems
@@ -33,10 +40,60 @@ PRESETS = {
 """What each preset means; its names are those of ``spnode_core.spec.Preset``."""
 
 
+class ReferenceIn(In):
+    """Where a solution begins, and when it is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "x0": [1.0, 0.0, 0.0],
+                    "times": {
+                        **{"start": 1e-5, "stop": 1e5, "count": 50},
+                        "spacing": "log",
+                    },
+                }
+            ]
+        }
+    )
+
+    x0: Vector
+    """The state at time 0, in the order of the system's states."""
+    times: Times
+    """Times of the solution, as those of a rollout."""
+
+
+class ReferenceOut(Out):
+    """A solution of a built-in system."""
+
+    times: list[float]
+    x: list[list[float]]
+    """``(time, state)``"""
+
+
 @router.get("/systems", summary="List built-in systems")
 async def list_systems() -> dict[str, list[dict[str, Any]]]:
     """Systems with equations, a sampler and a reference solver."""
     return {"data": _systems()}
+
+
+@router.post(
+    "/systems/{name}/reference",
+    summary="Solve a built-in system",
+    response_model=ReferenceOut,
+)
+async def solve_reference(
+    name: str, asked: ReferenceIn, gateway: GatewayDep
+) -> Response:
+    """The solution from one initial condition, to the tolerance of its datasets.
+
+    What a rollout of its surrogate is measured against. It takes from half a second to
+    ten; many solutions are a job that makes a dataset.
+    """
+    form = np.array(asked.times) if isinstance(asked.times, list) else asked.times
+    times = times_of(form, gateway.settings.max_times)
+    found = await gateway.limited(solve, name, asked.x0, times, gateway.settings)
+    return Response(found, media_type="application/json")
 
 
 @router.get("/presets", summary="List presets")
@@ -94,6 +151,8 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_members": MOST_MEMBERS,
         "max_starts": MOST_STARTS,
         "max_compared": MOST_VERSIONS,
+        "max_reference_seconds": MOST_SECONDS,
+        "max_reference_values": MOST_VALUES,
     }
 
 

@@ -166,6 +166,6 @@ async def _stored(
     """Have the body checked and keep it, or keep nothing."""
     key = idempotency_key(request)
     async with received(request, gateway.settings, gateway.upload_room) as path:
-        return await gateway.upload(
+        return await gateway.limited(
             workspace.datasets.upload, path, owner=owner, name=name, idempotency_key=key
         )

@@ -1,6 +1,7 @@
 // A rollout as it is asked for: sliders, times, the reference, and the same as code.
 
-import { action, check, choice, copied, empty, field, h, number, paged, problem, say, table } from "./elements.js";
+import { check, copied, empty, field, h, number, paged, problem, table } from "./elements.js";
+import { overlay, systemOf } from "./overlay.js";
 import { curves, heatMap, range, resampled } from "./plots.js";
 import { ask, get } from "./service.js";
 import { asCurl, asJax, asPython } from "./snippets.js";
@@ -12,7 +13,9 @@ export async function rolloutView([model, version], signal) {
   if (!model) return chooser(signal);
   const base = `/v1/models/${encodeURIComponent(model)}/versions/${version}`;
   const [record, card] = await Promise.all([get(base, { signal }), get(`${base}/card`, { signal })]);
-  return panel(record, await usable(record.signature, card.dataset && card.dataset.id, signal), signal);
+  const { signature } = record;
+  const [datasets, system] = await Promise.all([usable(signature, card.dataset && card.dataset.id, signal), systemOf(signature, signal)]);
+  return panel(record, datasets, system, signal);
 }
 
 async function chooser(signal) {
@@ -84,7 +87,7 @@ async function usable({ states }, trainedOn, signal) {
   };
 }
 
-function panel(record, datasets, signal) {
+function panel(record, datasets, system, signal) {
   const { signature } = record;
   const { domain } = signature;
   const sets = {
@@ -102,7 +105,7 @@ function panel(record, datasets, signal) {
   const told = h("p", { class: "soft" }, "Asking …");
   const place = h("div", { class: "grid" });
   const trouble = h("div", null);
-  const reference = referenceOf(datasets, sets, signature, changed, signal);
+  const reference = overlay({ datasets, system, sets, signature, changed, drawn: () => draw(), signal });
   const code = h("pre", { tabindex: "0" });
   let kind = asPython, asked = null, answered = null, isBusy = false, isStale = false, knock = null;
   const tabs = [["Python", asPython], ["curl", asCurl], ["JAX", asJax]].map(([label, made]) =>
@@ -142,6 +145,7 @@ function panel(record, datasets, signal) {
         trouble.replaceChildren(...(answered.warnings || []).map((each) => h("div", { class: "notice" }, each)));
         place.classList.remove("old");
         draw();
+        reference.follow(asked);
       } catch (error) {
         if (signal.aborted) return;
         trouble.replaceChildren(problem(error));
@@ -155,7 +159,7 @@ function panel(record, datasets, signal) {
   }
 
   function draw() {
-    const found = reference.shown();
+    const found = reference.shown(asked);
     if (signature.states.length > MANY) return drawFields(place, answered, found, signature);
     const x = { label: signature.time_unit ? `time, ${signature.time_unit}` : "time", log: logTime.checked };
     signature.states.forEach((name, at) => {
@@ -277,87 +281,6 @@ function sliders(names, units, lower, upper) {
       showAll();
     },
     listen(listener) { told = listener; },
-  };
-}
-
-/** Trajectories of a dataset to start from and to compare with. */
-function referenceOf(datasets, sets, signature, changed, signal) {
-  const { all, own } = datasets;
-  let found = null, turn = 0;
-  const which = h("input", { type: "number", min: 0, value: 0, class: "number" });
-  const labelled = (each) => [each.id, each.name || each.id];
-  const dataset = choice([["", "none"], ...all.map(labelled)], own ? own.id : "");
-  const offer = (each) => dataset.append(h("option", { value: each.id }, labelled(each)[1]));
-  const older = action("Older ones", async () => {
-    const fresh = await datasets.older();
-    fresh.forEach(offer);
-    older.button.hidden = !datasets.hasOlder();
-    say(fresh.length ? `${fresh.length} more in the list of datasets` : `None of ${datasets.hasOlder() ? "a thousand older" : "the older"} ones has these states`);
-  }, { class: "quiet", hidden: !datasets.hasOlder() });
-  const named = h("input", { spellcheck: "false", autocomplete: "off", placeholder: "ds_…" });
-  named.addEventListener("change", async () => {
-    const id = named.value.trim();
-    if (!id) return;
-    try {
-      const each = await datasets.byId(id);
-      if (![...dataset.options].some((option) => option.value === each.id)) offer(each);
-      [dataset.value, named.value] = [each.id, ""];
-      load();
-    } catch (error) {
-      if (!signal.aborted) note.replaceChildren(problem(error));
-    }
-  });
-  const note = h("div", { class: "soft" });
-  const isSame = (set, values) => set.values().every((value, at) => value === values[at]);
-  const isHere = () => found && !found.isLeft && isSame(sets.x0, found.x0) && isSame(sets.parameters, found.parameters);
-
-  async function load() {
-    const mine = ++turn;
-    found = null;
-    note.replaceChildren();
-    if (!dataset.value) return changed();
-    const { summary } = all.find((each) => each.id === dataset.value);
-    which.value = Math.min(summary.trajectories - 1, Math.max(0, Math.trunc(Number(which.value) || 0)));
-    try {
-      const read = await get(`/v1/datasets/${dataset.value}/trajectories/${which.value}?samples=2000`, { signal });
-      if (mine !== turn) return;
-      found = ordered(read, signature);
-      sets.x0.set(found.x0);
-      if (found.parameters.every((value) => value !== undefined)) sets.parameters.set(found.parameters);
-      const { switches, control_times: held } = found;
-      if (switches === held.length) {
-        note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
-      } else {
-        // Rolled out with other controls than its own it would look like an error.
-        found.isLeft = true;
-        note.textContent = `Its controls change ${number(switches)} times and this view holds ${number(held.length)} changes: they are constant here, and the reference is not drawn. The whole is for a rollout job or Python.`;
-      }
-    } catch (error) {
-      if (signal.aborted || mine !== turn) return;
-      note.replaceChildren(problem(error));
-    }
-    changed();
-  }
-  which.addEventListener("change", load);
-  dataset.addEventListener("change", load);
-  return {
-    begin: load,
-    leave() { if (found) found.isLeft = true; },
-    shown: () => (isHere() ? found : null),
-    controls: () => (isHere() && found.controls.length ? { controls: found.controls, control_times: found.control_times } : null),
-    control: h("fieldset", null, h("legend", null, "Reference"), field("Dataset", dataset), older.button, older.place, field("Or another by its id", named), field("Trajectory to start from", which), note),
-  };
-}
-
-/** A trajectory with its columns in the order of a model's names. */
-function ordered(read, signature) {
-  const columns = (names, all) => names.map((name) => all.indexOf(name));
-  const [states, controls] = [columns(signature.states, read.names), columns(signature.controls, read.control_names)];
-  const rows = read.states.map((row) => states.map((at) => row[at]));
-  return {
-    ...read, states: rows, x0: rows[0],
-    parameters: columns(signature.parameters, read.parameter_names).map((at) => read.parameters[at]),
-    controls: signature.controls.length ? read.controls.map((row) => controls.map((at) => row[at])) : [],
   };
 }
 

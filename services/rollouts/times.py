@@ -16,26 +16,31 @@ _REMEMBERED_BYTES = 8192
 
 
 def output_times(request: Request, most: int) -> np.ndarray:
-    """The times that a request asks for, increasing strictly.
+    """The times that a request asks for: ``times_of`` its form or its array."""
+    form = request.arrays["times"] if request.times is None else request.times
+    return times_of(form, most)
+
+
+def times_of(form: np.ndarray | SpacedTimes | SteppedTimes, most: int) -> np.ndarray:
+    """The times that are asked for, increasing strictly.
 
     Args:
-        request: Gives them as a list, or as spaced or stepped times.
+        form: A list, or spaced or stepped times.
         most: How many there may be.
 
     Raises:
         InvalidInput: They are not such times, or too many.
     """
-    form = request.times
-    if form is None:
-        times = request.arrays["times"]
+    if isinstance(form, SpacedTimes | SteppedTimes):
+        times = _made(form, most)
+    else:
+        times = form
         if times.ndim != 1 or times.size == 0:
             raise InvalidInput(
                 "times",
                 found=f"an array of shape {times.shape}",
                 expected="a list of at least one time",
             )
-    else:
-        times = _made(form, most)
     if len(times) > most:
         raise InvalidInput(
             "times", found=f"{len(times)} times", expected=f"at most {most}"

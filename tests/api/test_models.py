@@ -200,6 +200,16 @@ def test_systems_presets_and_limits_are_listed(client):
     assert {"robertson", "kuramoto_sivashinsky", "transient_growth"} <= {
         system["name"] for system in systems
     }
+    times = {"start": 1e-5, "stop": 40.0, "count": 3, "spacing": "log"}
+    asked = {"x0": [1.0, 0.0, 0.0], "times": times}
+    solved = client.post("/v1/systems/robertson/reference", json=asked).json()
+    # The solution at 40 that the literature has (Hairer & Wanner, test set).
+    assert solved["times"] == pytest.approx([1e-5, 0.02, 40.0])
+    assert solved["x"][-1] == pytest.approx([0.7158271, 9.185535e-6, 0.2841637], 1e-6)
+    checked(client.post("/v1/systems/no/reference", json=asked), 404, "not_found")
+    asked["x0"] = [1.0]
+    wrong = client.post("/v1/systems/robertson/reference", json=asked)
+    checked(wrong, 422, "invalid", "/x0")
     presets = {preset["name"] for preset in client.get("/v1/presets").json()["data"]}
     assert presets == set(get_args(Preset))
     limits = client.get("/v1/limits").json()

@@ -16,7 +16,8 @@ from tests.api.test_errors import NPZ, checked, npz, trajectories
 
 NOTHING_OF_ANYBODY = {
     *("/health/live", "/health/ready", "/v2", "/v2/health/live", "/v2/health/ready"),
-    *("/v1/systems", "/v1/presets", "/v1/limits", "/metrics"),
+    *("/v1/systems", "/v1/systems/{name}/reference", "/v1/presets", "/v1/limits"),
+    "/metrics",
 }
 FOR_ADMINS = re.compile(r"^/v1/(keys|audit)(/|$)")
 LISTS = {

@@ -15,7 +15,7 @@ import yaml
 
 from api.__main__ import _STOP_SECONDS
 from api.app import create_app
-from api.dependencies import PARSING_THREADS, UPLOADS_AT_ONCE
+from api.dependencies import PARSING_THREADS, LIMITED_AT_ONCE
 from services.queue_names import GPU_QUEUES, JOB_QUEUES
 from services.settings import Settings
 from tests.api.deployment import ROOT
@@ -174,7 +174,7 @@ def disk_of_uploads(environment: dict[str, str]) -> int:
     assert {"max_upload_bytes", "upload_space_bytes"} <= set(chosen)
     # The parser's limit of a file it writes; what threads look into was written so.
     kept = 2 * limits.max_upload_bytes
-    return limits.upload_space_bytes + (UPLOADS_AT_ONCE + PARSING_THREADS) * kept
+    return limits.upload_space_bytes + (LIMITED_AT_ONCE + PARSING_THREADS) * kept
 
 
 def test_uploads_fit_into_the_volume_of_a_gateway() -> None:
@@ -202,7 +202,7 @@ def uploads_fit(environment: dict[str, str], memory_bytes: int) -> None:
     limits = Settings.model_validate({"data_folder": "/nonexistent", **chosen})
     assert "parser_memory_bytes" in chosen
     beside = limits.queued_bytes_limit + limits.max_body_bytes
-    parsers = UPLOADS_AT_ONCE * limits.parser_memory_bytes
+    parsers = LIMITED_AT_ONCE * limits.parser_memory_bytes
     assert parsers + beside + 512 * 2**20 < memory_bytes
     # As in the defaults: the file unpacked, and two copies of it.
     assert limits.parser_memory_bytes >= 3 * limits.max_upload_bytes

@@ -96,6 +96,28 @@ def view(page, path):
     page.wait_for_selector("main h1")
 
 
+def reached(page, target):
+    """Go to what a locator finds as the keyboard does, from where the focus is."""
+    target.wait_for(state="attached")
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if target.evaluate("each => each === document.activeElement"):
+            return
+    raise AssertionError(f"the keyboard does not lead to {target}")
+
+
+def pressed(page, target):
+    """Press what a locator finds by the keyboard alone."""
+    reached(page, target)
+    page.keyboard.press("Enter")
+
+
+def typed(page, target, text):
+    """Write into a field by the keyboard alone."""
+    reached(page, target)
+    page.keyboard.type(text)
+
+
 def serious(page):
     """What axe finds that keeps people out."""
     from axe_playwright_python.sync_playwright import Axe

@@ -61,6 +61,8 @@ def answer(route):
     _, _, kind, *rest = urlsplit(route.request.url).path.split("/")
     if kind == "rollout":
         return route.fulfill(json=rollout(json.loads(route.request.post_data)))
+    if kind == "systems":
+        return route.fulfill(json={"data": []})
     if kind == "datasets":
         found = TRAJECTORY if rest[1:] else DATASET if rest else {"data": [DATASET]}
         return route.fulfill(json={"next": None, **found})

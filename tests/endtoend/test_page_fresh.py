@@ -9,6 +9,7 @@ from tests.endtoend.browser import fits, opened, serious, view
 
 NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage'])
   Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"""
+FIRST_PAINT_BYTES = 300_000
 LOST = ("ERR_CONNECTION_RESET",)
 NO_TLS = "Crypto.prototype.randomUUID = undefined;"
 # A file in the hand of the pointer, which no driver of browsers can take from a desktop.
@@ -47,6 +48,16 @@ def test_what_is_empty_says_what_to_do(browser, link):
             view(page, path)
             page.get_by_role("heading", name=words).wait_for()
             fits(page, f"{path[1:]}-empty")
+
+
+def test_the_first_paint_is_small(browser, link):
+    sizes = {}
+    with opened(browser, "about:blank") as page:
+        page.on("response", lambda each: sizes.update({each.url: len(each.body())}))
+        page.goto(link)
+        page.wait_for_selector("main h1")
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < FIRST_PAINT_BYTES, sizes
 
 
 def test_the_keyboard_leads_to_everything(browser, link):

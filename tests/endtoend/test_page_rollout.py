@@ -1,5 +1,6 @@
 """The rollout panel where there is more than one page of what it can choose from."""
 
+import json
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -62,6 +63,11 @@ def answer(route):
     found = None
     if kind == "rollout":
         found = {"times": [0, 1], "x": [[0.5], [0.3]], "warnings": []}
+    elif kind == "systems" and not rest:
+        found = {"data": [{"name": "decay", "states": ["x1"]}]}
+    elif kind == "systems":
+        (start,) = json.loads(route.request.post_data)["x0"]
+        found = {"times": [0, 1], "x": [[start], [start / 2]]} if start < 0.9 else None
     elif kind == "models" and not rest:
         found = told(MODELS, url)
     elif kind == "models" and rest == ["mine", "versions", "1"]:
@@ -135,3 +141,25 @@ def test_a_dataset_is_reached_by_its_id(page):
     assert page.get_by_label("Dataset", exact=True).input_value() == "ds_5"
     page.locator("figure").filter(has_text="reference").wait_for()
     assert page.get_by_label("x1", exact=True).input_value() == "0.5"
+
+
+def test_a_known_system_is_solved_from_any_start(page):
+    view(page, "/rollout/mine/1")
+    page.locator("figure").wait_for()
+    drawn = page.locator("figure").filter(has_text="reference")
+    assert drawn.count() == 0
+    # The file may be of another system that has a state of the same name.
+    solved = page.get_by_label("solve decay from any other start")
+    solved.check()
+    drawn.wait_for()
+    start = page.get_by_label("x1", exact=True)
+    start.fill("0.95")
+    start.press("Enter")
+    page.get_by_role("alert").filter(has_text="there is no decay").wait_for()
+    assert drawn.count() == 0, "that of another start"
+    start.fill("0.25")
+    start.press("Enter")
+    drawn.wait_for()
+    assert page.get_by_role("alert").count() == 0
+    solved.uncheck()
+    drawn.wait_for(state="detached")

@@ -17,7 +17,7 @@ import scipy.io
 import xarray as xr
 import zarr
 
-from services.parsing import _parser_environment
+from services.limited import environment
 from spnode_core.artifact import save
 from spnode_core.artifact_file import CARD
 from tests.api.deployment import ROOT, deployed
@@ -159,7 +159,7 @@ def peak_mb(source: Path, target: Path) -> float:
     done = subprocess.run(
         [sys.executable, "-c", program, source, target, str(LIMIT), str(MEMORY), "60"],
         cwd=ROOT,
-        env=_parser_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
