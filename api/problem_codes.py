@@ -19,6 +19,7 @@ NARROW: dict[tuple[str, type[errors.ServiceError]], str] = {
     ("job_not_ended", errors.Conflict): "The job goes on: its result stays.",
     ("job_not_retriable", errors.Conflict): "Neither failed nor cancelled.",
     ("job_succeeded", errors.Conflict): "It has succeeded; it cannot be cancelled.",
+    ("key_replaced", errors.Conflict): "Another key has taken its place already.",
     ("model_name_taken", errors.Conflict): "A model of another project has the name.",
     ("out_of_memory", errors.Unavailable): "The device has too little memory for it.",
     ("result_dropped", errors.Conflict): "The inputs of the job are deleted.",

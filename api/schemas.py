@@ -235,6 +235,8 @@ class KeyOut(Out):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    replaced_by: str | None
+    """The key that took its place, where it was rotated."""
 
     @classmethod
     def of(cls, key: Key) -> Self:

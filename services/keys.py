@@ -9,6 +9,7 @@ then, and may be used until it.
 import contextlib
 import hmac
 import math
+import re
 import secrets
 import threading
 import time
@@ -41,6 +42,7 @@ CACHED_KEYS = 1024
 SEEN_S = 600.0
 LONGEST_S = 10 * 366 * 24 * 3600
 USE_NOTED_EVERY = timedelta(minutes=1)
+_SECRET = re.compile(rf"{PREFIX}_[0-9a-z]{{12}}_[A-Za-z0-9_-]{{43}}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Key:
     """When it becomes invalid by itself."""
     revoked_at: datetime | None
     last_used_at: datetime | None
+    replaced_by: str | None = None
+    """The key that took its place, where it was rotated."""
 
     def allows(self, scope: str) -> bool:
         """Whether it has a scope; ``admin`` has every one."""
@@ -138,7 +142,7 @@ class Keys:
 
         Raises:
             NotFound: There is no key of that id.
-            Conflict: The key is revoked or has expired.
+            Conflict: The key is revoked or has expired, or has been rotated.
             Invalid: The time is no time.
         """
         keep = _time("/keep_seconds", keep_seconds, least=0.0)
@@ -151,11 +155,19 @@ class Keys:
             now, old = instant(self.clock()), _as_key(row)
             if not _is_valid(old, now):
                 raise Conflict(f"key {id} is revoked or has expired; make a new one")
+            if old.replaced_by is not None:
+                # What is left of its life is no lifetime for another heir.
+                raise Conflict(
+                    f"key {old.replaced_by} has taken the place of key {id}; rotate "
+                    "that one, or revoke it and make a new one",
+                    code="key_replaced",
+                )
             lifetime = old.expires_at and old.expires_at - old.created_at
             made = self._insert(connection, old.name, old.scopes, old.project, lifetime)
             ends = min(now + keep, old.expires_at or now + keep)
             update = sa.update(table).where(table.c.id == id)
-            connection.execute(update.values(expires_at=ends))
+            heir = made[1].id
+            connection.execute(update.values(expires_at=ends, replaced_by=heir))
         self._forget(id)
         return made
 
@@ -185,6 +197,8 @@ class Keys:
 
     def verify(self, secret: str) -> Key | None:
         """Return the key of a secret that is valid, or None."""
+        if not is_secret(secret):
+            return None
         known = self.cached(secret)
         if known is not None:
             return known
@@ -245,11 +259,8 @@ class Keys:
             return [_as_key(row) for row in connection.execute(query).mappings()]
 
     def _look_up(self, secret: str, digest: str) -> Key | None:
-        parts = secret.split("_", 2)
-        if len(parts) != 3 or parts[0] != PREFIX:
-            return None
         table = tables.keys
-        query = sa.select(table).where(table.c.id == parts[1])
+        query = sa.select(table).where(table.c.id == secret.split("_", 2)[1])
         with self.database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None or not hmac.compare_digest(row["digest"], digest):
@@ -279,6 +290,11 @@ class Keys:
         update = sa.update(table).where(table.c.id == key.id).values(last_used_at=now)
         with self.database.transaction() as connection:
             connection.execute(update)
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text has the form of a secret; no other is worth a question."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def _is_valid(key: Key, now: datetime) -> bool:

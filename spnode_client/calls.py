@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,8 +85,16 @@ def once(call: Call) -> Call:
     return Call(**{**call.__dict__, "headers": headers})
 
 
-def perform(call: Call, retries: int) -> Operation[Reply]:
+def perform(
+    call: Call, retries: int, *, is_repeatable: bool = True
+) -> Operation[Reply]:
     """Make the call, again on 429, 502-504 and lost connections, with jitter.
+
+    Args:
+        call: What is asked.
+        retries: How often more it may be asked.
+        is_repeatable: Asked twice it is done once, or the same. Else it is asked again
+            on 429 alone, where it was not done.
 
     Raises:
         Unreachable: No answer came at any try.
@@ -94,7 +103,7 @@ def perform(call: Call, retries: int) -> Operation[Reply]:
     outcome: Reply | Lost = yield call
     is_doubtful = False
     for number in range(retries):
-        if not _is_retried(outcome):
+        if not _is_retried(outcome, is_repeatable):
             break
         is_doubtful |= isinstance(outcome, Lost) or outcome.status >= 500
         yield Pause(retry_delay(number, outcome))
@@ -155,8 +164,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, moment.timestamp() - time.time())
 
 
-def _is_retried(outcome: Reply | Lost) -> bool:
-    return isinstance(outcome, Lost) or outcome.status in RETRIED_STATUS
+def _is_retried(outcome: Reply | Lost, is_repeatable: bool) -> bool:
+    if isinstance(outcome, Lost):
+        return is_repeatable
+    retried = RETRIED_STATUS if is_repeatable else {HTTPStatus.TOO_MANY_REQUESTS}
+    return outcome.status in retried
 
 
 def refusal(reply: Reply) -> ProblemError:

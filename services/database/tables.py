@@ -61,6 +61,7 @@ keys = sa.Table(
     sa.Column("expires_at", Instant),
     sa.Column("revoked_at", Instant),
     sa.Column("last_used_at", Instant),
+    sa.Column("replaced_by", sa.String(32)),
 )
 
 datasets = sa.Table(

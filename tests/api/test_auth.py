@@ -32,6 +32,7 @@ def test_every_form_of_a_key_is_taken(deployment):
         {},
         {"authorization": "Bearer spn_nobody_nothing"},
         {"authorization": "Bearer x"},
+        {"authorization": f"Basic {base64.b64encode(b'x:spn_a' + bytes(1)).decode()}"},
         {"authorization": "Basic !!!"},
         {"authorization": "Digest a=b"},
         {"x-api-key": "é".encode()},

@@ -13,6 +13,7 @@ from spnode_client import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    ProblemError,
     Unreachable,
 )
 from spnode_client.calls import Reply, retry_after
@@ -43,6 +44,17 @@ def test_two_submissions_have_different_idempotency_keys(server, client):
     client.jobs.submit(REQUEST)
     first, second = server.asked
     assert first.headers["idempotency-key"] != second.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("answer", [Answer(break_after=-1), Answer(503), Answer(502)])
+def test_a_key_is_asked_for_once_since_its_secret_is_told_once(server, client, answer):
+    server.answers += [Answer(429, headers={"retry-after": "0"}), answer]
+    with pytest.raises((Unreachable, ProblemError), match="may have been made"):
+        client.keys.rotate("01kc", keep_seconds=0)
+    assert len(server.asked) == 2, "refused, and tried"
+    server.answers += [Answer(409, b'{"detail": "revoked"}')]
+    with pytest.raises(ProblemError, match=r"^revoked$"):
+        client.keys.create("me", ["read"])
 
 
 def test_a_retry_comes_no_sooner_than_the_service_asks(server, client):

@@ -26,6 +26,11 @@ def test_what_is_no_key_is_refused(keys: Keys) -> None:
     mixed = other[: len("spn_") + 13] + secret.split("_", 2)[2]
     for wrong in ("", "x", "spn__", secret[:-1], secret + "x", secret.upper(), mixed):
         assert keys.verify(wrong) is None
+    # What PostgreSQL does not take in a text, nor JSON in UTF-8.
+    for letter in ("\0", "\N{DIGIT ONE}\N{COMBINING DIAERESIS}", "\ud800", "\n"):
+        assert keys.verify(f"spn_{letter}_y") is None
+        assert keys.verify(secret.replace("_", f"_{letter}", 1)) is None
+        assert keys.verify(secret + letter) is None
 
 
 def test_admin_has_every_scope(keys: Keys) -> None:
@@ -85,6 +90,7 @@ def test_a_rotated_key_and_its_heir_are_both_valid_for_a_while(
     assert keys.verify(heir_secret)
     with pytest.raises(Conflict, match="revoked or has expired"):
         keys.rotate(old.id, keep_seconds=60)
+    assert [each.replaced_by for each in keys.list()] == [heir.id, None]
     with pytest.raises(NotFound):
         keys.rotate("none", keep_seconds=60)
     with pytest.raises(Invalid, match="/keep_seconds"):
@@ -102,6 +108,12 @@ def test_a_rotation_lengthens_no_life_and_can_end_one_at_once(
     _, heir = keys.rotate(forever.id, keep_seconds=0)
     assert heir.expires_at is None
     assert keys.verify(forever_secret) is None, "its use is forgotten here too"
+    _, second = keys.rotate(heir.id, keep_seconds=3600)
+    # What is left of its life would be that of another heir.
+    with pytest.raises(Conflict, match=f"key {second.id} has taken the place") as again:
+        keys.rotate(heir.id, keep_seconds=3600)
+    assert again.value.code == "key_replaced"
+    assert len(keys.list()) == 5
     assert keys.verify(secret)
 
 
@@ -117,7 +129,7 @@ def test_use_is_noted_about_once_a_minute(keys: Keys, clock) -> None:
 
 def test_the_cache_is_bounded(keys: Keys) -> None:
     for number in range(5):
-        keys.verify(f"spn_{number}_nothing")
+        keys.verify(f"spn_{number:012}_{'x' * 43}")
     assert len(keys._cache) == 0, "unknown keys take no place"
     assert CACHED_KEYS == 1024
 
