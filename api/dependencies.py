@@ -14,14 +14,15 @@ from fastapi import Depends, Query, Request
 from api.disconnects import Disconnects
 from api.events import EventHub
 from api.readiness import Readiness
+from api.room import Room
 from api.uploads import UploadRoom
 from api.workspace import Workspace
 from services.audit import Audit
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.paging import MAX_LIMIT
-from services.errors import Overloaded, ServiceError
-from services.keys import Key, Keys
+from services.errors import Overloaded, ServiceError, TooManyRequests
+from services.keys import Key, Keys, is_secret
 from services.projects import EVERYTHING, Access
 from services.queue import Queue
 from services.queue_names import ROLLOUTS_QUEUE
@@ -44,7 +45,8 @@ STORE_THREADS = 4
 PARSING_THREADS = 2
 LIMITED_AT_ONCE = 2
 """Processes that read uploads or solve at a time: their memory adds up."""
-_LIMITED_WAITING = 16
+LIMITED_WAITING = 16
+"""Of them, who wait for their turn; those of one caller are half of all at most."""
 _GUESSES_WAITING = 64
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
@@ -99,7 +101,7 @@ class Gateway:
         self._parsing = ThreadPoolExecutor(PARSING_THREADS, "parse")
         # Each thread waits for a limited process.
         self._limited = ThreadPoolExecutor(LIMITED_AT_ONCE, "limited")
-        self._in_turn = 0
+        self._turns = Room(LIMITED_AT_ONCE + LIMITED_WAITING, 1)
         self.upload_room = UploadRoom(settings)
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -156,6 +158,8 @@ class Gateway:
             Overloaded: It was never seen here, and many such wait already.
             Unavailable: The database does not answer.
         """
+        if not is_secret(secret):
+            return None
         if self.keys.seen(secret) is not None:
             return await _called(self._keys, self.keys.verify, secret)
         if self._guessing >= _GUESSES_WAITING:
@@ -177,23 +181,27 @@ class Gateway:
         return await asyncio.get_running_loop().run_in_executor(self._parsing, call)
 
     async def limited(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, caller: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call what reads an uploaded file or solves a system, in its turn.
 
         Raises:
-            Overloaded: Many wait already.
+            TooManyRequests: Many of this caller's wait already.
+            Overloaded: Many wait.
         """
-        if self._in_turn >= LIMITED_AT_ONCE + _LIMITED_WAITING:
-            raise Overloaded(
-                f"{self._in_turn} uploads wait to be read, or systems to be solved",
+        full = self._turns.full_for(caller, 1)
+        if full is not None:
+            whose = "of this key" if full.is_callers else "of all keys"
+            raise (TooManyRequests if full.is_callers else Overloaded)(
+                f"{full.taken} uploads {whose} wait to be read, or systems to be "
+                "solved",
                 retry_after_s=self.settings.parser_seconds / 4,
             )
-        self._in_turn += 1
+        self._turns.take(caller, 1)
         try:
             return await _called(self._limited, function, *args, **kwargs)
         finally:
-            self._in_turn -= 1
+            self._turns.give_back(caller, 1)
 
     def workspace(self, access: Access) -> Workspace:
         """The services as a caller with some access sees them."""
@@ -237,7 +245,7 @@ class Gateway:
         for digest in digests - self._warm:
             await self._warm_one(digest)
         self._warm &= digests
-        if not self.warmed and await self._computes():
+        if await self._computes() and not self.warmed:
             await self.sql(self.queue.ping)
             # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
             gc.collect()
@@ -246,10 +254,14 @@ class Gateway:
             self.warmed = True
 
     async def _computes(self) -> bool:
-        """Whether rollouts are computed here, or by a worker that is warm."""
+        """Whether rollouts are computed here, or by a worker that is warm.
+
+        As many batches are on their way as there are workers that live.
+        """
         if self.settings.executor == "inline":
             return True
         living = await self.sql(self.workers.living, ROLLOUTS_QUEUE)
+        self.executor.expect(len(living))
         return any(worker.is_warm for worker in living)
 
     async def _warm_one(self, digest: str) -> None:

@@ -1,4 +1,4 @@
-"""Bytes that callers have taken of those that there are, and each caller's share."""
+"""Bytes, or turns, that callers have of those that there are, and each one's share."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Full:
 
 
 class Room:
-    """So many bytes, of which one caller has half, or the largest single piece.
+    """So many bytes (or turns), of which one caller has half, or the largest piece.
 
     Args:
         limit: How many there are; for the largest piece there is room.

@@ -177,12 +177,6 @@ class Datasets:
         with working(self.settings, "upload") as folder:
             canonical = folder / "dataset.npz"
             summary = parse(path, canonical, self.settings)
-            check_states(
-                len(summary["states"]),
-                self.settings,
-                field="states",
-                code="invalid_dataset",
-            )
             size = canonical.stat().st_size
             values = {"size_bytes": size, "summary": summary}
             values |= {"owner": owner, "name": name}
@@ -345,6 +339,8 @@ class Datasets:
     def _keep(self, asked: Asked | None, values: dict[str, Any]) -> DatasetRecord:
         """Make the record, or find the one that the key has."""
         with self.database.transaction() as connection:
+            # First: who waits for it in ``register`` would not see the key of another.
+            self.database.lock(connection, f"{PREFIX}/{values['digest']}")
             earlier = None
             if asked is not None:
                 earlier = made_under(connection, asked, instant(self.clock()))

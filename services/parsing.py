@@ -34,7 +34,7 @@ def parse(source: Path, target: Path, limits: Settings) -> dict[str, Any]:
     try:
         done = limited.run(
             "services.dataset_parser",
-            *(source, target, limits.max_upload_bytes),
+            *(source, target, limits.max_upload_bytes, limits.max_states),
             memory_bytes=limits.parser_memory_bytes,
             seconds=limits.parser_seconds,
             folder=target.parent,

@@ -38,6 +38,8 @@ def _solved(system: str, x0: list[float], times: list[float]) -> dict[str, Any]:
     start = np.array([x0])
     # A system is solved from the first of its times.
     before = [] if times[0] == 0 else [0.0]
+    if times == [0.0]:
+        return {"times": times, "x": [x0]}
     try:
         with np.errstate(all="ignore"):
             found = solver.reference(start, np.array([*before, *times]))

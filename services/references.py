@@ -16,9 +16,7 @@ MOST_VALUES = 1_000_000
 """Times of one solution, multiplied by states."""
 
 
-def solve(
-    system: str, x0: list[float], times: np.ndarray, settings: Settings
-) -> bytes:
+def solve(system: str, x0: list[float], times: np.ndarray, settings: Settings) -> bytes:
     """Solve a system to the tolerance of its datasets.
 
     Args:

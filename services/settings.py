@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     executor: Literal["inline", "queue"] = "inline"
     """Where rollouts run: a thread of the gateway, or rollout workers."""
     rollout_workers: PositiveInt = 1
-    """How many rollout workers there are where the executor is queue."""
+    """How many rollout workers there are at least where the executor is queue."""
     job_workers: PositiveInt = 1
     """How many workers of jobs ``up`` starts, each of which runs one at a time."""
 

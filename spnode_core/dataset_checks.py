@@ -285,11 +285,13 @@ def _names(
     if key not in arrays:
         return tuple(f"{letter}{i + 1}" for i in range(size))
     names = _texts(arrays[key], key, size)
+    seen = {""}
     for i, name in enumerate(names):
-        if not name or name in names[:i]:
+        if name in seen:
             raise InvalidInput(
                 f"{key}[{i}]", found=repr(name), expected="a name of its own, not empty"
             )
+        seen.add(name)
     return names
 
 

@@ -95,7 +95,9 @@ async def _registered(
     asked: Asked | None,
 ) -> VersionRecord:
     try:
-        spec, card = await gateway.limited(lambda: (read_spec(path), read_card(path)))
+        spec, card = await gateway.limited(
+            owner, lambda: (read_spec(path), read_card(path))
+        )
     except ArtifactError as error:
         raise _refused(str(error)) from error
     check_states(

@@ -9,7 +9,12 @@ from fastapi.responses import Response
 from pydantic import ConfigDict
 
 from api.computing import MAX_TIMEOUT_S
-from api.dependencies import GatewayDep
+from api.dependencies import (
+    LIMITED_AT_ONCE,
+    LIMITED_WAITING,
+    GatewayDep,
+    OwnerDep,
+)
 from api.heads import MAX_HEAD_BYTES
 from api.middleware import MAX_DOCUMENT_BYTES
 from api.routes.jobs import MAX_WAIT_S
@@ -83,7 +88,7 @@ async def list_systems() -> dict[str, list[dict[str, Any]]]:
     response_model=ReferenceOut,
 )
 async def solve_reference(
-    name: str, asked: ReferenceIn, gateway: GatewayDep
+    name: str, asked: ReferenceIn, gateway: GatewayDep, owner: OwnerDep
 ) -> Response:
     """The solution from one initial condition, to the tolerance of its datasets.
 
@@ -92,7 +97,8 @@ async def solve_reference(
     """
     form = np.array(asked.times) if isinstance(asked.times, list) else asked.times
     times = times_of(form, gateway.settings.max_times)
-    found = await gateway.limited(solve, name, asked.x0, times, gateway.settings)
+    given = (name, asked.x0, times, gateway.settings)
+    found = await gateway.limited(owner, solve, *given)
     return Response(found, media_type="application/json")
 
 
@@ -151,6 +157,8 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_members": MOST_MEMBERS,
         "max_starts": MOST_STARTS,
         "max_compared": MOST_VERSIONS,
+        "max_read_at_once": LIMITED_AT_ONCE,
+        "max_read_waiting": LIMITED_WAITING,
         "max_reference_seconds": MOST_SECONDS,
         "max_reference_values": MOST_VALUES,
     }

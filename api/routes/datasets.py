@@ -167,5 +167,10 @@ async def _stored(
     key = idempotency_key(request)
     async with received(request, gateway.settings, gateway.upload_room) as path:
         return await gateway.limited(
-            workspace.datasets.upload, path, owner=owner, name=name, idempotency_key=key
+            owner,
+            workspace.datasets.upload,
+            path,
+            owner=owner,
+            name=name,
+            idempotency_key=key,
         )

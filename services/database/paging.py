@@ -6,6 +6,7 @@ when others are added meanwhile.
 
 import base64
 import binascii
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from services.database.tables import instant
 from services.errors import Invalid
 
 MAX_LIMIT = 100
+MOST_CHARACTERS = 32 * 2**20
+"""Of the rows of a page, as JSON."""
 Record = TypeVar("Record")
 
 
@@ -39,6 +42,8 @@ def page_of(
 ) -> tuple[list[sa.RowMapping], str | None]:
     """Return the rows of a page and the cursor of the next.
 
+    A page of rows whose JSON is long has fewer of them, and one at least.
+
     Args:
         connection: Where to read.
         query: The rows to page through, filtered and not ordered.
@@ -54,12 +59,27 @@ def page_of(
         raise Invalid("limit", found=repr(limit), expected=f"1 to {MAX_LIMIT}")
     if after is not None:
         query = query.where(sa.tuple_(created_at, id) < _decode(after, created_at, id))
-    ordered = query.order_by(created_at.desc(), id.desc()).limit(limit + 1)
-    rows = list(connection.execute(ordered).mappings())
+    ordered = query.order_by(created_at.desc(), id.desc())
+    limit = _fitting(connection, ordered, limit)
+    rows = list(connection.execute(ordered.limit(limit + 1)).mappings())
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]
     return rows[:limit], _encode(last[created_at.name], last[id.name])
+
+
+def _fitting(connection: sa.Connection, query: sa.Select[Any], limit: int) -> int:
+    """How many of the rows are no longer than a page, all together; one at least."""
+    lengths = [
+        sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0)
+        for column in query.selected_columns
+        if isinstance(column.type, sa.JSON)
+    ]
+    if not lengths:
+        return limit
+    sizes = query.with_only_columns(*lengths, maintain_column_froms=True).limit(limit)
+    ends = itertools.accumulate(map(sum, connection.execute(sizes)))
+    return max(1, sum(end <= MOST_CHARACTERS for end in ends))
 
 
 def _encode(created_at: datetime, id: str | int) -> str:

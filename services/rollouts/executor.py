@@ -129,6 +129,9 @@ class AbstractExecutor(abc.ABC):
     async def close(self) -> None:
         """Stop; batches that run are finished first where possible."""
 
+    def expect(self, workers: int) -> None:  # noqa: B027
+        """Keep so many workers busy, where others compute."""
+
     def counters(self) -> dict[str, int]:
         """What it has counted of its own, by name."""
         return {}

@@ -100,8 +100,8 @@ class QueueExecutor(AbstractExecutor):
     """
 
     def __init__(self, settings: Settings, *, resend_s: float = RESEND_S) -> None:
-        self.concurrency = _FOR_EACH_WORKER * settings.rollout_workers + _ON_THEIR_WAY
         self._settings = settings
+        self.expect(settings.rollout_workers)
         self._resend_s = resend_s
         self._replies = f"spnode:replies:{new_id('gateway')}"
         self._outgoing: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
@@ -121,6 +121,11 @@ class QueueExecutor(AbstractExecutor):
         """Start the two threads."""
         for thread in self._threads:
             thread.start()
+
+    def expect(self, workers: int) -> None:
+        """Send so many batches that as many workers, or those of settings, are busy."""
+        most = max(workers, self._settings.rollout_workers)
+        self.concurrency = _FOR_EACH_WORKER * most + _ON_THEIR_WAY
 
     async def run(
         self, batch: Batch, preparing: Callable[[], None] = lambda: None

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import sqlalchemy as sa
 
+from api.dependencies import Gateway
 from api.readiness import Readiness
+from services.queue_names import ROLLOUTS_QUEUE
 from tests.api.deployment import deployed, opened, start_valkey, wait_for
 
 WELL = {"database": "ok", "queue": "ok", "models": "warm"}
@@ -119,3 +121,23 @@ def test_what_hangs_is_not_waited_for_and_asked_once(caplog):
     said = [each.getMessage() for each in caplog.records]
     assert len(said) == 2, "what changes is told, and nothing twice"
     assert said[0].startswith("the queue: does not answer: nothing in")
+
+
+def test_a_gateway_keeps_all_workers_busy_that_live() -> None:
+    """Also those that an autoscaler has added."""
+
+    async def scenario(gateway: Gateway) -> None:
+        await gateway.start()
+        try:
+            assert gateway.executor.concurrency == 4
+            for number in range(3):
+                gateway.workers.beat(f"w{number}", [ROLLOUTS_QUEUE], is_warm=False)
+            async with asyncio.timeout(30):
+                while gateway.executor.concurrency != 8:
+                    await asyncio.sleep(0.05)
+        finally:
+            await gateway.close()
+
+    with deployed() as data:
+        settings = data.settings.model_copy(update={"executor": "queue"})
+        asyncio.run(scenario(Gateway(settings)))

@@ -1,10 +1,12 @@
 """However many uploads come, and however slowly, a gateway's disk is not filled."""
 
+import asyncio
 import contextlib
 import gzip
 import io
 import json
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -15,10 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from api.auth import Caller
+from api.dependencies import Gateway
 from api.heads import BoundedHeads
 from api.held_bodies import HeldBodies
 from api.uploads import UploadRoom
-from services.errors import Overloaded
+from services.errors import Overloaded, TooManyRequests
 from services.settings import Settings
 from tests.api.deployment import deployed, wait_for
 from tests.api.serving import serving
@@ -311,3 +314,32 @@ def test_no_key_has_more_than_half_of_the_room(tmp_path):
             stack.enter_context(room.claimed(asked_by("key:c", 1)))
     with room.claimed(asked_by("key:a", 50)):
         assert room.taken == 50
+
+
+def test_one_key_has_half_of_the_turns_to_have_files_read():
+    async def scenario(gateway):
+        await gateway.start()
+        release = threading.Event()
+
+        async def of(caller, count):
+            waiting = (gateway.limited(caller, release.wait) for _ in range(count))
+            made = [asyncio.create_task(each) for each in waiting]
+            await asyncio.sleep(0)
+            return made
+
+        try:
+            begun = await of("key:a", 9)
+            with pytest.raises(TooManyRequests, match="9 uploads of this key wait"):
+                await gateway.limited("key:a", release.wait)
+            begun += await of("key:b", 9)
+            with pytest.raises(Overloaded, match="18 uploads of all keys wait"):
+                await gateway.limited("key:c", release.wait)
+            release.set()
+            assert await asyncio.gather(*begun) == [True] * 18
+            assert await gateway.limited("key:c", release.wait)
+        finally:
+            release.set()
+            await gateway.close()
+
+    with deployed() as made:
+        asyncio.run(scenario(Gateway(made.settings)))

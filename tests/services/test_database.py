@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.sql.dml import ReturningInsert
 
-from services.database import engine, tables
+from services.database import engine, paging, tables
 from services.database.engine import Database
 from services.database.migrate import fits, upgrade
 from services.database.paging import page_of
@@ -357,6 +357,22 @@ def test_a_cursor_that_is_not_ours_is_refused(database: Database, cursor: str) -
             limit=5,
             after=cursor,
         )
+
+
+def test_a_page_of_long_rows_has_fewer(any_database: Database, monkeypatch) -> None:
+    jobs = Jobs(any_database)
+    ids = [
+        jobs.submit("dataset", {"name": size * "x"}, owner="me")[0].id
+        for size in (10, 10, 900, 2000, 10, 10)
+    ]
+    monkeypatch.setattr(paging, "MOST_CHARACTERS", 1000)
+    pages, after = [], None
+    while not pages or after:
+        page = jobs.list(limit=5, after=after)
+        pages.append([each.id for each in page.items])
+        after = page.next
+    newest = ids[::-1]
+    assert pages == [newest[:2], newest[2:3], newest[3:]]
 
 
 def test_an_unreachable_database_is_unavailable() -> None:

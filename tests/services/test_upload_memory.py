@@ -29,6 +29,7 @@ from tests.services.test_rollouts_archive import HEADER, forged
 
 LIMIT = 15 * 2**20
 MEMORY = 2 * 2**30
+LIMITS = (LIMIT, 100_000, MEMORY, 60)
 MOST_MB = 250.0
 """Of the parser; its libraries alone take 44 to 160."""
 GROWTH_MB = 60.0
@@ -128,6 +129,14 @@ def matlab_cells(path: Path) -> None:
     scipy.io.savemat(path, {"names": names}, do_compression=True)
 
 
+def many_parameters(path: Path) -> None:
+    """Names that nobody gave, each with its range in the summary."""
+    states, times = np.ones((2, 3, 1)), np.arange(3.0)
+    parameters = np.zeros((2, 900_000))
+    np.savez_compressed(path, states=states, times=times, parameters=parameters)
+    path.with_suffix(".npz").rename(path)
+
+
 HOSTILE = {
     "zip bomb": bomb,
     "netCDF 3 of a header": huge_netcdf3,
@@ -139,6 +148,7 @@ HOSTILE = {
     "MATLAB 5 of zeros": long_matlab,
     "MATLAB 5 with a cell": matlab_cells,
     "lying npz": lying_npz,
+    "npz of many parameters": many_parameters,
     "HDF5 in huge chunks": in_huge_chunks,
     "deep HDF5": deep_hdf5,
     "wide CSV": wide_csv,
@@ -157,7 +167,7 @@ def peak_mb(source: Path, target: Path) -> float:
             print(pathlib.Path("/proc/self/status").read_text())
     """
     done = subprocess.run(
-        [sys.executable, "-c", program, source, target, str(LIMIT), str(MEMORY), "60"],
+        [sys.executable, "-c", program, source, target, *map(str, LIMITS)],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -189,7 +199,8 @@ def test_the_gateway_does_not_grow(tmp_path) -> None:
         with by_it.client() as client:
             client.get("/v1/datasets")
             before = most_mb(status.read_text())
-            for kind in ("zip bomb", "HDF5 in huge chunks"):
+            kinds = ("zip bomb", "HDF5 in huge chunks", "npz of many parameters")
+            for kind in kinds:
                 HOSTILE[kind](tmp_path / "file")
                 content = (tmp_path / "file").read_bytes()
                 answer = client.post("/v1/datasets", content=content, headers=headers)

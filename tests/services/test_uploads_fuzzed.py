@@ -79,7 +79,7 @@ def _read(source: Path) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            summary = _parse(source, Path(folder) / "kept", LIMIT)
+            summary = _parse(source, Path(folder) / "kept", LIMIT, 1000)
         except InvalidInput as error:
             said = (error.field, error.found, error.expected)
             return f"refused: {error}" if all(said) else f"refused in silence: {said}"
