@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from api.dependencies import Gateway
-from services.errors import Invalid
+from services.errors import ContentGone, Invalid, NotFound
 from services.rollouts.answer import Fields, answer
 from services.rollouts.canonical import Layout, Work, canonical
 from services.rollouts.request import Arrays, Request
@@ -64,11 +64,23 @@ async def compute(
         InvalidInput: A shape, a name or a value that the version does not take.
         Overloaded: Too much waits already.
         DeadlinePassed: It was not begun in time.
+        ContentGone: The version was deleted since it was looked up.
         ClientDisconnect: The caller has gone.
     """
     work, layout = canonical(request, served, gateway.limits)
     running = gateway.batcher.run(work, deadline=deadline)
-    results = await gateway.disconnects.watched(running, receive)
+    try:
+        results = await gateway.disconnects.watched(running, receive)
+    except NotFound as error:
+        gateway.forget_references()
+        try:
+            find = gateway.everything.registry.version
+            await gateway.sql(find, served.model, served.version)
+        except NotFound:
+            # It was believed to be there, or an alias to point at it.
+            which = f"{served.model}/{served.version}"
+            raise ContentGone(f"{which} was deleted just now; ask again") from error
+        raise
     return Computed(request, served, work, layout, results)
 
 

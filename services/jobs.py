@@ -342,12 +342,12 @@ class Jobs:
             if made_under(connection, asked, now) is not None:
                 return as_job(self._row(connection, id)), []
             row = self._row(connection, id)
+            check_retriable(row)
             hold_dataset(connection, row["dataset_id"])
-            if row["state"] in RETRIABLE:
-                # Before rows of jobs are locked, so also for those that may yet fail.
-                for each in (row, *rows_of(connection, id).values()):
-                    if each["state"] != "succeeded":
-                        hold_versions(connection, each["request"])
+            # Before rows of jobs are locked, so also for those that may yet fail.
+            for each in (row, *rows_of(connection, id).values()):
+                if each["state"] != "succeeded":
+                    hold_versions(connection, each["request"])
             row = self._row(connection, id, lock=True)
             if made_under(connection, asked, now) is not None:
                 return as_job(row), []

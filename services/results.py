@@ -146,7 +146,11 @@ class Results:
             Gone: Its result has been deleted.
         """
         digest = index_digest(job)
-        content = self.blobs.get(f"{PREFIX}/{job.id}/index/{digest}")
+        try:
+            content = self.blobs.get(f"{PREFIX}/{job.id}/index/{digest}")
+        except NotFound:
+            self._check_kept(job.id)
+            raise
         return {**json.loads(content), "expires_at": self.expires_at(job)}
 
     def chunk(self, job: Job, number: int) -> Chunk:
@@ -165,10 +169,21 @@ class Results:
         with self.database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
+            self._check_kept(job.id)
             count = (job.result or {}).get("chunks")
             hint = f"job {job.id!r} has {count}, counted from 0"
             raise NotFound("chunk", str(number), hint=hint)
         return _as_chunk(row)
+
+    def _check_kept(self, id: str) -> None:
+        """Say so where what is not found was deleted since its job was read.
+
+        Raises:
+            Gone: It was.
+        """
+        query = sa.select(tables.jobs).where(tables.jobs.c.id == id)
+        with self.database.reading() as connection:
+            index_digest(as_job(connection.execute(query).mappings().one()))
 
     def expires_at(self, job: Job) -> str | None:
         """When the result of an ended job is deleted, RFC 3339."""

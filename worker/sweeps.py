@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.claims import Claim
-from services.errors import NotFound, ServiceError, as_dict
+from services.errors import NotFound, ServiceError, Unavailable, as_dict
 from services.job_files import CANDIDATES
+from services.lifecycle import TERMINAL
 from services.sweeps.candidates import Outcome
 from worker.chunks import fetch_artifact
 from worker.context import Context
@@ -53,9 +54,13 @@ def fetch_candidates(
 
     Raises:
         Damaged: One of them is damaged.
+        Unavailable: Some go on: they were queued again just when this was claimed.
     """
     found = []
-    for each in context.candidates.outcomes(claim.job):
+    outcomes = context.candidates.outcomes(claim.job)
+    if going := [each.job for each in outcomes if each.state not in TERMINAL]:
+        raise Unavailable(f"{len(going)} candidates go on, {going[0]} first")
+    for each in outcomes:
         check()
         found.append(_fetched(context, each, folder).record())
     (folder / CANDIDATES).write_text(json.dumps(found))

@@ -89,6 +89,10 @@ class Database:
         peer = {} if self.is_sqlite else _PEER
         given = {name: peer[name] for name in peer.keys() - self.url.query.keys()}
         self.engine = sa.create_engine(self.url, connect_args=given)
+        # SQLite's transactions are like that, PostgreSQL's when they are asked to be:
+        # else a second read may not find what the first has named.
+        moment = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._moments = self.engine.execution_options(**moment)
         self.clock: Clock = time.time if self.is_sqlite else ServerClock(self._read)
         self._compiled: dict[Make, DriverStatement] = {}
         single = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
@@ -153,12 +157,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Give a connection for reads, all from one moment on SQLite.
+        """Give a connection for reads, all from one moment.
 
         Raises:
             Unavailable: The database does not answer.
         """
-        with _translated(), self.engine.connect() as connection:
+        with _translated(), self._moments.connect() as connection:
             yield connection
 
     def lock(self, connection: sa.Connection, name: str) -> None:

@@ -5,8 +5,7 @@ be copied afterwards.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,7 +142,7 @@ def _read(database: Database, name: str) -> _Model:
     of_it = sa.select(versions).where(versions.c.model == name)
     fields = [moves.c[field] for field in MoveEntry.model_fields]
     moved = sa.select(*fields).where(moves.c.model == name).order_by(moves.c.id)
-    with _moment(database) as connection:
+    with database.reading() as connection:
         row = dict(model_row(connection, name))
         row.pop("revision")
         found = connection.execute(of_it.order_by(versions.c.number)).mappings()
@@ -165,12 +164,3 @@ def _datasets(
     with database.reading() as connection:
         found = [DatasetRecord(**row) for row in connection.execute(query).mappings()]
     return [each for each in found if every or each.id in named]
-
-
-@contextmanager
-def _moment(database: Database) -> Iterator[sa.Connection]:
-    """A connection whose reads are all from one moment, on PostgreSQL too."""
-    with database.reading() as connection:
-        if not database.is_sqlite:
-            connection = connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection

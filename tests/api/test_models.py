@@ -19,8 +19,12 @@ VERSION = f"{PATH}/versions/1"
 def two(deployment, client):
     """A model with two versions, of which the first is champion."""
     name = f"pair-{len(client.get('/v1/models', params={'limit': 100}).json()['data'])}"
+    return pair(deployment, name, (11, 12))
+
+
+def pair(deployment, name, seeds):
     with opened(deployment.settings) as (database, blobs):
-        for seed in (11, 12):
+        for seed in seeds:
             normalisation = dict.fromkeys("abc", "linear")
             surrogate = small_surrogate(seed=seed, normalisation=normalisation)
             publish(database, blobs, name, surrogate)
@@ -220,6 +224,30 @@ def test_systems_presets_and_limits_are_listed(client):
     settings = {name for name in Settings.model_fields if kinds.search(name)}
     assert len(settings) > 15
     assert settings <= limits.keys(), "a limit that is a setting is told"
+
+
+def test_a_version_that_another_gateway_deleted_is_asked_for_again(
+    deployment, data, client
+):
+    # Of contents that no other model has.
+    two = pair(deployment, "passing", (31, 32))
+    alias = f"/v1/models/{two}/aliases/now"
+    assert client.put(alias, json={"version": 2}).status_code == 200
+    believing = data.start_gateway("believing", version_cache_seconds=300.0)
+    body = {"model": f"{two}@now", "x0": [0.5, 1e-5, 0.5], "times": [1.0]}
+    try:
+        with believing.client() as other:
+            # It is looked up, and not loaded.
+            wrong = other.post("/v1/rollout", json={**body, "x0": [1.0]})
+            checked(wrong, 422, "invalid", "/x0")
+            moved = client.put(alias, json={"version": 1}, headers={"if-match": "*"})
+            assert moved.status_code == 200
+            assert client.delete(f"/v1/models/{two}/versions/2").status_code == 204
+            problem = checked(other.post("/v1/rollout", json=body), 503, "unavailable")
+            assert problem["detail"] == f"{two}/2 was deleted just now; ask again"
+            assert other.post("/v1/rollout", json=body).status_code == 200
+    finally:
+        data.stop("believing")
 
 
 def test_pictures_of_a_training_are_read_by_name(client, tmp_path):

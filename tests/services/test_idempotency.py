@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from services.blobs import Blobs
 from services.database import tables
 from services.database.engine import Database
+from services.database.idempotency import Asked, remember
 from services.datasets import Datasets
 from services.errors import Conflict, Gone, Invalid
 from services.jobs import Jobs
@@ -205,3 +206,43 @@ def test_a_retry_that_another_overtakes_tells_the_job_as_it_is(
     again = jobs.retry(cancelled, owner="me", idempotency_key="k")
     assert again == other.get(cancelled)
     assert again.state == "queued"
+
+
+@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
+def test_a_job_that_ends_while_a_retry_looks_is_not_queued(
+    jobs, any_database, monkeypatch
+) -> None:
+    # Its versions were held for nobody until then.
+    job, _ = jobs.submit("dataset", REQUEST, owner="me")
+    leases = Leases(any_database, Sent(), lease_seconds=15, clock=jobs.clock)
+    claim = leases.claim("datasets", "worker")
+    read = jobs._row
+
+    def ending(*args, **options):
+        row = read(*args, **options)
+        leases.fail(claim, {"code": "wrong", "detail": "it failed"})
+        return row
+
+    monkeypatch.setattr(jobs, "_row", ending)
+    with pytest.raises(Conflict, match="is running; only a failed"):
+        jobs.retry(job.id)
+    monkeypatch.undo()
+    assert jobs.get(job.id).state == "failed"
+
+
+@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
+def test_who_waited_for_a_content_sees_the_key_of_who_had_it(
+    datasets, small_file
+) -> None:
+    kept = datasets.upload(small_file, owner="me")[0]
+    names = ("digest", "size_bytes", "summary", "owner", "name")
+    values = {name: getattr(kept, name) for name in names}
+    asked = Asked("me", "k", "the same")
+    with ThreadPoolExecutor(1) as threads:
+        with datasets.database.transaction() as connection:
+            first = datasets.register(connection, **values)
+            remember(connection, asked, first.id, first.created_at)
+            waiting = threads.submit(datasets._keep, asked, values)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+        assert waiting.result(30) == first

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from services.blobs import Blobs
 from services.database.engine import Database
+from services.database.registry_rows import number_of
 from services.errors import (
     Conflict,
     Invalid,
@@ -67,6 +68,25 @@ def test_versions_are_numbered_and_the_first_good_one_is_champion(registry) -> N
     assert registry.resolve("robertson/1").number == 1
     model = registry.model("robertson")
     assert (model.latest, model.aliases) == (3, {"champion": 2})
+
+
+@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
+def test_a_reference_is_read_from_one_moment(registry, blobs, monkeypatch) -> None:
+    publish(registry, content=b"first")
+    publish(registry, content=b"second")
+    other = Registry(registry.database, blobs, clock=registry.clock)
+
+    def overtaken(*args):
+        number = number_of(*args)
+        etag = other.aliases.get("robertson", "champion").etag
+        other.aliases.set("robertson", "champion", 2, moved_by="me", if_match=etag)
+        other.delete_version("robertson", number)
+        return number
+
+    monkeypatch.setattr("services.registry.number_of", overtaken)
+    assert registry.resolve("robertson").number == 1, "as it was when it was asked for"
+    monkeypatch.undo()
+    assert registry.resolve("robertson").number == 2
 
 
 def test_a_job_publishes_one_version(registry) -> None:

@@ -109,6 +109,10 @@ def test_a_deleted_result_is_gone_and_says_since_when(
         results.index(jobs.get(ended.id))
     assert refused.value.code == "result_dropped"
     results.drop(ended.id)
+    # Whoever looked at the job just before is told the same.
+    for read in (results.index, lambda job: results.chunk(job, 0)):
+        with pytest.raises(Gone, match="was deleted at 20"):
+            read(ended)
 
 
 def test_a_deletion_that_was_cut_off_is_finished_by_the_next_sweep(

@@ -1,9 +1,13 @@
 """A sweep through real workers: candidates trained, ranked, the best one promoted."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
+from services.errors import Unavailable
+from services.sweeps.candidates import Outcome
 from services.sweeps.request import SweepJob
 from services.sweeps.submit import Sweeps
 from spnode_core.artifact import load
@@ -11,6 +15,7 @@ from spnode_core.comparison import compare
 from spnode_core.dataset import check_arrays, load_dataset, save_dataset
 from spnode_core.spec import SplitSpec
 from tests.worker.conftest import LONG, SURROGATE, TRAINING
+from worker.sweeps import fetch_candidates
 
 TINY = {"surrogate": SURROGATE, "training": TRAINING}
 SPLIT = {"validation": 0.2, "test": 0.2}
@@ -166,3 +171,18 @@ def test_a_cancelled_sweep_ends_its_candidates(running, turning) -> None:
     assert running.jobs.get(second).state == "cancelled"
     assert running.end(first, 60).state == "cancelled"
     assert running.jobs.get(sweep.id).state == "cancelled"
+
+
+def test_a_sweep_that_was_claimed_too_early_waits(tmp_path) -> None:
+    # Its candidates were queued again between the look at them and the claim.
+    went_on = [
+        Outcome("job_1", {}, "succeeded", version=1, digest="d"),
+        Outcome("job_2", {}, "queued"),
+    ]
+    context = SimpleNamespace(
+        candidates=SimpleNamespace(outcomes=lambda sweep: went_on)
+    )
+    claim = SimpleNamespace(job=None)
+    with pytest.raises(Unavailable, match="1 candidates go on, job_2 first"):
+        fetch_candidates(context, claim, tmp_path, lambda: None)
+    assert [*tmp_path.iterdir()] == []
