@@ -10,6 +10,7 @@
 import http
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         return _validation(error)
     if isinstance(error, HTTPException):
         return _http(error, scope)
-    _LOG.error("%s %s failed", scope.get("method"), scope.get("path"), exc_info=error)
+    _LOG.error("%s %r failed", scope.get("method"), scope.get("path"), exc_info=error)
     return Problem(
         500,
         "internal_error",
@@ -147,7 +148,7 @@ def _ours(error: Exception, scope: Scope) -> Problem:
     code = getattr(error, "code", CODES.get(status, "error"))
     detail = str(error)
     if status >= 500 and not isinstance(error, errors.Overloaded):
-        _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), detail)
+        _LOG.error("%s %r: %s", scope.get("method"), scope.get("path"), detail)
     headers: dict[str, str] = {}
     places: tuple[dict[str, str], ...] = ()
     if isinstance(error, (errors.Invalid, InvalidInput)):
@@ -156,7 +157,7 @@ def _ours(error: Exception, scope: Scope) -> Problem:
     elif isinstance(error, errors.RolloutFailed):
         places = ({"pointer": f"/x0/{error.row}", "detail": detail},)
     elif isinstance(error, errors.Overloaded):
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.Unavailable):
         headers["retry-after"] = str(_RETRY_UNAVAILABLE_S)
     elif isinstance(error, errors.Unauthorised):

@@ -23,7 +23,6 @@ from api.dependencies import Gateway
 from api.held_bodies import HeldBodies, holder
 from api.protocols.shapes import refusal
 from api.slow_bodies import SlowBodies
-from services.errors import Unavailable
 from services.identity import new_id
 from services.logs import of_request
 from services.metrics import REQUESTS
@@ -169,7 +168,9 @@ class Entrance:
                 gateway: Gateway = scope["app"].state.gateway
                 caller = await admitted(gateway, scope, headers)
                 if gateway.rates is not None:
-                    added += (await gateway.rates.spend(caller.id)).headers()
+                    allowance = await gateway.rates.spend(caller.id)
+                    added += allowance.headers()
+                    allowance.check()
                 check_scope(caller, rule.scope)
             if rule.has_body:
                 if rule.rollouts:
@@ -283,15 +284,16 @@ def rule_of(method: str, path: str) -> Rule:
     """What holds for a method and a path; most callers ask for the same ones again."""
     is_open = OPEN.match(path) is not None
     rollouts = _ROLLOUTS.match(path) is not None
+    wanted = None if is_open else needed_scope(method, path)
     return Rule(
-        scope=None if is_open else needed_scope(method, path),
+        scope=wanted,
         has_body=method not in ("GET", "HEAD"),
         any_type=_ANY_TYPE.match(path) is not None,
         uploads=_UPLOADS.match(path) is not None,
         sends_arrays=_SENT_ARRAYS.match(path) is not None,
         rollouts=rollouts,
         binary=_binary(path),
-        is_noted=method not in READS and not is_open and not rollouts,
+        is_noted=not (method in READS or is_open or rollouts or wanted == "rollout"),
     )
 
 
@@ -343,7 +345,7 @@ async def _note(scope: Scope, answer: Message) -> None:
     gateway: Gateway = scope["app"].state.gateway
     try:
         await gateway.sql(gateway.audit.note, *act, state["request_id"], made)
-    except Unavailable as error:
+    except Exception as error:  # the boundary of what is beside the request
         # What was done is done: the answer goes out, and the log of the process has it.
         log.warning("not in the audit log: %s: %s", (*act, made), error)
 

@@ -19,6 +19,8 @@ _REQUEST: ContextVar[str] = ContextVar("request", default="")
 _JOB: ContextVar[str] = ContextVar("job", default="")
 _KEY = re.compile(r"\bspn_([0-9a-z]+)_[\w-]{20,}")
 _PASSWORD = re.compile(r"(\w://[^\s/:@]*):[^\s/@]+@")
+# Controls, but for tabs and ends of lines.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _NOISY = ("celery", "kombu", "alembic")
 
 
@@ -48,7 +50,11 @@ def of_job(id: str) -> Iterator[None]:
 
 
 class Lines(logging.Formatter):
-    """``time level logger message``, and the request or the job in brackets."""
+    """``time level logger message``, and the request or the job in brackets.
+
+    What belongs to a record and is not its first line is indented, so that no text of
+    others passes for a record; it moves no cursor either.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -61,7 +67,8 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text, without secrets."""
-        return without_secrets(super().format(record))
+        text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", super().format(record))
+        return without_secrets(text.replace("\n", "\n    "))
 
 
 class JsonLines(logging.Formatter):

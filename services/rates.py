@@ -68,6 +68,21 @@ class Allowance:
     burst: int
     rate: float
     remaining: int
+    wait_s: float | None = None
+    """After which it may ask again, where it may not now."""
+
+    def check(self) -> None:
+        """Refuse who has nothing left.
+
+        Raises:
+            TooManyRequests: When it may ask again.
+        """
+        if self.wait_s is not None:
+            raise TooManyRequests(
+                f"this key may ask {self.rate:g} times a second, {self.burst} times at "
+                "once",
+                retry_after_s=self.wait_s,
+            )
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As draft-ietf-httpapi-ratelimit-headers-11 has them."""
@@ -102,11 +117,7 @@ class Rates:
         self._failed_until = -math.inf
 
     async def spend(self, caller: str) -> Allowance:
-        """Take one token of a caller's.
-
-        Raises:
-            TooManyRequests: It has none; when it will have one again.
-        """
+        """Take one token of a caller's, where there is one."""
         held = self._ready(caller)
         if held is None:
             # One request asks for all that come meanwhile, so that no answer is lost.
@@ -116,11 +127,7 @@ class Rates:
                 return Allowance(self.burst, self.rate, self.burst)
         if not held.tokens:
             wait = max((1 - held.left) / self.rate, 0.001)
-            raise TooManyRequests(
-                f"this key may ask {self.rate:g} times a second, {self.burst} times at "
-                "once",
-                retry_after_s=wait,
-            )
+            return Allowance(self.burst, self.rate, 0, wait)
         held.tokens -= 1
         left = held.tokens + math.floor(held.left)
         return Allowance(self.burst, self.rate, left)

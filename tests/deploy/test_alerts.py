@@ -1,5 +1,6 @@
 """Alerts fire when they should and say what is wrong, as Prometheus itself sees it."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from api.problem_codes import problem_codes
+from services.errors import Overloaded
 from tests.deploy.test_monitoring import ALERTS, DASHBOARD, alerts
 
 GATEWAY = {"job": "spnode-gateway", "instance": "a:8000"}
@@ -41,6 +44,7 @@ def took(most: str, by: dict[str, str]) -> str:
 
 
 REQUESTS = "spnode_request_seconds_count"
+PROBLEMS = "spnode_problems_total"
 TRAINING = {"queue": "training"}
 AGE = "spnode_job_queue_age_seconds"
 CASES = [
@@ -84,10 +88,16 @@ CASES = [
         "one request of eleven fails at one gateway, one of a hundred at another",
         "SpnodeErrors",
         {
+            of(PROBLEMS, GATEWAY, code="internal_error"): "0+3x30",
+            of(PROBLEMS, GATEWAY, code="unavailable"): "0+3x30",
             of(REQUESTS, GATEWAY, status="500"): "0+6x30",
             of(REQUESTS, GATEWAY, status="200"): "0+60x30",
-            of(REQUESTS, OTHER, status="500"): "0+1x30",
-            of(REQUESTS, OTHER, status="200"): "0+99x30",
+            # Told to come later, or refused for what it asked.
+            of(PROBLEMS, OTHER, code="overloaded"): "0+40x30",
+            of(PROBLEMS, OTHER, code="invalid"): "0+10x30",
+            of(PROBLEMS, OTHER, code="internal_error"): "0+1x30",
+            of(REQUESTS, OTHER, status="503"): "0+41x30",
+            of(REQUESTS, OTHER, status="200"): "0+59x30",
         },
         {
             "4m": {},
@@ -306,3 +316,13 @@ def test_a_gateway_is_missed_where_there_is_none() -> None:
     (alert,) = (each for each in alerts() if each["alert"] == "SpnodeGatewayDown")
     asked = 'up{job="spnode-gateway"}'
     assert alert["expr"] == f"{asked} == 0 or absent({asked})"
+
+
+def test_every_failure_of_ours_is_one() -> None:
+    (errors,) = (each for each in alerts() if each["alert"] == "SpnodeErrors")
+    counted = re.search(r'code=~"([^"]+)"', errors["expr"])
+    failures = {
+        str(each["code"]) for each in problem_codes() if int(str(each["status"])) >= 500
+    }
+    assert counted is not None
+    assert {*counted[1].split("|")} == failures - {Overloaded.default_code}

@@ -26,6 +26,14 @@ def test_a_line_names_the_job_unless_its_message_does() -> None:
     assert "job_01" not in lines.format(record("it ends"))
 
 
+def test_a_text_of_others_is_no_record_of_its_own() -> None:
+    forged = "/x\n2026-11-29 00:00:00,000 ERROR spnode.api all is lost\r\x1b[2K\u2028"
+    first, *more = logs.Lines().format(record("GET %s failed", forged)).split("\n")
+    assert first.endswith("GET /x")
+    assert [each[:8] for each in more] == ["    2026"]
+    assert more[0].isprintable()
+
+
 def test_a_line_of_json_has_the_traceback_and_stays_one_line() -> None:
     try:
         raise ValueError("é\nof two lines")
