@@ -1,4 +1,4 @@
-"""Which accelerators this machine shows, asked without loading JAX."""
+"""Which accelerators this machine shows, without JAX, and what JAX holds on them."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,14 @@ def visible_gpus() -> list[str]:
         return [name for name in chosen.split(",") if name]
     found = Path("/dev").glob("nvidia[0-9]*")
     return sorted((each.name.removeprefix("nvidia") for each in found), key=int)
+
+
+def bytes_in_use() -> int:
+    """Memory in use on this process's devices, as far as they tell; CPUs do not.
+
+    It is for processes that compute: it starts JAX's backend where there is none.
+    """
+    import jax
+
+    told = (device.memory_stats() or {} for device in jax.local_devices())
+    return sum(int(each.get("bytes_in_use", 0)) for each in told)

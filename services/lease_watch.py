@@ -58,6 +58,10 @@ class Absences:
         self._seen: tuple[float, float] | None = None
         self._until = -math.inf
 
+    def begin(self) -> None:
+        """Take what was before for one: this process has not seen it."""
+        self._until = self._monotonic() + self._lease_s
+
     def is_recent(self, wall: float | None) -> bool:
         """Whether one ended less than a lease ago; asked whenever the database answers.
 

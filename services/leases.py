@@ -232,6 +232,14 @@ class Leases:
         if is_queued:
             self._outbox.send(claim.job)
 
+    def arrive(self) -> None:
+        """Say that this process has just come, and does not know what was before.
+
+        The database may have been away until now: workers that live have one lease's
+        time to renew theirs before ``reap`` takes one back by its end.
+        """
+        self._absences.begin()
+
     def reap(self) -> list[str]:
         """Take back every job whose lease has ended; return their ids.
 

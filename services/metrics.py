@@ -7,7 +7,7 @@ when somebody reads: ``services.backlog``.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -71,6 +71,10 @@ ATTEMPTS = Histogram(
     "Attempts at jobs in this worker, by how they ended.",
     ("kind", "ending"),
     buckets=_LONG,
+)
+JOB_DEVICE_BYTES = Gauge(
+    "spnode_job_device_bytes",
+    "Memory in use on the devices of the job that runs here; CPUs do not tell.",
 )
 LEASES_LOST = Counter(
     "spnode_leases_lost", "Attempts that this worker gave up since another had the job."

@@ -16,6 +16,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+from services.devices import bytes_in_use
+
 PRELOAD = (
     "jax",
     "jax.numpy",
@@ -28,7 +30,7 @@ STOP = b"stop"
 KEPT = b"kept"
 """A file that the child told of was put into the store, and is gone."""
 ALIVE = "alive"
-"""The type of a message that says no more than how long the process has computed."""
+"""The type of a message that says how long the process has computed, and with what."""
 _BEAT_S = 0.5
 _FILES_WAITING = 2
 _NO_PARENT = 70
@@ -85,10 +87,14 @@ class Channel:
         self._stop = threading.Event()
         self._sending = threading.Lock()
         self._room = threading.Semaphore(_FILES_WAITING)
+        self._device_bytes = 0
         threading.Thread(target=self._listen, daemon=True, name="parent").start()
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the parent something."""
+        # Else nothing may have computed yet, and asking would start a backend.
+        if message["type"] == "chunk" or message.get("loss") is not None:
+            self._device_bytes = bytes_in_use()
         data = json.dumps(message, allow_nan=False).encode()
         try:
             with self._sending:
@@ -103,6 +109,7 @@ class Channel:
             return
         try:
             alive = {"type": ALIVE, "cpu_s": time.process_time()}
+            alive["device_bytes"] = self._device_bytes
             if select.select([], [self._connection], [], 0)[1]:
                 self._connection.send_bytes(json.dumps(alive).encode())
         finally:

@@ -31,6 +31,7 @@ class Housekeeping(threading.Thread):
         super().__init__(name="housekeeping", daemon=True)
         self.context = context
         self._rounds = 0
+        self._is_new = True
 
     def run(self) -> None:
         """Go round until the worker stops, then say that it does."""
@@ -53,6 +54,9 @@ class Housekeeping(threading.Thread):
         """Say that the worker lives, take back expired leases, resend lost messages."""
         context = self.context
         context.beat()
+        if self._is_new:
+            context.leases.arrive()
+            self._is_new = False
         for id in context.leases.reap():
             log.warning("job %s: its lease had expired", id)
             LEASES_EXPIRED.inc()

@@ -24,6 +24,7 @@ from services.claims import Claim
 from services.errors import Unavailable
 from services.job_files import CHECKPOINT
 from services.leases import Note
+from services.metrics import JOB_DEVICE_BYTES
 from services.orphans import CHECKPOINTS
 from worker import child
 from worker.chunks import ChunkKeeper
@@ -117,6 +118,7 @@ class Supervisor:
         finally:
             self.kill()
             self._connection.close()
+            JOB_DEVICE_BYTES.set(0)
 
     def kill(self) -> None:
         """End the child, at once if it does not end within a second."""
@@ -159,6 +161,7 @@ class Supervisor:
                 self._silent_s = 0.0
                 if kind == child.ALIVE:
                     self._note_computed(message["cpu_s"])
+                    JOB_DEVICE_BYTES.set(message["device_bytes"])
                     continue
                 self._stalled_s = 0.0
                 if kind == "progress":

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
+from services.devices import bytes_in_use
 from services.errors import Unavailable
 from services.metrics import COMPUTE_SECONDS
 from services.rollouts.canonical import USUAL, Variant
@@ -197,7 +198,7 @@ class Engine:
             "models_resident": len(self._resident.digests),
             "resident_bytes": self._resident.size_bytes,
             "resident_programs": self._resident.programs,
-            "device_bytes": _device_bytes(),
+            "device_bytes": bytes_in_use(),
         }
 
     def _prepare(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
@@ -380,9 +381,3 @@ def _shaped(
     plans = model.plans(arrays["times"], arrays.get("control_times"))
     by_row = padded_rows(arrays, operation, plans[0].outputs)
     return plans, by_row, Shape.of(operation, plans[0], by_row, variant)
-
-
-def _device_bytes() -> int:
-    """Memory in use on this process's devices, as far as they tell."""
-    told = (device.memory_stats() or {} for device in jax.local_devices())
-    return sum(int(each.get("bytes_in_use", 0)) for each in told)

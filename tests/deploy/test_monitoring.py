@@ -8,7 +8,7 @@ import subprocess
 import promql_parser
 import pytest
 import yaml
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from api.routes.metrics import InDeployment
 from services import metrics
@@ -69,7 +69,7 @@ def labels() -> dict[str, set[str]]:
     own = {
         each._name: set(each._labelnames)
         for each in vars(metrics).values()
-        if isinstance(each, Counter | Histogram)
+        if isinstance(each, Counter | Gauge | Histogram)
     }
     jobs = [Backlog("training", "training", "queued", 1, 2.0)]
     for family in InDeployment(
@@ -106,6 +106,7 @@ ON_CALL = {
     "whether leases are lost": "spnode_leases_lost_total",
     "what is loaded": "spnode_rollout_models_resident",
     "what devices hold": "spnode_rollout_device_bytes",
+    "what the devices of jobs hold": "spnode_job_device_bytes",
     "what fails": "sum by (code) (rate(spnode_problems_total",
 }
 

@@ -71,6 +71,7 @@ def test_the_composed_services_do_the_main_job(composition, client):
     assert whole in counted["training"]
     assert 'spnode_compute_seconds_count{operation="vjp"}' in counted["rollout"]
     assert "spnode_rollout_device_bytes 0.0" in counted["rollout"]
+    assert "spnode_job_device_bytes 0.0" in counted["training"]
     assert "spnode_rollout_models_resident 1.0" in counted["rollout"]
     assert _has_jax(composition.running["worker-rollout"].pid)
     assert not _has_jax(composition.running["gateway"].pid)

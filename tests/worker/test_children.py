@@ -60,3 +60,25 @@ def test_a_misspelt_queue_is_refused() -> None:
     )
     assert done.returncode == 2
     assert "trainin is no queue of jobs" in done.stderr
+
+
+def test_what_computes_tells_what_its_devices_hold() -> None:
+    # Nothing is asked of a backend that may not have been started.
+    code = """
+import json, multiprocessing
+from worker import child
+child.bytes_in_use = lambda: 7
+ours, theirs = multiprocessing.Pipe()
+channel = child.Channel(theirs)
+
+def until(kind):
+    while (told := json.loads(ours.recv_bytes()))["type"] != kind:
+        pass
+    return told
+
+for kind, loss in (("log", {}), ("progress", {"loss": 0.5})):
+    channel.send({"type": kind, **loss})
+    until(kind)
+    print(until(child.ALIVE)["device_bytes"])
+"""
+    assert run(code).split() == ["0", "7"]

@@ -84,3 +84,34 @@ def test_a_round_ends_at_the_first_message_that_the_broker_does_not_take(
     assert rested_s > RESEND_S, "what was noted rests"
     housekeeping.go_round()
     assert waiting(context) == {"datasets": 3, "training": 3}, "each of them once"
+
+
+def test_a_worker_that_has_just_come_takes_no_living_job_back(
+    valkey: str, tmp_path
+) -> None:
+    """The database was away for longer than a lease, and one worker came anew."""
+    times = {"lease_seconds": 2.0, "heartbeat_seconds": 0.5}
+    settings = Settings(data_folder=tmp_path / "data", redis_url=valkey, **times)
+    living, new = (open_context(settings, QUEUES) for _ in range(2))
+    try:
+        upgrade(living.database)
+        job, _ = Jobs(living.database).submit("dataset", REQUESTS[0], owner="me")
+        claim = living.leases.claim("datasets", "living")
+        assert claim is not None
+        time.sleep(2.5)
+        housekeeping = Housekeeping(new)
+        housekeeping.go_round()
+        assert Jobs(living.database).get(job.id).state == "running"
+        # One that lives renews within that time; this one does not.
+        time.sleep(1.0)
+        housekeeping.go_round()
+        assert not living.leases.heartbeat(claim)
+        end = time.monotonic() + 20.0
+        while Jobs(living.database).get(job.id).state == "running":
+            assert time.monotonic() < end
+            time.sleep(0.5)
+            housekeeping.go_round()
+    finally:
+        for each in (living, new):
+            each.queue.close()
+            each.database.close()
