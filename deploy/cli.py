@@ -12,7 +12,7 @@ from deploy.folder import ROOT, Folder, find_folder
 from deploy.guarded import guarded
 from spnode_client.cli import make_app, run
 from spnode_client.connection import connection
-from spnode_client.terminal import Json, emit, err, out, print_table
+from spnode_client.terminal import Json, UsageError, emit, err, out, print_table
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 # A test waits for servers, or compiles on one core, and takes some gigabytes.
@@ -190,16 +190,21 @@ def sbom(
     output: Annotated[Path, typer.Argument(help="Where the bill goes.")] = ROOT
     / "build"
     / "sbom.json",
+    image: Annotated[
+        str | None, typer.Option(help="Of an image alone: gateway, or worker on a CPU.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the bill of materials of the environment: packages and their licences.
 
-    Example: ./spnode sbom sbom.json
+    Example: ./spnode sbom sbom.json --image gateway
     """
-    from deploy.sbom import write_bill
+    from deploy.sbom import IMAGES, write_bill
 
+    if image is not None and image not in IMAGES:
+        raise UsageError(f"--image: found {image!r}; expected {' or '.join(IMAGES)}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    found = guarded(lambda: write_bill(output))
+    found = guarded(lambda: write_bill(output, image))
     emit(vars(found), as_json, lambda: _bill(found))
 
 

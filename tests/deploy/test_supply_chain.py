@@ -13,17 +13,13 @@ from importlib.metadata import distributions
 import pytest
 
 from deploy.folder import ROOT
-from deploy.sbom import write_bill
+from deploy.sbom import IMAGES, plain_name, write_bill
 
 LOCKED = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.M)
 
 
-def plain(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def installed():
-    return {plain(each.metadata["Name"]): each.version for each in distributions()}
+    return {plain_name(each.metadata["Name"]): each.version for each in distributions()}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def bill(tmp_path_factory):
 def test_every_package_is_locked_with_hashes():
     text = (ROOT / "requirements.lock").read_text()
     # One package may have several, for different platforms.
-    locked = {(plain(name), version) for name, version in LOCKED.findall(text)}
+    locked = {(plain_name(name), version) for name, version in LOCKED.findall(text)}
     ours = {"spnode", "pip", "setuptools", "wheel", "uv"}
     for name, version in installed().items():
         assert name in ours or (name, version) in locked
@@ -45,13 +41,31 @@ def test_every_package_is_locked_with_hashes():
 def test_the_bill_names_every_package_and_nearly_every_licence(bill):
     content = json.loads(bill.file.read_text())
     assert content["bomFormat"] == "CycloneDX"
-    listed = {plain(each["name"]): each["version"] for each in content["components"]}
+    components = content["components"]
+    listed = {plain_name(each["name"]): each["version"] for each in components}
     here = {k: v for k, v in installed().items() if k != "spnode"}
     assert {name: listed.get(name) for name in here} == here
     assert content["metadata"]["component"]["name"] == "spnode"
     assert str(ROOT) not in bill.file.read_text()
     assert len(bill.unknown) <= 5, bill.unknown
     assert bill.licences["MIT"] > 20
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_bill_of_an_image_has_its_packages_alone(bill, image, tmp_path):
+    mine = write_bill(tmp_path / "sbom.json", image)
+    content = json.loads(mine.file.read_text())
+    listed = {plain_name(each["name"]) for each in content["components"]}
+    assert {"numpy", "sqlalchemy", "psycopg-binary"} <= listed
+    assert ("jax" in listed, "fastapi" in listed) == {
+        "gateway": (False, True),
+        "worker": (True, False),
+    }[image]
+    assert not listed & {"pytest", "mypy", "playwright"}
+    assert 20 < mine.components < bill.components
+    refs = {each["bom-ref"] for each in content["components"]}
+    assert {each["ref"] for each in content["dependencies"]} >= refs
+    assert {to for each in content["dependencies"] for to in each["dependsOn"]} <= refs
 
 
 def built(folder, umask):

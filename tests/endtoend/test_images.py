@@ -4,10 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+from deploy.sbom import packages_of, plain_name
 from tests.endtoend.conftest import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -64,6 +66,10 @@ def venv(tmp_path: Path) -> Path:
 def test_the_packages_of_an_image_are_enough_for_its_process(stage, venv, tmp_path):
     done = install(stage, venv, ROOT)
     assert done.returncode == 0, done.stderr
+    (packages,) = venv.glob("lib/python*/site-packages")
+    there = distributions(path=[str(packages)])
+    names = {plain_name(each.metadata["Name"]) for each in there}
+    assert packages_of(stage) == names, "what the bill of the image lists"
     app: Path = tmp_path / "app"
     for folder in FOLDERS[stage]:
         shutil.copytree(ROOT / folder, app / folder)
