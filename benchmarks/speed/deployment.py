@@ -229,6 +229,12 @@ class Deployment:
         environment = self.settings.environment() | {PREFIX + "EXECUTOR": "queue"}
         return Server(0, self.running.start(name, command, environment))
 
+    def job_worker(self, name: str = "jobs", *, queues: str = "datasets") -> Server:
+        """Start a worker of jobs; they wait for it."""
+        command = [sys.executable, "-P", "-m", "worker", "--queues", queues]
+        environment = self.settings.environment()
+        return Server(0, self.running.start(name, command, environment))
+
     def no_op(self) -> Server:
         """Start the raw ASGI application that does nothing, under the same server."""
         port = free_port()

@@ -2,13 +2,16 @@
 
 A gateway in ``queue`` mode and a rollout worker are driven by an open load, window by
 window: single rows as JSON, 64 rows as npz, gradients of 16 rows, each at half of what
-callers who wait reach in the beginning. After each window memory, file handles and
-threads of both processes are read.
+callers who wait reach in the beginning. Between some windows a caller runs an errand:
+it uploads a dataset, has another one made by a worker of jobs, follows the events of
+that job to their end, looks at lists and deletes both. After each window memory, file
+handles and threads of all processes are read.
 """
 
+import contextlib
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,13 @@ from benchmarks.speed.figures import Options
 from benchmarks.speed.load import drive, get, post
 from benchmarks.speed.open_load import send
 from benchmarks.speed.robertson import find_model, times, unseen
+from spnode_client import Client, ClientError
 from spnode_client.arrays import pack
+from spnode_client.records import Dataset
 from spnode_core.atomic import replacing
+from spnode_core.dataset import save_dataset
 from spnode_core.plots import png
+from spnode_core.systems import generate
 
 WARM_UP = 0.2
 """Part of the time in which caches fill: it counts for nothing."""
@@ -34,6 +41,7 @@ MEMORY_GROWTH = 1.05
 LATENCY_GROWTH = 1.5
 """The noise of a shared machine; what accumulates shows in memory first."""
 _CONNECTIONS = 8
+_ERRAND_EVERY = 3
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,15 @@ class Soak:
         minutes: How long it was to be.
         command: By which.
         windows: In their order.
+        errands: How many came to their end.
+        failed_errands: How many did not.
     """
 
     minutes: float
     command: str
     windows: list[Window]
+    errands: int = 0
+    failed_errands: int = 0
 
     @property
     def warm(self) -> list[Window]:
@@ -90,6 +102,8 @@ class Soak:
         found = []
         if failures := sum(each.failures for each in self.windows):
             found.append(f"{failures} answers were not 200")
+        if self.failed_errands:
+            found.append(f"{self.failed_errands} errands failed")
         for name in first[0].memory_mb:
             before, after = (
                 statistics.median(each.memory_mb[name] for each in part)
@@ -148,7 +162,8 @@ def run(
     jax.config.update("jax_enable_x64", True)
     options = Options(quick=True, folder=folder)
     with deployed(find_model(options, lambda _: None)) as deployment:
-        worker = deployment.worker()
+        processes = {"worker": deployment.worker()}
+        processes["job worker"] = deployment.job_worker()
         gateway = deployment.gateway(executor="queue")
         gateway.wait_until_quiet()
         kinds = _kinds(deployment)
@@ -163,27 +178,75 @@ def run(
         # size: a second one an hour later, for two threads that met, is no leak.
         listing = get("/v1/models", deployment.headers("application/json"))
         drive(gateway.port, listing, connections=2 * _CONNECTIONS, seconds=5.0)
-        return Soak(
-            minutes, command, _windows(minutes, kinds, rates, gateway, worker, tell)
-        )
+        processes = {"gateway": gateway, **processes}
+        with _errands(deployment, gateway) as errand:
+            errand.run()
+            windows = _windows(minutes, kinds, rates, processes, errand, tell)
+            return Soak(minutes, command, windows, errand.done, errand.failed)
+
+
+class _Errand:
+    """What a caller does beside rollouts, again and again.
+
+    Args:
+        client: Of the gateway.
+        file: What it uploads.
+    """
+
+    def __init__(self, client: Client, file: Path) -> None:
+        self.done = self.failed = 0
+        self._client = client
+        self._file = file
+
+    def run(self) -> None:
+        """Run it once."""
+        client = self._client
+        try:
+            sent = client.datasets.upload(self._file)
+            job = client.jobs.submit(
+                {"kind": "dataset", "system": "robertson", "trajectories": 2}
+            )
+            events = list(job.events())
+            made = job.wait(on_record=lambda _: None)
+            assert isinstance(made, Dataset), "the job is to make one"
+            listed = {each.id for each in client.datasets.list()}
+            client.jobs.list()
+            client.models.list()
+            for each in (sent.id, made.id):
+                client.datasets.delete(each)
+        except ClientError:
+            self.failed += 1
+            return
+        is_well = len(events) > 1 and {sent.id, made.id} <= listed
+        self.done, self.failed = self.done + is_well, self.failed + (not is_well)
+
+
+@contextlib.contextmanager
+def _errands(deployment: Deployment, gateway: Server) -> Iterator[_Errand]:
+    file = deployment.settings.data_folder / "errand.npz"
+    save_dataset(generate("robertson", 3), file)
+    with Client(f"http://127.0.0.1:{gateway.port}", deployment.key) as client:
+        yield _Errand(client, file)
 
 
 def _windows(
     minutes: float,
     kinds: dict[str, bytes],
     rates: dict[str, float],
-    gateway: Server,
-    worker: Server,
+    processes: dict[str, Server],
+    errand: _Errand,
     tell: Callable[[str], None],
 ) -> list[Window]:
     seconds = 60.0 * minutes
     length = min(10.0, seconds / 15)
     windows: list[Window] = []
     for number in range(round(seconds / length)):
+        if number % _ERRAND_EVERY == 0:
+            errand.run()
         kind = list(kinds)[number % len(kinds)]
-        answers = send(gateway.port, kinds[kind], rate=rates[kind], seconds=length)
+        port = processes["gateway"].port
+        answers = send(port, kinds[kind], rate=rates[kind], seconds=length)
         p50, p99 = np.percentile([each.latency_s for each in answers], [50, 99])
-        processes = {"gateway": gateway, "worker": worker}
         windows.append(
             Window(
                 (number + 1) * length,
@@ -255,7 +318,7 @@ def _page(soak: Soak, record: dict[str, Any]) -> str:
         "# Soak",
         (__doc__ or "").strip(),
         f"**{'; '.join(findings)}.** {asked:,} requests in {soak.minutes:g} minutes, "
-        f"of which the first {WARM_UP:.0%} are warm-up.",
+        f"of which the first {WARM_UP:.0%} are warm-up; {soak.errands} errands.",
         table(heads, rows),
         table(("what", "requests a second", "median, ms", "p99, ms"), kinds),
         "![Soak](soak.png)",

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from deploy.chaos import passing
 from deploy.chaos.aliases import ALIAS, Moves
 from deploy.chaos.orphans import orphans
 from deploy.chaos.submissions import CANCELLED, Submission
@@ -85,6 +86,7 @@ class Audit:
             self.told,
             self.published,
             self.moved,
+            self.passed,
             self.contents,
             self.answers,
             self.left_behind,
@@ -190,15 +192,16 @@ class Audit:
 
     def published(self) -> Iterator[Finding]:
         """A succeeded job made one thing, any other none; numbers have no gaps."""
+        versions = [row for row in self.versions if row["model"] != passing.MODEL]
         yield from self._made(
-            self.versions,
+            versions,
             lambda row: row["kind"] == "training" or "ensemble" in row["request"],
         )
         # Those without a job were uploaded: another check.
         made = [row for row in self.datasets if row["job_id"] is not None]
         yield from self._made(made, lambda row: row["kind"] == "dataset")
         numbers = defaultdict(list)
-        for row in self.versions:
+        for row in versions:
             numbers[row["model"]].append(row["number"])
             job = self.jobs.get(row["job_id"])
             named = (job["result"] or {}) if job else {}
@@ -229,6 +232,19 @@ class Audit:
         history, now = ([each["number"] for each in rows] for rows in mine)
         for what in self.moves.contradictions(history, now[0] if now else None):
             yield _finding(what, ALIAS, found=history, expected=self.moves.taken)
+
+    def passed(self) -> Iterator[Finding]:
+        """The alias whose versions callers registered and deleted has one."""
+        versions, aliases = (
+            [row for row in rows if row["model"] == passing.MODEL]
+            for rows in (self.versions, self.aliases)
+        )
+        numbers = [row["number"] for row in versions]
+        places = {row["alias"]: row["number"] for row in aliases}
+        now = places.get(passing.ALIAS)
+        if versions or aliases:
+            for what in passing.contradictions(numbers, now):
+                yield _finding(what, passing.MODEL, found=numbers, expected=now)
 
     def contents(self) -> Iterator[Finding]:
         """Everything that a row refers to is there, whole, and can be read."""

@@ -14,13 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.chaos import passing
 from deploy.chaos.aliases import Moves
 from deploy.chaos.submissions import CANCELLED, Submission
 from deploy.chaos.tally import PATIENCE_S, CountingTransport, Tally
 from deploy.chaos.uploads import Upload
 from spnode_client.calls import json_call, perform
 from spnode_client.client import Client
-from spnode_client.errors import ClientError, Conflict, Overloaded, Unreachable
+from spnode_client.errors import (
+    ClientError,
+    Conflict,
+    NotFound,
+    Overloaded,
+    Unreachable,
+)
 from spnode_client.records import ENDED, Record
 
 RETRIES = 12
@@ -47,11 +54,11 @@ DEADLINE_S = 24 * 3600.0
 """Of some jobs: no clock is ever set forward so far."""
 AT_WORK = 8
 """So many jobs wait or run at once."""
-REPEATS, CANCELS, UPLOADS, MOVES = 0.2, 0.12, 0.1, 0.2
+REPEATS, CANCELS, UPLOADS, MOVES, PASSES = 0.2, 0.12, 0.1, 0.2, 0.1
 """How many there are for each submission."""
 RETRIES_OF_JOBS, DELETIONS = 0.5, 0.3
 """How many of the cancelled jobs are retried, and of the uploads deleted."""
-_QUERIES = 6
+_QUERIES = 7
 _PAUSE_S = 0.25
 
 
@@ -78,6 +85,7 @@ class Workload:
         self._stop = threading.Event()
         self._requests: list[Record] = []
         self._expected: list[np.ndarray] = []
+        self._passing: passing.Passing | None = None
         self._threads: list[threading.Thread] = []
 
     def prepare(self, kinds: Collection[str] = tuple(WEIGHTS)) -> None:
@@ -108,6 +116,9 @@ class Workload:
         for seed in (0, 1):
             self._done({**train, "model": BASE, "seed": seed})
         client, base = self.clients[0], f"{BASE}/1"
+        artifact = client.models.download(base, self._folder / "base.spnode")
+        self._passing = passing.Passing(artifact, self._folder)
+        self._passing.step(client)
         self._expected = [self._ask(client, n) for n in range(_QUERIES)]
         calibration = {
             "kind": "calibration",
@@ -225,12 +236,24 @@ class Workload:
                 self._upload()
             if self._expected and self._random.random() < MOVES:
                 self._move()
+            if self._passing is not None and self._random.random() < PASSES:
+                self._pass(self._passing)
 
     def _move(self) -> None:
         before, unanswered = self.tally.doubtful, self.moves.unanswered
         self.moves.move(self._random.choice(self.clients))
         if self.moves.unanswered > unanswered and self.tally.doubtful == before:
             self.tally.complain("an alias was elsewhere than where it was moved last")
+
+    def _pass(self, versions: passing.Passing) -> None:
+        try:
+            versions.step(self._random.choice(self.clients))
+        except (Unreachable, Overloaded, Conflict, NotFound):
+            # Of a move whose first answer was lost the second finds it made, and a
+            # deletion that comes late may meet the same content registered anew.
+            self.tally.count("passing versions given up for now")
+        else:
+            self.tally.count("passing versions")
 
     def _repeat(self, made: Submission) -> None:
         again = self._send(made)
@@ -339,7 +362,8 @@ class Workload:
 
     def _ask(self, client: Client, number: int) -> np.ndarray:
         x0 = [[0.8 + 0.01 * (number + row), 5e-7, 0.1] for row in range(number + 1)]
-        return client.rollout(f"{BASE}/{1 + number % 2}", x0, TIMES)
+        versions = (f"{BASE}/1", f"{BASE}/2", f"{passing.MODEL}@{passing.ALIAS}")
+        return client.rollout(versions[number % 3], x0, TIMES)
 
     def _roll_out(self, client: Client) -> None:
         number = 0

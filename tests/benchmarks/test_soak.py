@@ -6,7 +6,11 @@ import json
 import matplotlib.image
 import pytest
 
-from benchmarks.speed.soak import Soak, Window
+from benchmarks.speed.soak import Soak, Window, _Errand
+from spnode_client import Client
+from spnode_core.dataset import save_dataset
+from spnode_core.systems import generate
+from tests.api.deployment import deployed
 
 
 def window(number, **change):
@@ -80,3 +84,25 @@ def test_the_report_says_what_was_found(tmp_path):
     assert record["findings"] == ["worker went from 9 to 10 threads"]
     assert len(record["windows"]) == 60
     assert matplotlib.image.imread(tmp_path / "soak.png").shape[1] > 500
+
+
+def test_errands_that_failed_are_found():
+    windows = soak().windows
+    assert Soak(10.0, "", windows, 20, 1).findings() == ["1 errands failed"]
+
+
+def test_an_errand_leaves_nothing_but_its_job(tmp_path):
+    file = tmp_path / "errand.npz"
+    save_dataset(generate("robertson", 3), file)
+    with deployed() as data:
+        gateway = data.start_gateway()
+        data.start("jobs", "worker", "--queues", "datasets")
+        with Client(gateway.url, gateway.key, retries=0) as client:
+            errand = _Errand(client, file)
+            errand.run()
+            assert (errand.done, errand.failed) == (1, 0)
+            assert client.datasets.list() == []
+            assert [each.state for each in client.jobs.list()] == ["succeeded"]
+            data.stop("gateway")
+            errand.run()
+            assert (errand.done, errand.failed) == (1, 1)

@@ -7,6 +7,7 @@ import jax
 import pytest
 import sqlalchemy as sa
 
+from deploy.chaos import passing
 from deploy.chaos.aliases import ALIAS, Moves
 from deploy.chaos.audit import Audit, _asked, _ranking
 from deploy.chaos.submissions import Submission
@@ -254,6 +255,25 @@ def test_the_audit_finds_moves_of_an_alias_that_were_lost_or_doubled(world) -> N
     assert world.findings() == []
     world.execute(sa.update(tables.aliases).values(number=2))
     assert world.findings() == ["an alias is not where it was moved last"]
+
+
+def test_the_audit_finds_an_alias_whose_versions_are_gone(world) -> None:
+    versions, aliases = tables.versions, tables.aliases
+    with world.database.reading() as connection:
+        row = dict(connection.execute(sa.select(versions)).mappings().one())
+    models = tables.models
+    with world.database.reading() as connection:
+        model = dict(connection.execute(sa.select(models)).mappings().one())
+    world.execute(sa.insert(models).values({**model, "name": passing.MODEL}))
+    left = {"model": passing.MODEL, "number": 7, "job_id": None}
+    world.execute(sa.insert(versions).values({**row, **left}))
+    lost = ["an alias whose versions come and go points at none"]
+    assert world.findings() == lost
+    moved = {"alias": passing.ALIAS, "revision": 3, "updated_at": row["created_at"]}
+    at = {"model": passing.MODEL, "number": 7, **moved}
+    world.execute(sa.insert(aliases).values(at))
+    assert world.findings() == []
+    assert list(passing.contradictions([7], 6)) == lost
 
 
 def test_the_audit_finds_a_second_version_and_a_gap(world) -> None:

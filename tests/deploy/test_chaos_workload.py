@@ -4,10 +4,14 @@ import http.server
 import json
 import threading
 
+import numpy as np
 import pytest
 
+from deploy.chaos.passing import ALIAS, MODEL, Passing
 from deploy.chaos.submissions import Submission
 from deploy.chaos.workload import Workload
+from spnode_client import Client
+from tests.api.deployment import deployed
 
 
 class Service(http.server.BaseHTTPRequestHandler):
@@ -47,3 +51,26 @@ def test_a_job_that_is_to_be_retried_has_not_ended_when_it_is_cancelled(url, tmp
     workload.close()
     assert (made.retry, made.state) == ("taken", "succeeded")
     assert workload.tally.wrong == []
+
+
+def test_versions_come_and_go_and_the_alias_always_has_one(tmp_path) -> None:
+    with deployed(["small"]) as data:
+        gateway = data.start_gateway()
+        with Client(gateway.url, gateway.key) as client:
+            artifact = client.models.download("small/1", tmp_path / "small.spnode")
+            versions = Passing(artifact, tmp_path)
+            name, start = f"{MODEL}@{ALIAS}", [[0.5, 1e-5, 0.5]]
+            expected = client.rollout("small/1", start, [1.0])
+            digests = set()
+            for number in range(1, 5):
+                versions.step(client)
+                (left,) = client.models.versions(MODEL)
+                assert left.number == number
+                digests.add(left.record["digest"])
+                np.testing.assert_array_equal(
+                    client.rollout(name, start, [1.0]), expected
+                )
+            assert len(digests) == 3
+        store = data.settings.data_folder / "store" / "artifacts"
+        kept = {each.name for each in store.iterdir()}
+        assert len(kept & digests) == 1, "the others are deleted with their versions"
