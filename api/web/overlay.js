@@ -106,6 +106,7 @@ function solverOf(system, signature, { isOn, changed, drawn, signal }) {
 
   async function follow(asked) {
     next = wanted.checked ? asked : null;
+    if (!next) trouble.replaceChildren();
     if (isBusy) return;
     isBusy = true;
     while (next && !signal.aborted) {
