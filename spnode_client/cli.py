@@ -26,6 +26,8 @@ from spnode_client.terminal import UsageError, err, report
 
 COMPLETE = "_SPNODE_COMPLETE"
 """By this variable a shell asks for completions; ``./`` has no place in its name."""
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C, without a word."""
 
 
 def make_app() -> typer.Typer:
@@ -84,8 +86,17 @@ def run(app: typer.Typer, name: str) -> None:
         report(error)
         sys.exit(1)
     except KeyboardInterrupt:
-        err.print("stopped")
-        sys.exit(1)
+        _end_interrupted()
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        _end_interrupted()
+
+
+def _end_interrupted() -> None:
+    # On a terminal ^C stands in the line.
+    err.print("\nstopped" if err.is_terminal else "stopped")
+    sys.exit(1)
 
 
 def _call_in_examples(app: typer.Typer, name: str) -> None:

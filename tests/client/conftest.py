@@ -2,7 +2,9 @@
 
 import contextlib
 import http.server
+import signal
 import socket
+import subprocess
 import threading
 from dataclasses import dataclass, field
 
@@ -84,6 +86,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format, *args) -> None:
         pass
+
+
+def interrupt(process):
+    """Press Ctrl-C until a process has ended."""
+    # Python drops an interrupt that meets it in a finaliser; people press it again.
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """What is watched on a terminal: drawn anew, until it is over or interrupted."""
 
-import contextlib
 import json
 import os
 import pty
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +10,7 @@ import time
 
 import pytest
 
-from tests.client.conftest import Answer
+from tests.client.conftest import Answer, interrupt
 from tests.client.test_command_line import run
 
 RUNNING = {
@@ -109,11 +107,7 @@ def test_versions_are_watched_until_ctrl_c(server, watched):
         server.answers += [answer(model), answer({"data": found, "next": "1"})]
     seen = watched("models", "versions", "m", "--watch")
     seen.until("champion")
-    # Python drops an interrupt that meets it in a finaliser; people press it again.
-    while seen.process.poll() is None:
-        seen.process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            seen.process.wait(15)
+    interrupt(seen.process)
     assert seen.process.returncode == 0, seen.said
     # What a list says of its next page would stand there once for each time.
     assert "there are more" not in seen.said
