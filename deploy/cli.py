@@ -17,6 +17,8 @@ from spnode_client.terminal import Json, UsageError, emit, err, out, print_table
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 # A test waits for servers, or compiles on one core, and takes some gigabytes.
 IN_TWO_PROCESSES = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+_PYTEST_USAGE = 4
+"""pytest's exit code where it was called wrongly."""
 
 
 def up(as_json: Json = False) -> None:
@@ -153,7 +155,8 @@ def test(context: typer.Context) -> None:
         arguments.remove("--all")
     elif not any(argument.startswith("-m") for argument in arguments):
         arguments = ["-m", "not slow", *arguments]
-    raise SystemExit(_pytest(arguments))
+    # pytest has codes of its own for runs that were interrupted or found no tests.
+    raise SystemExit({0: 0, _PYTEST_USAGE: 2}.get(_pytest(arguments), 1))
 
 
 def check(as_json: Json = False) -> None:
