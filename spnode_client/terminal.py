@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -112,8 +112,17 @@ def watch(
 ) -> None:
     """Draw something again and again, until Ctrl-C or what it shows is over.
 
+    The last drawing stays, with the error below it, while a gateway starts anew.
+
+    Args:
+        draw: Asks the service and gives what it said.
+        every_s: How long a drawing stands at least.
+        is_over: Whether what was drawn last is the end.
+
     Raises:
         UsageError: Nobody watches.
+        ClientError: The first drawing failed, a later one by more than passes, or
+            nothing answers for a minute.
     """
     if not out.is_terminal:
         raise UsageError("--watch: found no terminal; leave it out on a pipe")
@@ -121,11 +130,22 @@ def watch(
     screen = Console(file=out.file, force_terminal=True, width=out.width)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        Live(draw(), console=screen, auto_refresh=False) as live,
+        Live(shown := draw(), console=screen, auto_refresh=False) as live,
     ):
-        while not is_over():
+        until: float | None = None
+        # Of what could not be drawn nobody has seen the end.
+        while until is not None or not is_over():
             time.sleep(every_s)
-            live.update(draw(), refresh=True)
+            try:
+                shown, until = draw(), None
+                live.update(shown, refresh=True)
+            except ClientError as error:
+                now = time.monotonic()
+                until = now + PATIENCE_S if until is None else until
+                if not _is_passing(error) or now >= until:
+                    raise
+                said = Text(harmless(f"{error}; trying again"), style="dim")
+                live.update(Group(shown, said), refresh=True)
 
 
 def as_printed(text: Callable[[], None]) -> RenderableType:

@@ -80,6 +80,8 @@ def show(
 ) -> None:
     """Show a job: how far it is, each attempt with its worker, and what came of it.
 
+    With --watch, exit code 1: it ended as failed or cancelled.
+
     Example: spnode jobs show job_01kc… --watch
     """
     if is_watched:
@@ -203,6 +205,8 @@ def _watch_one(job_id: str) -> None:
         return as_printed(lambda: print_job(job.record, events))
 
     watch(draw, is_over=lambda: job.state in ENDED)
+    if job.state != "succeeded" and job.state in ENDED:
+        raise typer.Exit(1)
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """What is watched on a terminal: drawn anew, until it is over or interrupted."""
 
+import io
 import json
 import os
 import pty
@@ -9,7 +10,11 @@ import threading
 import time
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
+from spnode_client import terminal
+from spnode_client.errors import Unreachable
 from tests.client.conftest import Answer, interrupt
 from tests.client.test_command_line import run
 
@@ -23,6 +28,10 @@ DONE = {**RUNNING, "state": "succeeded", "result": {"model": "m", "version": 7}}
 
 def answer(body):
     return Answer(200, json.dumps(body).encode())
+
+
+# A gateway that starts anew, for the first try of a request and all others.
+AWAY = [Answer(503, b'{"detail": "the gateway starts"}')] * 5
 
 
 def stream(*states):
@@ -96,6 +105,76 @@ def test_a_job_is_watched_until_it_has_ended(server, watched):
     seen.until("m/7")
     assert seen.process.wait(30) == 0
     assert seen.said.count("cancelling was asked for") == 1
+
+
+def test_the_last_drawing_stays_while_a_gateway_starts_anew(server, watched):
+    server.answers += [
+        *(answer(RUNNING), answer(RUNNING), stream("queued", "running")),
+        # It is away for the record, then for the log of a job that has ended.
+        *(*AWAY, answer(DONE), *AWAY),
+        *(answer(DONE), stream("queued", "running", "succeeded")),
+    ]
+    seen = watched("jobs", "show", "job_1", "--watch")
+    seen.until("the gateway starts; trying again")
+    seen.until("m/7")
+    assert seen.process.wait(60) == 0
+    assert server.answers == []
+    # Below what was drawn before, which is drawn with it.
+    assert seen.said.index("optimise") < seen.said.index("the gateway starts")
+    assert seen.said.count("optimise, 33 %") >= 2
+
+
+def test_an_error_that_does_not_pass_ends_the_watching(server, watched):
+    server.answers += [
+        *(answer(RUNNING), answer(RUNNING), stream("queued", "running")),
+        Answer(404, b'{"detail": "there is no such job"}'),
+    ]
+    seen = watched("jobs", "show", "job_1", "--watch")
+    seen.until("there is no such job")
+    assert seen.process.wait(30) == 1
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_a_gateway_is_waited_for_each_time_for_a_minute(monkeypatch):
+    clock, console = Clock(), Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(terminal, "out", console)
+    monkeypatch.setattr(terminal, "time", clock)
+
+    def draw():
+        if 10 <= clock.now < 60 or clock.now >= 100:
+            raise Unreachable("no answer")
+        return Text(f"drawn after {clock.now:g} s")
+
+    with pytest.raises(Unreachable, match="no answer"):
+        terminal.watch(draw, every_s=2.0)
+    assert clock.now == 160
+    said = console.file.getvalue()
+    assert "no answer; trying again" in said
+    assert "drawn after 60 s" in said
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_job_that_ended_badly_is_drawn_and_fails_the_command(server, watched, state):
+    error = {"code": "diverged", "detail": "every loss was infinite"}
+    ended = {**RUNNING, "state": state, "error": error}
+    server.answers += [
+        *(answer(RUNNING), answer(ended)),
+        stream("queued", "running", state),
+    ]
+    seen = watched("jobs", "show", "job_1", "--watch")
+    seen.until("diverged: every loss was infinite")
+    assert seen.process.wait(30) == 1
 
 
 def test_versions_are_watched_until_ctrl_c(server, watched):
