@@ -68,4 +68,4 @@ def _tell(found: list[dict[str, Any]], folder: Path) -> None:
         for each in found
     ]
     print_table(("what", "against", "asked", "found", ""), rows)
-    out.print(f"\nresults: {folder}")
+    out.print(f"\nresults: {folder}", markup=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from deploy import measuring, registry
 from deploy.folder import ROOT, Folder, find_folder
@@ -29,7 +30,7 @@ def up(as_json: Json = False) -> None:
     from deploy import stack
 
     folder = find_folder()
-    started = guarded(lambda: stack.up(folder, lambda text: err.print(text)))
+    started = guarded(lambda: stack.up(folder, _say))
     found = stack.status(folder)
     emit({"started": started, **found.as_dict()}, as_json, lambda: _describe(folder))
     if not started and not as_json:
@@ -76,9 +77,9 @@ def doctor(as_json: Json = False) -> None:
             continue
         colour = colours[finding.level]
         level = f"[{colour}]{finding.level:<4}[/]"
-        out.print(level, f"{finding.name:<12}", finding.found.replace("[", "\\["))
+        out.print(level, f"{finding.name:<12}", escape(finding.found))
         if finding.remedy:
-            out.print(f"     {'':<12} -> {finding.remedy}")
+            out.print(f"     {'':<12} -> {finding.remedy}", markup=False)
     emit([finding.__dict__ for finding in found], as_json, lambda: None)
     if any(finding.level == "fail" for finding in found):
         raise typer.Exit(1)
@@ -263,19 +264,25 @@ def _pytest(arguments: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
+def _say(text: str) -> None:
+    err.print(text, markup=False)
+
+
 def _describe(folder: Folder) -> None:
     from deploy import stack
 
     found = stack.status(folder)
     if not found.running:
-        out.print(f"nothing runs from {found.data_folder}; `./spnode up` starts it")
+        said = f"nothing runs from {found.data_folder}; `./spnode up` starts it"
+        out.print(said, markup=False)
         return
-    out.print(f"[bold]{found.url}[/]")
+    out.print(f"[bold]{escape(found.url)}[/]")
     # The browser keeps what follows # to itself. Where nobody looks on, as in a log of
     # CI, the key is not told.
     key = f"#key={folder.read_key()}" if out.is_terminal and folder.read_key() else ""
-    out.print(f"page  {found.url}/{key}", soft_wrap=True)
-    out.print(f"key   {folder.key}\ndata  {found.data_folder}\nlogs  {folder.logs}\n")
+    out.print(f"page  {found.url}/{key}", soft_wrap=True, markup=False)
+    places = f"key   {folder.key}\ndata  {found.data_folder}\nlogs  {folder.logs}\n"
+    out.print(places, markup=False)
     rows = [
         (
             each.name,
@@ -291,7 +298,7 @@ def _describe(folder: Folder) -> None:
         f"{name} {'?' if length is None else length}"
         for name, length in found.queues.items()
     )
-    out.print(f"\nqueues: {queues}")
+    out.print(f"\nqueues: {queues}", markup=False)
     for state, ids in found.jobs.items():
         if ids:
             out.print(f"jobs {state}: {', '.join(ids)}")

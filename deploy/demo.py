@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from deploy import stack
 from deploy.folder import Folder
@@ -104,7 +105,7 @@ def run_demo(folder: Folder, picture: Path | None, seed: int, end: bool) -> Resu
         spnode_client.ClientError: A job failed or the service refused.
     """
     began = time.monotonic()
-    started = stack.up(folder, lambda text: err.print(f"[dim]{text}[/]"))
+    started = stack.up(folder, lambda text: err.print(f"[dim]{escape(text)}[/]"))
     found = stack.address(folder)
     assert found is not None, "a stack that is up has an address"
     try:
@@ -142,13 +143,15 @@ def tell(result: Result, *, is_up: bool) -> None:
         f"ms, LSODA in {result.solver_seconds:.2f} s on the same machine: "
         f"{result.speed_ratio:.0f} times faster"
     )
-    out.print(f"certificate: {result.certificate}")
+    out.print(f"certificate: {result.certificate}", markup=False)
     out.print(
         f"picture {result.picture}; trained in {result.training_seconds:.0f} s, "
-        f"all in {result.total_seconds:.0f} s"
+        f"all in {result.total_seconds:.0f} s",
+        markup=False,
     )
     if is_up:
-        out.print(f"`./spnode status` prints the link to the page at {result.url}")
+        said = f"`./spnode status` prints the link to the page at {result.url}"
+        out.print(said, markup=False)
 
 
 def _demonstrate(
@@ -228,4 +231,4 @@ def _draw(
 
 
 def _step(text: str) -> None:
-    err.print(f"[bold]{text}[/]")
+    err.print(f"[bold]{escape(text)}[/]")

@@ -75,4 +75,4 @@ def _tell(bars: list[dict[str, Any]], folder: Path) -> None:
     signs = {True: "reached", False: "NOT REACHED", None: "not run yet"}
     rows = [(b["what"], b["asked"], b["found"], signs[b["passed"]]) for b in bars]
     print_table(("what", "asked", "found", ""), rows)
-    out.print(f"\nresults: {folder}")
+    out.print(f"\nresults: {folder}", markup=False)

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -61,8 +62,9 @@ class _Console(Console):
         super().print(*told, **options)
 
 
-out = _Console(highlight=False, soft_wrap=True)
-err = _Console(stderr=True, highlight=False, soft_wrap=True)
+# Between colons of a text of others, as in log:x:5, no picture is meant.
+out = _Console(highlight=False, soft_wrap=True, emoji=False)
+err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class UsageError(ClientError):
@@ -96,10 +98,10 @@ def plain(value: Any) -> Any:
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A table without lines; ids are whole, however narrow a terminal is."""
     table = Table(box=None, header_style="bold", pad_edge=False)
+    # Names and texts are their owners': brackets in them are no markup.
     for column in columns:
-        table.add_column(column, no_wrap=column == "id")
+        table.add_column(Text(harmless(column)), no_wrap=column == "id")
     for row in rows:
-        # Names and texts are their owners': brackets in them are no markup.
         said = ("" if cell is None else harmless(str(cell)) for cell in row)
         table.add_row(*map(Text, said))
     return table
@@ -178,12 +180,12 @@ def short(number: float | None) -> str:
 def report(error: Exception) -> None:
     """An error in words: what, which field, what was found and expected."""
     lines = str(error).splitlines() or [type(error).__name__]
-    err.print(f"[bold red]error:[/] {_escape(lines[0])}")
+    err.print("[bold red]error:[/]", Text(harmless(lines[0])))
     for line in lines[1:]:
-        err.print(_escape(line))
+        err.print(line, markup=False)
     hint = _hint(error)
     if hint:
-        err.print(f"[dim]{_escape(hint)}[/]")
+        err.print(f"[dim]{escape(hint)}[/]")
 
 
 def follow(job: Job, *, quiet: bool = False) -> Any:
@@ -238,7 +240,8 @@ def _warn_of_nobody(job: Job) -> None:
     with contextlib.suppress(ClientError):
         if not job.has_worker():
             also = "; without --gpu any worker takes it" if ".gpu" in queue else ""
-            err.print(f"no worker takes {queue} now: it waits for one{also}")
+            said = f"no worker takes {queue} now: it waits for one{also}"
+            err.print(said, markup=False)
 
 
 def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
@@ -294,10 +297,6 @@ def _hint(error: Exception) -> str:
             f"`{connection.program} jobs show {error.record.get('id')}` has all of it."
         )
     return ""
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from deploy.chaos.report import Report
 from deploy.chaos.run import PLACES, Request, run
 from deploy.folder import ROOT, find_folder
@@ -46,7 +48,7 @@ def run_chaos(
     command = f"./spnode chaos --minutes {minutes:g} --seed {seed} --on {on}"
     compiled = find_folder().path / "chaos-compiled"
     request = Request(minutes, seed, on, folder.absolute(), command, compiled)
-    report = run(request, lambda line: err.print(line, highlight=False))
+    report = run(request, lambda line: err.print(line, markup=False))
     if report.is_good and work_folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     page = report.write(out_folder or ROOT / "docs" / "results")
@@ -68,6 +70,6 @@ def _tell(report: Report, page: Path) -> None:
     jobs = sum(report.jobs.values())
     out.print(f"{len(report.faults)} faults, {jobs} jobs", highlight=False)
     for each in report.findings:
-        out.print(f"[red]{each['what']}[/]", markup=True)
+        out.print(f"[red]{escape(each['what'])}[/]")
         out.print(f"  {each}", markup=False, highlight=False)
-    out.print(f"{len(report.findings)} findings; report: {page}", highlight=False)
+    out.print(f"{len(report.findings)} findings; report: {page}", markup=False)

@@ -30,7 +30,7 @@ def unalias(name: ModelName, alias: Alias, as_json: Json = False) -> None:
     """
     connection.client().models.delete_alias(name, alias)
     gone = f"{name}@{alias}"
-    emit({"deleted": gone}, as_json, lambda: out.print(f"deleted {gone}"))
+    emit({"deleted": gone}, as_json, lambda: out.print(f"deleted {gone}", markup=False))
 
 
 def _row(move: Record) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from spnode_client.calibrations import Calibration
 from spnode_client.commands.inputs import parse_rows, parse_times
@@ -247,4 +248,4 @@ def describe(found: Calibration) -> None:
         markup=False,
     )
     for warning in found.warnings:
-        err.print(f"[yellow]warning:[/] {warning}")
+        err.print(f"[yellow]warning:[/] {escape(warning)}")

@@ -123,7 +123,8 @@ def delete(dataset_id: DatasetId, as_json: Json = False) -> None:
     Example: spnode datasets delete ds_01kc…
     """
     connection.client().datasets.delete(dataset_id)
-    emit({"deleted": dataset_id}, as_json, lambda: out.print(f"deleted {dataset_id}"))
+    said = f"deleted {dataset_id}"
+    emit({"deleted": dataset_id}, as_json, lambda: out.print(said, markup=False))
 
 
 def _say(dataset: Dataset, as_json: bool) -> None:

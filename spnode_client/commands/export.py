@@ -67,7 +67,8 @@ def export(
     with downloading(client, str(version), as_json):
         client.models.download(str(version), path)
     saved = {"path": os.fspath(path), "digest": version.digest}
-    emit(saved, as_json, lambda: out.print(f"{path}  {version.digest}"))
+    said = f"{path}  {version.digest}"
+    emit(saved, as_json, lambda: out.print(said, markup=False))
 
 
 def _exported(

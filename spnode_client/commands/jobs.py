@@ -100,7 +100,8 @@ def follow_job(job_id: JobId, as_json: Json = False) -> None:
     Example: spnode jobs follow job_01kc…
     """
     made = follow(connection.client().jobs.get(job_id), quiet=as_json)
-    emit(made, as_json, lambda: out.print(str(getattr(made, "id", made))))
+    said = str(getattr(made, "id", made))
+    emit(made, as_json, lambda: out.print(said, markup=False))
 
 
 @app.command("result")
@@ -173,7 +174,8 @@ def _describe(made: RolloutResult) -> None:
     out.print(
         f"{record['model']}/{record['version']}  {' x '.join(map(str, made.shape))} "
         f"(rows, times, states)  {record['size_bytes'] / 2**20:.1f} MiB in "
-        f"{len(record['chunks'])} chunks, kept until {moment(record['expires_at'])}"
+        f"{len(record['chunks'])} chunks, kept until {moment(record['expires_at'])}",
+        markup=False,
     )
     if made.failed or record["outside"]:
         out.print(

@@ -118,12 +118,13 @@ def revoke(
     Example: spnode keys revoke 01kc…
     """
     connection.client().keys.revoke(key_id)
-    emit({"revoked": key_id}, as_json, lambda: out.print(f"revoked {key_id}"))
+    said = f"revoked {key_id}"
+    emit({"revoked": key_id}, as_json, lambda: out.print(said, markup=False))
 
 
 def _show_once(made: Record, as_json: bool) -> None:
     def tell() -> None:
         err.print(f"[dim]key {made['id']}; the secret is not shown again:[/]")
-        out.print(made["secret"])
+        out.print(made["secret"], markup=False)
 
     emit(made, as_json, tell)

@@ -132,7 +132,7 @@ def register(
     client = connection.client()
     with uploading(client, file, as_json):
         version = client.models.register(file, name)
-    emit(version, as_json, lambda: out.print(str(version)))
+    emit(version, as_json, lambda: out.print(str(version), markup=False))
 
 
 @app.command()
@@ -231,7 +231,8 @@ def alias(
     if compare is not None and not force:
         check_no_worse(client, name, alias, number, compare)
     found = client.models.set_alias(name, alias, number, override=override)
-    emit(found, as_json, lambda: out.print(f"{name}@{alias} is {name}/{number}"))
+    said = f"{name}@{alias} is {name}/{number}"
+    emit(found, as_json, lambda: out.print(said, markup=False))
 
 
 @app.command()
@@ -241,7 +242,8 @@ def delete(reference: Reference, as_json: Json = False) -> None:
     Example: spnode models delete robertson/2
     """
     connection.client().models.delete_version(reference)
-    emit({"deleted": reference}, as_json, lambda: out.print(f"deleted {reference}"))
+    said = f"deleted {reference}"
+    emit({"deleted": reference}, as_json, lambda: out.print(said, markup=False))
 
 
 def _tag(text: str) -> tuple[str, str | None]:

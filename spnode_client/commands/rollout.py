@@ -84,7 +84,7 @@ def rollout(
         err.print(f"wrote {output}", markup=False)
     if plot is not None:
         draw_rollout(answer, version, plot)
-        err.print(f"drew {plot}")
+        err.print(f"drew {plot}", markup=False)
     if as_json or (output is None and plot is None):
         emit(
             {**answer.__dict__, "states": names},

@@ -124,7 +124,8 @@ def describe(found: Ranking) -> None:
         _describe_ensemble(found)
     aliases = ", ".join(f"{found.model}@{each}" for each in found.aliases)
     role = "is the ensemble" if found.ensemble else "is best"
-    out.print(f"[bold]{found}[/] {role}" + (f"; it is {aliases}" if aliases else ""))
+    named = f"; it is {aliases}" if aliases else ""
+    out.print(f"[bold]{escape(str(found))}[/] {role}{escape(named)}")
 
 
 def _describe_ensemble(found: Ranking) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from spnode_client.client import Client
 from spnode_client.commands.datasets import dataset_of
@@ -123,7 +124,7 @@ def train(
         _against_members(client.models.card(str(version)).get("ensemble"))
     note = _other_champion(client.models.get(version.model), version)
     if note:
-        err.print(note)
+        err.print(note, markup=False)
 
 
 def parse_conserved(text: str) -> tuple[str, dict[str, float]]:
@@ -199,7 +200,7 @@ def _options(
 
 
 def _describe(version: ModelVersion) -> None:
-    out.print(f"[bold]{version}[/]  {version.digest[:12]}")
+    out.print(f"[bold]{escape(str(version))}[/]  {version.digest[:12]}")
     evaluation = version.record.get("evaluation") or {}
     found = held_out(evaluation)
     states = errors_by_state(evaluation, version.record)
@@ -224,7 +225,8 @@ def _against_parent(card: Mapping[str, Any]) -> None:
     parent, found = card["parent"], card["warm_start"]
     name = f"{parent['model']}/{parent['version']}"
     if found["comparison"] is None:
-        err.print(f"it went on from {name}; nothing was held out to compare them on")
+        said = f"it went on from {name}; nothing was held out to compare them on"
+        err.print(said, markup=False)
         return
     paired = found["comparison"]["paired"]["fine_tuned"]
     said = paired["verdict"].replace("reference", name)
