@@ -15,7 +15,7 @@ number, the commit, the command, the seeds, the time and the kind of machine.
 The service's demo has a page of its own: [demo.md](demo.md). How fast it is:
 [speed](speed/README.md), by `./spnode bench`. How honest the intervals of calibrations
 are: [calibration](calibration.md), by `python -m benchmarks.calibration`. What `auto`
-makes of eight other systems: [systems](systems.md), by `python -m benchmarks.systems`.
+makes of other systems: [systems](systems.md), by `python -m benchmarks.systems`.
 An hour of load, and whether anything grows: [soak](soak.md), by `./spnode soak`.
 What is left of jobs and data amid faults: [one machine](chaos-local.md) and
 [a network](chaos-network.md), by `./spnode chaos`.

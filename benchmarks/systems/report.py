@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems.base import System
+from benchmarks.systems.registry import BARS
 from spnode_core.atomic import replacing
 
 _HEAD = """# Systems that no rule knows
 
-Eight stiff systems as plain `.npz` files, each trained by `fit(dataset)` with nothing
-else said than a limit of time. Errors are those of the worst state on 50 unseen
-trajectories, RMSE over the standard deviation of the state there (of the logarithm
-where the kept surrogate learns the logarithm): from unseen starts at the sampling
-times, at times halfway between them, and from a random sample in the first three
-fifths of each trajectory (mid). The best of the trivial baselines (constant, linear
-DMD, nearest trajectory) stands beside them.
+Stiff systems as plain `.npz` files, {run} of {known} run so far, each trained by
+`fit(dataset)` with nothing else said than a limit of time. Errors are those of the
+worst state on 50 unseen trajectories, RMSE over the standard deviation of the state
+there (of the logarithm where the kept surrogate learns the logarithm): from unseen
+starts at the sampling times, at times halfway between them, and from a random sample
+in the first three fifths of each trajectory (mid). The best of the trivial baselines
+(constant, linear DMD, nearest trajectory) stands beside them.
 
 *Timing* is the relative error of the times at which states pass the middle of their
 range, from unseen starts, of the worst state, with the part of these events that
@@ -36,18 +37,23 @@ def store(folder: Path, name: str, row: dict[str, Any]) -> None:
 
 
 def write_page(folder: Path, known: dict[str, System]) -> Path:
-    """Write ``systems.md`` of all stored rows."""
+    """Write ``systems.md`` of all stored rows; it names the systems without one."""
     rows = _read(folder)
-    lines = [_line(name, rows[name]) for name in known if name in rows]
+    measured = [name for name in known if name in rows]
+    head = _HEAD.format(run=len(measured), known=len(known))
+    lines = [
+        _line(name, rows[name]) if name in rows else _missing(system)
+        for name, system in known.items()
+    ]
     about = "\n".join(
         f"* **{name}** ({system.kind}): {system.equations}."
         for name, system in known.items()
     )
-    verdicts = "\n".join(_verdicts(name, rows[name]) for name in known if name in rows)
+    verdicts = "\n".join(_verdicts(name, rows[name]) for name in measured)
     path = folder / "systems.md"
     with replacing(path) as file:
         content = (
-            f"{_HEAD}{''.join(lines)}\n{_where(rows)}\n\n## What was tried\n"
+            f"{head}{''.join(lines)}\n{_where(rows)}\n\n## What was tried\n"
             f"{verdicts}\n\n## The systems\n{about}\n"
         )
         file.write(content.encode())
@@ -66,6 +72,11 @@ def _line(name: str, row: dict[str, Any]) -> str:
         f"{row['seconds']:.0f}",
         row["commit"],
     ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _missing(system: System) -> str:
+    cells = [system.name, _percent(BARS[system.kind]), "not run yet", *[""] * 7]
     return "| " + " | ".join(cells) + " |\n"
 
 

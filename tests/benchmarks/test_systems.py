@@ -1,8 +1,14 @@
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.systems.registry import systems
+from benchmarks.systems.report import write_page
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 _QUICK = ["akzo_nobel", "e5", "fitzhugh_nagumo", "hydrogen_ignition"]
 
 
@@ -26,3 +32,24 @@ def test_unseen_trajectories_are_of_other_starts_and_between_the_samples() -> No
     is_sample = np.isin(asked, data.times)
     is_present = off_grid.mask[0].any(axis=-1)
     assert (is_present[1:] == ~is_sample[1:]).all()
+
+
+def test_the_page_counts_the_systems_and_names_those_without_a_result(tmp_path) -> None:
+    rows = json.loads((RESULTS / "systems.json").read_text())
+    few = {name: rows[name] for name in ("e5", "burgers")}
+    (tmp_path / "systems.json").write_text(json.dumps(few))
+    known = systems()
+    page = write_page(tmp_path, known).read_text()
+    assert f"2 of {len(known)} run so far" in page
+    table = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    head, *body = table
+    assert {len(row) for row in body} == {len(head)}
+    assert [row[0].removeprefix("| ") for row in body] == list(known)
+    missing = {row[0].removeprefix("| ") for row in body if row[2] == "not run yet"}
+    assert missing == set(known) - set(few)
+
+
+def test_the_page_of_the_results_is_what_the_report_makes_of_them(tmp_path) -> None:
+    shutil.copy(RESULTS / "systems.json", tmp_path)
+    page = write_page(tmp_path, systems())
+    assert page.read_text() == (RESULTS / "systems.md").read_text()
