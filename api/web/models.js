@@ -87,7 +87,8 @@ function aliasForm(model, signal) {
   const remove = action("Remove it", async () => {
     if (!alias.reportValidity()) return;
     if (!(await confirmed(`Remove the alias ${alias.value}? The versions stay.`, { label: "Remove the alias" }))) return;
-    await ask("DELETE", `/v1/models/${model.name}/aliases/${encodeURIComponent(alias.value)}`);
+    const path = aliasPath(model, alias.value);
+    await ask("DELETE", path, undefined, { more: await asShown(model, alias.value, path) });
     say(`${alias.value} is removed`);
     if (!signal.aborted) again();
   }, { class: "quiet" });
@@ -96,21 +97,25 @@ function aliasForm(model, signal) {
     h("p", { class: "soft", id: "alias-hint" }, ALIAS_HINT), h("p", { class: "soft" }, GATES), move.place, remove.place);
 }
 
+const aliasPath = (model, alias) => `/v1/models/${model.name}/aliases/${encodeURIComponent(alias)}`;
+
+/** The header by which a change replaces an alias as `model` shows it and no other; one that has moved since is left alone. */
+async function asShown(model, alias, path) {
+  const { found, etag } = await getRevision(path);
+  if (found.number !== model.aliases[alias]) {
+    throw new Problem(412, { detail: `${alias} has moved meanwhile, to version ${found.number}; look again before you change it` });
+  }
+  return { "if-match": etag };
+}
+
 /**
  * Point an alias at a version; where the gates of champion refuse, ask for a reason.
  *
  * `model` is as the view shows it: an alias that has moved since is left alone.
  */
 export async function moveAlias(model, alias, version, signal) {
-  const path = `/v1/models/${model.name}/aliases/${encodeURIComponent(alias)}`;
-  let more = {};
-  if (alias in model.aliases) {
-    const { found, etag } = await getRevision(path);
-    if (found.number !== model.aliases[alias]) {
-      throw new Problem(412, { detail: `${alias} has moved meanwhile, to version ${found.number}; look again before you move it` });
-    }
-    more = { "if-match": etag };
-  }
+  const path = aliasPath(model, alias);
+  const more = Object.hasOwn(model.aliases, alias) ? await asShown(model, alias, path) : {};
   let moved;
   try {
     moved = await ask("PUT", path, { version }, { more });

@@ -50,6 +50,40 @@ def test_the_form_takes_enter_and_names_alone(page, small):
     page.get_by_role("row", name="Compare version 1").get_by_text("beta").wait_for()
 
 
+def removed(page, alias):
+    """Ask the form to remove an alias, and say yes."""
+    page.get_by_label("Alias", exact=True).fill(alias)
+    page.get_by_role("button", name="Remove it").click()
+    page.get_by_role("button", name="Remove the alias").click()
+
+
+def test_an_alias_is_removed_by_the_form(page, small):
+    view(page, "/models/small")
+    page.get_by_label("Alias", exact=True).fill("gamma")
+    page.get_by_role("button", name="Point it there").click()
+    page.get_by_text("gamma is version 2 now").wait_for()
+    chip = page.locator(".chip", has_text="gamma")
+    chip.wait_for()
+    removed(page, "gamma")
+    page.get_by_text("gamma is removed").wait_for()
+    chip.wait_for(state="detached")
+    assert "gamma" not in aliases(small)
+
+
+def test_an_alias_that_has_moved_meanwhile_is_not_removed(page, small):
+    path = "/v1/models/small/aliases/delta"
+    with small.client() as client:
+        made = client.put(path, json={"version": 1})
+        view(page, "/models/small")
+        page.locator(".chip", has_text="delta").wait_for()
+        match = {"if-match": made.headers["etag"]}
+        client.put(path, json={"version": 2}, headers=match).raise_for_status()
+    removed(page, "delta")
+    said = "delta has moved meanwhile, to version 2"
+    page.get_by_role("alert").filter(has_text=said).wait_for()
+    assert aliases(small)["delta"] == 2
+
+
 def test_a_version_that_passes_its_gates_is_promoted_by_one_click(page, small):
     asked = []
     page.on("request", lambda each: asked.append(each) if each.method == "PUT" else ())
