@@ -229,42 +229,49 @@ function sliders(names, units, lower, upper) {
     const slider = h("input", { type: "range", min: 0, max: STEPS, "aria-label": `${name}, slider` });
     const box = h("input", { class: "number", inputmode: "decimal" });
     const label = units && units[at] ? `${name}, ${units[at]}` : name;
-    const showValue = () => {
+    const trouble = h("div", null);
+    const showNumber = () => {
       box.value = Number(values[at].toPrecision(6));
-      slider.value = place(values[at]) || 0;
       slider.setAttribute("aria-valuetext", box.value);
+      complain(box, trouble, null);
+    };
+    const showValue = () => {
+      slider.value = place(values[at]) || 0;
+      showNumber();
     };
     slider.addEventListener("input", () => {
       const part = slider.value / STEPS;
       values[at] = isLog ? low * (high / low) ** part : low + part * (high - low);
-      box.value = Number(values[at].toPrecision(6));
-      slider.setAttribute("aria-valuetext", box.value);
-      text.value = listed();
+      showNumber();
+      showText();
       told(true);
     });
     box.addEventListener("change", () => {
       const given = Number(box.value);
-      if (box.value.trim() === "" || !Number.isFinite(given)) return box.setAttribute("aria-invalid", "true");
-      box.removeAttribute("aria-invalid");
+      if (box.value.trim() === "" || !Number.isFinite(given)) {
+        return complain(box, trouble, `found ${box.value.trim() ? `'${box.value}'` : "nothing"}; expected a number`);
+      }
       values[at] = given;
       showValue();
-      text.value = listed();
+      showText();
       told(true);
     });
-    return { showValue, element: h("div", { class: "slider" }, h("label", { for: (box.id = `value-${name}-${at}`) }, label), slider, box) };
+    return { showValue, element: h("div", { class: "slider" }, h("label", { for: (box.id = `value-${name}-${at}`) }, label), slider, box, trouble) };
   });
   const text = h("textarea", { rows: isMany ? 5 : 2, spellcheck: "false", "aria-label": `All ${names.length} values` });
   const wrong = h("div", null);
-  const listed = () => values.join(", ");
+  const showText = () => {
+    text.value = values.join(", ");
+    complain(text, wrong, null);
+  };
   const showAll = () => {
     for (const row of rows) row.showValue();
-    text.value = listed();
+    showText();
   };
   text.addEventListener("change", () => {
     const given = text.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-    wrong.replaceChildren();
     if (given.length !== names.length || given.some((value) => !Number.isFinite(value))) {
-      return wrong.append(problem({ message: `found ${given.length} values; expected ${names.length} numbers: ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}` }));
+      return complain(text, wrong, `found ${given.length} values; expected ${names.length} numbers: ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}`);
     }
     values = given;
     showAll();
@@ -282,6 +289,13 @@ function sliders(names, units, lower, upper) {
     },
     listen(listener) { told = listener; },
   };
+}
+
+/** Say below a control what is wrong with its value; null takes that back. */
+function complain(control, place, message) {
+  if (message) control.setAttribute("aria-invalid", "true");
+  else control.removeAttribute("aria-invalid");
+  place.replaceChildren(...(message ? [problem({ message })] : []));
 }
 
 /** Fields of surrogate and reference at the same times, in the same colours. */

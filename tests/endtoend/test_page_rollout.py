@@ -143,6 +143,45 @@ def test_a_dataset_is_reached_by_its_id(page):
     assert page.get_by_label("x1", exact=True).input_value() == "0.5"
 
 
+def test_a_value_that_is_no_number_is_told_until_another_is_there(page):
+    view(page, "/rollout/mine/1")
+    page.locator("figure").wait_for()
+    number = page.get_by_label("x1", exact=True)
+    pasted = page.get_by_label("All 1 values")
+    page.get_by_text("Paste them").click()
+    alert = page.get_by_role("alert")
+
+    def refused(field, given, said):
+        field.fill(given)
+        field.blur()
+        alert.filter(has_text=said).wait_for()
+        assert field.get_attribute("aria-invalid") == "true"
+        color = "each => getComputedStyle(each).borderTopColor"
+        assert field.evaluate(color) == alert.first.evaluate(color)
+
+    def mended():
+        alert.first.wait_for(state="detached")
+        for field in (number, pasted):
+            assert field.get_attribute("aria-invalid") is None
+
+    refused(number, "0,95", "found '0,95'; expected a number")
+    assert pasted.input_value() == "0.5"
+    page.get_by_label("x1, slider").press("ArrowRight")
+    mended()
+    assert number.input_value() == pasted.input_value() == "0.501"
+    refused(number, " ", "found nothing; expected a number")
+    refused(pasted, "1, 2", "found 2 values; expected 1 numbers: x1")
+    number.fill("0.7")
+    number.blur()
+    mended()
+    refused(number, "1e999", "found '1e999'; expected a number")
+    refused(pasted, "nothing", "expected 1 numbers: x1")
+    page.get_by_label("Dataset", exact=True).select_option("ds_9")
+    page.get_by_text("the reference shows while the start").wait_for()
+    mended()
+    assert number.input_value() == pasted.input_value() == "0.5"
+
+
 def test_a_known_system_is_solved_from_any_start(page):
     view(page, "/rollout/mine/1")
     page.locator("figure").wait_for()
