@@ -85,15 +85,24 @@ const UNANSWERED_MS = 60_000;
  * is an answer, so that the same asked again, by hand too, makes nothing twice.
  */
 async function once(what, send) {
-  const known = unanswered.get(what);
-  if (!known || Date.now() - known.at > UNANSWERED_MS) unanswered.set(what, { key: uuid(), at: Date.now() });
+  let mine = unanswered.get(what);
+  if (!mine || (!mine.underway && Date.now() - mine.failedAt > UNANSWERED_MS)) {
+    mine = { key: uuid(), underway: 0, failedAt: null };
+    unanswered.set(what, mine);
+  }
+  // Another may have been begun by the time of this answer.
+  const forget = () => unanswered.get(what) === mine && unanswered.delete(what);
+  mine.underway += 1;
   try {
-    const made = await send({ "idempotency-key": `"${unanswered.get(what).key}"` });
-    unanswered.delete(what);
+    const made = await send({ "idempotency-key": `"${mine.key}"` });
+    forget();
     return made;
   } catch (error) {
-    if (error.status >= 400 && error.status < 500) unanswered.delete(what);
+    if (error.status >= 400 && error.status < 500) forget();
+    mine.failedAt = Date.now();
     throw error;
+  } finally {
+    mine.underway -= 1;
   }
 }
 

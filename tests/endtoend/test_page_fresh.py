@@ -11,6 +11,7 @@ NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage'])
   Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"""
 FIRST_PAINT_BYTES = 300_000
 LOST = ("ERR_CONNECTION_RESET",)
+BEGUN_S = 1_800_000_000
 NO_TLS = "Crypto.prototype.randomUUID = undefined;"
 # A file in the hand of the pointer, which no driver of browsers can take from a desktop.
 HELD = """([name, text]) => {
@@ -158,6 +159,75 @@ def test_a_click_after_a_lost_answer_makes_no_second_job(
         page.get_by_role("button", name="Train").click()
         page.wait_for_url(re.compile("#/jobs/job_"))
     assert len(ids(gateway, "jobs")) == jobs + 2
+
+
+def test_tries_in_vain_for_longer_than_a_minute_are_the_same(
+    browser, link, gateway, dataset
+):
+    jobs = len(ids(gateway, "jobs"))
+    keys = []
+
+    def lose(route):
+        keys.append(route.request.headers["idempotency-key"])
+        route.abort("connectionreset")
+
+    with opened(browser, link, refusals=LOST) as page:
+        page.wait_for_selector("main h1")
+        view(page, f"/datasets/{dataset}")
+        train = page.get_by_role("button", name="Train")
+        page.route("**/v1/jobs", lose)
+        for second in (0, 40, 80):
+            page.clock.set_fixed_time(BEGUN_S + second)
+            with page.expect_event("requestfailed"):
+                train.click()
+            train.click(trial=True)
+        page.unroute("**/v1/jobs")
+        for second in (120, 121):
+            page.clock.set_fixed_time(BEGUN_S + second)
+            with page.expect_request("**/v1/jobs") as asked:
+                train.click()
+            keys.append(asked.value.headers["idempotency-key"])
+            page.wait_for_url(re.compile("#/jobs/job_"))
+            view(page, f"/datasets/{dataset}")
+    assert len({*keys[:4]}) == 1
+    # What was made is asked for anew.
+    assert keys[4] != keys[3]
+    assert len(ids(gateway, "jobs")) == jobs + 2
+
+
+def test_a_key_is_kept_while_its_answer_may_come(browser, link):
+    told = """async () => {
+      const { make } = await import('/page/service.js');
+      const asked = [], others = window.fetch;
+      let now = 0;
+      Date.now = () => 1000 * now;
+      window.fetch = (path, options) => path !== '/v1/jobs' ? others(path, options) : new Promise((resolve, reject) => asked.push({
+        key: options.headers['idempotency-key'], lose: () => reject(new TypeError('lost')), answer: () => resolve(Response.json({})) }));
+      const begin = (second) => {
+        now = second;
+        return make('/v1/jobs', {}).catch(() => null);
+      };
+      const first = begin(0), second = begin(100);
+      asked[0].answer();
+      await first;
+      const third = begin(101);
+      asked[1].answer();
+      await second;
+      const fourth = begin(102);
+      asked[2].lose();
+      asked[3].lose();
+      await Promise.all([third, fourth]);
+      begin(162);
+      asked[4].lose();
+      await new Promise((resolve) => setTimeout(resolve));
+      begin(223);
+      return asked.map(({ key }) => asked.findIndex((each) => each.key === key));
+    }"""
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        found = page.evaluate(told)
+    # The second was in flight with the first; the others began after its answer.
+    assert found == [0, 0, 2, 2, 2, 5]
 
 
 def test_a_file_whose_answer_was_lost_is_kept_once(browser, link, gateway, file):
