@@ -172,21 +172,26 @@ export function paged(ask, draw) {
     }
   }
   const more = () => quietly(async () => {
-    const mine = ++turn;
-    const page = await ask(next);
-    if (mine !== turn) return;
+    const [mine, from] = [++turn, next];
+    const page = await ask(from);
+    if (mine !== turn || from !== next) return;
     [items, next] = [[...items, ...page.data], page.next];
     show();
   });
-  /** The newest again, before those that are there. */
+  /**
+   * The newest again, before those that are there.
+   *
+   * What lies behind the last of them is kept, and with it how far was read. Where that one
+   * is not known, as after more than a page of new ones, there would be a gap: all is anew.
+   */
   const refresh = () => quietly(async () => {
     const mine = turn;
     const page = await ask(null);
     if (mine !== turn) return;
-    const fresh = new Set(page.data.map((each) => each.id));
-    const kept = items.filter((each) => !fresh.has(each.id));
-    if (items.length <= page.data.length) next = page.next;
-    [items, failures] = [page.next ? [...page.data, ...kept] : page.data, 0];
+    const last = page.next ? items.findIndex((each) => each.id === page.data.at(-1).id) : -1;
+    const kept = last < 0 ? [] : items.slice(last + 1);
+    if (!kept.length) next = page.next;
+    [items, failures] = [[...page.data, ...kept], 0];
     show();
   });
   const element = h("div", null, trouble, place, h("p", null, older));
