@@ -56,8 +56,13 @@ export function overlay({ datasets, system, sets, signature, changed, drawn, sig
       if (mine !== turn) return;
       found = ordered(read, signature);
       sets.x0.set(found.x0);
-      if (found.parameters.every((value) => value !== undefined)) sets.parameters.set(found.parameters);
-      const { switches, control_times: held } = found;
+      const { missing, switches, control_times: held } = found;
+      if (missing.length) {
+        found.isLeft = true;
+        note.textContent = `It has no ${missing.slice(0, 8).join(", ")}${missing.length > 8 ? ", …" : ""}, which the model takes: the trajectory gives the start alone, and the reference is not drawn.`;
+        return changed();
+      }
+      sets.parameters.set(found.parameters);
       if (switches === held.length) {
         note.textContent = `${summary.trajectories} trajectories; the reference shows while the start is its own.`;
       } else {
@@ -84,13 +89,15 @@ export function overlay({ datasets, system, sets, signature, changed, drawn, sig
   };
 }
 
-/** A trajectory with its columns in the order of a model's names. */
+/** A trajectory with its columns in the order of a model's names, and which of its inputs are `missing`. */
 function ordered(read, signature) {
   const columns = (names, all) => names.map((name) => all.indexOf(name));
+  const absent = (names, all) => names.filter((name) => !all.includes(name));
   const [states, controls] = [columns(signature.states, read.names), columns(signature.controls, read.control_names)];
   const rows = read.states.map((row) => states.map((at) => row[at]));
   return {
     ...read, states: rows, x0: rows[0],
+    missing: [...absent(signature.parameters, read.parameter_names), ...absent(signature.controls, read.control_names)],
     parameters: columns(signature.parameters, read.parameter_names).map((at) => read.parameters[at]),
     controls: signature.controls.length ? read.controls.map((row) => controls.map((at) => row[at])) : [],
   };

@@ -15,10 +15,24 @@ SIGNATURE = {
     "domain": {"lower": [0], "upper": [1], "end": 10},
 }
 VERSION = {"model": "mine", "number": 1, "signature": SIGNATURE, "spec": {}}
+DRIVEN = {
+    **SIGNATURE,
+    **{"parameters": ["p1", "p2"], "controls": ["u1"]},
+    "domain": {
+        **{"lower": [0], "upper": [2], "end": 10},
+        **{"parameters_lower": [0, 0], "parameters_upper": [4, 4]},
+        **{"controls_lower": [0], "controls_upper": [6]},
+    },
+}
 TRAJECTORY = {
     **{"names": ["x1"], "states": [[0.5], [0.25]], "times": [0, 1], "number": 0},
     **{"parameter_names": [], "parameters": [], "control_names": [], "controls": []},
     **{"control_times": [], "switches": 0, "samples": 2},
+}
+PARAMETERS = {"parameter_names": ["p2", "p1"], "parameters": [1, 3]}
+CONTROLS = {
+    **{"control_names": ["u1"], "controls": [[5]]},
+    **{"control_times": [0], "switches": 1},
 }
 
 
@@ -72,6 +86,8 @@ def answer(route):
         found = told(MODELS, url)
     elif kind == "models" and rest == ["mine", "versions", "1"]:
         found = VERSION
+    elif kind == "models" and rest == ["mine", "versions", "2"]:
+        found = {**VERSION, "number": 2, "signature": DRIVEN}
     elif kind == "models" and rest[-1] == "card":
         found = {"dataset": None}
     elif kind == "models":
@@ -141,6 +157,31 @@ def test_a_dataset_is_reached_by_its_id(page):
     assert page.get_by_label("Dataset", exact=True).input_value() == "ds_5"
     page.locator("figure").filter(has_text="reference").wait_for()
     assert page.get_by_label("x1", exact=True).input_value() == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "p1, p2, u1"),
+        ({**PARAMETERS, **CONTROLS, "parameter_names": ["p2", "p3"]}, "p1"),
+        ({**PARAMETERS, **CONTROLS, "control_names": ["u2"]}, "u1"),
+    ],
+)
+def test_a_dataset_without_inputs_of_the_model_gives_its_start_alone(
+    page, given, missing
+):
+    told = {**TRAJECTORY, **given}
+    page.route("**/trajectories/*", lambda route: route.fulfill(json=told))
+    view(page, "/rollout/mine/2")
+    page.locator("figure").wait_for()
+    with page.expect_response("**/v1/rollout") as answered:
+        page.get_by_label("Dataset", exact=True).select_option("ds_9")
+    page.get_by_text(f"It has no {missing}, which the model takes").wait_for()
+    sent = answered.value.request.post_data_json
+    assert (sent["x0"], sent["parameters"]) == ([0.5], [2, 2])
+    assert (sent["controls"], sent["control_times"]) == ([[3]], [0])
+    assert page.locator("figure").filter(has_text="reference").count() == 0
+    assert page.get_by_text("the reference shows while").count() == 0
 
 
 def test_a_value_that_is_no_number_is_told_until_another_is_there(page):
