@@ -89,15 +89,19 @@ async function start(signal) {
 function keyForm(error) {
   const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });
   const [box, keep] = check("Keep it on this computer");
+  const trouble = h("div", null, key.get() && error ? problem(error) : null);
   return h("div", null,
     h("h1", null, "An API key"),
     h("p", null, "The service answers those who have a key. ", h("code", null, "./spnode up"), " and ", h("code", null, "./spnode status"),
       " print a link that has it, and where its file lies; ", h("code", null, "./spnode keys create"), " makes others."),
-    key.get() && error ? problem(error) : null,
+    trouble,
     h("form", { onsubmit: (event) => {
       event.preventDefault();
+      const given = input.value.trim();
+      const fault = key.fault(given);
+      if (fault) return trouble.replaceChildren(problem({ message: fault }));
       key.forget();
-      key.set(input.value.trim(), keep.checked);
+      key.set(given, keep.checked);
       show();
     } }, field("Key", input, "It begins with spn_"), box,
       h("div", { class: "row" }, h("button", null, "Use it"), key.get() && h("button", { type: "button", class: "quiet", onclick: () => {

@@ -43,11 +43,20 @@ export const key = {
     stored(() => sessionStorage.removeItem(KEY));
     stored(() => localStorage.removeItem(KEY));
   },
+  /** Why a key cannot be sent, in a sentence; null where it can. A browser throws at a header with such characters. */
+  fault(value) {
+    const found = value.match(/[^ -~]/u);
+    if (!found) return null;
+    const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    return `character ${found.index + 1} of this key is U+${code}; expected letters, digits, - and _ alone: copy the whole key once more`;
+  },
 };
 
 function headers(more) {
   const found = { ...more };
   const secret = key.get();
+  const fault = secret && key.fault(secret);
+  if (fault) throw new Problem(401, { detail: fault });
   if (secret) found.authorization = `Bearer ${secret}`;
   return found;
 }

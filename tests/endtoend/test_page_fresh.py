@@ -112,6 +112,30 @@ def test_the_form_for_a_key_is_accessible_by_keyboard(browser, gateway):
         page.wait_for_selector("h1:has-text('Datasets')")
 
 
+def test_a_key_that_cannot_be_sent_is_told_as_that(browser, gateway):
+    with opened(browser, gateway.url, refusals=(401,)) as page:
+        page.wait_for_selector("h1:has-text('An API key')")
+        asked = []
+        page.on("request", lambda each: asked.append(each.url))
+        given = page.get_by_label("Key", exact=True).last
+        alert = page.get_by_role("alert")
+        for wrong, said in (
+            ("spn_1\u2026", "character 6 of this key is U+2026"),
+            (f"\u200b{gateway.key}", "character 1 of this key is U+200B"),
+        ):
+            given.fill(wrong)
+            given.press("Enter")
+            alert.filter(has_text=said).wait_for()
+        assert not asked
+        # Of a link, too.
+        page.goto(f"{gateway.url}/#key=spn_1%E2%80%A6")
+        alert.filter(has_text="character 6 of this key is U+2026").wait_for()
+        assert page.get_by_text("does not answer").count() == 0
+        given.fill(f" {gateway.key} ")
+        given.press("Enter")
+        page.wait_for_selector("h1:has-text('Datasets'), h1:has-text('Jobs')")
+
+
 def test_a_browser_that_keeps_nothing_has_the_key_as_long_as_the_page(browser, link):
     with opened(browser, link, before=NO_STORAGE) as page:
         page.wait_for_selector("h1:has-text('Datasets')")
