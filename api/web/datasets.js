@@ -110,7 +110,8 @@ export async function datasetView([id], signal) {
   const remove = action("Delete", async () => {
     if (!(await confirmed("Delete this dataset for good? Versions trained on it stay.", { label: "Delete it" }))) return;
     await ask("DELETE", `/v1/datasets/${id}`);
-    location.hash = "#/datasets";
+    say(`${dataset.name || id} is deleted`);
+    if (!signal.aborted) location.hash = "#/datasets";
   }, { class: "danger" });
   const rows = Object.entries(summary.states).map(([name, each]) => [name, each.unit, number(each.minimum), number(each.maximum),
     number(each.decades, 2), number(each.time_scale), each.normalisation, each.missing || ""]);

@@ -65,17 +65,17 @@ export async function modelView([name], signal) {
     : empty("No version", h("p", null, "All have been deleted."))));
   await list.load();
   return h("div", null, h("h1", null, model.name), h("p", null, model.description || h("span", { class: "soft" }, "no description")),
-    list.element, h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag));
+    list.element, h("h2", null, "An alias"), aliasForm(model, signal), described(model, etag, signal));
 }
 
-function described(model, etag) {
+function described(model, etag, signal) {
   const text = h("textarea", { rows: 3, maxlength: 10000 });
   text.value = model.description;
   const keep = action("Save", async () => {
     // As it was read: what another has changed meanwhile is not overwritten.
     await ask("PATCH", `/v1/models/${model.name}`, { description: text.value }, { more: { "if-match": etag } });
     say("Saved");
-    again();
+    if (!signal.aborted) again();
   }, { class: "quiet" });
   return h("details", null, h("summary", null, "Change the description"), field("Description", text), h("p", null, keep.button), keep.place);
 }

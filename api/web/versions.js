@@ -1,6 +1,6 @@
 // A version: how wrong it is, what is proved, its spectrum; and several side by side.
 
-import { action, bytes, confirmed, h, number, percent, plain, table, tiles, when } from "./elements.js";
+import { action, bytes, confirmed, h, number, percent, plain, say, table, tiles, when } from "./elements.js";
 import { GATES, moveAlias } from "./models.js";
 import { lossCurve } from "./loss.js";
 import { curves } from "./plots.js";
@@ -21,7 +21,8 @@ export async function versionView([model, number_], signal) {
   const remove = action("Delete", async () => {
     if (!(await confirmed(`Delete ${model}/${version.number} for good?`, { label: "Delete it" }))) return;
     await ask("DELETE", at(model, version.number));
-    location.hash = `#/models/${model}`;
+    say(`${model}/${version.number} is deleted`);
+    if (!signal.aborted) location.hash = `#/models/${model}`;
   }, { class: "danger" });
   return h("div", null,
     h("h1", null, `${model}/${version.number}`),

@@ -102,6 +102,21 @@ def test_a_dialog_is_accessible_and_escape_is_no(browser, link, gateway, dataset
         assert dataset in ids(gateway, "datasets")
 
 
+def test_a_late_answer_leads_nobody_away(browser, link, dataset):
+    held = []
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        view(page, f"/datasets/{dataset}")
+        page.route(f"**/v1/datasets/{dataset}", lambda route: held.append(route))
+        page.get_by_role("button", name="Delete").click()
+        with page.expect_request(f"**/v1/datasets/{dataset}"):
+            page.get_by_role("button", name="Delete it").click()
+        view(page, "/health")
+        held[0].continue_()
+        page.locator("#said", has_text="is deleted").wait_for()
+        assert page.evaluate("location.hash") == "#/health"
+
+
 def test_the_form_for_a_key_is_accessible_by_keyboard(browser, gateway):
     with opened(browser, gateway.url, refusals=(401,)) as page:
         page.wait_for_selector("h1:has-text('An API key')")
