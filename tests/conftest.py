@@ -1,6 +1,7 @@
 """How JAX compiles in this process, whichever tests run and in whatever order."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def few_mappings():
     yield
     if mappings() > MOST_MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def heeded():
+    """Started in the background of a shell, tests and their children ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

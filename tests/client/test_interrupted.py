@@ -10,6 +10,7 @@ import pytest
 from tests.client.conftest import interrupt
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("program", ["spnode_client", "deploy"])
 def test_a_command_that_is_interrupted_says_so_and_has_failed(program):
     with socket.create_server(("127.0.0.1", 0)) as server:

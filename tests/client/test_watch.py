@@ -177,6 +177,7 @@ def test_a_job_that_ended_badly_is_drawn_and_fails_the_command(server, watched, 
     assert seen.process.wait(30) == 1
 
 
+@pytest.mark.usefixtures("heeded")
 def test_versions_are_watched_until_ctrl_c(server, watched):
     model = {"name": "m", "aliases": {"champion": 2}, "versions": []}
     version = {"size_bytes": 1, "created_at": "2026-01-02T03:04:05Z"}

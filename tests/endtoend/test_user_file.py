@@ -147,14 +147,6 @@ def test_a_job_can_be_queued_followed_and_cancelled(shell, model, file):
     assert shell.json("jobs", "show", job)["state"] == "cancelled"
 
 
-@pytest.fixture
-def heeded():
-    """Started in the background of a shell, tests and their children ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeded")
 def test_ctrl_c_ends_the_watching_and_not_the_job(shell, model, file):
     watching = subprocess.Popen(
