@@ -1,18 +1,17 @@
 """The software bill of materials: what is installed, and under which licence."""
 
 import json
-import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import Any
 
+from packaging.dependency_groups import resolve_dependency_groups
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deploy.folder import ROOT
 
@@ -75,7 +74,7 @@ def packages_of(image: str) -> set[str]:
     """Names of the packages that an image has, by what those here require."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     group, extras = IMAGES[image]
-    texts = [*_group(project["dependency-groups"], group)]
+    texts = [*resolve_dependency_groups(project["dependency-groups"], group)]
     if extras:
         texts += project["project"]["dependencies"]
     for extra in extras:
@@ -85,7 +84,7 @@ def packages_of(image: str) -> set[str]:
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         wanted = waiting.pop()
-        name, asked = plain_name(wanted.name), frozenset(wanted.extras)
+        name, asked = canonicalize_name(wanted.name), frozenset(wanted.extras)
         if (name, asked) in seen:
             continue
         seen.add((name, asked))
@@ -103,24 +102,11 @@ def packages_of(image: str) -> set[str]:
     return found
 
 
-def plain_name(name: str) -> str:
-    """A package's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _group(groups: dict[str, list[Any]], name: str) -> Iterator[str]:
-    for each in groups[name]:
-        if isinstance(each, str):
-            yield each
-        else:
-            yield from _group(groups, each["include-group"])
-
-
 def _keep(path: Path, names: set[str]) -> None:
     """Leave the other packages out of a bill."""
     bill = json.loads(path.read_text())
     bill["components"] = [
-        each for each in bill["components"] if plain_name(each["name"]) in names
+        each for each in bill["components"] if canonicalize_name(each["name"]) in names
     ]
     own = bill["metadata"]["component"]["bom-ref"]
     kept = {each["bom-ref"] for each in bill["components"]} | {own}

@@ -11,15 +11,19 @@ import zipfile
 from importlib.metadata import distributions
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from deploy.folder import ROOT
-from deploy.sbom import IMAGES, plain_name, write_bill
+from deploy.sbom import IMAGES, write_bill
 
 LOCKED = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.M)
 
 
 def installed():
-    return {plain_name(each.metadata["Name"]): each.version for each in distributions()}
+    return {
+        canonicalize_name(each.metadata["Name"]): each.version
+        for each in distributions()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,9 @@ def bill(tmp_path_factory):
 def test_every_package_is_locked_with_hashes():
     text = (ROOT / "requirements.lock").read_text()
     # One package may have several, for different platforms.
-    locked = {(plain_name(name), version) for name, version in LOCKED.findall(text)}
+    locked = {
+        (canonicalize_name(name), version) for name, version in LOCKED.findall(text)
+    }
     ours = {"spnode", "pip", "setuptools", "wheel", "uv"}
     for name, version in installed().items():
         assert name in ours or (name, version) in locked
@@ -42,7 +48,7 @@ def test_the_bill_names_every_package_and_nearly_every_licence(bill):
     content = json.loads(bill.file.read_text())
     assert content["bomFormat"] == "CycloneDX"
     components = content["components"]
-    listed = {plain_name(each["name"]): each["version"] for each in components}
+    listed = {canonicalize_name(each["name"]): each["version"] for each in components}
     here = {k: v for k, v in installed().items() if k != "spnode"}
     assert {name: listed.get(name) for name in here} == here
     assert content["metadata"]["component"]["name"] == "spnode"
@@ -55,7 +61,7 @@ def test_the_bill_names_every_package_and_nearly_every_licence(bill):
 def test_the_bill_of_an_image_has_its_packages_alone(bill, image, tmp_path):
     mine = write_bill(tmp_path / "sbom.json", image)
     content = json.loads(mine.file.read_text())
-    listed = {plain_name(each["name"]) for each in content["components"]}
+    listed = {canonicalize_name(each["name"]) for each in content["components"]}
     assert {"numpy", "sqlalchemy", "psycopg-binary"} <= listed
     assert ("jax" in listed, "fastapi" in listed) == {
         "gateway": (False, True),

@@ -8,8 +8,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from deploy.sbom import packages_of, plain_name
+from deploy.sbom import packages_of
 from tests.endtoend.conftest import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -68,7 +69,7 @@ def test_the_packages_of_an_image_are_enough_for_its_process(stage, venv, tmp_pa
     assert done.returncode == 0, done.stderr
     (packages,) = venv.glob("lib/python*/site-packages")
     there = distributions(path=[str(packages)])
-    names = {plain_name(each.metadata["Name"]) for each in there}
+    names = {canonicalize_name(each.metadata["Name"]) for each in there}
     assert packages_of(stage) == names, "what the bill of the image lists"
     app: Path = tmp_path / "app"
     for folder in FOLDERS[stage]:
