@@ -69,18 +69,6 @@ class DatasetRecord:
         return int(self.summary["trajectories"])
 
 
-def check_states(count: int, settings: Settings, *, field: str, code: str) -> None:
-    """Refuse more states than ``max_states``: training and rollouts grow with them.
-
-    Raises:
-        Invalid: There are more.
-    """
-    most = settings.max_states
-    if count > most:
-        expected = f"at most {most} (SPNODE_MAX_STATES)"
-        raise Invalid(field, found=f"{count} states", expected=expected, code=code)
-
-
 def no_such_dataset(id: str) -> Invalid:
     """What a request is told whose ``/dataset`` does not exist."""
     return Invalid(

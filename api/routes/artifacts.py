@@ -23,7 +23,6 @@ from services.database.idempotency import (
     request_digest,
 )
 from services.database.tables import instant
-from services.datasets import check_states
 from services.errors import Gone, Invalid, NotFound
 from services.rollouts.canonical import Work
 from services.texts import check_storable
@@ -100,12 +99,7 @@ async def _registered(
         )
     except ArtifactError as error:
         raise _refused(str(error)) from error
-    check_states(
-        len(spec.signature.states),
-        gateway.settings,
-        field="/spec.json/signature/states",
-        code="invalid_artifact",
-    )
+    _check_states(len(spec.signature.states), gateway.settings.max_states)
     check_storable(card, place="/card.json")
     check_storable(spec.model_dump(), place="/spec.json")
     digest = await asyncio.to_thread(gateway.blobs.put_content, ARTIFACTS, path)
@@ -206,6 +200,21 @@ def _publish(
             now = instant(registry.clock())
             remember(connection, asked, f"{_VERSION} {number}", now)
     return registry.version(name, number)
+
+
+def _check_states(count: int, most: int) -> None:
+    """Refuse more states than ``max_states``: rollouts grow with them.
+
+    Raises:
+        Invalid: There are more.
+    """
+    if count > most:
+        raise Invalid(
+            "/spec.json/signature/states",
+            found=f"{count} states",
+            expected=f"at most {most} (SPNODE_MAX_STATES)",
+            code="invalid_artifact",
+        )
 
 
 def _refused(found: str) -> Invalid:
