@@ -167,7 +167,8 @@ def _panels(pyplot: Any, answer: Rollout, signature: dict[str, Any]) -> Any:
                     answer.times, *band, color=line.get_color(), alpha=0.2, linewidth=0
                 )
         _time_axis(panel, answer.times, signature)
-        panel.set_title(f"{name} / {units[at]}" if units and units[at] else name)
+        title = f"{name} / {units[at]}" if units and units[at] else name
+        panel.set_title(title, parse_math=False)
     return figure
 
 
@@ -177,13 +178,14 @@ def _field(pyplot: Any, answer: Rollout, signature: dict[str, Any]) -> Any:
     mesh = panel.pcolormesh(answer.times, np.arange(x.shape[1]), x.T, shading="nearest")
     figure.colorbar(mesh)
     _time_axis(panel, answer.times, signature)
-    panel.set_ylabel(f"state, {signature['states'][0]} first")
+    first = signature["states"][0]
+    panel.set_ylabel(f"state, {first} first", parse_math=False)
     return figure
 
 
 def _time_axis(panel: Any, times: np.ndarray, signature: dict[str, Any]) -> None:
     unit = signature.get("time_unit")
-    panel.set_xlabel(f"time / {unit}" if unit else "time")
+    panel.set_xlabel(f"time / {unit}" if unit else "time", parse_math=False)
     positive = times[times > 0]
     if len(positive) > 2 and positive[-1] / positive[0] > _WIDE:
         panel.set_xscale("log")

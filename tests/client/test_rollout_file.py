@@ -64,6 +64,17 @@ def test_a_picture_is_drawn_of_few_states_and_of_many(states, ending, tmp_path):
         assert "m/1" in path.read_text() or "<path" in path.read_text()
 
 
+@pytest.mark.parametrize("states", [2, 40])
+def test_dollars_in_names_are_no_formulas(states, tmp_path):
+    x = np.random.default_rng(0).normal(size=(3, states))
+    names = [rf"$\ce{{H{i}}}$" for i in range(states)]
+    made = version(names, ["US$ per $"] * states)
+    made.record["signature"]["time_unit"] = r"$\hour$"
+    path = tmp_path / "x.png"
+    draw_rollout(Rollout(x, TIMES, "m", 1, ""), made, path)
+    assert path.stat().st_size > 1000
+
+
 def test_a_file_of_another_kind_is_refused_before_anything_is_asked(answer, tmp_path):
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
         check_file(tmp_path / "x.txt", "--plot", (".png", ".svg"))
