@@ -7,6 +7,7 @@ Hence ``x(t)`` never depends on the other times of a request. Nothing here impor
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +34,8 @@ class Plan:
 
     Args:
         distinct: The different lengths of step, ``(distinct,)``; propagators are
-            computed once for each.
+            computed once for each. As many as there are steps are those of the steps,
+            in their order.
         step_kind: Which of them each step on the grid takes, ``(step,)``.
         step_control: Control interval held during each step, ``(step,)``.
         output_index: Grid index each output starts from, ``(time,)`` or
@@ -61,6 +63,17 @@ class Plan:
         """Number of output times."""
         return self.output_index.shape[-1]
 
+    def rows(self, index: Any) -> "Plan":
+        """The plan of some of the trajectories, where each has outputs of its own."""
+        if self.output_index.ndim == 1:
+            return self
+        return replace(
+            self,
+            output_index=self.output_index[index],
+            output_step=self.output_step[index],
+            output_control=self.output_control[index],
+        )
+
     def padded(self, steps: int, outputs: int) -> "Plan":
         """The same plan with ``h = 0`` steps and repeated last outputs: exact.
 
@@ -80,8 +93,11 @@ class Plan:
         last = [(0, 0)] * (self.output_index.ndim - 1) + [(0, more_outputs)]
         known = len(self.distinct)
         # All steps different: one more kind for each padded step. Few kinds: round
-        # their number up, with room for h = 0, so that few shapes are compiled.
+        # their number up, with room for h = 0, so that few shapes are compiled; never
+        # to that of the steps, which would say that all of them differ.
         total = steps if known == self.steps else 1 << known.bit_length()
+        if known != self.steps and total == steps:
+            total *= 2
         padding = np.arange(known, known + more_steps, dtype=np.int32)
         return replace(
             self,

@@ -100,6 +100,31 @@ def test_padding_adds_empty_steps_and_repeats_the_last_output():
         plan.padded(3, 8)
 
 
+GRIDS = {
+    "uniform": UNIFORM,
+    "few lengths": TimeGrid(np.array([0.0, 1.0, 2.0, 4.0, 6.0])),
+    "all differ": TimeGrid(np.array([0.0, 1.0, 2.5, 4.7, 6.0])),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("switches", [None, [0.0, 0.7]])
+def test_padding_never_makes_repeated_steps_look_as_if_all_differed(grid, switches):
+    for count in range(1, 40):
+        end = count * (grid.uniform or 1.0)
+        plan = grid.plan([end], switches)
+        for steps in range(plan.steps, plan.steps + 9):
+            padded = plan.padded(steps, 4)
+            widths = padded.distinct[padded.step_kind]
+            # A rollout takes them in their order where there are as many as steps.
+            if len(padded.distinct) == padded.steps:
+                widths = padded.distinct
+            np.testing.assert_array_equal(
+                widths[: plan.steps], plan.distinct[plan.step_kind]
+            )
+            np.testing.assert_array_equal(widths[plan.steps :], 0)
+
+
 @pytest.mark.parametrize(
     ("times", "place", "words"),
     [
