@@ -222,10 +222,11 @@ def restarted(
         p = surrogate.normaliser.parameters.normalise(parameters)
         u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
         own = _propagators(prepared, distinct, p) if steps is None else steps
+        same, each = separated(own)
 
         def body(z: Float[Array, " latent"], inputs: Any) -> tuple[Any, Any]:
             k, control, sample, is_there = inputs
-            propagators = jax.tree.map(lambda leaf: leaf[k], own)
+            propagators = joined(same, jax.tree.map(lambda leaf: leaf[k], each))
             arrived = _step(prepared, p, z, propagators, distinct[k], control)
             return jnp.where(is_there, sample, arrived), arrived
 

@@ -1,6 +1,5 @@
 """A dataset as the arrays that training runs on, and the plans of its rollouts."""
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -40,18 +39,7 @@ class Problem(NamedTuple):
     def rows(self, index: Int[Array, " row"]) -> "Problem":
         """Some of the trajectories."""
         samples = jax.tree.map(lambda leaf: leaf[index], self.samples)
-        return Problem(samples, tuple(_rows(plan, index) for plan in self.plans))
-
-
-def _rows(plan: Plan, index: Int[Array, " row"]) -> Plan:
-    if plan.output_index.ndim == 1:
-        return plan
-    return dataclasses.replace(
-        plan,
-        output_index=plan.output_index[index],
-        output_step=plan.output_step[index],
-        output_control=plan.output_control[index],
-    )
+        return Problem(samples, tuple(plan.rows(index) for plan in self.plans))
 
 
 def build_problem(

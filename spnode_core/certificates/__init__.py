@@ -11,10 +11,11 @@ from spnode_core.certificates import contraction, stability
 from spnode_core.certificates.ball import invariant_ball
 from spnode_core.certificates.box import invariant_box
 from spnode_core.certificates.claims import Certificate, unknown
-from spnode_core.certificates.facts import LARGEST, facts_of
+from spnode_core.certificates.facts import facts_of
 from spnode_core.certificates.lipschitz import lipschitz
 from spnode_core.linear.modal import ModalOperator
 from spnode_core.linear.symbol import SymbolOperator
+from spnode_core.spec import LARGEST_CERTIFIED
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
@@ -32,6 +33,9 @@ _NAMES = (
     "relaxation_contraction",
     "relaxation_contraction_fixed_step",
 )
+
+CONTRACTING = ("step_contraction", "relaxation_contraction")
+"""Each of these proves that the steps of a model bring all rollouts together."""
 
 
 def certify(surrogate: "Surrogate") -> dict[str, object]:
@@ -65,15 +69,21 @@ def certify(surrogate: "Surrogate") -> dict[str, object]:
 
 
 def contracts(certificate: dict[str, object]) -> bool:
-    """Whether it is proved that the steps of a model bring all rollouts together."""
-    claims = (certificate[n] for n in ("step_contraction", "relaxation_contraction"))
-    return any(isinstance(each, dict) and bool(each["holds"]) for each in claims)
+    """Whether it is proved that the steps of a model bring all rollouts together.
+
+    So far that it can be seen: a claim that is vacuous does not count.
+    """
+    claims = (certificate[name] for name in CONTRACTING)
+    return any(
+        isinstance(each, dict) and each["holds"] and not each["is_vacuous"]
+        for each in claims
+    )
 
 
 def _of_a_large_model(surrogate: "Surrogate") -> dict[str, object]:
     """What does not need the singular values of large matrices."""
     linear = surrogate.dynamics.linear
-    why = f"it takes dense matrices, up to {LARGEST} latent variables"
+    why = f"it takes dense matrices, up to {LARGEST_CERTIFIED} latent variables"
     found: dict[str, object] = {}
     if isinstance(linear, ModalOperator | SymbolOperator):
         found["spectral_abscissa"] = stability.spectral_abscissa(surrogate)

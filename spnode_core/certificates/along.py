@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
-from spnode_core.certificates.claims import Certificate, claim, unknown
+from spnode_core.certificates.claims import EXACT, Certificate, claim, unknown
 from spnode_core.certificates.facts import Facts, facts_of
 from spnode_core.integrators.phi import phi
 from spnode_core.linear.modal import ModalOperator
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 
 _WHAT = "No bound on the error along given trajectories is known"
+_SHOWN = ("sharp_log10", "original_log10", "latent_size", "euclidean_size", "error")
 # Halving every step may change a state by so much of its largest value.
 _LARGEST_CHANGE = 0.02
 
@@ -62,6 +63,17 @@ class Along:
     controls: Values
     plan: Plan
 
+    def rows(self, chosen: NDArray[np.bool_]) -> "Along":
+        """Some of the trajectories."""
+        index = np.flatnonzero(chosen)
+        return Along(
+            self.states[index],
+            self.complete[index],
+            self.parameters[index],
+            self.controls[index],
+            self.plan.rows(index),
+        )
+
 
 def error_bound(surrogate: "Surrogate", parts: dict[str, Along]) -> Certificate:
     """Theorem 4: bounds on the latent error along trajectories, original and sharp.
@@ -79,22 +91,32 @@ def error_bound(surrogate: "Surrogate", parts: dict[str, Along]) -> Certificate:
     if not parts:
         reason = "no trajectory has its samples on the times at which the model steps"
         return unknown(_WHAT, reason)
+    # What f and A may do is known inside the training box alone.
+    inside = {name: part.rows(_inside(surrogate, part)) for name, part in parts.items()}
+    inside = {name: part for name, part in inside.items() if len(part.states)}
+    if not inside:
+        reason = "the inputs of every trajectory leave the training box"
+        return unknown(_WHAT, reason)
     found: dict[str, dict[str, Any]] = {
-        name: _bounds(facts, part) for name, part in parts.items()
+        name: _bounds(facts, part) for name, part in inside.items()
     }
-    sharp, original, size, reached = (
-        max(float(each[key]) for each in found.values())
-        for key in ("sharp_log10", "original_log10", "latent_size", "error")
+    for name, part in inside.items():
+        found[name]["left_out"] = len(parts[name].states) - len(part.states)
+    sharp, original, size, euclid, reached = (
+        max(float(each[key]) for each in found.values()) for key in _SHOWN
     )
     norm = next(iter(found.values()))["norm"]
+    inputs = surrogate.signature.parameters or surrogate.signature.controls
+    boxed = ("parameters and controls inside the training box",) if inputs else ()
     return claim(
         True,
         f"Along the {' and '.join(found)} trajectories the latent error stays below "
         f"{_of_use(sharp, size)} (reached: {reached:.2g}; norm: {norm}); the original "
-        f"form, with ||A|| + L, gives {_of_use(original, size)}.",
+        f"form, with ||A|| + L, gives {_of_use(original, euclid)}.",
         (
             "the given trajectories, at their samples, from the encoded first one",
-            "real-number arithmetic; rounding is not accounted for",
+            *boxed,
+            EXACT,
         ),
         is_vacuous=_says_nothing(sharp, size),
         parts=found,
@@ -150,15 +172,17 @@ def _bounds(facts: Facts, part: Along) -> dict[str, Any]:
     samples, there = np.asarray(encoded), there[:, 1:, None]
     defect = np.where(there, samples[:, 1:] - arrived, 0.0)
     error = np.where(there, samples[:, 1:] - rolled, 0.0)
-    radius = max(_longest(samples), _longest(rolled))
-    slopes = facts.slopes.in_ball(facts.surrogate, radius)
+    radius = max(map(_longest, (samples, arrived, rolled)))
+    slopes = facts.slopes.in_ball(facts.surrogate, facts.transform, radius)
     facts = dataclasses.replace(facts, slopes=slopes)
     steps = np.asarray(part.plan.distinct)[np.asarray(part.plan.step_kind)]
     if _is_by_component(facts):
         norm, reached = "largest component", float(np.abs(error).max())
+        size = float(np.abs(samples).max())
         sharp = _by_component(facts, steps, np.abs(defect), part)
     else:
         norm, reached = "P", _longest(error @ facts.transform.T)
+        size = _longest(samples @ facts.transform.T)
         sharp = _scalar(_growth(facts, steps), defect @ facts.transform.T)
     return {
         "original_log10": _scalar((facts.norm + slopes.euclid) * steps, defect),
@@ -166,9 +190,25 @@ def _bounds(facts: Facts, part: Along) -> dict[str, Any]:
         "norm": norm,
         "largest_defect": float(np.abs(defect).max()),
         "error": reached,
-        "latent_size": float(np.abs(samples).max()),
+        "latent_size": size,
+        "euclidean_size": _longest(samples),
         "trajectories": len(samples),
     }
+
+
+def _inside(surrogate: "Surrogate", part: Along) -> NDArray[np.bool_]:
+    """Which trajectories have parameters and controls of the training box."""
+    domain, rows = surrogate.signature.domain, len(part.states)
+    inputs = (
+        (part.parameters, domain.parameters_lower, domain.parameters_upper),
+        (part.controls, domain.controls_lower, domain.controls_upper),
+    )
+    kept = np.ones(rows, bool)
+    for values, lower, upper in inputs:
+        if lower:
+            is_inside = (values >= np.asarray(lower)) & (values <= np.asarray(upper))
+            kept &= is_inside.reshape(rows, -1).all(axis=1)
+    return kept
 
 
 def _on_grid(

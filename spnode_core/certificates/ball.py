@@ -3,6 +3,7 @@
 import numpy as np
 
 from spnode_core.certificates.claims import (
+    EXACT,
     Certificate,
     claim,
     in_words,
@@ -35,13 +36,13 @@ def invariant_ball(facts: Facts) -> Certificate:
     return claim(
         True,
         "Every rollout, from any latent state and with any steps, tends to the ball "
-        f"|z|_P <= F / c = {in_words(radius, size)}, and never leaves it or a larger "
-        "one again.",
+        f"|z|_P <= F / c = {radius:.3g}, where |z| <= {in_words(euclid, size)}, and "
+        "never leaves it or a larger one again.",
         (
             *facts.within,
-            "real-number arithmetic; rounding is not accounted for",
+            EXACT,
         ),
-        is_vacuous=says_nothing(radius, size),
+        is_vacuous=says_nothing(euclid, size),
         radius=radius,
         euclidean_radius=euclid,
         forcing=facts.slopes.size,

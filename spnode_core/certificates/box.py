@@ -1,17 +1,22 @@
 """The box that no latent component ever leaves, for any sequence of steps."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spnode_core.certificates.claims import (
+    EXACT,
     Certificate,
     claim,
     in_words,
     says_nothing,
+    says_nothing_each,
     unknown,
 )
 from spnode_core.certificates.domain import encoder_bound, state_bounds
 from spnode_core.certificates.facts import Facts, Modes
 from spnode_core.certificates.norms import Matrix
+
+_MOST_NAMED = 5
 
 
 def invariant_box(facts: Facts) -> Certificate:
@@ -31,28 +36,41 @@ def invariant_box(facts: Facts) -> Certificate:
     start = _by_mode(encoder_bound(surrogate), facts.modes)
     box = np.maximum(target, start)
     largest, size = float(box.max()), max(float(start.max()), 1.0)
-    bounds = state_bounds(surrogate, box)
-    names = surrogate.signature.states
+    names, domain = surrogate.signature.states, surrogate.signature.domain
+    low, high = state_bounds(surrogate, box)
+    reach = np.maximum(np.abs(domain.lower), np.abs(domain.upper))
+    useless = says_nothing_each(np.maximum(np.abs(low), np.abs(high)), reach)
     return claim(
         True,
         "For every initial state in the training box and every sequence of steps, "
         "however long, each latent variable stays within its bound (the largest is "
-        f"{in_words(largest, size)}), so the states stay bounded for all time.",
+        f"{in_words(largest, size)}), so the states stay bounded for all time"
+        f"{_of_no_use(names, useless)}.",
         (
             "the initial state, its conserved sums and the parameters lie in the "
             "training box",
-            "real-number arithmetic; rounding is not accounted for",
+            EXACT,
         ),
-        is_vacuous=says_nothing(largest, size),
+        is_vacuous=says_nothing(largest, size) or bool(useless.all()),
         target_bound=target,
         latent_bound=box,
         states={
-            name: [low, high]
-            for name, low, high in zip(
-                names, *(bound.tolist() for bound in bounds), strict=True
+            name: [least, most]
+            for name, least, most in zip(
+                names, low.tolist(), high.tolist(), strict=True
             )
         },
     )
+
+
+def _of_no_use(names: tuple[str, ...], useless: NDArray[np.bool_]) -> str:
+    """Which states have bounds that are true and say nothing, in words."""
+    found = [name for name, each in zip(names, useless, strict=True) if each]
+    if not found:
+        return ""
+    some = ", ".join(found[:_MOST_NAMED])
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"; the bounds in physical units of {some}{more} are vacuous"
 
 
 def _target(facts: Facts) -> Matrix | str:

@@ -3,7 +3,14 @@
 import math
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
 Certificate = dict[str, Any]
+
+EXACT = "real-number arithmetic; rounding is not accounted for"
+"""The assumption of what is proved of rollouts."""
 
 # Bounds this many times what they bound say nothing that anybody could use.
 _SAYS_NOTHING = 1e6
@@ -43,6 +50,11 @@ def unknown(what: str, reason: str, **numbers: Any) -> Certificate:
 def says_nothing(bound: float, size: float = 1.0) -> bool:
     """Whether a bound is so far above what it bounds that it says nothing."""
     return not bound <= _SAYS_NOTHING * size
+
+
+def says_nothing_each(bounds: Values, sizes: Values) -> NDArray[np.bool_]:
+    """The same for each of several; of what is always 0 no bound is too large."""
+    return np.asarray(~(bounds <= _SAYS_NOTHING * sizes) & (sizes > 0))
 
 
 def in_words(bound: float, size: float = 1.0) -> str:

@@ -1,7 +1,8 @@
 r"""Whether all rollouts come together: one equilibrium and no memory of the start.
 
 Two rollouts with equal parameters and controls are compared, at distance
-:math:`d = z - w`, in the norm of P or in the largest component. Proofs:
+:math:`d = z - w`, in the norm of P or in the largest component. Contraction by less
+than a millionth over the time that the data cover says nothing. Proofs:
 ``docs/certificates.md``.
 """
 
@@ -10,13 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from spnode_core.certificates.claims import Certificate, claim, unknown
+from spnode_core.certificates.claims import (
+    EXACT,
+    Certificate,
+    claim,
+    says_nothing,
+    unknown,
+)
 from spnode_core.certificates.facts import Facts
 from spnode_core.certificates.norms import Matrix, bases, condition, log_norm
 
 # Eigenvectors this dependent on each other are a Jordan block up to rounding.
 _DEFECTIVE = 1e7
 _SAME = "two rollouts with the same parameters and the same controls"
+_FLOW = "the exact flow of the latent dynamics; steps of an integrator approximate it"
 
 
 def fixed_point(facts: Facts) -> Certificate:
@@ -50,8 +58,9 @@ def fixed_point(facts: Facts) -> Certificate:
     where = "" if radius is None else f" with |z| below {radius:.3g}"
     return claim(
         True,
-        f"Every fixed point{where} is stable in the sense of Lyapunov: {found}.",
-        facts.within,
+        f"Every fixed point of the exact flow{where} is stable in the sense of "
+        f"Lyapunov: {found}.",
+        (*facts.within, _FLOW),
         **numbers,
     )
 
@@ -60,7 +69,7 @@ def contraction(facts: Facts) -> Certificate:
     r"""The global form of theorem 3: :math:`\mu_P(A) + L_P < 0`, for the exact flow.
 
     With relaxation form and real rates also :math:`L_\infty(g) < 1`, at rate
-    :math:`r_{min} (1 - L_\infty)` in the largest component.
+    :math:`r_{min} (1 - L_\infty)` in the largest component, weighted or not.
     """
     rate, norm = facts.decay - facts.slopes.lyapunov, "P"
     numbers: dict[str, Any] = {
@@ -69,8 +78,9 @@ def contraction(facts: Facts) -> Certificate:
     }
     target = _target_slope(facts)
     if target is not None and target[0] < 1 and rate <= 0:
-        rate, norm = facts.decay * (1 - target[0]), "largest component"
+        rate, norm = facts.decay * (1 - target[0]), f"{_which(target[1])} component"
         numbers = {"decay": facts.decay, "target_lipschitz": target[0]}
+        numbers["weights"] = target[1]
     what = "Contraction of the exact flow is not proved"
     if facts.slopes.radius is not None:
         reason = "f is bounded in slope inside a ball only"
@@ -84,9 +94,10 @@ def contraction(facts: Facts) -> Certificate:
     return claim(
         True,
         "There is one equilibrium for each value of parameters and controls, and any "
-        f"two trajectories approach each other at rate {rate:.3g} 1/time at least "
-        f"(norm: {norm}).",
-        (*facts.within, _SAME),
+        "two trajectories of the exact flow approach each other at rate "
+        f"{rate:.3g} 1/time at least (norm: {norm}).",
+        (*facts.within, _SAME, _FLOW),
+        is_vacuous=_is_vacuous(facts, rate),
         **numbers,
         rate=rate,
         norm=norm,
@@ -115,7 +126,8 @@ def step_contraction(facts: Facts) -> Certificate:
         True,
         "Every step, of any length, brings two rollouts together in the norm of P, by "
         f"at least {_percent(gaps[1])} in the model's longest step.",
-        (*facts.within, _SAME),
+        (*facts.within, _SAME, EXACT),
+        is_vacuous=_is_vacuous(facts, decay - slope),
         **numbers,
         gap_shortest_step=gaps[0],
         gap_longest_step=gaps[1],
@@ -139,13 +151,14 @@ def relaxation_contraction(facts: Facts) -> Certificate:
         reason = f"the target g is Lipschitz with {slope:.3g}, not below 1"
         return unknown(f"{what} is not proved", reason, target_lipschitz=slope)
     gaps = _gaps(facts, slope)
-    which = "largest" if (weights == 1).all() else "largest weighted"
     return claim(
         True,
-        f"Every sequence of steps brings all rollouts together in the {which} "
+        "Every sequence of steps brings all rollouts together in the "
+        f"{_which(weights)} "
         f"component, by at least {_percent(gaps[1])} in the model's longest step; "
         "there is one equilibrium for each value of parameters and controls.",
-        (*facts.within, _SAME),
+        (*facts.within, _SAME, EXACT),
+        is_vacuous=_is_vacuous(facts, facts.decay * (1 - slope)),
         target_lipschitz=slope,
         weights=weights,
         gap_shortest_step=gaps[0],
@@ -173,7 +186,8 @@ def relaxation_contraction_fixed_step(facts: Facts) -> Certificate:
         "Steps of one length, whichever it is, bring two rollouts together in a "
         f"weighted Euclidean norm, by at least {_percent(gap)} in the model's shortest "
         "step.",
-        (*facts.within, _SAME, "all steps have the same length"),
+        (*facts.within, _SAME, "all steps have the same length", EXACT),
+        is_vacuous=_is_vacuous(facts, facts.decay * (1 - slope**2) / 2),
         target_lipschitz=slope,
         gap_shortest_step=gap,
     )
@@ -183,6 +197,15 @@ def _gaps(facts: Facts, ratio: float) -> list[float]:
     """``1 - Lip`` of the shortest and the longest step, ``(1 - ratio)(1 - e^-ch)``."""
     steps = (facts.shortest, facts.longest)
     return [(1 - ratio) * -math.expm1(-facts.decay * step) for step in steps]
+
+
+def _is_vacuous(facts: Facts, rate: float) -> bool:
+    """Whether distances hardly shrink at a rate, however long a rollout may be."""
+    return says_nothing(1.0, rate * facts.surrogate.signature.domain.end)
+
+
+def _which(weights: Matrix) -> str:
+    return "largest" if (weights == 1).all() else "largest weighted"
 
 
 def _percent(gap: float) -> str:

@@ -54,8 +54,20 @@ def state_bounds(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bounds on the states over the latent box, through the decoder; sure, not sharp.
 
-    An infinite bound is given as the largest float64.
+    One beyond the range of float64 is infinite.
     """
+    lower, upper = _finite_bounds(surrogate, box)
+    largest = np.finfo(np.float64).max
+    return (
+        np.where(lower <= -largest, -np.inf, lower),
+        np.where(upper >= largest, np.inf, upper),
+    )
+
+
+def _finite_bounds(
+    surrogate: "Surrogate", box: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same with the largest float64 for what is infinite: sums stay numbers."""
     constraint, scaling = surrogate.constraint, surrogate.normaliser.states
     if isinstance(constraint, Positive):
         return _positive_bounds(surrogate, constraint)

@@ -24,12 +24,10 @@ from spnode_core.dynamics import Dynamics
 from spnode_core.linear.base import AbstractLinearOperator
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.modal import ModalOperator
+from spnode_core.spec import LARGEST_CERTIFIED
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
-
-LARGEST = 256
-"""Up to so many latent variables eigenvalues and norms of A are computed densely."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Facts:
 
 def facts_of(surrogate: "Surrogate") -> Facts | None:
     """The facts of a surrogate; None where it is too large for dense matrices."""
-    if surrogate.signature.latent > LARGEST:
+    if surrogate.signature.latent > LARGEST_CERTIFIED:
         return None
     # Compiled as a whole: one by one its many small operations take seconds.
     dynamics = eqx.filter_jit(lambda parts: parts.prepared())(surrogate.dynamics)
@@ -157,10 +155,9 @@ def _lyapunov(
     size = len(matrix)
     if isinstance(linear, HurwitzOperator):
         transform = np.linalg.cholesky(np.asarray(linear.factors()[2])).T
-        # T A T^-1 = L2^T (K - Q) L2 + shift without the inverse of T.
-        q, k, _ = map(np.asarray, linear.factors())
-        inner = transform @ (k - q) @ transform.T
-        decay = -(log_norm(inner) + linear.shift)
+        # T A T^-1 = L2^T (K - Q) L2 + shift; K is skew, and its rounding would count.
+        q = np.asarray(linear.factors()[0])
+        decay = -(log_norm(-transform @ q @ transform.T) + linear.shift)
         return transform, decay, "P of the factors of A = (-Q + K) P + shift I"
     direct = -log_norm(matrix)
     abscissa = float(np.linalg.eigvals(matrix).real.max())

@@ -62,11 +62,13 @@ class Slopes:
     values: Matrix | None = None
     size: float | None = None
 
-    def in_ball(self, surrogate: "Surrogate", radius: float) -> "Slopes":
+    def in_ball(
+        self, surrogate: "Surrogate", transform: Matrix, radius: float
+    ) -> "Slopes":
         """The bounds for ``|z|_2 <= radius``, which need not be those of the box."""
         if self.radius is None:
             return self
-        return _polynomial(surrogate, np.eye(surrogate.signature.latent), radius)
+        return _polynomial(surrogate, transform, radius)
 
 
 def slopes_of(

@@ -2,7 +2,8 @@
 
 The mean of the members' rollouts is no rollout of one dynamics, so a claim is about
 each member by itself. What a claim says of all rollouts, e.g. that they come together
-or stay in a box, then holds for their mean as well, with the weakest member's numbers.
+or stay in a box, then holds for their mean as well, with the weakest of all members'
+numbers, which ``members`` lists.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ def of_each(claims: Sequence[Any]) -> Certificate:
         "holds": not failing,
         "is_vacuous": bool(vacuous) and not failing,
         "assumptions": [*said["assumptions"], _MEAN],
-        "statement": f"{who}; of member {shown}: {said['statement']}",
+        "statement": f"{who}, each with numbers of its own; of member {shown}: "
+        f"{said['statement']}",
         "members": [
             {k: v for k, v in each.items() if k != "assumptions"} for each in every
         ],

@@ -17,11 +17,12 @@ from spnode_core.certificates.claims import (
     unknown,
 )
 from spnode_core.certificates.domain import parameter_extent
-from spnode_core.certificates.facts import LARGEST, Facts, middle
+from spnode_core.certificates.facts import Facts, middle
 from spnode_core.certificates.norms import condition
 from spnode_core.linear.hurwitz import HurwitzOperator
 from spnode_core.linear.modal import ModalOperator
 from spnode_core.linear.symbol import SymbolOperator
+from spnode_core.spec import LARGEST_CERTIFIED
 
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
@@ -43,13 +44,24 @@ def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
     if shift is not None:
         value = min(value, shift)
     holds = by_construction or value + rounding < 0
-    said = (
-        f"Every eigenvalue of A has real part at most {value:.3g}: the linear part "
-        "alone decays."
-        if holds
-        else f"A has an eigenvalue with real part {value:.3g}: the linear part "
-        "alone does not decay."
-    )
+    if holds:
+        said = (
+            f"Every eigenvalue of A has real part at most {value:.3g}: the linear part "
+            "alone decays."
+        )
+    elif value < 0:
+        said = (
+            "It is not proved that the linear part alone decays: the largest real part "
+            f"is {value:.3g}, and rounding may have moved it by {rounding:.2g}."
+        )
+    else:
+        may, does = "has", "does not"
+        if linear.depends_on_parameters:
+            may, does = "may have", "need not"
+        said = (
+            f"A {may} an eigenvalue with real part {value:.3g}: the linear part alone "
+            f"{does} decay."
+        )
     return claim(
         holds,
         said,
@@ -64,7 +76,7 @@ def spectral_abscissa(surrogate: "Surrogate") -> Certificate:
 def _eigenvalues(surrogate: "Surrogate") -> list[list[float]] | None:
     """Real and imaginary parts, at the middle of the parameters; slowest first."""
     linear = surrogate.dynamics.linear
-    if surrogate.signature.latent > LARGEST:
+    if surrogate.signature.latent > LARGEST_CERTIFIED:
         return None
     found = np.linalg.eigvals(np.asarray(linear.matrix(middle(surrogate)), np.float64))
     order = np.lexsort((found.imag, -found.real))

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from spnode_core.networks import product
+
 _SQUARINGS = 7
 
 
@@ -25,12 +27,12 @@ def gram_norm(weight: Float[Array, "outputs inputs"]) -> Float[Array, ""]:
     wide = weight if weight.shape[0] <= weight.shape[1] else weight.T
     limits = jnp.finfo(weight.dtype)
     scale = jnp.maximum(jnp.abs(weight).max(initial=0.0), limits.tiny**0.25)
-    gram = (wide / scale) @ (wide / scale).T
+    gram = product(wide / scale, (wide / scale).T)
     log_norm, power = jnp.log(scale), 0.5
     for _ in range(_SQUARINGS):
         size = jnp.linalg.norm(gram + limits.tiny**0.5)
         gram = gram / size
         log_norm, power = log_norm + power * jnp.log(size), power / 2
-        gram = gram @ gram
+        gram = product(gram, gram)
     size = jnp.linalg.norm(gram + limits.tiny**0.5)
     return jnp.exp(log_norm + power * jnp.log(size)) * (1 + 64 * limits.eps)

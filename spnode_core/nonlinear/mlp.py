@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from spnode_core.linear.base import AbstractLinearOperator
-from spnode_core.networks import Network
+from spnode_core.networks import Network, product
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 
 
@@ -90,5 +90,5 @@ def row_sums(network: Network, latent: int) -> Float[Array, " outputs"]:
     """
     sums = jnp.abs(network.weights[0][:, :latent]).sum(axis=1)
     for weight in network.weights[1:]:
-        sums = jnp.abs(weight) @ sums
+        sums = product(jnp.abs(weight), sums)
     return sums

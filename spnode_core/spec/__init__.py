@@ -10,7 +10,11 @@ from spnode_core.spec.base import (
     Spec,
 )
 from spnode_core.spec.calibration import PriorSpec, UnknownSpec, UnknownsSpec
-from spnode_core.spec.certified import certified_surrogate
+from spnode_core.spec.certified import (
+    LARGEST_CERTIFIED,
+    certified_surrogate,
+    check_certified_size,
+)
 from spnode_core.spec.intervals import IntervalsSpec
 from spnode_core.spec.linear import (
     DenseSpec,
@@ -64,6 +68,7 @@ from spnode_core.spec.training import (
 from spnode_core.spec.warm_start import check_warm_start
 
 __all__ = [
+    "LARGEST_CERTIFIED",
     "MOST_MEMBERS",
     "SCHEMA_VERSION",
     "ArtifactSpec",
@@ -109,5 +114,6 @@ __all__ = [
     "UnknownSpec",
     "UnknownsSpec",
     "certified_surrogate",
+    "check_certified_size",
     "check_warm_start",
 ]

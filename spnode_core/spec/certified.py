@@ -12,6 +12,10 @@ from spnode_core.spec.training import Preset
 
 CONTRACTION = 0.95
 """Bound on the slope of a certified relaxation target."""
+LARGEST_CERTIFIED = 256
+"""Certificates are computed for so many latent variables: they take dense matrices."""
+# Of the decay; what is left must be more than rounding, of float32 too.
+_MOST_USED = 0.999
 
 
 def certified_surrogate(spec: SurrogateSpec | None, preset: Preset) -> SurrogateSpec:
@@ -40,9 +44,25 @@ def certified_surrogate(spec: SurrogateSpec | None, preset: Preset) -> Surrogate
             found=f"{spec.integrator!r}, for whose steps contraction is not proved",
             expected="'etd1' where certified is true",
         )
+    if spec.latent is not None:
+        check_certified_size(spec.latent)
     _check_linear(spec)
     is_open = "linear" not in spec.model_fields_set and preset == "paper"
     return _with(spec, _nonlinear(spec, is_dense=is_open))
+
+
+def check_certified_size(latent: int) -> None:
+    """Refuse more latent variables than certificates are computed for.
+
+    Raises:
+        InvalidInput: There are more.
+    """
+    if latent > LARGEST_CERTIFIED:
+        raise InvalidInput(
+            "surrogate.latent",
+            found=f"{latent}, for which no certificate is computed",
+            expected=f"at most {LARGEST_CERTIFIED} where certified is true",
+        )
 
 
 def _check_linear(spec: SurrogateSpec) -> None:
@@ -71,6 +91,7 @@ def _nonlinear(spec: SurrogateSpec, *, is_dense: bool) -> NonlinearSpec:
             return ContractingSpec(width=100, depth=2, initial_scale=0.1)
         return ContractingSpec()
     if isinstance(nonlinear, ContractingSpec):
+        _check_room("margin", nonlinear.margin)
         return nonlinear
     if not isinstance(nonlinear, RelaxationSpec):
         raise InvalidInput(
@@ -90,8 +111,18 @@ def _nonlinear(spec: SurrogateSpec, *, is_dense: bool) -> NonlinearSpec:
             "kind 'contracting', where certified is true",
         )
     if nonlinear.contraction is not None:
+        _check_room("contraction", nonlinear.contraction)
         return nonlinear
     return nonlinear.model_copy(update={"contraction": CONTRACTION})
+
+
+def _check_room(field: str, used: float) -> None:
+    if used > _MOST_USED:
+        raise InvalidInput(
+            f"surrogate.nonlinear.{field}",
+            found=f"{used:.15g}, which leaves no more than rounding",
+            expected=f"at most {_MOST_USED} where certified is true",
+        )
 
 
 def _with(spec: SurrogateSpec, nonlinear: NonlinearSpec) -> SurrogateSpec:

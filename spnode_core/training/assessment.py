@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from spnode_core.certificates import contracts
+from spnode_core.certificates import CONTRACTING, contracts
 from spnode_core.dataset import Dataset
 from spnode_core.ensemble import members_of
 from spnode_core.equations import equations_of
@@ -59,9 +59,11 @@ def assess(
         **data_certificates(surrogate, held_out, metrics),
     }
     if certified and not contracts(certificate):
+        found = " ".join(str(certificate[name]["statement"]) for name in CONTRACTING)
         raise TrainingError(
-            "the trained surrogate does not contract provably: its decay is too slow "
-            "for float64; raise surrogate.linear.rates.minimum"
+            "the trained surrogate does not contract provably, so far that it could be "
+            f"seen: {found} Where its decay is too slow, raise "
+            "surrogate.linear.rates.minimum"
         )
     return {
         **({"ensemble": ensemble} if ensemble else {}),

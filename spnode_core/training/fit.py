@@ -21,6 +21,7 @@ from spnode_core.spec import (
     SurrogateSpec,
     TrainingSpec,
     certified_surrogate,
+    check_certified_size,
 )
 from spnode_core.surrogate import Surrogate, require_x64
 from spnode_core.training.assessment import assess
@@ -265,6 +266,8 @@ def resolve_request(
         return resolve(dataset, surrogate, training, preset)
     surrogate = certified_surrogate(surrogate, preset)
     spec, train, choices = resolve(dataset, surrogate, training, preset)
+    assert spec.latent is not None
+    check_certified_size(spec.latent)
     check_settling(dataset, spec.conserved)
     why = "certified: all rollouts come together, whatever the weights are"
     value = spec.nonlinear.model_dump(mode="json")

@@ -1,7 +1,6 @@
 """Each bound of a certificate really bounds: on known matrices, and on random models."""
 
 import json
-import re
 
 import equinox as eqx
 import jax
@@ -9,68 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from models import RATES, random_states, small_surrogate
+from certified_models import MILD, MODELS, after, shaken
+from models import RATES, small_surrogate
 
-from spnode_core.certificates import certify
-from spnode_core.certificates.along import Along, error_bound
+from spnode_core.certificates import certify, contracts
 from spnode_core.certificates.claims import claim, unknown
 from spnode_core.certificates.facts import facts_of
 from spnode_core.certificates.members import of_each
 from spnode_core.certificates.norms import bases, condition, log_norm, spectral_norm
-from spnode_core.rollout import restarted, rollout
 from spnode_core.spec import (
-    BilinearSpec,
-    ContractingSpec,
     FixedSpec,
     HurwitzSpec,
     LipschitzSpec,
     MLPSpec,
     ModalSpec,
-    QuadraticSpec,
     RatesSpec,
     RelaxationSpec,
     UniformStepsSpec,
 )
 
-MILD = RatesSpec(minimum=0.5, maximum=5.0)
 GROWING = ((-1.0, 10.0), (0.0, -2.0))
 JORDAN = ((-1.0, 1.0), (0.0, -1.0))
-MODELS = {
-    "relaxation": {},
-    "pairs": {"linear": ModalSpec(rates=RATES, oscillating=2)},
-    "relaxation hurwitz": {"linear": HurwitzSpec(rates=MILD)},
-    "mlp": {"linear": HurwitzSpec(rates=MILD), "nonlinear": MLPSpec(initial_scale=1)},
-    "lipschitz": {"linear": ModalSpec(rates=MILD), "nonlinear": LipschitzSpec()},
-    "contracting": {
-        "linear": HurwitzSpec(rates=MILD),
-        "nonlinear": ContractingSpec(),
-    },
-    "bilinear": {
-        "linear": ModalSpec(rates=MILD),
-        "nonlinear": BilinearSpec(initial_scale=1),
-    },
-    "quadratic": {
-        "linear": HurwitzSpec(rates=MILD),
-        "nonlinear": QuadraticSpec(width=8, initial_scale=0.3),
-    },
-    "turning": {
-        "linear": HurwitzSpec(rates=MILD),
-        "nonlinear": QuadraticSpec(energy_preserving=True, initial_scale=0.3),
-    },
-}
-
-
-def shaken(surrogate, seed=0, size=0.3):
-    """The surrogate with every trained number of its dynamics moved at random."""
-    leaves, tree = jax.tree.flatten(surrogate.dynamics)
-    rng = np.random.default_rng(seed)
-    moved = [
-        leaf + size * rng.normal(size=leaf.shape)
-        if eqx.is_inexact_array(leaf)
-        else leaf
-        for leaf in leaves
-    ]
-    return eqx.tree_at(lambda s: s.dynamics, surrogate, jax.tree.unflatten(tree, moved))
 
 
 def fixed(matrix, **fields):
@@ -191,25 +149,6 @@ def test_no_rollout_leaves_its_ball(name):
     assert reached.max() <= found["radius"] * (1 + 1e-9)
 
 
-def after(surrogate, z, steps):
-    """Latent states on the grid from given ones, ``(batch, step, latent)``."""
-    times = surrogate.grid.extended(float(surrogate.grid.times[-1]))
-    plan = surrogate.grid.plan(times[: steps + 1])
-    samples = jnp.zeros((len(z), plan.steps + 1, z.shape[1])).at[:, 0].set(z)
-    present = jnp.zeros(samples.shape[:2], bool).at[:, 0].set(True)
-    rows = len(z)
-    return np.asarray(
-        restarted(
-            surrogate,
-            samples,
-            present,
-            plan,
-            jnp.zeros((rows, 0)),
-            jnp.zeros((rows, 1, 0)),
-        )
-    )
-
-
 def test_each_step_contracts_by_the_discrete_theorem():
     surrogate = shaken(small_surrogate(**MODELS["contracting"]), 1)
     found = certify(surrogate)
@@ -264,6 +203,69 @@ def test_weights_of_the_components_can_prove_what_equal_ones_cannot():
     assert found["holds"]
     assert found["target_lipschitz"] == pytest.approx(0.5, rel=1e-4)
     assert max(found["weights"]) == 1.0
+    flow = certify(moved)["contraction"]
+    assert flow["holds"]
+    if flow["norm"] != "P":
+        assert flow["norm"] == "largest weighted component"
+        assert flow["weights"] == found["weights"]
+
+
+def test_a_rate_in_weighted_components_is_none_of_the_largest():
+    """``g = (10 z2, z1 / 20)`` near 0: apart by (1, 1), the first moves away at 9."""
+    surrogate = small_surrogate(
+        latent=2,
+        linear=ModalSpec(rates=RatesSpec(minimum=1.0, maximum=1.0)),
+        nonlinear=RelaxationSpec(width=2, depth=1),
+    )
+    network = surrogate.dynamics.nonlinear.network
+    small = 1e-3
+    weights = (
+        small * jnp.array([[0.0, 10.0], [0.05, 0.0]]),
+        jnp.eye(2) / small,
+    )
+    exact = eqx.tree_at(
+        lambda n: (n.weights, n.biases),
+        network,
+        (weights, (jnp.zeros(2), jnp.zeros(2))),
+    )
+    surrogate = eqx.tree_at(
+        lambda s: s.dynamics.nonlinear,
+        surrogate,
+        type(surrogate.dynamics.nonlinear)(exact),
+    )
+    found = certify(surrogate)["contraction"]
+    assert found["holds"]
+    assert found["norm"] == "largest weighted component"
+    assert found["rate"] == pytest.approx(1 - 0.5**0.5, rel=1e-3)
+    weight = np.array(found["weights"])
+    matrix = np.array([[-1.0, 10.0], [0.05, -1.0]])
+    # The logarithmic norm in those components, and in equal ones.
+    scaled = matrix * weight[None] / weight[:, None]
+    for bounded, each in ((True, scaled), (False, matrix)):
+        off = np.abs(each).sum(axis=1) - np.abs(np.diag(each))
+        worst = (np.diag(each) + off).max()
+        assert (worst <= -found["rate"] + 1e-6) == bounded
+
+
+def test_what_is_proved_of_the_flow_is_not_said_of_other_steps():
+    found = certify(small_surrogate(integrator="krogstad", **MODELS["contracting"]))
+    assert found["contraction"]["holds"]
+    for name in ("contraction", "fixed_point"):
+        if found[name]["holds"]:
+            assert "exact flow" in found[name]["statement"]
+            assert any("exact flow" in said for said in found[name]["assumptions"])
+    assert not found["step_contraction"]["holds"]
+
+
+def test_contraction_that_nobody_could_see_is_vacuous():
+    slow = RatesSpec(minimum=1e-12, maximum=1e4)
+    spec = RelaxationSpec(contraction=0.95)
+    for rates, is_vacuous in ((slow, True), (RATES, False)):
+        surrogate = small_surrogate(linear=ModalSpec(rates=rates), nonlinear=spec)
+        certificate = certify(surrogate)
+        assert certificate["relaxation_contraction"]["holds"]
+        assert certificate["relaxation_contraction"]["is_vacuous"] == is_vacuous
+        assert contracts(certificate) != is_vacuous
 
 
 def test_steps_of_one_length_contract_in_the_weighted_norm():
@@ -282,53 +284,6 @@ def test_steps_of_one_length_contract_in_the_weighted_norm():
     apart = np.linalg.norm((path[::2] - path[1::2]) * weight, axis=-1)
     factor = 1 - found["gap_shortest_step"]
     assert (apart[:, 1:] <= apart[:, :-1] * factor * (1 + 1e-9)).all()
-
-
-@pytest.mark.parametrize(
-    "name", ["relaxation", "pairs", "mlp", "contracting", "bilinear", "quadratic"]
-)
-def test_theorem_4_bounds_the_error_along_trajectories(name):
-    surrogate = small_surrogate(**MODELS[name])
-    x0 = jnp.asarray(random_states(6))
-    plan = surrogate.grid.plan(surrogate.grid.times)
-    states = np.array(rollout(surrogate, x0, plan))
-    states[:, 1:] *= 1 + 0.05 * np.random.default_rng(0).normal(
-        size=states[:, 1:].shape
-    )
-    complete = np.ones(states.shape[:2], bool)
-    complete[2, 4:6] = False
-    part = Along(states, complete, np.zeros((6, 0)), np.zeros((6, 1, 0)), plan)
-    found = error_bound(surrogate, {"test": part})
-    assert found["holds"]
-    numbers = found["parts"]["test"]
-    assert numbers["error"] > 0
-    assert found["is_vacuous"] == (
-        numbers["sharp_log10"] > np.log10(numbers["latent_size"])
-    )
-    assert np.log10(numbers["error"]) <= numbers["sharp_log10"] + 1e-9
-    assert numbers["sharp_log10"] <= numbers["original_log10"] + 0.5
-
-
-@pytest.mark.parametrize(("drift", "is_vacuous"), [(0.1, True), (0.001, False)])
-def test_theorem_4_is_exact_for_a_linear_model(drift, is_vacuous):
-    spec = LipschitzSpec(bound=1e-12)
-    surrogate = small_surrogate(linear=ModalSpec(rates=MILD), nonlinear=spec)
-    plan = surrogate.grid.plan(surrogate.grid.times)
-    states = np.asarray(rollout(surrogate, jnp.asarray(random_states(1)), plan))
-    states = states * (1 + drift * np.arange(states.shape[1])[None, :, None])
-    part = Along(
-        states,
-        np.ones(states.shape[:2], bool),
-        np.zeros((1, 0)),
-        np.zeros((1, 1, 0)),
-        plan,
-    )
-    found = error_bound(surrogate, {"test": part})
-    numbers = found["parts"]["test"]
-    # Where the original form alone says nothing, the claim is of use.
-    assert re.search(r"gives 10\^\S+, which is vacuous", found["statement"])
-    assert found["is_vacuous"] == is_vacuous
-    assert 10 ** numbers["sharp_log10"] <= 20 * numbers["error"]
 
 
 def test_an_ensemble_is_vacuous_where_a_member_is():

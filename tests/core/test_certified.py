@@ -15,6 +15,7 @@ from spnode_core.spec import (
     HurwitzSpec,
     LipschitzSpec,
     ModalSpec,
+    NoAutoencoderSpec,
     QuadraticSpec,
     RelaxationSpec,
     SurrogateSpec,
@@ -179,6 +180,36 @@ def test_rates_of_parameters_beside_pairs_are_refused():
     spec = SurrogateSpec(linear=ModalSpec(oscillating=1, depends_on_parameters=True))
     with pytest.raises(InvalidInput, match="whose decay it knows"):
         certified_surrogate(spec, "auto")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"latent": 257}, "surrogate.latent"),
+        (
+            {"nonlinear": RelaxationSpec(contraction=1 - 1e-9)},
+            "surrogate.nonlinear.contraction",
+        ),
+        (
+            {"linear": HurwitzSpec(), "nonlinear": ContractingSpec(margin=0.9999)},
+            "surrogate.nonlinear.margin",
+        ),
+    ],
+)
+def test_what_no_certificate_could_show_is_refused_before_training(fields, field):
+    with pytest.raises(InvalidInput) as refused:
+        certified_surrogate(SurrogateSpec(**fields), "auto")
+    assert refused.value.field == field
+
+
+def test_more_states_than_certificates_are_computed_for_are_refused_at_once():
+    spec = SurrogateSpec(autoencoder=NoAutoencoderSpec())
+    rng = np.random.default_rng(0)
+    times = np.linspace(0.0, 1.0, 6)
+    states = np.exp(-times)[None, :, None] * rng.uniform(1, 2, (6, 1, 300))
+    data = check_arrays({"states": states, "times": times})
+    with pytest.raises(InvalidInput, match="latent: found 300"):
+        fit(data, spec, SMALL, certified=True)
 
 
 def test_the_preset_smooth_cannot_be_certified():
