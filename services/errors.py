@@ -7,6 +7,7 @@
     ├── Gone                   it was there and has been deleted
     ├── Conflict               the state of the thing does not allow it
     ├── Invalid                a value cannot be used: field, found, expected
+    │   └── WorkersDied        each worker that computed the request has died of it
     ├── PreconditionRequired   the thing exists: say which revision you mean
     ├── PreconditionFailed     it has changed since the revision you name
     ├── Unauthorised           no key, or a key that is not valid
@@ -91,6 +92,12 @@ class Invalid(ServiceError):
         self.found = found
         self.expected = expected
         super().__init__(f"{field}: found {found}; expected {expected}", code=code)
+
+
+class WorkersDied(Invalid):
+    """Each rollout worker that computed the request has died of it."""
+
+    default_code = "workers_died"
 
 
 class PreconditionRequired(ServiceError):

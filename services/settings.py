@@ -171,6 +171,9 @@ class Settings(BaseSettings):
     """Bytes of their inputs and of the answers expected, likewise."""
     resident_bytes: PositiveInt = 2048 * MIB
     """Memory for loaded and compiled models; the least recently used leaves first."""
+    tile_bytes: PositiveInt = 2048 * MIB
+    """Memory that the rows of one tile may take, about; longer rollouts run in smaller
+    tiles, and what is too long for the smallest is refused."""
     resident_programs: PositiveInt = 400
     """Compiled programs of all models, likewise; each takes some 100 memory mappings,
     of which Linux gives a process 65,530."""

@@ -133,6 +133,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_result_bytes",
         "result_chunk_bytes",
         "result_keep_seconds",
+        "tile_bytes",
         "queued_rows_limit",
         "queued_bytes_limit",
         "max_attempts",

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from services.errors import DeadlinePassed, Overloaded, ServiceError
+from services.errors import DeadlinePassed, Overloaded, ServiceError, WorkersDied
 from services.metrics import BATCH_ROWS, BATCH_SECONDS, BATCH_WAIT
 from services.rollouts.admission import Admission, expected_bytes
 from services.rollouts.canonical import Work
@@ -266,18 +266,22 @@ class Batcher:
                     delivered.append(part)
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
-            self._failed(parts, error)
+            self._failed(parts, delivered, error)
         self.admission.computed(
             sum(part.rows for part in delivered),
             sum(part.size_bytes for part in delivered),
         )
 
-    def _failed(self, parts: list[Part], error: Exception) -> None:
+    def _failed(
+        self, parts: list[Part], delivered: list[Part], error: Exception
+    ) -> None:
         """Give each request its own try: one must not fail its neighbours."""
         members = {part.request for part in parts}
-        shared = len(members) > 1 and not isinstance(error, ServiceError)
+        is_own = isinstance(error, ServiceError) and not isinstance(error, WorkersDied)
+        shared = len(members) > 1 and not is_own
         for request in members:
-            if request.future.done():
+            mine = [p for p in parts if p.request is request and p not in delivered]
+            if request.future.done() or not mine:
                 continue
             if request.todo:
                 self._dequeue(request)
@@ -285,7 +289,6 @@ class Batcher:
                 request.todo.clear()
                 request.future.set_exception(error)
                 continue
-            mine = [part for part in parts if part.request is request]
             request.todo.extendleft((part.start, part.stop) for part in mine)
             request.separate()
             self._enqueue(request)
@@ -296,14 +299,17 @@ def _deliver(part: Part, results: Arrays, start: int) -> None:
     request = part.request
     rows = {name: array[start : start + part.rows] for name, array in results.items()}
     count = request.work.count
-    request.missing -= part.rows
     if part.rows == count:
+        request.missing = 0
         request.future.set_result(rows)
         return
     for name, array in rows.items():
+        # Where memory ends here the part has not been delivered.
         if name not in request.results:
             request.results[name] = np.empty((count, *array.shape[1:]), array.dtype)
+    for name, array in rows.items():
         request.results[name][part.start : part.stop] = array
+    request.missing -= part.rows
     if not request.missing:
         request.future.set_result(request.results)
 

@@ -38,8 +38,8 @@ from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, padded_rows, trimmed
-from services.rollouts.tiles import filled, pieces, same_bits, tiles_of
-from services.settings import Settings
+from services.rollouts.tiles import filled, pieces, same_bits
+from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
 from spnode_core.timegrid import Plan
@@ -49,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 _OFF_GRID = 0.997
 # Tiles on the device before the first of them is fetched.
 _IN_FLIGHT = 4
+# Shapes whose first tile takes more are not remembered.
+_REMEMBERED_BYTES = 256 * MIB
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Engine:
     def __init__(self, settings: Settings, blobs: Blobs) -> None:
         configure_jax(settings)
         self._blobs = blobs
+        self._tile_bytes = settings.tile_bytes
         self._resident = Resident(
             self._load, settings.resident_bytes, settings.resident_programs
         )
@@ -112,6 +115,7 @@ class Engine:
 
         Raises:
             NotReady: It is to be prepared first, and only what is ready was asked for.
+            InvalidInput: By its size not even the smallest tile may be computed.
             Unavailable: The device's memory does not hold the smallest tile.
         """
         model = self._resident.find(digest)
@@ -206,7 +210,9 @@ class Engine:
         before = self.counters.compilations
         self._compile(model, shape, plans, rows)
         self.counters.compilations_on_request += self.counters.compilations - before
-        self._remembered.add(model.architecture, shape)
+        # What takes long once would hold up every later start.
+        if model.tiles[shape][-1] * model.row_bytes(shape) <= _REMEMBERED_BYTES:
+            self._remembered.add(model.architecture, shape)
 
     def _compile(
         self, model: Model, shape: Shape, plans: Plans, rows: int | None = None
@@ -214,7 +220,7 @@ class Engine:
         """Make a shape ready in one tile, and leave its others to ``idle``."""
         if shape in model.tiles:
             return
-        tiles = tiles_of(shape.operation, throughput=shape.variant.throughput)
+        tiles = model.allowed(shape, self._tile_bytes)
         first = {tiles[-1]}
         if shape.variant.throughput and rows is not None:
             first.add(min((tile for tile in tiles if tile >= rows), default=tiles[-1]))
@@ -251,7 +257,7 @@ class Engine:
         self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
     ) -> Arrays:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
-        allowed = tiles_of(shape.operation, throughput=shape.variant.throughput)
+        allowed = model.allowed(shape, self._tile_bytes)
         while True:
             # They may have been let go of since they were looked up.
             tiles = model.tiles.get(shape, allowed[-1:])
@@ -294,6 +300,8 @@ class Engine:
                 {name: np.asarray(each)[:count] for name, each in part.items()}
             )
 
+        most = max(1, self._tile_bytes // (tiles[-1] * model.row_bytes(shape) or 1))
+        most = min(most, _IN_FLIGHT) * len(plans)
         # Devices take turns; plans and weights lie on each of them.
         devices = itertools.cycle(range(len(plans)))
         for start, stop, tile in pieces(len(by_row["x0"]), tiles):
@@ -303,7 +311,7 @@ class Engine:
             device = next(devices)
             part = self._tile(model, shape, plans[device], given, tile, device)
             waiting.append((stop - start, part))
-            if len(waiting) > _IN_FLIGHT * len(plans):
+            if len(waiting) > most:
                 fetch()
         while waiting:
             fetch()

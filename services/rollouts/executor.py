@@ -263,6 +263,8 @@ class _Thread:
                 call.answer(_set_exception, error)
             else:
                 call.answer(_set_result, result)
+            # Its arrays and its answer are nobody's here, until the next one comes.
+            call = result = None
             self._busy = False
 
     def _next(self) -> "_Call | None":

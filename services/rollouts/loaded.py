@@ -22,15 +22,18 @@ from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.operations import OPERATIONS
 from services.rollouts.request import Arrays
 from services.rollouts.shapes import Shape, padded_plan
-from services.rollouts.tiles import TILES
+from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
+from services.settings import MIB
+from spnode_core.errors import InvalidInput
 from spnode_core.spec import GridStepsSpec
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.timegrid import Plan, TimeGrid
 
 Plans = tuple[Plan, ...]
 """A plan on each device."""
-# Plans that a model keeps on the device, by the times that they are for.
-_KEPT_PLANS = 64
+# Plans that a model keeps on each device, by the times that they are for, and bytes of
+# them; the last one stays whatever it takes.
+_KEPT_PLANS, _KEPT_PLAN_BYTES = 64, 32 * MIB
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +152,62 @@ class Model:
         plans = on_devices(plan)
         with self._lock:
             self._plans[key] = plans
-            if len(self._plans) > _KEPT_PLANS:
+            while len(self._plans) > 1 and (
+                len(self._plans) > _KEPT_PLANS or self._plan_bytes > _KEPT_PLAN_BYTES
+            ):
                 self._plans.popitem(last=False)
         return plans
+
+    @property
+    def _plan_bytes(self) -> int:
+        """Bytes of the plans on one device."""
+        first = [plans[0] for plans in self._plans.values()]
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(first))
+
+    def allowed(self, shape: Shape, limit_bytes: int) -> tuple[int, ...]:
+        """The tiles that a shape may use, by the memory that its rows take.
+
+        Raises:
+            InvalidInput: They take too much in the smallest.
+        """
+        tiles = tiles_of(shape.operation, throughput=shape.variant.throughput)
+        each = self.row_bytes(shape)
+        fitting = tuple(tile for tile in tiles if tile * each <= limit_bytes)
+        if not fitting:
+            _, steps, outputs, _ = shape.plan
+            raise InvalidInput(
+                "times",
+                found=f"{steps} steps and {outputs} times, of which {tiles[0]} rows of "
+                f"a {shape.operation} take about {tiles[0] * each >> 20} MiB",
+                expected=f"at most {limit_bytes >> 20} MiB (SPNODE_TILE_BYTES): an "
+                "earlier end, fewer times or fewer directions",
+            )
+        return fitting
+
+    def row_bytes(self, shape: Shape) -> int:
+        """About the memory that one row of a shape takes while it is computed.
+
+        States on the grid and at the outputs, for each direction; where derivatives go
+        backwards, what each step keeps for them.
+        """
+        _, steps, outputs, _ = shape.plan
+        signature = self.surrogate.signature
+        states, latent = len(signature.states), signature.latent * signature.members
+        axes = dict(shape.rows)
+        tangents = [sizes[0] for name, sizes in axes.items() if "tangents" in name]
+        many = 1 + max(tangents, default=0)
+        if shape.operation == "vjp":
+            many = 1 + axes["cotangents"][0]
+        numbers = 2 * many * (steps * latent + outputs * (latent + states))
+        if shape.operation in BACKWARDS:
+            numbers += steps * (8 * latent + self._units)
+        return 8 * numbers
+
+    @functools.cached_property
+    def _units(self) -> int:
+        """About how many numbers the nonlinear operator keeps of one evaluation."""
+        leaves = jax.tree.leaves(self.surrogate.dynamics.nonlinear)
+        return 4 * sum(sum(leaf.shape) for leaf in leaves if eqx.is_array(leaf))
 
     def own_times(self) -> np.ndarray:
         """The times of its own grid; of an endless one the first 32."""

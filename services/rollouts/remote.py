@@ -11,7 +11,8 @@
 A batch whose lease is gone and whose reply has not come was lost with its worker (or
 with the broker): its message is sent again within its deadline. Batches are pure
 functions, so a doubled message costs time and changes nothing; it finds the payload
-gone, or the lease held.
+gone, or the lease held. A batch that has been begun and lost three times ends its
+workers: it is refused, and where several requests share it each gets its own try.
 
 A deadline is told by a clock that no other process shares. A worker knows no more of it
 than that Valkey lets go of the payload then.
@@ -30,8 +31,7 @@ from typing import Any
 
 import redis
 
-from services.blobs import Damaged
-from services.errors import DeadlinePassed, NotFound, ServiceError, Unavailable
+from services.errors import DeadlinePassed, Unavailable, WorkersDied
 from services.identity import new_id
 from services.queue import Queue, redis_client
 from services.rollouts.canonical import Variant
@@ -41,11 +41,11 @@ from services.rollouts.executor import (
     Batch,
     NotReady,
 )
+from services.rollouts.failures import error_of, fields_of
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
 from services.settings import Settings
 from services.traces import shared_span
-from spnode_core.errors import InvalidInput
 
 LEASE_S = 5.0
 """A worker that has not renewed for this long counts as dead."""
@@ -56,6 +56,8 @@ _POLL_S = 1.0
 _PAUSE_S = 0.2
 # For how long a reply waits that nobody takes.
 _KEPT_S = 30
+# How often a batch is begun. One that workers die of would take them all in turn.
+_MOST_TRIES = 3
 # Batches sent and not answered. A worker computes one while the next one waits; two
 # more are on their way.
 _FOR_EACH_WORKER, _ON_THEIR_WAY = 2, 2
@@ -178,6 +180,8 @@ class QueueExecutor(AbstractExecutor):
                     pending.fail(Unavailable(f"the queue does not answer: {error}"))
                 except Exception as error:  # the boundary of the thread
                     pending.fail(error)
+                # Its arrays and its answer, until the next one comes.
+                del pending
         sender.close()
 
     def _send(self, sender: Queue, client: redis.Redis, pending: _Pending) -> None:
@@ -228,7 +232,7 @@ class QueueExecutor(AbstractExecutor):
         if pending is None:
             return
         if "error" in fields:
-            pending.fail(_error_of(fields["error"]))
+            pending.fail(error_of(fields["error"]))
         else:
             pending.resolve(arrays)
 
@@ -296,17 +300,38 @@ def serve_batch(
             return True
         assert isinstance(payload, bytes)
         try:
+            if not prepare:
+                _count_try(client, id)
             reply = pack({"id": id}, _computed(payload, engine, computing, prepare))
         except NotReady:
             return False
         except Exception as error:  # the task boundary: the caller must hear of it
-            reply = pack({"id": id, "error": _error_fields(error)}, {})
+            reply = pack({"id": id, "error": fields_of(error)}, {})
     with client.pipeline() as pipeline:
         pipeline.rpush(message["reply"], reply)
         pipeline.expire(message["reply"], _KEPT_S)
-        pipeline.delete(_payload_key(id), _lease_key(id))
+        pipeline.delete(_payload_key(id), _lease_key(id), _tries_key(id))
         pipeline.execute()
     return True
+
+
+def _count_try(client: redis.Redis, id: str) -> None:
+    """Count that a batch is begun, for as long as its arrays are there.
+
+    Raises:
+        WorkersDied: It was begun as often as it may be.
+    """
+    # The answers' types cover redis-py's asyncio client as well.
+    tries = int(client.incr(_tries_key(id)))  # pyright: ignore[reportArgumentType]
+    left = int(client.pttl(_payload_key(id)))  # pyright: ignore[reportArgumentType]
+    client.pexpire(_tries_key(id), max(left, 1))
+    if tries > _MOST_TRIES:
+        raise WorkersDied(
+            "/",
+            found=f"a request that {_MOST_TRIES} workers began and none has finished",
+            expected="fewer rows, times or directions at once: each of them ended, of "
+            "want of memory most likely",
+        )
 
 
 def _computed(
@@ -354,33 +379,5 @@ def _lease_key(id: str) -> str:
     return f"spnode:batch:{id}:lease"
 
 
-def _error_fields(error: Exception) -> dict[str, str]:
-    if isinstance(error, InvalidInput):
-        return {
-            "kind": "input",
-            "field": error.field,
-            "found": error.found,
-            "expected": error.expected,
-        }
-    if isinstance(error, NotFound):
-        return {"kind": "missing", "what": error.kind, "name": error.name}
-    if isinstance(error, Damaged):
-        return {"kind": "damaged", "message": error.message}
-    if isinstance(error, ServiceError):
-        return {"kind": "unavailable", "message": error.message}
-    return {"kind": "other", "message": f"{type(error).__name__}: {error}"}
-
-
-def _error_of(fields: dict[str, str]) -> Exception:
-    match fields["kind"]:
-        case "input":
-            return InvalidInput(
-                fields["field"], found=fields["found"], expected=fields["expected"]
-            )
-        case "missing":
-            return NotFound(fields["what"], fields["name"])
-        case "damaged":
-            return Damaged(fields["message"])
-        case "unavailable":
-            return Unavailable(fields["message"])
-    return RuntimeError(f"a rollout worker failed: {fields['message']}")
+def _tries_key(id: str) -> str:
+    return f"spnode:batch:{id}:tries"

@@ -18,7 +18,9 @@ LARGE_TILES = (2, 8, 32, 64, 256)
 """Rows of a tile where throughput is asked for."""
 DERIVATIVE_TILES = (2, 8, 32, 64)
 """The same for derivatives, whose stored steps leave the cache sooner."""
-DERIVATIVES = frozenset({"jvp", "vjp", "hvp", "objective"})
+BACKWARDS = frozenset({"vjp", "hvp", "objective"})
+"""Operations that keep every step until they come back to it."""
+DERIVATIVES = BACKWARDS | {"jvp"}
 # Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
 # as 4 rows.
 _COST = 4

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from services.errors import DeadlinePassed, NotFound, Overloaded
+from services.errors import DeadlinePassed, NotFound, Overloaded, WorkersDied
 from tests.services.held_executors import (
     Doubling,
     Stepping,
@@ -236,6 +236,45 @@ def test_a_failing_row_of_a_large_request_fails_that_request_alone():
         with pytest.raises(RuntimeError):
             await bad
         np.testing.assert_array_equal((await good)["x"].ravel(), 2.0 * np.arange(15))
+
+    asyncio.run(scenario())
+
+
+def test_where_workers_die_of_a_request_the_others_of_its_batch_are_computed():
+    async def scenario():
+        executor = Stepping()
+        executor.error = WorkersDied("/", found="three", expected="fewer rows")
+        batches = batcher(executor, 10)
+        bad, good = await started(batches, work(-1.0, 2.0), work(3.0))
+        await executor.step(20)
+        with pytest.raises(WorkersDied):
+            await bad
+        assert (await good)["x"].item() == 6.0
+
+    asyncio.run(scenario())
+
+
+def test_a_part_that_could_not_be_delivered_alone_is_computed_again(monkeypatch):
+    async def scenario():
+        executor = Stepping()
+        batches = batcher(executor, 10)
+        fails = iter([False, True])
+
+        def empty(shape, dtype):
+            if next(fails, False):
+                raise MemoryError
+            return np.full(shape, np.nan, dtype)
+
+        monkeypatch.setattr("services.rollouts.batching.np.empty", empty)
+        # A batch has rows of both; neither fits into it whole.
+        asked = [work(*range(12)), work(*range(100, 112))]
+        tasks = await started(batches, *asked)
+        await executor.step(20)
+        for task, each in zip(tasks, asked, strict=True):
+            found = (await task)["x"].ravel()
+            np.testing.assert_array_equal(found, 2 * each.rows["x0"].ravel())
+        assert batches.snapshot()["queued_rows"] == 0
+        assert next(fails, None) is None
 
     asyncio.run(scenario())
 

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import contextlib
 import functools
 import json
 import signal
@@ -11,13 +12,16 @@ import psutil
 import pytest
 import redis
 
-from services.blobs import Blobs
-from services.errors import DeadlinePassed, NotFound
+from services.blobs import Blobs, Damaged
+from services.errors import DeadlinePassed, NotFound, Unavailable, WorkersDied
 from services.rollouts.executor import Batch, InlineExecutor, load_engine
+from services.rollouts.failures import error_of, fields_of
+from services.rollouts.frames import pack, unpack
 from services.rollouts.remote import QueueExecutor, serve_batch
 from services.settings import MIB
 from services.workers import Workers
 from spnode_core import artifact
+from spnode_core.errors import InvalidInput
 from tests.api.deployment import deployed, opened, wait_for
 from tests.core.models import random_states, small_surrogate
 
@@ -253,6 +257,50 @@ def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
     assert first.wait(30) == 0
     assert executor.counters()["resent"] == 0
     assert keys(client, "spnode:batch:*") == set()
+
+
+class Deadly:
+    """An engine of which a process dies, as of want of memory."""
+
+    calls = 0
+
+    def run(self, *_, **__):
+        self.calls += 1
+        raise SystemExit
+
+
+def test_a_batch_that_workers_die_of_does_not_take_them_all(two_workers, deployment):
+    _, client = two_workers
+    engine, message = Deadly(), {"id": "deadly", "reply": "spnode:replies:test"}
+    fields = {"operation": "rollout", "digest": "d", "variant": {}}
+    client.set("spnode:batch:deadly", pack(fields, {"x0": X0}), px=60_000)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            serve_batch(message, engine, client, computing=contextlib.nullcontext())
+        client.delete("spnode:batch:deadly:lease")
+    assert serve_batch(message, engine, client, computing=contextlib.nullcontext())
+    assert engine.calls == 3
+    said, _ = unpack(client.lpop("spnode:replies:test"))
+    error = error_of(said["error"])
+    assert isinstance(error, WorkersDied)
+    assert "3 workers began" in str(error)
+    assert keys(client, "spnode:batch:deadly*") == set()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("too little memory", code="out_of_memory"),
+        InvalidInput("times", found="many", expected="fewer"),
+        NotFound("blob", "artifacts/d"),
+        Damaged("it is damaged"),
+    ],
+)
+def test_errors_come_back_from_workers_as_they_were(error):
+    found = error_of(json.loads(json.dumps(fields_of(error))))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert getattr(found, "code", None) == getattr(error, "code", None)
 
 
 def test_nobody_begins_a_batch_that_was_called_off():

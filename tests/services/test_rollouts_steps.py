@@ -1,0 +1,68 @@
+"""Rollouts of any number of equal steps: as in the library, in bounded memory."""
+
+import jax
+import numpy as np
+import pytest
+
+from services.blobs import Blobs
+from services.rollouts.engine import Engine
+from services.settings import MIB, Settings
+from spnode_core import artifact
+from spnode_core.errors import InvalidInput
+from spnode_core.spec import UniformStepsSpec
+from tests.core.models import random_states, small_surrogate
+
+
+@pytest.fixture(scope="module")
+def uniform(tmp_path_factory):
+    """A surrogate of endless equal steps, the digest of its artifact, and its store."""
+    jax.config.update("jax_enable_x64", True)
+    folder = tmp_path_factory.mktemp("uniform")
+    settings = Settings(data_folder=folder / "data")
+    linear = dict.fromkeys("abc", "linear")
+    steps = UniformStepsSpec(step=0.25)
+    surrogate = small_surrogate(normalisation=linear, steps=steps, seed=2)
+    digest = artifact.save(surrogate, folder / "artifact")
+    blobs = Blobs(settings.store_url)
+    blobs.put(f"artifacts/{digest}", folder / "artifact")
+    return surrogate, digest, settings, blobs
+
+
+def test_rollouts_of_equal_steps_are_those_of_the_library(uniform):
+    surrogate, digest, settings, blobs = uniform
+    engine = Engine(settings, blobs)
+    x0 = random_states(2)
+    every = surrogate.rollout(x0, 0.25 * np.arange(1, 41))
+    for count in range(1, 41):
+        times = np.array([0.25 * count])
+        found = engine.run("rollout", digest, {"x0": x0, "times": times})["x"]
+        np.testing.assert_allclose(
+            found[:, 0], every[:, count - 1], rtol=1e-9, atol=1e-12, err_msg=str(count)
+        )
+
+
+def test_long_rollouts_run_in_small_tiles_and_endless_ones_are_refused(uniform):
+    _, digest, settings, blobs = uniform
+    engine = Engine(settings.model_copy(update={"tile_bytes": MIB}), blobs)
+    given = {"x0": random_states(3)}
+
+    def run(steps):
+        times = np.array([0.25 * steps])
+        engine.run("rollout", digest, given | {"times": times})
+        return next(reversed(engine.resident.get(digest).tiles.values()))
+
+    assert run(100) == (32,)
+    assert run(1500) == (8,)
+    with pytest.raises(InvalidInput, match=r"times: .*SPNODE_TILE_BYTES"):
+        run(100_000)
+
+
+def test_plans_on_the_device_are_bounded(uniform, monkeypatch):
+    monkeypatch.setattr("services.rollouts.loaded._KEPT_PLAN_BYTES", 1 << 16)
+    _, digest, settings, blobs = uniform
+    model = Engine(settings, blobs).resident.get(digest)
+    for count in range(1, 30):
+        model.plans(np.array([40.0 * count]), None)
+    assert model._plan_bytes <= 1 << 16
+    model.plans(np.array([1e5]), None)
+    assert len(model._plans) == 1
