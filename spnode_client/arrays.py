@@ -28,6 +28,22 @@ _LENGTH = struct.Struct("<H")
 _LARGEST = 2**32 - 2**16
 
 
+def real_floats(value: Any) -> np.ndarray:
+    """The numbers as float64.
+
+    Raises:
+        ValueError: They are complex: their imaginary part would be lost, so a complex
+            step would find a derivative of 0.
+    """
+    found = np.asarray(value)
+    if found.dtype.kind == "c":
+        raise ValueError(
+            f"found an array of {found.dtype}; expected real numbers: derivatives are "
+            "exact here, and no complex step is needed"
+        )
+    return np.asarray(found, np.float64)
+
+
 def pack(arrays: Mapping[str, Any]) -> bytes:
     """The arrays as the bytes of an ``.npz`` file."""
     members: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items()}

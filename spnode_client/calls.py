@@ -22,6 +22,8 @@ T = TypeVar("T")
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
+LONGEST_ASKED_S = 120.0
+"""A Retry-After beyond this is the caller's to wait for: ``error.retry_after``."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Call:
     """Where the body of a good answer is written instead of being kept in memory."""
     timeout_s: float | None = None
     """How long the answer may take, beyond the client's own limit."""
+    most_s: float | None = None
+    """How long it may take at most, whatever the client's own limit is."""
+    is_computed: bool = False
+    """Whether the service is told how long the client waits: it computes so long."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,11 @@ def once(call: Call) -> Call:
 
 
 def perform(
-    call: Call, retries: int, *, is_repeatable: bool = True
+    call: Call,
+    retries: int,
+    *,
+    is_repeatable: bool = True,
+    until: float | None = None,
 ) -> Operation[Reply]:
     """Make the call, again on 429, 502-504 and lost connections, with jitter.
 
@@ -95,6 +105,7 @@ def perform(
         retries: How often more it may be asked.
         is_repeatable: Asked twice it is done once, or the same. Else it is asked again
             on 429 alone, where it was not done.
+        until: ``time.monotonic()`` after which it is not asked again.
 
     Raises:
         Unreachable: No answer came at any try.
@@ -105,12 +116,14 @@ def perform(
     for number in range(retries):
         if not _is_retried(outcome, is_repeatable):
             break
+        if until is not None and time.monotonic() >= until:
+            break
         is_doubtful |= isinstance(outcome, Lost) or outcome.status >= 500
         yield Pause(retry_delay(number, outcome))
         outcome = yield call
     if isinstance(outcome, Lost):
         raise Unreachable(outcome.reason)
-    if outcome.status >= 400:
+    if not HTTPStatus.OK <= outcome.status < HTTPStatus.MULTIPLE_CHOICES:
         error = refusal(outcome)
         error.is_doubtful = is_doubtful
         raise error
@@ -167,6 +180,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _is_retried(outcome: Reply | Lost, is_repeatable: bool) -> bool:
     if isinstance(outcome, Lost):
         return is_repeatable
+    if (retry_after(outcome.headers) or 0.0) > LONGEST_ASKED_S:
+        return False
+    if outcome.status == HTTPStatus.GATEWAY_TIMEOUT:
+        # Where its own time was not enough the next try's is none either.
+        is_repeatable &= refusal(outcome).code != "deadline_passed"
     retried = RETRIED_STATUS if is_repeatable else {HTTPStatus.TOO_MANY_REQUESTS}
     return outcome.status in retried
 
@@ -177,6 +195,11 @@ def refusal(reply: Reply) -> ProblemError:
         problem = reply.json()
     except ValueError:
         problem = {}
+        if place := reply.headers.get("location"):
+            problem["detail"] = (
+                f"the answer {reply.status} leads to {place}; give the client the "
+                "address of the service itself"
+            )
     if not isinstance(problem, dict):
         problem = {"detail": str(problem)}
     return problem_error(reply.status, problem, retry_after(reply.headers))

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -12,6 +12,9 @@ import httpx
 from spnode_client.calls import Call, Lost, OnBytes, Operation, Pause, Reply, refusal
 
 T = TypeVar("T")
+_DEADLINE = "request-timeout"
+# The most that the service takes for one, and what an answer may need to come back.
+_LONGEST_S, _ON_ITS_WAY_S = 3600.0, 5.0
 CHUNK_BYTES = 1 << 20
 
 
@@ -31,7 +34,21 @@ class Transport:
     def __init__(self, url: str, key: str | None, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.on_bytes: OnBytes | None = None
-        self.http = httpx.Client(**_settings(url, key, timeout_s))
+        self._settings = _settings(url, key, timeout_s)
+        self._http, self._process = httpx.Client(**self._settings), os.getpid()
+
+    @property
+    def http(self) -> httpx.Client:
+        """What sends requests: of each process its own.
+
+        Processes that were forked share connections, and would read each other's
+        answers.
+        """
+        if self._process != os.getpid():
+            # The connections themselves stay: they are the parent's.
+            self._inherited = self._http
+            self._http, self._process = httpx.Client(**self._settings), os.getpid()
+        return self._http
 
     def run(self, operation: Operation[T]) -> T:
         """Run an operation to its result."""
@@ -50,7 +67,7 @@ class Transport:
     def lines(self, call: Call, quiet_s: float = 60.0) -> Iterator[str]:
         """The lines of an endless answer, as they come; an error after silence."""
         with self.http.stream(**_request(call, quiet_s)) as response:
-            if response.status_code >= 400:
+            if not response.is_success:
                 response.read()
             yield from _checked(response).iter_lines()
 
@@ -60,9 +77,9 @@ class Transport:
             content = self._sent(content)
         try:
             with self.http.stream(
-                **_request(call, self.timeout_s), content=content
+                **_request(call, self.timeout_s, self.http.headers), content=content
             ) as response:
-                if call.save_to is None or response.status_code >= 400:
+                if call.save_to is None or not response.is_success:
                     return _reply(response, response.read())
                 with _saving(call.save_to) as file:
                     for chunk in response.iter_bytes():
@@ -108,7 +125,7 @@ class AsyncTransport:
     async def lines(self, call: Call) -> AsyncIterator[str]:
         """The lines of an endless answer, as they come."""
         async with self.http.stream(**_request(call, 60.0)) as response:
-            if response.status_code >= 400:
+            if not response.is_success:
                 await response.aread()
             async for line in _checked(response).aiter_lines():
                 yield line
@@ -119,9 +136,9 @@ class AsyncTransport:
             content = _async_chunks(content)
         try:
             async with self.http.stream(
-                **_request(call, self.timeout_s), content=content
+                **_request(call, self.timeout_s, self.http.headers), content=content
             ) as response:
-                if call.save_to is None or response.status_code >= 400:
+                if call.save_to is None or not response.is_success:
                     return _reply(response, await response.aread())
                 with _saving(call.save_to) as file:
                     async for chunk in response.aiter_bytes():
@@ -161,14 +178,23 @@ def _settings(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _request(call: Call, timeout_s: float) -> dict[str, Any]:
+def _request(
+    call: Call, timeout_s: float, usual: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     limit = timeout_s + (call.timeout_s or 0.0)
+    headers = dict(call.headers)
+    if call.is_computed and _DEADLINE not in (usual or {}):
+        # The service gives up when nobody waits any more, and says so a bit earlier.
+        headers[_DEADLINE] = f"{min(limit, _LONGEST_S):g}"
+        limit += _ON_ITS_WAY_S
+    if call.most_s is not None:
+        limit = min(limit, call.most_s)
     return {
         "method": call.method,
         "url": call.path,
         "params": dict(call.query),
-        "headers": dict(call.headers),
-        "timeout": httpx.Timeout(limit, connect=10.0),
+        "headers": headers,
+        "timeout": httpx.Timeout(limit, connect=min(10.0, limit)),
     }
 
 
@@ -200,6 +226,6 @@ def _lost(error: httpx.TransportError) -> Lost:
 
 def _checked(response: httpx.Response) -> httpx.Response:
     """The response, or the refusal that it carries."""
-    if response.status_code >= 400:
+    if not response.is_success:
         raise refusal(_reply(response, response.content))
     return response

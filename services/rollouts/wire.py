@@ -76,12 +76,16 @@ class Wire(BaseModel):
     )
 
 
+# More are beyond any limit, and Python writes no number of thousands of digits.
+Positive = Annotated[int, Field(strict=True, ge=1, le=2**53)]
+
+
 class SpacedTimes(Wire):
     """``count`` times from ``start`` to ``stop``, both included."""
 
     start: Number = 0.0
     stop: Number
-    count: Annotated[int, Field(strict=True, ge=1)]
+    count: Positive
     spacing: Literal["linear", "log"] = "linear"
 
 
@@ -89,7 +93,7 @@ class SteppedTimes(Wire):
     """The times ``0, dt, 2 dt, ... steps dt``: ``steps + 1`` of them."""
 
     dt: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-    steps: Annotated[int, Field(strict=True, ge=1)]
+    steps: Positive
 
 
 Times = Annotated[
@@ -118,7 +122,7 @@ class SpacedValues(Wire):
 
     start: Number
     stop: Number
-    count: Annotated[int, Field(strict=True, ge=1)]
+    count: Positive
     spacing: Literal["linear", "log"] = "linear"
 
 

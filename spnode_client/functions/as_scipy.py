@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spnode_client.arrays import real_floats
 from spnode_client.functions.served import ServedRollout
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ScipyFunctions:
         return dict(zip(self._rollout.names, given, strict=True))
 
     def _filled(self, vector: Any) -> tuple[np.ndarray, ...]:
-        values = np.asarray(vector, np.float64)
+        values = real_floats(vector)
         if values.shape != self.start.shape:
             raise ValueError(
                 f"vector: found an array of shape {values.shape}; expected "
@@ -70,15 +71,17 @@ class ScipyFunctions:
         return given
 
     def _asked(self, vector: Any) -> tuple[np.ndarray, np.ndarray]:
-        key = np.asarray(vector, np.float64).tobytes()
-        if self._last is None or self._last[0] != key:
+        key = real_floats(vector).tobytes()
+        # Threads share it: what one of them has found stays in its own hands.
+        last = self._last
+        if last is None or last[0] != key:
             x, jacobians = self._rollout.jacobian(self._filled(vector))
             columns = [jacobians[number][..., entry] for number, entry in self._places]
             residuals = ((x - self._observed) / self._scale)[self._kept]
             stacked = np.stack([(c / self._scale)[self._kept] for c in columns], -1)
-            self._last = (key, residuals, stacked)
+            self._last = last = (key, residuals, stacked)
         # Optimisers may write into what they are given.
-        return self._last[1].copy(), self._last[2].copy()
+        return last[1].copy(), last[2].copy()
 
 
 def scipy_functions(

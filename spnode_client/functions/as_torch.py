@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spnode_client.arrays import real_floats
 from spnode_client.functions.served import ServedRollout
 
 Make = Callable[[Any, Any], ServedRollout]
@@ -34,7 +35,8 @@ def torch_function(make: Make) -> Callable[..., Any]:
         controls: Any = None,
         control_times: Any = None,
     ) -> torch.Tensor:
-        function = make(_times(times), _times(control_times))
+        switches = _times("control_times", control_times)
+        function = make(_times("times", times), switches)
         given = {"x0": x0, "parameters": parameters, "controls": controls}
         inputs = _broadcast(function, function.ordered(given, "a tensor"))
         return _Rollout.apply(function, *inputs)
@@ -103,10 +105,15 @@ def _filled(given: Sequence[Any], like: Sequence[Any]) -> list[Any]:
 
 def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
     """Inputs of one dtype and with the same leading axes."""
-    tensors = [torch.as_tensor(each) for each in given]
     kind = torch.get_default_dtype()
-    for each in tensors:
-        kind = torch.promote_types(kind, each.dtype)
+    for each in given:
+        if isinstance(each, (torch.Tensor, np.ndarray)):
+            kind = torch.promote_types(kind, torch.as_tensor(each).dtype)
+    # Numbers in lists are float64 until the others' dtype is known.
+    tensors = [
+        each if isinstance(each, torch.Tensor) else torch.as_tensor(real_floats(each))
+        for each in given
+    ]
     ranks = function.ranks
     leads = [
         each.shape[: each.ndim - k] for each, k in zip(tensors, ranks, strict=True)
@@ -128,5 +135,12 @@ def _tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _times(times: Any) -> Any:
-    return times.detach().cpu().numpy() if isinstance(times, torch.Tensor) else times
+def _times(name: str, times: Any) -> Any:
+    if not isinstance(times, torch.Tensor):
+        return times
+    if times.requires_grad:
+        raise ValueError(
+            f"{name}: found a tensor that requires grad; expected times without: they "
+            "choose the steps, and there is no derivative by them"
+        )
+    return times.detach().cpu().numpy()

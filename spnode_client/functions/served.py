@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spnode_client.arrays import real_floats
+
 if TYPE_CHECKING:
     from spnode_client.client import Client
 
@@ -84,6 +86,8 @@ class ServedRollout:
     def rollout(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """``x``, ``(*batch, [time,] state)``."""
         rows, batch = self._rows(inputs)
+        if 0 in batch:
+            return np.zeros((*batch, *self.output_shape))
         x0, given = self._request(rows)
         x = self.client.rollout(self.reference, x0, self._times(), **given)
         return x.reshape(*batch, *self.output_shape)
@@ -93,6 +97,8 @@ class ServedRollout:
     ) -> np.ndarray:
         """``J v``, of the shape of ``x``; tangents have the shapes of the inputs."""
         rows, batch = self._rows(inputs)
+        if 0 in batch:
+            return np.zeros((*batch, *self.output_shape))
         x0, given = self._request(rows)
         moved = dict(zip(self.names, self._rows(tangents)[0], strict=True))
         found = self.client.jvp(self.reference, x0, self._times(), moved, **given)
@@ -100,7 +106,9 @@ class ServedRollout:
 
     def vjp(self, inputs: Sequence[np.ndarray], cotangents: np.ndarray) -> Arrays:
         """``J^T w``, of the shapes of the inputs."""
-        rows, _ = self._rows(inputs)
+        rows, batch = self._rows(inputs)
+        if 0 in batch:
+            return tuple(np.zeros(each.shape) for each in inputs)
         x0, given = self._request(rows)
         weights = self._weights(cotangents)
         found = self.client.vjp(self.reference, x0, self._times(), weights, **given)
@@ -113,7 +121,9 @@ class ServedRollout:
         tangents: Sequence[np.ndarray],
     ) -> Arrays:
         """``H v`` with the Hessian of ``sum(w * x)``, of the shapes of the inputs."""
-        rows, _ = self._rows(inputs)
+        rows, batch = self._rows(inputs)
+        if 0 in batch:
+            return tuple(np.zeros(each.shape) for each in inputs)
         x0, given = self._request(rows)
         moved = dict(zip(self.names, self._rows(tangents)[0], strict=True))
         weights = self._weights(cotangents)
@@ -135,7 +145,7 @@ class ServedRollout:
         batch = self.batch_shape(arrays)
         count = (math.prod(batch),) if batch else ()
         rows = (
-            np.asarray(each, np.float64).reshape(*count, *each.shape[len(batch) :])
+            real_floats(each).reshape(*count, *each.shape[len(batch) :])
             for each in arrays
         )
         return tuple(rows), batch
@@ -144,7 +154,7 @@ class ServedRollout:
         shape = self.output_shape
         lead = cotangents.shape[: cotangents.ndim - len(shape)]
         count = (math.prod(lead),) if lead else ()
-        return np.asarray(cotangents, np.float64).reshape(*count, *shape)
+        return real_floats(cotangents).reshape(*count, *shape)
 
     def _by_input(self, found: dict[str, Any], inputs: Sequence[Any]) -> Arrays:
         return tuple(

@@ -7,13 +7,15 @@ from typing import Any
 from spnode_client.calibrations import Calibration
 from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
 from spnode_client.comparisons import Comparison
-from spnode_client.errors import JobFailed
+from spnode_client.errors import JobFailed, Overloaded, ServiceFault, Unreachable
 from spnode_client.operations import datasets, models, results
 from spnode_client.records import ENDED, Record
 from spnode_client.sweeps import Ranking
 
 LONG_POLL_S = 20
 WATCHED_POLL_S = 1
+# What a slow answer may take beyond the time that a caller waits for a job.
+_PATIENCE_S = 2.0
 """Where somebody looks at the progress."""
 
 
@@ -30,11 +32,24 @@ def validate(request: Record, retries: int) -> Operation[Record]:
     return reply.json()
 
 
-def get(job_id: str, wait_s: float | None, retries: int) -> Operation[Record]:
-    """A job's record, at once or when it changes within ``wait_s`` seconds."""
+def get(
+    job_id: str, wait_s: float | None, retries: int, *, until: float | None = None
+) -> Operation[Record]:
+    """A job's record, at once or when it changes within ``wait_s`` seconds.
+
+    Args:
+        job_id: The job.
+        wait_s: How long the service may wait for a change.
+        retries: How often more it may be asked.
+        until: ``time.monotonic()`` after which nobody waits for the answer, a few
+            seconds for a slow one beside.
+    """
     query = {} if wait_s is None else {"wait": f"{wait_s:g}"}
-    call = Call("GET", f"/v1/jobs/{job_id}", query, timeout_s=wait_s)
-    reply = yield from perform(call, retries)
+    most_s = None
+    if until is not None:
+        most_s = max(until - time.monotonic(), 0.0) + _PATIENCE_S
+    call = Call("GET", f"/v1/jobs/{job_id}", query, timeout_s=wait_s, most_s=most_s)
+    reply = yield from perform(call, retries, until=until)
     return reply.json()
 
 
@@ -73,7 +88,14 @@ def wait(
     poll = LONG_POLL_S if on_record is None else WATCHED_POLL_S
     while True:
         left = poll if end is None else end - time.monotonic()
-        record = yield from get(job_id, max(0.0, min(poll, left)), retries)
+        wait_s = max(0.0, min(poll, left))
+        try:
+            record = yield from get(job_id, wait_s, retries, until=end)
+        except (Unreachable, Overloaded, ServiceFault) as error:
+            if end is None or time.monotonic() < end:
+                raise
+            text = f"nothing was heard of job {job_id} in {timeout_s:g} s: {error}"
+            raise TimeoutError(text) from error
         if on_record is not None:
             on_record(record)
         if record["state"] in ENDED:

@@ -69,9 +69,10 @@ class Fetched:
         Raises:
             ClientError: It did not arrive as it was sent.
         """
-        if number in self._cache:
-            self._cache.move_to_end(number)
-            return self._cache[number]
+        # Threads share it: another one may let go of what this one has found.
+        if (known := self._cache.pop(number, None)) is not None:
+            self._cache[number] = known
+            return known
         described = self.index["chunks"][number]
         call = Call(
             "GET",
@@ -92,8 +93,9 @@ class Fetched:
             arrays.get("spread"),
         )
         self._cache[number] = found
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
+        while len(self._cache) > _CACHED:
+            with contextlib.suppress(KeyError):
+                self._cache.popitem(last=False)
         return found
 
     def rows(self, key: Any) -> Operation[np.ndarray]:

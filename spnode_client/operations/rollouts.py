@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spnode_client.arrays import NPZ, pack, states_batch, unpack
+from spnode_client.arrays import NPZ, pack, real_floats, states_batch, unpack
 from spnode_client.calls import Call, Operation, Reply, json_call, perform
 from spnode_client.errors import DomainWarning
 from spnode_client.records import Record, Rollout, listed
@@ -57,12 +57,12 @@ def _outside() -> int:
 def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
     """The request's fields: arrays as float64, what is None left out."""
     body: Record = {"model": model, "x0": states_batch(x0)}
-    body["times"] = times if isinstance(times, Mapping) else _floats(times)
+    body["times"] = times if isinstance(times, Mapping) else real_floats(times)
     for name, value in options.items():
         if name in ("parameters", "controls", "control_times", "cotangents"):
-            value = None if value is None else _floats(value)
+            value = None if value is None else real_floats(value)
         elif name == "tangents":
-            value = {part: _floats(given) for part, given in value.items()}
+            value = {part: real_floats(given) for part, given in value.items()}
         elif name == "inputs" and value is not None:
             value = list(value)
         elif name == "sweep" and value is not None:
@@ -77,7 +77,7 @@ def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
 def _objective(given: Mapping[str, Any]) -> Record:
     """The objective with arrays, and weights of 0 where an observation is missing."""
     fields: Record = {
-        name: value if name == "kind" else _floats(value)
+        name: value if name == "kind" else real_floats(value)
         for name, value in given.items()
         if value is not None
     }
@@ -91,17 +91,14 @@ def _objective(given: Mapping[str, Any]) -> Record:
     return fields
 
 
-def _floats(value: Any) -> np.ndarray:
-    return np.asarray(value, dtype=np.float64)
-
-
 def _call(path: str, body: Record) -> Call:
     """Binary both ways; JSON where the times are a rule, which only JSON can say."""
     headers = {"accept": NPZ}
     if isinstance(body["times"], Mapping):
-        return json_call("POST", path, body, headers=headers)
+        return json_call("POST", path, body, headers=headers, is_computed=True)
     headers["content-type"] = NPZ
-    return Call("POST", path, headers=headers, content=pack(_members(body)))
+    content = pack(_members(body))
+    return Call("POST", path, headers=headers, content=content, is_computed=True)
 
 
 def _members(body: Record) -> Record:

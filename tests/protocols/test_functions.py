@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad, least_squares, minimize
 
-from spnode_client import Client
+from spnode_client import Client, InvalidRequest
 from tests.core.models import random_states
 
 jax.config.update("jax_enable_x64", True)
@@ -95,6 +95,32 @@ def test_jax_rows_and_final_states(client, local):
     found = final(X0, TIMES, parameters=K)
     assert found.shape == (4, 1)
     np.testing.assert_allclose(found[1, 0], local(X0[1], TIMES, K)[-1, 2], **EXACT)
+
+
+def test_jax_outside_of_compiled_code_compiles_nothing_for_a_call(
+    client, remote, monkeypatch
+):
+    step = jax.value_and_grad(loss(remote))
+    before = step(X0[0], K)
+    monkeypatch.setattr(jax, "pure_callback", None)
+    after = step(X0[0], K)
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], before[1])
+    # Nothing is hidden in an error of the runtime.
+    with pytest.raises(InvalidRequest, match="x0"):
+        remote(jnp.full(3, jnp.nan), TIMES, K)
+
+
+def test_a_batch_without_rows_is_no_request(client, remote):
+    empty = jnp.zeros((0, 3))
+    found, requests = asked(
+        client, lambda: jax.vmap(lambda x: remote(x, TIMES, K))(empty)
+    )
+    assert (found.shape, requests) == ((0, 3, 3), 0)
+    gradient, requests = asked(
+        client, lambda: jax.grad(lambda x: remote(x, TIMES, K).sum())(empty)
+    )
+    assert (gradient.shape, requests) == ((0, 3), 0)
 
 
 def test_jax_says_what_it_cannot_do(client, remote):
@@ -197,6 +223,9 @@ def test_scipy_varies_single_entries_and_names_what_is_wrong(client):
             model.as_scipy(X0[0], TIMES, K, **options)
     with pytest.raises(ValueError, match=r"vector: .*expected 2 numbers: b, p1"):
         f.fun([1.0])
+    # A complex step would find that nothing depends on anything.
+    with pytest.raises(ValueError, match="complex128; expected real numbers"):
+        least_squares(f.fun, f.start, jac="cs")
 
 
 def test_a_model_stays_the_version_that_it_was(client):

@@ -96,7 +96,8 @@ def test_the_block_of_the_page_runs(service, tmp_path):
 
 def test_json_gets_and_gives_flat_numbers(client, service):
     flat = tensor("x0", data=GIVEN["x0"].ravel().tolist())
-    answer = infer(client, body(flat, tensor("times"), id="a"))
+    named = {"model_name": "plain", "model_version": "1"}
+    answer = infer(client, body(flat, tensor("times"), id="a", **named))
     assert answer["id"] == "a"
     assert (answer["model_name"], answer["model_version"]) == ("plain", "1")
     assert all(isinstance(each, float) for each in answer["outputs"][0]["data"])
@@ -164,7 +165,12 @@ def test_intervals_spread_and_latent_are_outputs(client):
         (body(model_nam="x"), "/model_nam"),
         (body(tensor("x0", datatype="INT64")), "/inputs/0/datatype: found 'INT64'"),
         (body(tensor("x0", shape=[-1, 3])), "/inputs/0/shape/0: found -1"),
-        (body(tensor("x0", shape=[10**30, 3])), "inputs.x0.data: found 15 numbers"),
+        (body(tensor("x0", shape=[10**15, 3])), "inputs.x0.data: found 15 numbers"),
+        (body(tensor("x0", shape=[10**2200] * 2)), "/inputs/0/shape/0"),
+        (body(parameters={"timeout": 10**400}), "/parameters/timeout"),
+        (body(tensor("x0"), parameters={"dt": 1, "steps": 10**4299}), "/steps"),
+        (body(model_name="other"), "model_name: found 'other'; expected 'plain'"),
+        (body(model_version="2"), "model_version: found '2'; expected '1'"),
         (body(tensor("x0", data=[[1.0], [1.0, 2.0]])), "inputs.x0.data[1]"),
         (body(tensor("x0", data=["a"])), "/inputs/0/data/0: found 'a'"),
         (body(tensor("x0", data=[None])), "/inputs/0/data/0: found None"),

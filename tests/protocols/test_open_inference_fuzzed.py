@@ -28,7 +28,7 @@ LEAVES = (
     | st.floats()
     | st.text(max_size=5)
     | WORDS
-    | st.sampled_from([1e308, -0.0, 2**63, 10**400])
+    | st.sampled_from([1e308, -0.0, 2**63, 10**400, 10**2200])
 )
 ANY = st.recursive(
     LEAVES,
@@ -39,6 +39,7 @@ ANY = st.recursive(
     max_leaves=12,
 )
 KEYS = ("name", "shape", "datatype", "data", "parameters")
+MORE = ("stop", "count", "steps", "id", "timeout", "priority", "model_version")
 
 
 @st.composite
@@ -50,7 +51,7 @@ def nearly(draw):
     places = [made, made["parameters"], made["outputs"][0], *made["inputs"]]
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(places))
-        key = draw(st.sampled_from([*place, *KEYS, "stop", "count", "steps", "id"]))
+        key = draw(st.sampled_from([*place, *KEYS, *MORE]))
         place[key] = draw(ANY)
     return json.dumps(made).encode()
 

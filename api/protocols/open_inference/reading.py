@@ -41,7 +41,10 @@ _STEPPED = ("dt", "steps")
 _PARAMETERS = {"intervals": "parameters.intervals", "spread": "outputs.spread"}
 Name = Annotated[str, Field(max_length=200)]
 Flag = Annotated[bool, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+# More has no meaning, and Python writes no number of thousands of digits.
+_LARGEST = 2**53
+Count = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
 
 
 class InputParameters(Wire):
@@ -57,9 +60,7 @@ class InputTensor(Wire):
     """One input."""
 
     name: Literal["x0", "parameters", "controls", "control_times", "times"]
-    shape: Annotated[
-        list[Annotated[int, Field(strict=True, ge=1)]], Field(max_length=8)
-    ]
+    shape: Annotated[list[Positive], Field(max_length=8)]
     datatype: Datatype
     parameters: InputParameters | None = None
     data: AnyRank | None = None
@@ -85,10 +86,10 @@ class Parameters(Wire):
     binary_data_output: Flag = False
     start: Number | None = None
     stop: Number | None = None
-    count: Annotated[int, Field(strict=True, ge=1)] | None = None
+    count: Positive | None = None
     spacing: Literal["linear", "log"] | None = None
     dt: Annotated[Number, Field(gt=0)] | None = None
-    steps: Annotated[int, Field(strict=True, ge=1)] | None = None
+    steps: Positive | None = None
     precision: Literal["model", "float64"] = "model"
     mode: Literal["reproducible", "throughput"] = "reproducible"
     intervals: Annotated[Number, Field(gt=0, lt=1)] | None = None

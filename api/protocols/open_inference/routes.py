@@ -77,6 +77,7 @@ class Inference:
         if envelope.options.timeout:
             deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
         served = await _served(scope["state"]["workspace"], scope["path_params"])
+        _check_named(envelope, served)
         try:
             request = request_of(envelope, arrays, served)
             computed = await compute(
@@ -86,6 +87,23 @@ class Inference:
             raise in_its_words(error) from error
         response = await _response(gateway, headers, envelope, computed)
         await response(scope, receive, send)
+
+
+def _check_named(envelope: Envelope, served: Served) -> None:
+    """Refuse a body that names another model or version than its address.
+
+    Raises:
+        InvalidInput: It does.
+    """
+    told = {
+        "model_name": (envelope.model_name, served.model),
+        "model_version": (envelope.model_version, str(served.version)),
+    }
+    for field, (given, own) in told.items():
+        if given not in (None, "", own):
+            raise InvalidInput(
+                field, found=repr(given), expected=f"{own!r}, as the address has it"
+            )
 
 
 async def _read(

@@ -37,8 +37,9 @@ _ASKED = ("ModelInfo", "InputSizes", "OutputSizes")
 OPERATIONS = (*_ASKED, *COMPUTED)
 # Bodies above this many bytes are read off the event loop.
 _LARGE_BYTES = 64_000
-# Views are kept for configs of at most so many bytes, and at most so many of them.
-_KEPT_BYTES = 16_384
+# Views are kept for configs that take at most so many bytes with their times, and at
+# most so many of them.
+_KEPT_BYTES = 32_768
 _KEPT = 1024
 
 
@@ -119,7 +120,8 @@ class Door:
         view = self._views.get(key)
         if view is None:
             view = make_view(served, read_config(call.config), gateway.limits.times)
-            if len(config) <= _KEPT_BYTES:
+            sizes = (array.nbytes for array in view.shared.values())
+            if len(config) + sum(sizes) <= _KEPT_BYTES:
                 if len(self._views) >= _KEPT:
                     self._views.clear()
                 self._views[key] = view

@@ -35,6 +35,17 @@ with forward_ad.dual_level():
 single = f(x0.detach().float(), times, parameters=k.detach().float())
 assert single.dtype == torch.float32
 
+# Numbers in a list are no float32 beside tensors of float64.
+listed = f(x0[0].detach().tolist(), times, parameters=k.detach())
+assert torch.equal(listed, f(x0[0].detach(), times, parameters=k.detach()))
+refused = ""
+try:
+    f(x0, times.clone().requires_grad_(), parameters=k)
+except ValueError as error:
+    refused = str(error)
+assert "times: found a tensor that requires grad" in refused
+assert f(torch.empty(0, 3), times, parameters=k.detach()).shape == (0, len(times), 3)
+
 results = {
     "x": f(x0, times, parameters=k),
     "by_x0": by_x0,
