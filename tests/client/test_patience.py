@@ -59,7 +59,7 @@ def test_who_is_to_come_back_in_an_hour_is_told_at_once(server, client, told):
     server.answers += [Answer(429, b"{}", {"retry-after": told})]
     with pytest.raises(Overloaded) as refused:
         client.rollout("m", [1.0], [1.0])
-    assert refused.value.retry_after >= 3600
+    assert (refused.value.retry_after or 0) >= 3600
     assert len(server.asked) == 1
 
 
