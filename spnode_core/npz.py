@@ -145,7 +145,7 @@ class Member:
                 expected=f"{wanted} for shape {self.shape}",
             )
         array = np.frombuffer(data, self.dtype)
-        _check_text(self.name, array)
+        check_text(self.name, array)
         return array
 
 
@@ -259,11 +259,17 @@ def _read_member(
         return Member(name, stream, member.file_size).whole()
 
 
-def _check_text(name: str, array: np.ndarray) -> None:
-    """Refuse text of numbers that are no characters, which Python cannot take."""
+def check_text(name: str, array: np.ndarray) -> None:
+    """Refuse text of numbers that are no characters, which Python cannot take.
+
+    Raises:
+        InvalidInput: Names the first of them.
+    """
     if array.dtype.kind != "U":
         return
-    codes = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    codes = np.atleast_1d(array).view(
+        np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
+    )
     if array.size and codes.max() > sys.maxunicode:
         raise InvalidInput(
             name, found=f"a character {codes.max():#x}", expected="text in Unicode"

@@ -30,6 +30,7 @@ from services.rollouts.wire import (
     VjpRequest,
 )
 from spnode_core.errors import InvalidInput
+from spnode_core.npz import check_text
 
 Arrays = dict[str, np.ndarray]
 Operation = Literal["rollout", "jvp", "vjp", "hvp", "jacobian", "objective"]
@@ -205,6 +206,7 @@ def _text(name: str, member: np.ndarray) -> str:
             found=f"text of {member.nbytes} bytes",
             expected=f"at most {_MOST_TEXT_BYTES}",
         )
+    check_text(name, member)
     value = member.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.rollouts.answer import answer
+from services.rollouts.archive import write_archive
 from services.rollouts.canonical import Limits, Variant, canonical
 from services.rollouts.encoding import to_json
 from services.rollouts.frames import pack, unpack
@@ -286,6 +287,16 @@ def test_npz_that_is_wrong_is_refused_by_member(body, place):
     with pytest.raises(InvalidInput) as caught:
         from_npz("rollout", body, 10**6)
     assert caught.value.field == place
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("name", ["model", "outputs"])
+def test_text_of_numbers_that_are_no_characters_is_refused(name, order):
+    codes = np.array([0x41, 0x110000], f"{order}u4")
+    given = {"model": "m", "x0": np.ones(2), "times": np.ones(1)}
+    given[name] = codes.view(f"{order}U2").reshape(())
+    with pytest.raises(InvalidInput, match=f"{name}: found a character 0x110000"):
+        from_npz("rollout", write_archive(given), 10**6)
 
 
 def test_npz_that_unpacks_to_too_much_is_refused():
