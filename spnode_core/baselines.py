@@ -202,12 +202,18 @@ class _LinearModel:
     def fit(cls, known: _Paths, end: float) -> "_LinearModel":
         """Fit; growing directions are stopped where that suits the training data."""
         tick = max(1.0, end / _MOST_TICKS)
+        # Some trajectory has two of them, however much longer those asked for are.
+        tick = min(tick, float(known.ends.max()) or tick)
         per_trajectory = int(np.ceil(end / tick) + 1) * known.states.shape[2]
         rows = range(min(len(known.ticks), 1 + _MOST_VALUES // per_trajectory))
         before, after, inputs = (
             np.concatenate(parts)
             for parts in zip(*(_pairs(known, row, tick) for row in rows), strict=True)
         )
+        if not len(before):
+            nothing = np.zeros((before.shape[1], before.shape[1]))
+            one = np.zeros((inputs.shape[1], before.shape[1]))
+            return cls(np.eye(len(nothing)), np.eye(len(nothing)), one, tick)
         chosen = np.unique(np.linspace(0, len(before) - 1, _MOST_PAIRS).astype(int))
         before, after, inputs = before[chosen], after[chosen], inputs[chosen]
         _, sizes, directions = np.linalg.svd(before, full_matrices=False)

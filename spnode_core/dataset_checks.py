@@ -220,9 +220,13 @@ def _times(value: Any, mask: np.ndarray) -> np.ndarray:
         return np.broadcast_to(times, (batch, samples)).copy()
     within = _up_to_last_sample(mask)
     _check_increasing(times, within, "times", shared=False)
-    # Whatever stands behind the last sample is padding.
-    last = within.sum(axis=1) - 1
-    return np.where(within, times, times[np.arange(batch), last][:, None])
+    # Whatever stands behind the last sample is padding: as the times go on where
+    # trajectories share them, else the last time again.
+    counts = within.sum(axis=1)
+    longest = times[counts.argmax()]
+    if counts.max() == samples and (times == longest)[within].all():
+        return np.broadcast_to(longest, (batch, samples)).copy()
+    return np.where(within, times, times[np.arange(batch), counts - 1][:, None])
 
 
 def _check_increasing(

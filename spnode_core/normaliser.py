@@ -19,6 +19,7 @@ from spnode_core.spec import ScalingKind
 
 # A column that moves by less than this part of its size moves by rounding only.
 _STILL = 1e-12
+_LEAST = float(np.finfo(np.float64).tiny)
 
 
 class Scaling(eqx.Module):
@@ -116,10 +117,12 @@ def _fit_column(
         return 0.0, float(np.abs(values).max(initial=0.0)) or 1.0, width
     if kind == "log":
         values = values[values > 0]
+        # What is smaller still is 0 for compiled code, and its logarithm no number.
+        values = np.maximum(values, _LEAST)
         width = float(values.min(initial=np.inf)) if values.size else 1.0
         values = np.log(values)
     elif kind == "asinh":
-        width = float(np.median(np.abs(values))) or 1.0
+        width = max(float(np.median(np.abs(values))), _LEAST)
         values = np.arcsinh(values / width)
     if values.size == 0:
         return 0.0, 1.0, width

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.datasets import DatasetRecord
 from services.errors import Invalid
 from services.schedule import Scheduled
-from services.training.agreement import check_version_agrees
+from services.training.agreement import check_version_agrees, division_of
 from services.training.request import Seed
 from services.versions import VersionRecord
 from spnode_core.spec import SplitSpec
@@ -125,7 +125,7 @@ def _part(
     job: EvaluationJob, versions: list[VersionRecord], dataset: DatasetRecord
 ) -> tuple[Literal["all", "test"], tuple[SplitSpec, int] | None]:
     """Which trajectories, and how the dataset is divided where it is the test part."""
-    known = [found for each in versions if (found := _division(each, dataset))]
+    known = [found for each in versions if (found := division_of(each, dataset))]
     held = [each for each in known if each[0].held_out(dataset.trajectories)[1]]
     if job.part == "all" or (job.part is None and not held):
         return "all", None
@@ -139,23 +139,6 @@ def _part(
     return "test", held[-1]
 
 
-def _division(
-    version: VersionRecord, dataset: DatasetRecord
-) -> tuple[SplitSpec, int] | None:
-    """How a version divided a dataset; None where it was trained on another."""
-    card = version.card
-    source = card.get("dataset") or {}
-    if not isinstance(source, dict):
-        return None
-    is_same = source.get("digest") == dataset.summary.get("digest") is not None
-    if not (is_same or source.get("id") == dataset.id) or "split" not in card:
-        return None
-    split = SplitSpec.model_validate(card["split"])
-    seed = int(card["seed"]) if split.seed is None else split.seed
-    # Equal divisions are equal, wherever their seed was said.
-    return split.model_copy(update={"seed": None}), seed
-
-
 def _overlaps(
     versions: list[VersionRecord],
     dataset: DatasetRecord,
@@ -164,7 +147,7 @@ def _overlaps(
 ) -> list[str]:
     said = []
     for version in versions:
-        own = _division(version, dataset)
+        own = division_of(version, dataset)
         if own is None or (part == "test" and own == division):
             continue
         name = f"{version.model}/{version.number}"

@@ -18,6 +18,8 @@ _EDGE = 1e-9
 # What is drawn as the training data were may leave their box a little: of N values from
 # a uniform distribution, the next one lies beyond by 1 / (N + 1) on each side.
 _MARGIN = 0.02
+# Of the upper end over the lower, from which on the margin is one of ratios.
+_DECADES = 30.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Served:
                 domain.parameters_lower,
                 domain.parameters_upper,
                 kinds,
+                by_ratio=True,
             ),
             "controls": Box.of(
                 self.signature.controls,
@@ -83,7 +86,8 @@ class Box:
     lower: np.ndarray
     upper: np.ndarray
     is_log: np.ndarray
-    """Whether a quantity was learned in its logarithm, so that its margin is too."""
+    """Whether a quantity counts by its logarithm, so that its margin is one of ratios.
+    """
 
     @classmethod
     def of(
@@ -92,12 +96,25 @@ class Box:
         lower: tuple[float, ...],
         upper: tuple[float, ...],
         kinds: Mapping[str, str],
+        *,
+        by_ratio: bool = False,
     ) -> "Box | None":
-        """The box, or None where the version states no bounds for these names."""
+        """The box, or None where the version states no bounds for these names.
+
+        Args:
+            names: Of the quantities.
+            lower: Their smallest values in the training data.
+            upper: Their largest.
+            kinds: How each was learned.
+            by_ratio: Whether a range of decades counts as one of ratios, however it was
+                learned: two per cent of it are far below its lower end.
+        """
         if not names or len(lower) != len(names) or len(upper) != len(names):
             return None
+        low, high = np.array(lower), np.array(upper)
         is_log = np.array([kinds.get(name) == "log" for name in names])
-        return cls(names, np.array(lower), np.array(upper), is_log)
+        is_log |= by_ratio & (low > 0) & (high > _DECADES * low)
+        return cls(names, low, high, is_log)
 
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which values, ``(…, name)``, lie beyond the bounds by more than a margin."""

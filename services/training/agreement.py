@@ -4,7 +4,7 @@ from services.datasets import DatasetRecord
 from services.errors import Invalid
 from services.versions import VersionRecord
 from spnode_core.agreement import difference
-from spnode_core.spec import Signature
+from spnode_core.spec import Signature, SplitSpec
 
 
 def check_version_agrees(
@@ -36,3 +36,20 @@ def check_version_agrees(
             found=f"{name}, which takes the {what} {found.expected}",
             expected=f"a version for the {what} of {dataset.id}: {found.found}",
         )
+
+
+def division_of(
+    version: VersionRecord, dataset: DatasetRecord
+) -> tuple[SplitSpec, int] | None:
+    """How a version divided a dataset; None where it was trained on another."""
+    card = version.card
+    source = card.get("dataset") or {}
+    if not isinstance(source, dict):
+        return None
+    is_same = source.get("digest") == dataset.summary.get("digest") is not None
+    if not (is_same or source.get("id") == dataset.id) or "split" not in card:
+        return None
+    split = SplitSpec.model_validate(card["split"])
+    seed = int(card["seed"]) if split.seed is None else split.seed
+    # Equal divisions are equal, wherever their seed was said.
+    return split.model_copy(update={"seed": None}), seed

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from services.datasets import Datasets
 from services.errors import Invalid, NotFound
 from services.registry import Registry
-from services.training.agreement import check_version_agrees
+from services.training.agreement import check_version_agrees, division_of
 from services.training.request import (
     DatasetRequest,
     TrainingRequest,
@@ -70,6 +70,11 @@ def plan(
     check_version_agrees(version, dataset, _FIELD)
     _check_fields(request, version)
     parent = Parent(model=version.model, version=version.number, digest=version.digest)
+    division = division_of(version, dataset)
+    if division is not None and "split" not in request.model_fields_set:
+        # What the version learned from is held out from nobody who goes on from it.
+        split = division[0].model_copy(update={"seed": division[1]})
+        kept["split"] = split.model_dump(mode="json")
     return {**kept, "parent": parent.model_dump(mode="json")}
 
 

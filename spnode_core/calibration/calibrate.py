@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,8 @@ def solve(
             "bounds of the unknowns"
         )
     groups = _grouped(ends)
-    return _result(problem, residuals, groups, len(found), coverage, scale)
+    made = _result(problem, residuals, groups, len(found), coverage, scale)
+    return replace(made, warnings=(*_unfinished(ends, groups), *made.warnings))
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _result(
 ) -> Calibration:
     unknowns, box = problem.unknowns, Box.of(problem.unknowns)
     best = groups[0].best
-    misfit = _misfit(problem, best)
+    misfit = _misfit(problem, best, scale)
     factor, freedom = 1.0, None
     if problem.noise is None:
         factor, freedom = math.sqrt(misfit.reduced), misfit.degrees_of_freedom
@@ -220,20 +221,59 @@ def _result(
     )
 
 
-def _misfit(problem: Problem, best: Optimum) -> Misfit:
+def _misfit(problem: Problem, best: Optimum, scale: Floats) -> Misfit:
     count = int(problem.seen.sum())
     data = float(np.sum(best.residuals[:count] ** 2))
     prior = float(np.sum(best.residuals[count:] ** 2))
     freedom = len(best.residuals) - len(problem.unknowns)
     known = problem.noise is not None and freedom > 0
+    least = _least_misfit(problem, best, scale) if known else math.nan
     return Misfit(
         chi_squared=data,
         prior=prior,
         observations=count,
         degrees_of_freedom=freedom,
         reduced=(data + prior) / freedom if freedom > 0 else math.nan,
-        p_value=float(chi2.sf(data + prior, freedom)) if known else math.nan,
+        p_value=float(chi2.sf(least, freedom)) if known else math.nan,
     )
+
+
+def _least_misfit(problem: Problem, best: Optimum, scale: Floats) -> float:
+    """The sum of squares that has chi-squared's distribution, where it is least.
+
+    Searches weigh an observation by its noise and all of its state's model error, so
+    that no number of observations outdoes that error. Here noise is of each by itself
+    and one error is shared by all of a state, ``S = diag(noise^2) + error^2 1 1^T``.
+    """
+    residuals = best.residuals
+    if not np.any(problem.model_error):
+        return float(np.sum(residuals**2))
+    count = int(problem.seen.sum())
+    sd = standard_deviations(problem, scale)[problem.seen][:, None]
+    both = np.column_stack([residuals, best.jacobian])
+    both[:count] = _by_shared_error(problem, both[:count] * sd)
+    residuals, jacobian = both[:, 0], both[:, 1:]
+    step = np.linalg.lstsq(jacobian, residuals)[0]
+    return float(np.sum((residuals - jacobian @ step) ** 2))
+
+
+def _by_shared_error(problem: Problem, errors: Floats) -> Floats:
+    """``S^(-1/2)`` times columns of errors, ``(observation, column)``.
+
+    ``S^(-1/2) = (I - c u u^T) diag(1 / noise)``, u along ``1 / noise``, by state.
+    """
+    seen = problem.seen
+    noise = np.broadcast_to(np.asarray(problem.noise), seen.shape)[seen][:, None]
+    shared = np.broadcast_to(problem.model_error, seen.shape[1])
+    whitened, column = errors / noise, np.nonzero(seen)[1]
+    for state, error in enumerate(shared):
+        mine = column == state
+        along = 1 / noise[mine]
+        size = float(np.sum(along**2))
+        if size > 0:
+            part = 1 - 1 / math.sqrt(1 + error**2 * size)
+            whitened[mine] -= part * along * (along.T @ whitened[mine]) / size
+    return whitened
 
 
 def _noise(problem: Problem, factor: float, scale: Floats) -> dict[str, float]:
@@ -251,6 +291,21 @@ def _sizes(problem: Problem) -> Floats:
     domain = problem.signature.domain
     largest = np.maximum(np.abs(domain.lower), np.abs(domain.upper))
     return np.where(largest > 0, largest, 1.0)[list(problem.states)]
+
+
+def _unfinished(ends: list[Optimum], groups: list[_Group]) -> list[str]:
+    """Searches that were on their way to a better optimum than the one that is told."""
+    best = groups[0].best
+    better = [end for end in ends if not end.converged and end.cost < best.cost - 1]
+    if not better or not best.converged:
+        return []
+    least = min(end.cost for end in better)
+    return [
+        f"{len(better)} searches that had not converged after {MOST_EVALUATIONS} "
+        f"evaluations explain the observations better (sum of squares {least:.4g}, "
+        f"here {best.cost:.4g}): the optimum is not this one; narrow the bounds, or "
+        "fix what the observations do not tell"
+    ]
 
 
 def _rivals(groups: list[_Group], factor: float) -> list[str]:

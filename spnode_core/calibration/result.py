@@ -53,7 +53,8 @@ class Misfit:
         observations: How many there are.
         degrees_of_freedom: Observations and priors less unknowns.
         reduced: Both sums over that; NaN without any freedom.
-        p_value: Probability of so large a sum, were model and noise right; NaN where
+        p_value: Probability of so large a misfit, were model and noise right, the
+            model error of a state being one for all its observations; NaN where
             the noise was estimated.
     """
 

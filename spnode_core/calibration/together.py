@@ -101,8 +101,22 @@ def _one(
             known[key] = asked.ask(index, v)
         return known[key]
 
-    if not np.isfinite(both(start)[0]).all():
+    with np.errstate(over="ignore"):
+        residuals, jacobian = both(start)
+        if not np.isfinite([np.sum(residuals**2), np.sum(jacobian**2)]).all():
+            return None
+    try:
+        return _searched(both, start, most_evaluations)
+    except (ValueError, np.linalg.LinAlgError):
+        # On its way a Jacobian was not finite, of which SciPy makes nothing.
         return None
+
+
+def _searched(
+    both: Callable[[Floats], tuple[Floats, Floats]],
+    start: Floats,
+    most_evaluations: int,
+) -> Optimum:
     found: Any = least_squares(
         lambda v: both(v)[0],
         start,

@@ -102,6 +102,9 @@ def arrays_of(content: xr.Dataset) -> dict[str, Any]:
     if TRAJECTORY not in content.sizes or TIME not in content.sizes:
         axes = ", ".join(map(str, content.sizes)) or "none"
         raise InvalidInput("file", found=f"axes {axes}", expected=_SHAPED)
+    content = content.reset_coords(
+        [name for name in content.coords if _is_variable(content, name)]
+    )
     states, controls, parameters = _Group(content), _Group(content), _Group(content)
     found: dict[str, Any] = {}
     for name in _order(content):
@@ -145,6 +148,14 @@ def arrays_of(content: xr.Dataset) -> dict[str, Any]:
         found["controls"] = controls.values()
         found["control_names"] = np.array(controls.names)
     return found | _said(content, states.names)
+
+
+def _is_variable(content: xr.Dataset, name: Hashable) -> bool:
+    """Whether a coordinate is one by habit: a number of each trajectory, or times."""
+    found = content[name]
+    if name in content.dims or found.dtype.kind not in "fiu":
+        return False
+    return name == "times" or found.dims == (TRAJECTORY,)
 
 
 def _order(content: xr.Dataset) -> list[Hashable]:

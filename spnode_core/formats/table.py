@@ -46,6 +46,8 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
                 skipinitialspace=True,
                 encoding="utf-8-sig",
                 low_memory=False,
+                # Else a delimiter at the end of rows moves every column by one.
+                index_col=False,
             )
         columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     except InvalidInput:
@@ -85,6 +87,7 @@ def _parquet(path: Path, limit_bytes: int) -> pd.DataFrame:
 def _arrays(columns: Columns) -> Mapping[str, Any]:
     time_unit, states, units, others = "", {}, [], {"parameter": {}, "control": {}}
     trajectory = times = None
+    seen: set[tuple[str | None, str]] = set()
     for header, column in columns.items():
         if _NAMELESS.fullmatch(header):
             raise InvalidInput(
@@ -95,6 +98,14 @@ def _arrays(columns: Columns) -> Mapping[str, Any]:
             )
         match = _HEADER.match(header)
         role, name, unit = match.groups() if match else (None, header, None)
+        called = name.lower() if name.lower() in ("trajectory", "time") else name
+        if (role, called) in seen:
+            raise InvalidInput(
+                header.strip(),
+                found=f"two columns {called!r}",
+                expected="one of each name; units do not tell them apart",
+            )
+        seen.add((role, called))
         if role is not None:
             others[role][name] = _numbers(header, column)
         elif name.lower() == "trajectory":
@@ -194,6 +205,14 @@ class _Places:
 def _numbers(header: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind in "fiu":
         return column.astype(np.float64)
+    if column.dtype.kind in "mMc":
+        # Their units are not the header's: seconds would become nanoseconds.
+        raise _wrong(
+            header.strip(),
+            0,
+            f"{column[0]!s} of {column.dtype}",
+            "a number: convert dates and durations to seconds, or another unit, first",
+        )
     series = pd.Series(column)
     numbers = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
     bad = np.isnan(numbers) & ~np.asarray(pd.isna(series))

@@ -27,13 +27,15 @@ def step_grid(dataset: Dataset) -> tuple[GridStepsSpec | UniformStepsSpec, str]:
     Returns:
         The grid, and why it was chosen.
     """
-    pooled = _distinct(dataset.elapsed[dataset.present])
-    same = bool(
-        (np.abs(dataset.elapsed - dataset.elapsed[0]) <= _SAME * dataset.elapsed).all()
-    )
+    # Elapsed times are differences: of seconds since 1970 they are 2e-7 off.
+    size = np.abs(dataset.times[dataset.present]).max()
+    rounding = 4 * float(np.finfo(np.float64).eps) * float(size)
+    pooled = _distinct(dataset.elapsed[dataset.present], rounding)
+    apart = np.abs(dataset.elapsed - dataset.elapsed[0])
+    same = bool((apart <= _SAME * dataset.elapsed + rounding).all())
     if len(pooled) - 1 <= (MOST_STEPS if same else _MOST_POOLED):
         why = "all trajectories share these times" if same else "all times of the data"
-        return as_steps(pooled), f"{why}; no sample needs a partial step"
+        return as_steps(pooled, rounding), f"{why}; no sample needs a partial step"
     end = float(pooled[-1])
     positive = pooled[1:]
     # Uniform samples have their median in the middle, logarithmic ones far before it.
@@ -101,10 +103,17 @@ def shifted_steps(
     return GridStepsSpec(times=(0.0, *inner.tolist(), float(times[-1])))
 
 
-def as_steps(times: NDArray[np.float64]) -> GridStepsSpec | UniformStepsSpec:
-    """The grid of these times, uniform (so without an end) where their steps are."""
+def as_steps(
+    times: NDArray[np.float64], rounding: float = 0.0
+) -> GridStepsSpec | UniformStepsSpec:
+    """The grid of these times, uniform (so without an end) where their steps are.
+
+    Args:
+        times: From 0.
+        rounding: Error of each.
+    """
     widths = np.diff(times)
-    if len(widths) > 1 and np.ptp(widths) <= 1e-6 * widths.max():
+    if len(widths) > 1 and np.ptp(widths) <= 1e-6 * widths.max() + 4 * rounding:
         return UniformStepsSpec(step=float(times[-1] / len(widths)))
     return GridStepsSpec(times=tuple(times.tolist()))
 
@@ -119,8 +128,8 @@ def refined_steps(
     return GridStepsSpec(times=tuple(times.tolist()))
 
 
-def _distinct(times: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distinct(times: NDArray[np.float64], rounding: float) -> NDArray[np.float64]:
     """Sorted times without those that equal their predecessor up to rounding."""
     ordered = np.unique(times)
-    new = np.diff(ordered, prepend=-1.0) > _SAME * ordered
+    new = np.diff(ordered, prepend=-np.inf) > _SAME * ordered + rounding
     return ordered[new | (ordered == 0)]

@@ -184,12 +184,12 @@ def unsure(surrogate):
     return replace(surrogate, signature=signature, neighbours=kept)
 
 
-def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE):
+def publish(database, blobs, name, surrogate, *, certificate=CERTIFICATE, card=None):
     """Save a surrogate and register it as the next version."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "artifact.spnode"
         plots = {"loss": PNG}
-        digest = artifact.save(surrogate, path, card={"seed": 0}, plots=plots)
+        digest = artifact.save(surrogate, path, card=card or {"seed": 0}, plots=plots)
         card = artifact.read_card(path)
         blobs.put(f"artifacts/{digest}", path)
         size = path.stat().st_size

@@ -6,6 +6,7 @@ import pytest
 from spnode_core.baselines import Baselines, normalised
 from spnode_core.dataset import check_arrays
 from spnode_core.normaliser import Normaliser, fit_scaling
+from spnode_core.spec import UniformStepsSpec
 from spnode_core.timegrid import TimeGrid
 
 MATRIX = np.array([[-0.6, 2.0, 0.0], [-2.0, -0.6, 0.3], [0.0, 0.0, -0.1]])
@@ -83,3 +84,26 @@ def test_growth_beyond_the_training_data_is_stopped():
     held_out = check_arrays({"states": states[15:], "times": times})
     # Training data lie in [-1, 1], and predictions are kept within [-2, 2].
     assert errors(training, held_out)["linear_dmd"] < 4
+
+
+def test_trajectories_far_longer_than_those_learned_from_are_predicted():
+    short = check_arrays(linear_system(4, np.linspace(0.0, 1e-3, 5), 0))
+    long = check_arrays(linear_system(3, np.linspace(0.0, 3.0, 16), 1))
+    grid = TimeGrid.from_spec(UniformStepsSpec(step=1.0))
+    normaliser = Normaliser(
+        states=fit_scaling(short.states),
+        sums=fit_scaling(np.zeros((1, 0))),
+        parameters=fit_scaling(short.parameters),
+        controls=fit_scaling(short.controls),
+    )
+    for asked in (short, long):
+        found = Baselines(normaliser, grid, short).predict(asked)
+        assert all(np.isfinite(each).all() for each in found.values())
+
+
+def test_numbers_too_small_for_compiled_code_have_a_logarithm():
+    times = np.linspace(0.0, 744.0, 50)
+    (scaling,) = [fit_scaling(np.exp(-times)[:, None], ["log"])]
+    found = normalised(scaling, np.exp(-times)[:, None])
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 1.0

@@ -1,12 +1,13 @@
 """Calibration of untrained surrogates: what made the observations is known."""
 
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
 
-from spnode_core.calibration.calibrate import calibrate
-from spnode_core.calibration.together import search
+from spnode_core.calibration.calibrate import _grouped, _unfinished, calibrate
+from spnode_core.calibration.together import Optimum, search
 from spnode_core.errors import InvalidInput
 from tests.core.models import MASS, random_states, small_surrogate
 
@@ -266,3 +267,44 @@ def test_what_the_callback_raises_ends_all_searches():
         search(two_valleys, np.full((4, 2), 0.4), most_evaluations=9, on_round=stop)
     names = [thread.name for thread in threading.enumerate()]
     assert not any(name.startswith("search") for name in names)
+
+
+def test_the_p_value_tells_whether_noise_and_model_error_explain_the_misfit(family):
+    times = np.geomspace(1e-2, 1e3, 60)
+    error = NOISE[0]
+    found = []
+    for seed in range(12):
+        # The model is off by one amount for all observations of a state.
+        off = error * np.random.default_rng([seed, 7]).normal(size=2)
+        y = observed(family, TRUTH, seed=seed, times=times) + off
+        options = {"times": times, "model_error": [error, error], "starts": 2}
+        found.append(find(family, y, **options).misfit.p_value)
+    # Uniform where both are as they were said to be.
+    assert min(found) > 1e-3
+    assert np.mean(np.array(found) > 0.99) < 0.5
+    noisy = observed(family, TRUTH, noise=2 * NOISE, times=times)
+    bad = find(family, noisy, **options)
+    assert bad.misfit.p_value < 1e-6
+    assert any("improbable" in said for said in bad.warnings)
+
+
+def test_a_better_optimum_whose_search_ran_out_is_told():
+    far = Optimum(np.array([0.2]), 6.0, np.ones(1), np.ones((1, 1)), False, 200)
+    near = Optimum(np.array([0.9]), 80.0, np.ones(1), np.ones((1, 1)), True, 9)
+    groups = _grouped([near, far])
+    assert groups[0].best is near
+    (said,) = _unfinished([near, far], groups)
+    assert "1 searches that had not converged" in said
+    assert not _unfinished([near, dataclasses.replace(far, cost=79.5)], groups)
+
+
+def test_a_start_without_a_finite_jacobian_is_left_out():
+    def evaluate(points):
+        steep = np.where(points > 0.5, np.inf, 1.0)
+        return points - 0.25, steep[:, :, None]
+
+    starts = np.array([[0.9], [0.1]])
+    found = search(evaluate, starts, most_evaluations=50, on_round=lambda *_: None)
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1].v[0] == pytest.approx(0.25)

@@ -85,7 +85,7 @@ def test_ragged_trajectories_are_masked_and_padding_is_ignored():
     content["times"][2, 2:] = np.nan
     dataset = check_arrays(content)
     assert dataset.mask.sum(axis=(1, 2)).tolist() == [10, 6, 4, 10]
-    assert dataset.times[2].tolist() == [0, 0.5, 0.5, 0.5, 0.5]
+    assert dataset.times[2].tolist() == [0, 0.5, 1, 1.5, 2]
     assert np.isnan(dataset.states[1, 3:]).all()
 
 

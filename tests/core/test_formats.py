@@ -210,3 +210,45 @@ def test_hdf5_with_other_names_is_told_what_it_has(tmp_path):
         load_dataset(path)
     assert "runs/u (2, 3, 1)" in error.value.found
     assert "t (3,)" in error.value.found
+
+
+def test_shared_times_of_ragged_data_have_the_digest_of_a_table(tmp_path):
+    given = {
+        "states": np.arange(10.0).reshape(2, 5, 1),
+        "times": np.arange(5.0),
+        "lengths": np.array([5, 3]),
+    }
+    np.savez(tmp_path / "a.npz", **given)
+    rows = ["trajectory,time,x1"]
+    rows += [
+        f"{row},{k},{5 * row + k}"
+        for row, count in enumerate(given["lengths"])
+        for k in range(count)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    ours, theirs = (load_dataset(tmp_path / f"a.{end}") for end in ("npz", "csv"))
+    assert ours.digest == theirs.digest
+    np.testing.assert_array_equal(theirs.times[1], np.arange(5.0))
+
+
+def test_coordinates_of_trajectories_are_parameters(tmp_path):
+    k = np.array([0.1, 0.2, 0.3])
+    times = np.arange(4.0)
+    own = times + k[:, None]
+    content = xr.Dataset(
+        {"y": (("trajectory", "time"), np.exp(-k[:, None] * times))},
+        coords={
+            "time": times,
+            "k": ("trajectory", k),
+            # What is left of a selection, and labels, say nothing.
+            "level": 3.0,
+            "label": ("trajectory", ["a", "b", "c"]),
+            "times": (("trajectory", "time"), own),
+        },
+    )
+    found = from_xarray(content)
+    assert found.parameter_names == ("k",)
+    np.testing.assert_array_equal(found.parameters[:, 0], k)
+    np.testing.assert_array_equal(found.times, own)
+    content.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert load_dataset(tmp_path / "a.nc").digest == found.digest

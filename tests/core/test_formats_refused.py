@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -231,3 +232,37 @@ def test_a_chunk_counts_as_a_whole(tmp_path):
     assert (tmp_path / "upload").stat().st_size < 3 * 2**20
     with pytest.raises(InvalidInput, match=r"arrays of 16000000\d\d bytes"):
         load_dataset(tmp_path / "upload", limit_bytes=100 * 2**20)
+
+
+@pytest.mark.parametrize("kind", ["timedelta64[ns]", "datetime64[ns]"])
+@pytest.mark.parametrize("column", ["time [s]", "y1"])
+def test_dates_and_durations_are_no_numbers(tmp_path, kind, column):
+    table = {"trajectory": [0, 0], "time [s]": [0.0, 1.0], "y1": [1.0, 2.0]}
+    table[column] = np.array([0, 10**9]).astype(kind)
+    pd.DataFrame(table).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match="convert dates and durations") as refused:
+        load_dataset(tmp_path / "a.parquet")
+    assert refused.value.field == f"row 1, column {column}"
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("trajectory,Time [s],time [h],y1", "two columns 'time'"),
+        ("trajectory,time,T [K],T [degC]", "two columns 'T'"),
+        ("trajectory,time,y1,y1 ", "two columns 'y1'"),
+        ("Trajectory,trajectory,time,y1", "two columns 'trajectory'"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, header, said):
+    (tmp_path / "a.csv").write_text(f"{header}\n0,0,1,2\n0,1,2,3\n")
+    with pytest.raises(InvalidInput, match=said):
+        load_dataset(tmp_path / "a.csv")
+
+
+def test_a_delimiter_at_the_end_of_rows_moves_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "trajectory,time,y1\n0,0,1.5,\n0,1,2.5,\n1,0,3,\n1,1,4,\n"
+    )
+    found = load_dataset(tmp_path / "a.csv")
+    np.testing.assert_array_equal(found.states[0, :, 0], [1.5, 2.5])

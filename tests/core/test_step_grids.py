@@ -88,3 +88,13 @@ def test_the_relaxation_form_steps_between_samples_where_they_miss_something():
     assert fallback(smooth, None, None).spec.steps == step_grid(smooth)[0]
     fixed = SurrogateSpec(steps=step_grid(steep)[0])
     assert fallback(steep, fixed, None).spec.steps == fixed.steps
+
+
+def test_times_since_1970_leave_no_steps_of_their_rounding():
+    rng = np.random.default_rng(0)
+    starts = 1.7e9 + rng.uniform(0, 1e6, 6)
+    times = starts[:, None] + 0.1 * np.arange(40)
+    states = np.exp(-0.1 * np.arange(40))[None, :, None] * rng.uniform(1, 2, (6, 1, 1))
+    steps, _ = step_grid(check_arrays({"states": states, "times": times}))
+    assert isinstance(steps, UniformStepsSpec)
+    assert steps.step == pytest.approx(0.1, rel=1e-5)

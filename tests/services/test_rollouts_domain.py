@@ -71,3 +71,24 @@ def test_near_rows_are_inside_and_old_versions_know_no_distance():
         "domain": {"inside": [True]},
     }
     assert "distance" not in fields([[0.0, 0.5]])["domain"]
+
+
+@pytest.mark.parametrize(
+    ("k", "is_inside"),
+    [(1e4, True), (9e3, True), (5e3, False), (10.0, False), (0.0, False), (2e9, False)],
+)
+def test_a_range_of_decades_has_a_margin_of_ratios_however_it_was_learned(k, is_inside):
+    signature = SERVED.signature.model_copy(
+        update={
+            "parameters": ("k",),
+            "domain": SERVED.signature.domain.model_copy(
+                update={"parameters_lower": (1e4,), "parameters_upper": (1e9,)}
+            ),
+        }
+    )
+    # As polynomials take them: divided by the largest.
+    spec = SurrogateSpec(latent=2, normalisation={"k": "max"})
+    served = dataclasses.replace(SERVED, signature=signature, spec=spec)
+    rows = {"x0": np.array([[0.0, 0.5]]), "parameters": np.array([[k]])}
+    found = domain_fields(served, rows, 1.0, distance=None, listed=True)
+    assert found["domain"]["inside"] == [is_inside]

@@ -108,3 +108,22 @@ def test_what_contradicts_the_version_names_the_field(
     with pytest.raises(Invalid) as refused:
         plan(request(dataset, **change), datasets, registry)
     assert (refused.value.field, refused.value.code) == (field, code)
+
+
+def test_what_a_version_learned_from_is_held_out_from_nobody_after_it(
+    datasets, registry, database, blobs, tmp_path
+) -> None:
+    dataset = added(datasets, tmp_path)
+    own = {"validation": 0.2, "test": 0.2, "seed": None}
+    card = {"dataset": {"id": dataset}, "split": own, "seed": 4}
+    surrogate = small_surrogate(normalisation=LINEAR, seed=2)
+    publish(database, blobs, "taught", surrogate, card=card)
+    asked = request(dataset, warm_start="taught/1", seed=9)
+    row = plan(asked, datasets, registry)
+    assert row["split"] == {**own, "seed": 4}
+    assert row["seed"] == 9
+    chosen = {"validation": 0.4, "test": 0.0}
+    fixed = request(dataset, warm_start="taught/1", split=chosen)
+    assert plan(fixed, datasets, registry)["split"]["validation"] == 0.4
+    other = added(datasets, tmp_path, names=STATES, time_unit=np.array("s"))
+    assert "split" not in plan(request(other), datasets, registry)
