@@ -272,12 +272,12 @@ def test_what_the_callback_raises_ends_all_searches():
 def test_the_p_value_tells_whether_noise_and_model_error_explain_the_misfit(family):
     times = np.geomspace(1e-2, 1e3, 60)
     error = NOISE[0]
+    options = {"times": times, "model_error": [error, error], "starts": 2}
     found = []
     for seed in range(12):
         # The model is off by one amount for all observations of a state.
         off = error * np.random.default_rng([seed, 7]).normal(size=2)
         y = observed(family, TRUTH, seed=seed, times=times) + off
-        options = {"times": times, "model_error": [error, error], "starts": 2}
         found.append(find(family, y, **options).misfit.p_value)
     # Uniform where both are as they were said to be.
     assert min(found) > 1e-3
