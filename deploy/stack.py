@@ -34,11 +34,17 @@ STOP_WITHIN_S = 30.0
 CRASHES_ALLOWED = 4
 """A process that crashes so often before it was ready will not start."""
 PORTS_TRIED = 100
+# How often a start begins anew where its port was taken meanwhile.
+_STARTS = 3
 CLIENT_VARIABLES = ("SPNODE_URL", "SPNODE_KEY")
 
 
 class StackError(RuntimeError):
     """The stack cannot start or stop; the message says what to do."""
+
+
+class _PortTaken(StackError):
+    """Another process has taken the port since it was found free."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,30 @@ def up(folder: Folder, say: Callable[[str], None]) -> bool:
     with folder.locked():
         if supervisor.processes(folder) is not None:
             return False
-        settings = _settings(folder)
-        write_private(folder.stack, _json(settings))
         say(f"starting in {folder.path}")
-        configuration = supervisor.write_configuration(
-            folder, _programs(folder, settings)
-        )
-        supervisor.launch(folder, configuration, _environment(settings))
-        try:
-            _wait_until_ready(folder, _url(folder), READY_WITHIN_S, settings)
-            _ensure_key(folder, settings)
-        except BaseException:
-            # Ctrl-C too: a start is whole or did not happen.
-            _stop(folder)
-            raise
+        for left in reversed(range(_STARTS)):
+            try:
+                _start(folder)
+                break
+            except _PortTaken as error:
+                if not left:
+                    raise
+                say(f"{error}: starting on another one")
         return True
+
+
+def _start(folder: Folder) -> None:
+    settings = _settings(folder)
+    write_private(folder.stack, _json(settings))
+    configuration = supervisor.write_configuration(folder, _programs(folder, settings))
+    supervisor.launch(folder, configuration, _environment(settings))
+    try:
+        _wait_until_ready(folder, _url(folder), READY_WITHIN_S, settings)
+        _ensure_key(folder, settings)
+    except BaseException:
+        # Ctrl-C too: a start is whole or did not happen.
+        _stop(folder)
+        raise
 
 
 def down(folder: Folder) -> bool:
@@ -243,14 +258,33 @@ def _wait_until_ready(
             for each in found
             if each.state == "fatal" or len(each.restarts) >= CRASHES_ALLOWED
         ]
+        taken = _PortTaken(f"another process has taken port {settings.port}")
         if lost:
+            if "gateway" in lost and not is_free(settings.host, settings.port):
+                raise taken
             _give_up(folder, f"{', '.join(lost)} does not stay up", lost)
         running = bool(found) and all(each.state == "running" for each in found)
         if running and _is_ready(url, _rollout_workers(settings)):
+            # Who started at the same time may have found the same port free.
+            pids = [each.pid for each in found if each.name == "gateway"]
+            if not any(_listens(pid, settings.port) for pid in pids):
+                raise taken
             return
         time.sleep(0.1)
     names = [program.name for program in _programs(folder, settings)]
     _give_up(folder, f"not ready after {within_s:g} s", names)
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process listens on a port, as far as that may be known."""
+    try:
+        held = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+    ports = [each.laddr.port for each in held if each.status == psutil.CONN_LISTEN]
+    return port in ports
 
 
 def _is_ready(url: str, rollout_workers: int) -> bool:

@@ -149,3 +149,17 @@ def test_several_workers_of_jobs_have_a_gpu_each(tmp_path, monkeypatch):
     assert [each.name for each in programs] == ["gateway", "worker-1", "worker-2"]
     gpus = [each.environment.get("CUDA_VISIBLE_DEVICES") for each in programs]
     assert gpus == [None, "4", "7"]
+
+
+def test_a_port_that_another_took_meanwhile_is_no_start_of_ours():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert stack._listens(os.getpid(), port)
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+        try:
+            assert not stack._listens(child.pid, port)
+        finally:
+            child.communicate(b"\n")
+        assert not stack._listens(child.pid, port), "it has ended"
