@@ -31,6 +31,7 @@ STATUS: dict[type[Exception], int] = {
     errors.Gone: 410,
     errors.Conflict: 409,
     errors.Invalid: 422,
+    errors.WorkersDied: 422,
     errors.PreconditionRequired: 428,
     errors.PreconditionFailed: 412,
     errors.Unauthorised: 401,

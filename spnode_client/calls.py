@@ -105,7 +105,7 @@ def perform(
         retries: How often more it may be asked.
         is_repeatable: Asked twice it is done once, or the same. Else it is asked again
             on 429 alone, where it was not done.
-        until: ``time.monotonic()`` after which it is not asked again.
+        until: ``time.monotonic()`` from which on it is not asked again.
 
     Raises:
         Unreachable: No answer came at any try.
@@ -114,12 +114,13 @@ def perform(
     outcome: Reply | Lost = yield call
     is_doubtful = False
     for number in range(retries):
-        if not _is_retried(outcome, is_repeatable):
+        if not _is_retried(outcome, is_repeatable, number):
             break
-        if until is not None and time.monotonic() >= until:
+        delay = retry_delay(number, outcome)
+        if until is not None and time.monotonic() + delay >= until:
             break
         is_doubtful |= isinstance(outcome, Lost) or outcome.status >= 500
-        yield Pause(retry_delay(number, outcome))
+        yield Pause(delay)
         outcome = yield call
     if isinstance(outcome, Lost):
         raise Unreachable(outcome.reason)
@@ -177,14 +178,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, moment.timestamp() - time.time())
 
 
-def _is_retried(outcome: Reply | Lost, is_repeatable: bool) -> bool:
+def _is_retried(outcome: Reply | Lost, is_repeatable: bool, number: int) -> bool:
     if isinstance(outcome, Lost):
         return is_repeatable
     if (retry_after(outcome.headers) or 0.0) > LONGEST_ASKED_S:
         return False
     if outcome.status == HTTPStatus.GATEWAY_TIMEOUT:
-        # Where its own time was not enough the next try's is none either.
-        is_repeatable &= refusal(outcome).code != "deadline_passed"
+        # Once more, since a model that was loaded meanwhile is ready then; where that
+        # was not enough the next try's time is none either.
+        is_repeatable &= number == 0 or refusal(outcome).code != "deadline_passed"
     retried = RETRIED_STATUS if is_repeatable else {HTTPStatus.TOO_MANY_REQUESTS}
     return outcome.status in retried
 

@@ -122,7 +122,8 @@ def _fit_column(
         width = float(values.min(initial=np.inf)) if values.size else 1.0
         values = np.log(values)
     elif kind == "asinh":
-        width = max(float(np.median(np.abs(values))), _LEAST)
+        median = float(np.median(np.abs(values)))
+        width = max(median, _LEAST) if median else 1.0
         values = np.arcsinh(values / width)
     if values.size == 0:
         return 0.0, 1.0, width

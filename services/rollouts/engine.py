@@ -308,11 +308,11 @@ class Engine:
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
+            if len(waiting) >= most:
+                fetch()
             device = next(devices)
             part = self._tile(model, shape, plans[device], given, tile, device)
             waiting.append((stop - start, part))
-            if len(waiting) > most:
-                fetch()
         while waiting:
             fetch()
         if len(parts) == 1:

@@ -192,22 +192,29 @@ class Model:
         """
         _, steps, outputs, _ = shape.plan
         signature = self.surrogate.signature
-        states, latent = len(signature.states), signature.latent * signature.members
+        states, latent = len(signature.states), signature.latent
         axes = dict(shape.rows)
-        tangents = [sizes[0] for name, sizes in axes.items() if "tangents" in name]
-        many = 1 + max(tangents, default=0)
+        directions = [
+            sizes[0] for name, sizes in axes.items() if name.startswith("tangents.")
+        ]
+        many = 1 + max(directions, default=0)
         if shape.operation == "vjp":
             many = 1 + axes["cotangents"][0]
         numbers = 2 * many * (steps * latent + outputs * (latent + states))
         if shape.operation in BACKWARDS:
-            numbers += steps * (8 * latent + self._units)
-        return 8 * numbers
+            # Of hvp a derivative of all that is kept lies beside it.
+            times = many if shape.operation == "hvp" else 1
+            numbers += times * steps * (8 * latent + self._units)
+        return 8 * numbers * signature.members
 
     @functools.cached_property
     def _units(self) -> int:
         """About how many numbers the nonlinear operator keeps of one evaluation."""
         leaves = jax.tree.leaves(self.surrogate.dynamics.nonlinear)
-        return 4 * sum(sum(leaf.shape) for leaf in leaves if eqx.is_array(leaf))
+        shapes = [leaf.shape for leaf in leaves if eqx.is_array(leaf)]
+        if self.surrogate.signature.members > 1:
+            shapes = [shape[1:] for shape in shapes]
+        return 4 * sum(map(sum, shapes))
 
     def own_times(self) -> np.ndarray:
         """The times of its own grid; of an endless one the first 32."""

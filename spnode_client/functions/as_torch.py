@@ -107,7 +107,7 @@ def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
     """Inputs of one dtype and with the same leading axes."""
     kind = torch.get_default_dtype()
     for each in given:
-        if isinstance(each, (torch.Tensor, np.ndarray)):
+        if _has_dtype(each):
             kind = torch.promote_types(kind, torch.as_tensor(each).dtype)
     # Numbers in lists are float64 until the others' dtype is known.
     tensors = [
@@ -123,6 +123,12 @@ def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
         each.to(kind).expand(*lead, *each.shape[each.ndim - rank :])
         for each, rank in zip(tensors, ranks, strict=True)
     ]
+
+
+def _has_dtype(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and _has_dtype(value[0])
+    return isinstance(value, (torch.Tensor, np.ndarray))
 
 
 def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:

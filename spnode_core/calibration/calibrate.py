@@ -141,7 +141,9 @@ def solve(
         )
     groups = _grouped(ends)
     made = _result(problem, residuals, groups, len(found), coverage, scale)
-    return replace(made, warnings=(*_unfinished(ends, groups), *made.warnings))
+    # Where the noise is estimated sums of squares are in parts of its variance.
+    unit = made.misfit.reduced if problem.noise is None else 1.0
+    return replace(made, warnings=(*_unfinished(ends, groups, unit), *made.warnings))
 
 
 @dataclass(frozen=True)
@@ -293,10 +295,10 @@ def _sizes(problem: Problem) -> Floats:
     return np.where(largest > 0, largest, 1.0)[list(problem.states)]
 
 
-def _unfinished(ends: list[Optimum], groups: list[_Group]) -> list[str]:
+def _unfinished(ends: list[Optimum], groups: list[_Group], unit: float) -> list[str]:
     """Searches that were on their way to a better optimum than the one that is told."""
     best = groups[0].best
-    better = [end for end in ends if not end.converged and end.cost < best.cost - 1]
+    better = [e for e in ends if not e.converged and best.cost - e.cost > unit]
     if not better or not best.converged:
         return []
     least = min(end.cost for end in better)

@@ -153,9 +153,10 @@ def arrays_of(content: xr.Dataset) -> dict[str, Any]:
 def _is_variable(content: xr.Dataset, name: Hashable) -> bool:
     """Whether a coordinate is one by habit: a number of each trajectory, or times."""
     found = content[name]
-    if name in content.dims or found.dtype.kind not in "fiu":
+    if name in content.xindexes or found.dtype.kind not in "fiu":
         return False
-    return name == "times" or found.dims == (TRAJECTORY,)
+    axes = set(found.dims)
+    return axes == ({TRAJECTORY, TIME} if name == "times" else {TRAJECTORY})
 
 
 def _order(content: xr.Dataset) -> list[Hashable]:

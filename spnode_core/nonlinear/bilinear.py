@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from spnode_core.networks import product
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 
 
@@ -49,5 +50,5 @@ class BilinearOperator(AbstractNonlinearOperator):
         v = inputs.astype(self.first.dtype)
         if self.first.shape[1] > v.shape[0]:
             v = jnp.append(v, jnp.ones((), v.dtype))
-        product = (self.first @ v) * (self.second @ v)
-        return (self.last @ product).astype(jnp.float64)
+        factors = product(self.first, v) * product(self.second, v)
+        return product(self.last, factors).astype(jnp.float64)

@@ -28,8 +28,8 @@ def step_grid(dataset: Dataset) -> tuple[GridStepsSpec | UniformStepsSpec, str]:
         The grid, and why it was chosen.
     """
     # Elapsed times are differences: of seconds since 1970 they are 2e-7 off.
-    size = np.abs(dataset.times[dataset.present]).max()
-    rounding = 4 * float(np.finfo(np.float64).eps) * float(size)
+    starts = float(np.abs(dataset.times[:, 0]).max())
+    rounding = 4 * float(np.finfo(np.float64).eps) * starts
     pooled = _distinct(dataset.elapsed[dataset.present], rounding)
     apart = np.abs(dataset.elapsed - dataset.elapsed[0])
     same = bool((apart <= _SAME * dataset.elapsed + rounding).all())

@@ -43,15 +43,16 @@ def test_the_service_computes_as_long_as_the_client_waits(server):
     assert "request-timeout" not in third
 
 
-def test_what_took_too_long_once_is_not_asked_again(server, client):
+def test_what_took_too_long_twice_is_not_asked_again(server, client):
     late = b'{"code": "deadline_passed", "detail": "the deadline passed"}'
-    server.answers += [Answer(504, late)]
+    server.answers += [Answer(504, late)] * 2
     with pytest.raises(ServiceFault, match="the deadline passed"):
         client.rollout("m", [1.0], [1.0])
+    assert len(server.asked) == 2
     # A proxy's own says nothing of the deadline.
-    server.answers += [Answer(504, b"<html>"), ANSWER]
+    server.answers += [Answer(504, b"<html>")] * 2 + [ANSWER]
     assert client.rollout("m", [1.0], [1.0]).shape == (1, 1)
-    assert len(server.asked) == 3
+    assert len(server.asked) == 5
 
 
 @pytest.mark.parametrize("told", ["3600", "inf", "1e400"])
@@ -67,12 +68,13 @@ def test_waiting_for_a_job_ends_in_time_though_nothing_is_heard_of_it(server):
     with Client(server.url, retries=50) as client:
         server.answers += [Answer(200, RUNNING)]
         job = client.jobs.get("job_1")
-        server.answers += [Answer(503)] * 50
+        server.answers += [Answer(503)] * 3
+        server.answers += [Answer(503, headers={"retry-after": "100"})]
         start = time.monotonic()
         with pytest.raises(TimeoutError, match="job_1 in 1 s"):
             job.wait(timeout_s=1.0)
         assert time.monotonic() - start < 20
-    assert len(server.asked) < 20
+    assert len(server.asked) <= 5
 
 
 def test_what_leads_elsewhere_is_no_success(server, client, tmp_path):
@@ -97,4 +99,5 @@ def test_a_forked_process_has_connections_of_its_own(server, client, monkeypatch
     assert own.headers["authorization"] == "Bearer secret"
     # Closed here they would be closed, with TLS, for the parent too.
     assert not parents.is_closed
-    parents.close()
+    for each in (parents, own):
+        each.close()

@@ -107,3 +107,6 @@ def test_numbers_too_small_for_compiled_code_have_a_logarithm():
     found = normalised(scaling, np.exp(-times)[:, None])
     assert np.isfinite(found).all()
     assert np.abs(found).max() <= 1.0
+    pulses = np.where(np.arange(50) % 10 == 0, 30.0, 0.0)[:, None]
+    found = normalised(fit_scaling(pulses, ["asinh"]), pulses)
+    np.testing.assert_allclose(found, np.where(pulses > 0, 1.0, -1.0))

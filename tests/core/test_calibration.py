@@ -293,9 +293,11 @@ def test_a_better_optimum_whose_search_ran_out_is_told():
     near = Optimum(np.array([0.9]), 80.0, np.ones(1), np.ones((1, 1)), True, 9)
     groups = _grouped([near, far])
     assert groups[0].best is near
-    (said,) = _unfinished([near, far], groups)
+    (said,) = _unfinished([near, far], groups, 1.0)
     assert "1 searches that had not converged" in said
-    assert not _unfinished([near, dataclasses.replace(far, cost=79.5)], groups)
+    assert not _unfinished([near, dataclasses.replace(far, cost=79.5)], groups, 1.0)
+    # Of an estimated noise: sums of squares are in parts of its variance.
+    assert _unfinished([near, dataclasses.replace(far, cost=79.5)], groups, 0.1)
 
 
 def test_a_start_without_a_finite_jacobian_is_left_out():

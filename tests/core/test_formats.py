@@ -246,6 +246,8 @@ def test_coordinates_of_trajectories_are_parameters(tmp_path):
             "times": (("trajectory", "time"), own),
         },
     )
+    seconds = content.assign_coords(times=("time", times))
+    assert from_xarray(seconds.drop_vars("k")).parameter_names == ()
     found = from_xarray(content)
     assert found.parameter_names == ("k",)
     np.testing.assert_array_equal(found.parameters[:, 0], k)

@@ -251,6 +251,8 @@ def test_dates_and_durations_are_no_numbers(tmp_path, kind, column):
         ("trajectory,Time [s],time [h],y1", "two columns 'time'"),
         ("trajectory,time,T [K],T [degC]", "two columns 'T'"),
         ("trajectory,time,y1,y1 ", "two columns 'y1'"),
+        ("trajectory,time,y1,y1", "two columns 'y1'"),
+        ("trajectory,time,time,y1", "two columns 'time'"),
         ("Trajectory,trajectory,time,y1", "two columns 'trajectory'"),
     ],
 )
@@ -266,3 +268,15 @@ def test_a_delimiter_at_the_end_of_rows_moves_no_column(tmp_path):
     )
     found = load_dataset(tmp_path / "a.csv")
     np.testing.assert_array_equal(found.states[0, :, 0], [1.5, 2.5])
+    # As R writes row names: in front, without a name of their own.
+    rows = ["trajectory,time,y1", "a,0,0,1.5", "b,0,1,2.5", "c,1,0,3", "d,1,1,4"]
+    (tmp_path / "b.csv").write_text("\n".join(rows))
+    assert load_dataset(tmp_path / "b.csv").digest == found.digest
+
+
+def test_an_empty_table_of_dates_has_no_rows(tmp_path):
+    table = pd.DataFrame({"trajectory": [], "time": [], "y1": []})
+    table["time"] = pd.to_datetime(table["time"])
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match="datetime64"):
+        load_dataset(tmp_path / "a.parquet")

@@ -90,6 +90,14 @@ def test_the_relaxation_form_steps_between_samples_where_they_miss_something():
     assert fallback(steep, fixed, None).spec.steps == fixed.steps
 
 
+def test_early_samples_of_long_trajectories_stay_in_the_grid():
+    times = np.append(0.0, np.geomspace(1e-6, 1e11, 18))
+    states = np.exp(-times / 1e9)[None, :, None] * np.array([1.0, 2.0])[:, None, None]
+    steps, _ = step_grid(check_arrays({"states": states, "times": times}))
+    assert isinstance(steps, GridStepsSpec)
+    np.testing.assert_array_equal(steps.times, times)
+
+
 def test_times_since_1970_leave_no_steps_of_their_rounding():
     rng = np.random.default_rng(0)
     starts = 1.7e9 + rng.uniform(0, 1e6, 6)

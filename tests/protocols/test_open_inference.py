@@ -98,6 +98,8 @@ def test_json_gets_and_gives_flat_numbers(client, service):
     flat = tensor("x0", data=GIVEN["x0"].ravel().tolist())
     named = {"model_name": "plain", "model_version": "1"}
     answer = infer(client, body(flat, tensor("times"), id="a", **named))
+    named["model_name"] = "plain@latest"
+    infer(client, body(flat, tensor("times"), **named), "plain@latest")
     assert answer["id"] == "a"
     assert (answer["model_name"], answer["model_version"]) == ("plain", "1")
     assert all(isinstance(each, float) for each in answer["outputs"][0]["data"])

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from services.blobs import Blobs
+from services.rollouts.canonical import Variant
 from services.rollouts.engine import Engine
+from services.rollouts.shapes import Shape
 from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import InvalidInput
@@ -55,6 +57,29 @@ def test_long_rollouts_run_in_small_tiles_and_endless_ones_are_refused(uniform):
     assert run(1500) == (8,)
     with pytest.raises(InvalidInput, match=r"times: .*SPNODE_TILE_BYTES"):
         run(100_000)
+
+
+def test_memory_of_a_row_follows_directions_and_not_times_of_cotangents(uniform):
+    _, digest, settings, blobs = uniform
+    model = Engine(settings, blobs).resident.get(digest)
+
+    def shape(operation, outputs, **rows):
+        axes = (
+            ("x0", (3,)),
+            *((name.replace("_", "."), a) for name, a in rows.items()),
+        )
+        return Shape(operation, (True, outputs, outputs, 1), axes, Variant())
+
+    one = model.row_bytes(shape("rollout", 1000))
+    assert one == pytest.approx(model.row_bytes(shape("rollout", 2000)) / 2)
+    hvp = {"tangents_x0": (1, 3), "cotangents": (1000, 3)}
+    # A few states and units for each step, whatever shape the cotangents have.
+    assert model.row_bytes(shape("hvp", 1000, **hvp)) < 200 * one
+    vjp = [
+        model.row_bytes(shape("vjp", 1000, cotangents=(many, 1000, 3)))
+        for many in (1, 11)
+    ]
+    assert vjp[1] - vjp[0] == 10 * one
 
 
 def test_plans_on_the_device_are_bounded(uniform, monkeypatch):

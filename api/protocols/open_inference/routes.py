@@ -76,8 +76,9 @@ class Inference:
         envelope, arrays = await _read(gateway, body, headers.get(TENSORS))
         if envelope.options.timeout:
             deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
-        served = await _served(scope["state"]["workspace"], scope["path_params"])
-        _check_named(envelope, served)
+        path = scope["path_params"]
+        served = await _served(scope["state"]["workspace"], path)
+        _check_named(envelope, path, served)
         try:
             request = request_of(envelope, arrays, served)
             computed = await compute(
@@ -89,20 +90,24 @@ class Inference:
         await response(scope, receive, send)
 
 
-def _check_named(envelope: Envelope, served: Served) -> None:
+def _check_named(envelope: Envelope, path: Mapping[str, str], served: Served) -> None:
     """Refuse a body that names another model or version than its address.
 
     Raises:
         InvalidInput: It does.
     """
     told = {
-        "model_name": (envelope.model_name, served.model),
-        "model_version": (envelope.model_version, str(served.version)),
+        "model_name": (envelope.model_name, served.model, path["model"]),
+        "model_version": (
+            envelope.model_version,
+            str(served.version),
+            path.get("version"),
+        ),
     }
-    for field, (given, own) in told.items():
-        if given not in (None, "", own):
+    for field, (given, *own) in told.items():
+        if given not in (None, "", *own):
             raise InvalidInput(
-                field, found=repr(given), expected=f"{own!r}, as the address has it"
+                field, found=repr(given), expected=f"{own[0]!r}, as the address has it"
             )
 
 
