@@ -211,7 +211,8 @@ class Engine:
         self._compile(model, shape, plans, rows)
         self.counters.compilations_on_request += self.counters.compilations - before
         # What takes long once would hold up every later start.
-        if model.tiles[shape][-1] * model.row_bytes(shape) <= _REMEMBERED_BYTES:
+        largest = model.allowed(shape, self._tile_bytes)[-1]
+        if largest * model.row_bytes(shape) <= _REMEMBERED_BYTES:
             self._remembered.add(model.architecture, shape)
 
     def _compile(

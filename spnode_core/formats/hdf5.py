@@ -28,15 +28,18 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
         with h5py.File(path, "r") as file:
             _check(file, limit_bytes)
             contents = _Contents(file, limit_bytes)
+            # As lists: h5py holds its lock, which is that of all threads, while it
+            # iterates, and for as long as anybody keeps an error from in between.
+            nodes = list(file.items())
             if kind == "MATLAB 7.3":
                 return {
                     name: as_python(name, contents.of_matlab(name, node))
-                    for name, node in file.items()
+                    for name, node in nodes
                     if name != "#refs#"
                 }
-            is_netcdf = _is_netcdf(file)
+            is_netcdf = _is_netcdf(file, nodes)
             if "states" in file and "times" in file and not is_netcdf:
-                return {name: contents.array(name, node) for name, node in file.items()}
+                return {name: contents.array(name, node) for name, node in nodes}
             found = _arrays_of(file)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InvalidInput(
@@ -76,7 +79,7 @@ def _size(name: str, node: h5py.Dataset) -> int:
 
 
 def _nodes(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name in group:
+    for name in list(group):
         link = group.get(name, getlink=True)
         place = f"{prefix}{name}"
         if not isinstance(link, h5py.HardLink):
@@ -105,10 +108,10 @@ def _arrays_of(file: h5py.File) -> str:
     return f"HDF5 with {', '.join(arrays[:_TOLD]) or 'no arrays'}{more}"
 
 
-def _is_netcdf(file: h5py.File) -> bool:
+def _is_netcdf(file: h5py.File, nodes: list[tuple[str, Any]]) -> bool:
     return "_NCProperties" in file.attrs or any(
         isinstance(node, h5py.Dataset) and "DIMENSION_LIST" in node.attrs
-        for node in file.values()
+        for _, node in nodes
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from h5py._objects import phil
 
 from spnode_core.dataset import load_dataset
 from spnode_core.errors import InvalidInput
@@ -232,6 +234,23 @@ def test_a_chunk_counts_as_a_whole(tmp_path):
     assert (tmp_path / "upload").stat().st_size < 3 * 2**20
     with pytest.raises(InvalidInput, match=r"arrays of 16000000\d\d bytes"):
         load_dataset(tmp_path / "upload", limit_bytes=100 * 2**20)
+
+
+@pytest.mark.parametrize("write", [referring_by_text, referring_to_itself])
+def test_an_error_that_is_kept_locks_no_other_thread_out_of_h5py(tmp_path, write):
+    write(tmp_path / "upload")
+    with pytest.raises(InvalidInput) as kept:
+        load_dataset(tmp_path / "upload")
+
+    def is_free():
+        taken = phil.acquire(False)
+        if taken:
+            phil.release()
+        return taken
+
+    with ThreadPoolExecutor() as other:
+        assert other.submit(is_free).result()
+    assert kept.value.found
 
 
 @pytest.mark.parametrize("kind", ["timedelta64[ns]", "datetime64[ns]"])
