@@ -211,9 +211,8 @@ class _LinearModel:
             for parts in zip(*(_pairs(known, row, tick) for row in rows), strict=True)
         )
         if not len(before):
-            nothing = np.zeros((before.shape[1], before.shape[1]))
-            one = np.zeros((inputs.shape[1], before.shape[1]))
-            return cls(np.eye(len(nothing)), np.eye(len(nothing)), one, tick)
+            same = np.eye(before.shape[1])
+            return cls(same, same, np.zeros((inputs.shape[1], len(same))), tick)
         chosen = np.unique(np.linspace(0, len(before) - 1, _MOST_PAIRS).astype(int))
         before, after, inputs = before[chosen], after[chosen], inputs[chosen]
         _, sizes, directions = np.linalg.svd(before, full_matrices=False)

@@ -76,8 +76,9 @@ class Wire(BaseModel):
     )
 
 
-# More are beyond any limit, and Python writes no number of thousands of digits.
-Positive = Annotated[int, Field(strict=True, ge=1, le=2**53)]
+LARGEST_COUNT = 2**53
+"""More is beyond any limit, and Python writes no number of thousands of digits."""
+Positive = Annotated[int, Field(strict=True, ge=1, le=LARGEST_COUNT)]
 
 
 class SpacedTimes(Wire):

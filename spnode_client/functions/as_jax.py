@@ -11,6 +11,7 @@ need the derivative of a Jacobian-vector product by the inputs (forward over for
 refused: ``jax.hessian``, forward over reverse, does the same.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,17 +78,18 @@ def _primitive(
     primitive = Primitive(name)
     primitive.multiple_results = True
 
-    def call(*operands: Any, function: ServedRollout) -> list[Any]:
+    def asked(*operands: Any, function: ServedRollout) -> tuple[np.ndarray, ...]:
         found = shapes(*operands, function=function)
+        answers = ask(function, *(np.asarray(each) for each in operands))
+        return tuple(
+            np.asarray(each, shape.dtype).reshape(shape.shape)
+            for each, shape in zip(answers, found, strict=True)
+        )
 
-        def asked(*arrays: Any) -> tuple[np.ndarray, ...]:
-            answers = ask(function, *(np.asarray(each) for each in arrays))
-            return tuple(
-                np.asarray(each, shape.dtype).reshape(shape.shape)
-                for each, shape in zip(answers, found, strict=True)
-            )
-
-        return list(jax.pure_callback(asked, tuple(found), *operands))
+    def call(*operands: Any, function: ServedRollout) -> list[Any]:
+        found = tuple(shapes(*operands, function=function))
+        later = functools.partial(asked, function=function)
+        return list(jax.pure_callback(later, found, *operands))
 
     def abstract(*operands: Any, function: ServedRollout) -> list[Any]:
         return [
@@ -111,12 +113,7 @@ def _primitive(
 
     def now(*operands: Any, function: ServedRollout) -> list[Any]:
         # Outside of compiled code: a callback would be compiled anew for each call.
-        found = shapes(*operands, function=function)
-        answers = ask(function, *(np.asarray(each) for each in operands))
-        return [
-            jnp.asarray(np.asarray(each, shape.dtype).reshape(shape.shape))
-            for each, shape in zip(answers, found, strict=True)
-        ]
+        return [jnp.asarray(each) for each in asked(*operands, function=function)]
 
     primitive.def_impl(now)
     primitive.def_abstract_eval(abstract)

@@ -17,10 +17,12 @@ from services.errors import Invalid
 from services.rollouts.request import RANK, Arrays, Request, add_array
 from services.rollouts.served import Served
 from services.rollouts.wire import (
+    LARGEST_COUNT,
     AnyRank,
     Number,
     Options,
     Outputs,
+    Positive,
     SpacedTimes,
     SteppedTimes,
     Wire,
@@ -41,10 +43,7 @@ _STEPPED = ("dt", "steps")
 _PARAMETERS = {"intervals": "parameters.intervals", "spread": "outputs.spread"}
 Name = Annotated[str, Field(max_length=200)]
 Flag = Annotated[bool, Field(strict=True)]
-# More has no meaning, and Python writes no number of thousands of digits.
-_LARGEST = 2**53
-Count = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
-Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST_COUNT)]
 
 
 class InputParameters(Wire):
