@@ -30,7 +30,7 @@ from services.datasets import no_such_dataset
 from services.errors import Conflict, NotFound
 from services.held import hold_dataset, hold_versions
 from services.identity import new_id
-from services.lifecycle import Event, Job, Sender, add_event, as_job, move
+from services.lifecycle import Event, Job, Sender, add_event, as_job, cancel_row
 from services.outbox import Outbox
 from services.projects import EVERYTHING, Access
 from services.retries import RETRIABLE, check_ended, check_retriable, queue_again
@@ -190,12 +190,12 @@ class Jobs:
             # Locked: it might be running for the first statement, and queued for the
             # second.
             self._row(connection, id, lock=True)
-            row = _cancel(connection, id, now)
+            row = cancel_row(connection, id, now)
             if row is not None:
                 if row["kind"] == SWEEP:
                     for each in ids_of(connection, id, UNFINISHED):
                         self._row(connection, each, lock=True)
-                        _cancel(connection, each, now)
+                        cancel_row(connection, each, now)
                 return as_job(row)
             job = as_job(self._row(connection, id))
         if job.state in ("succeeded", "failed"):
@@ -339,9 +339,10 @@ class Jobs:
         """The job, and which jobs are to be sent to the workers."""
         now = instant(self.clock())
         with self.database.transaction() as connection:
+            # Before the key: a row that another retry queued shows that one's key too.
+            row = self._row(connection, id)
             if made_under(connection, asked, now) is not None:
                 return as_job(self._row(connection, id)), []
-            row = self._row(connection, id)
             check_retriable(row)
             hold_dataset(connection, row["dataset_id"])
             # Before rows of jobs are locked, so also for those that may yet fail.
@@ -374,24 +375,6 @@ def _add(connection: sa.Connection, now: datetime, **values: Any) -> Job:
     row = connection.execute(insert.returning(*tables.jobs.c)).mappings().one()
     add_event(connection, row["id"], "status", "queued", now, {"state": "queued"})
     return as_job(row)
-
-
-def _cancel(connection: sa.Connection, id: str, now: datetime) -> sa.RowMapping | None:
-    row = move(connection, id, before="queued", after="cancelled", now=now)
-    if row is not None:
-        add_event(connection, id, "status", "cancelled", now, {"state": "cancelled"})
-        return row
-    row = _flag_cancel(connection, id)
-    if row is not None:
-        add_event(connection, id, "status", "cancel requested", now)
-    return row
-
-
-def _flag_cancel(connection: sa.Connection, id: str) -> sa.RowMapping | None:
-    table = tables.jobs
-    update = sa.update(table).where(table.c.id == id, table.c.state == "running")
-    flagged = update.values(cancel_requested=True).returning(*table.c)
-    return connection.execute(flagged).mappings().one_or_none()
 
 
 def _replay(earlier: sa.RowMapping, digest: str) -> Job:

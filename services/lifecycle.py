@@ -187,6 +187,27 @@ def add_event(
     connection.execute(_APPEND, event)
 
 
+def cancel_row(
+    connection: sa.Connection, id: str, now: datetime
+) -> sa.RowMapping | None:
+    """Cancel a job that waits, and flag one that runs for its worker to stop.
+
+    Returns:
+        The row as it is now, or None where the job has ended.
+    """
+    row = move(connection, id, before="queued", after="cancelled", now=now)
+    if row is not None:
+        add_event(connection, id, "status", "cancelled", now, {"state": "cancelled"})
+        return row
+    table = tables.jobs
+    update = sa.update(table).where(table.c.id == id, table.c.state == "running")
+    flagged = update.values(cancel_requested=True).returning(*table.c)
+    row = connection.execute(flagged).mappings().one_or_none()
+    if row is not None:
+        add_event(connection, id, "status", "cancel requested", now)
+    return row
+
+
 _RENAMED = {"worker": "lease_owner", "parent": "parent_id"}
 _COLUMN_OF = {name: _RENAMED.get(name, name) for name in Job.__dataclass_fields__}
 COLUMNS = tuple(_COLUMN_OF.values())
