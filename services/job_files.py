@@ -1,6 +1,8 @@
 """Names of the files by which a job's process and its supervisor exchange contents."""
 
 DATASET = "dataset.npz"
+ANY_SIZE = 2**62
+"""What the store has was checked when it came: its size is its own limit."""
 CHECKPOINT = "checkpoint"
 ARTIFACT = "artifact.spnode"
 INPUTS = "inputs.npz"

@@ -10,12 +10,10 @@ import numpy as np
 
 from services.datasets import Datasets
 from services.errors import NotFound
+from services.job_files import ANY_SIZE
 from services.rollouts.rows import dataset_members, skip_rows
 from services.work_folder import working
 from spnode_core.npz import Member
-
-# What the store has was written by us; its size is its own limit.
-_ANY_SIZE = 2**62
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def read_trajectory(
     with working(datasets.settings, "arrays") as folder:
         path = folder / "dataset.npz"
         datasets.download(id, path)
-        with dataset_members(path, _ANY_SIZE) as members:
+        with dataset_members(path, ANY_SIZE) as members:
             return _read(members, number, most_samples)
 
 

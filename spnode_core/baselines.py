@@ -126,6 +126,16 @@ def normalised(scaling: Scaling, values: Values) -> Values:
     return np.asarray(found).reshape(values.shape)
 
 
+def sizes(scaling: Scaling, dataset: Dataset) -> Values:
+    """Size of each state in normalised numbers: of a logarithm a factor of e."""
+    largest = np.max(np.abs(dataset.states), (0, 1), where=dataset.mask, initial=0.0)
+    width = np.asarray(scaling.width)
+    of_kind = {"log": np.ones_like(largest), "asinh": np.arcsinh(largest / width)}
+    found = [of_kind.get(kind, largest)[i] for i, kind in enumerate(scaling.kinds)]
+    found = np.array(found) / np.asarray(scaling.scale)
+    return np.where(found > 0, found, 1.0)
+
+
 def _paths(normaliser: Normaliser, dataset: Dataset, clock: Clock) -> _Paths:
     ticks = clock(dataset.elapsed)
     states = normalised(normaliser.states, dataset.filled).copy()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spnode_core.agreement import difference
-from spnode_core.baselines import Baselines, normalised
+from spnode_core.baselines import Baselines, normalised, sizes
 from spnode_core.data_report import choose_kind
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
@@ -174,12 +174,12 @@ class _Measure:
             scaling,
             restarts(dataset, seed),
             states,
-            spread(states, dataset.mask),
+            spread(states, dataset.mask, sizes(scaling, dataset)),
         )
 
     def judge(self, surrogate: Surrogate) -> _Judged:
         """Errors of rollouts from starts and from later samples."""
-        usual = self._deviations(surrogate, self.dataset, self.dataset.mask)
+        usual = self._deviations(surrogate, self.dataset)
         with np.errstate(invalid="ignore"):
             over_trajectories = usual.over_trajectories()
         record: dict[str, Any] = {
@@ -189,10 +189,8 @@ class _Measure:
         }
         worst = [_worst(record)]
         if self.later is not None:
-            pieces = self.later.dataset
-            # What a rollout starts from is given.
-            mask = pieces.mask & (pieces.elapsed > 0)[..., None]
-            record["mid_trajectory"] = _brief(self._deviations(surrogate, pieces, mask))
+            found = self._deviations(surrogate, self.later.dataset)
+            record["mid_trajectory"] = _brief(found)
             worst.append(_worst(record["mid_trajectory"]))
         return _Judged({"error": max(worst), **record}, usual.by_trajectory)
 
@@ -206,16 +204,15 @@ class _Measure:
             normaliser = _normaliser(self.scaling, training)
             known = Baselines(normaliser, surrogate.grid, training)
             predicted = known.predict(self.dataset)
-        mask, elapsed = self.dataset.mask, self.dataset.elapsed
+        mask, elapsed = self.dataset.later, self.dataset.elapsed
         found = {}
         for name, states in predicted.items():
             errors = np.where(mask, (states - self.states) / self.spread, 0.0)
             found[name] = _brief(Deviations(self.dataset.names, errors, mask, elapsed))
         return found
 
-    def _deviations(
-        self, surrogate: Surrogate, dataset: Dataset, mask: NDArray[np.bool_]
-    ) -> Deviations:
+    def _deviations(self, surrogate: Surrogate, dataset: Dataset) -> Deviations:
+        mask = dataset.later
         predicted = predict(surrogate, dataset, surrogate.grid)
         finite = np.isfinite(predicted)
         moved = normalised(self.scaling, np.where(finite, predicted, 0.0))

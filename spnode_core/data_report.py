@@ -82,6 +82,16 @@ def duplicates(dataset: Dataset) -> list[list[int]]:
     """Pairs ``[earlier, later]`` of trajectories that are the same, bit by bit."""
     first: dict[bytes, int] = {}
     found = []
+    for row, digest in enumerate(trajectory_digests(dataset)):
+        earlier = first.setdefault(digest, row)
+        if earlier != row:
+            found.append([earlier, row])
+    return found
+
+
+def trajectory_digests(dataset: Dataset) -> list[bytes]:
+    """A digest of each trajectory; equal ones are the same, bit by bit."""
+    found = []
     for row in range(dataset.trajectories):
         digest = hashlib.sha256()
         for array in (
@@ -92,9 +102,7 @@ def duplicates(dataset: Dataset) -> list[list[int]]:
             dataset.controls[row],
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
-        earlier = first.setdefault(digest.digest(), row)
-        if earlier != row:
-            found.append([earlier, row])
+        found.append(digest.digest())
     return found
 
 

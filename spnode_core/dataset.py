@@ -75,6 +75,14 @@ class Dataset:
         return np.asarray(self.mask.any(axis=2))
 
     @cached_property
+    def later(self) -> np.ndarray:
+        """Samples after the start, ``(trajectory, time, state)``: not given, foretold.
+
+        Every trajectory has some.
+        """
+        return np.asarray(self.mask & (self.elapsed > 0)[..., None])
+
+    @cached_property
     def filled(self) -> np.ndarray:
         """States with those of the start where a sample is missing."""
         return np.where(self.mask, self.states, self.states[:, :1])

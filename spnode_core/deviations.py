@@ -3,8 +3,8 @@ r"""Errors in units of how much each state varies, so that 1 means: nothing was 
 .. math:: e_i = \frac{T_i(\hat x_i) - T_i(x_i)}{\mathrm{std}\, T_i(x_i)}
 
 ``T`` is what the state was learned in: itself, its logarithm or asinh. The standard
-deviation is that of the held-out samples; a state that does not vary there is measured
-by its scale in the training data.
+deviation is that of the held-out samples; a state that stands still there is measured
+by its size.
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# A normalised state that varies by less stands still but for rounding.
-_STILL = 1e-9
+STILL = 3e-7
+"""A state that varies by less of its size stands still: single precision, in which
+data often come, tells no more, and noise of a solver is no dynamics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,18 +101,25 @@ class Deviations:
         }
 
 
-def spread(values: Values, mask: Mask) -> Values:
-    """Standard deviation of each normalised state, 1 where it stands still.
+def spread(values: Values, mask: Mask, size: Values | float = 1.0) -> Values:
+    """Standard deviation of each normalised state, its size where it stands still.
 
     Args:
         values: Normalised states, ``(trajectory, time, state)``.
         mask: Where there is a sample.
+        size: Of each state, in the same units (``baselines.sizes``).
     """
     count = np.maximum(mask.sum(axis=(0, 1)), 1)
     mean = np.sum(values, axis=(0, 1), where=mask) / count
     variance = np.sum((values - mean) ** 2, axis=(0, 1), where=mask) / count
     deviation = np.sqrt(variance)
-    return np.where(deviation > _STILL, deviation, 1.0)
+    return or_size(deviation, np.asarray(size))
+
+
+def or_size(deviation: Values, size: Values) -> Values:
+    """Deviations; of what stands still its size, and 1 of what is 0 throughout."""
+    fallback = np.where(size > 0, size, 1.0)
+    return np.where(deviation > STILL * size, deviation, fallback)
 
 
 def bin_of(edges: Values, elapsed: Values) -> NDArray[np.intp]:

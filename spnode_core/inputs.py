@@ -28,32 +28,48 @@ def batched_inputs(
     Raises:
         InvalidInput: An input that is missing, of the wrong shape, or not finite.
     """
-    start = _finite("x0", x0)
-    single = start.ndim == 1
-    start = start[None] if single else start
-    _expect("x0", start, (None, len(signature.states)), signature.states)
-    batch = start.shape[0]
-    p = None
+    start, p, u = _finite("x0", x0), None, None
     if _wanted("parameters", parameters, signature.parameters):
         p = _finite("parameters", parameters)
-        p = jnp.broadcast_to(p, (batch, *p.shape)) if p.ndim == 1 else p
-        _expect(
-            "parameters", p, (batch, len(signature.parameters)), signature.parameters
-        )
-    u = None
+    intervals = 1
     if _wanted("controls", controls, signature.controls):
-        intervals = () if control_times is None else np.shape(control_times)
-        if len(intervals) != 1:
-            raise InvalidInput(
-                "control_times",
-                found=f"shape {intervals}" if intervals else "none",
-                expected="the start of each control interval, a list of times",
-            )
         u = _finite("controls", controls)
-        u = jnp.broadcast_to(u, (batch, *u.shape)) if u.ndim == 2 else u
-        expected = (batch, intervals[0], len(signature.controls))
-        _expect("controls", u, expected, signature.controls)
-    return single, (start, p, u)
+        intervals = _intervals(control_times, u)
+    # One row of an input goes with all rows of the others.
+    rows = [
+        each.shape[0]
+        for each, rank in ((start, 1), (p, 1), (u, 2))
+        if each is not None and each.ndim == rank + 1
+    ]
+    batch = rows[0] if rows else 1
+    known = {
+        "x0": (start, (len(signature.states),), signature.states),
+        "parameters": (p, (len(signature.parameters),), signature.parameters),
+        "controls": (u, (intervals, len(signature.controls)), signature.controls),
+    }
+    found = []
+    for field, (given, shape, names) in known.items():
+        array = given
+        if array is not None:
+            if array.ndim == len(shape):
+                array = jnp.broadcast_to(array, (batch, *array.shape))
+            _expect(field, array, (None if field == "x0" else batch, *shape), names)
+        found.append(array)
+    return not rows, (found[0], found[1], found[2])
+
+
+def _intervals(control_times: ArrayLike | None, controls: Float[Array, "..."]) -> int:
+    """How many control intervals there are; one needs no time."""
+    if control_times is None and controls.ndim > 1 and controls.shape[-2] == 1:
+        return 1
+    shape = () if control_times is None else np.shape(control_times)
+    if len(shape) != 1:
+        raise InvalidInput(
+            "control_times",
+            found=f"shape {shape}" if shape else "none",
+            expected="the start of each control interval, a list of times",
+        )
+    return shape[0]
 
 
 def _wanted(field: str, value: object, names: tuple[str, ...]) -> bool:
@@ -74,11 +90,16 @@ def _finite(field: str, value: ArrayLike | None) -> Float[Array, "..."]:
         array = jnp.asarray(value, jnp.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInput(field, found=repr(value)[:80], expected="numbers") from error
-    if not isinstance(array, Tracer) and not bool(jnp.isfinite(array).all()):
-        place = [int(i) for i in np.argwhere(~np.isfinite(np.asarray(array)))[0]]
+    if isinstance(array, Tracer):
+        return array
+    # By NumPy: what is known is not to be traced, where others of the inputs are.
+    known = np.asarray(array)
+    is_finite = np.isfinite(known)
+    if not is_finite.all():
+        place = [int(i) for i in np.argwhere(~is_finite)[0]]
         raise InvalidInput(
             f"{field}{place}",
-            found=repr(float(array[tuple(place)])),
+            found=repr(float(known[tuple(place)])),
             expected="a finite number",
         )
     return array

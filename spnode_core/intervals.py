@@ -133,9 +133,8 @@ def measured_coverage(
         for row, (x, times) in enumerate(zip(predicted, elapsed, strict=True)):
             lower, upper = interval_bounds(intervals, x, times, coverage)
             held[row] = (lower <= truth[row]) & (truth[row] <= upper)
-        by_state = np.sum(held & mask, axis=(0, 1)) / np.maximum(
-            mask.sum(axis=(0, 1)), 1
-        )
+        count = mask.sum(axis=(0, 1))
+        by_state = (held & mask).sum(axis=(0, 1))[count > 0] / count[count > 0]
         measured.append(
             {
                 "coverage": coverage,

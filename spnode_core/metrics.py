@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from spnode_core.baselines import Baselines, normalised
+from spnode_core.baselines import Baselines, normalised, sizes
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.intervals import calibrated, measured_coverage
@@ -29,6 +29,7 @@ from spnode_core.verdict import warnings_of
 _ROWS_AT_ONCE = 64
 # Numbers in the matrices of rows that have output times of their own, about.
 _MOST_MATRIX_VALUES = 20_000_000
+_BY_JACOBIAN = ("rodas4", "exprb32")
 Values = NDArray[np.float64]
 
 
@@ -52,8 +53,10 @@ def evaluate(
 
     Returns:
         ``scaled_mse`` (mean over trajectories, times and states of the squared scaled
-        error), the same for each state with its RMSE in physical units, relative L2
-        error and largest scaled error, ``refined_scaled_mse`` (with every step halved)
+        error; the paper's, so with the starts, which are given), the same for each
+        state. Everything else is of samples after the start, and for each state only
+        where it has such: its RMSE in physical units, relative L2 error and largest
+        scaled error; ``refined_scaled_mse`` (with every step halved)
         and ``refinement_error``, the largest scaled change that halving makes.
 
         ``normalised_rmse``, in all, by state, ``over_time`` and ``over_trajectories``:
@@ -85,7 +88,7 @@ def evaluate(
         "states": {
             name: {
                 **_state_metrics(error[:, :, i], dataset, i, float(scale[i])),
-                "normalised_rmse": by_state[name],
+                **({"normalised_rmse": by_state[name]} if name in by_state else {}),
             }
             for i, name in enumerate(dataset.names)
         },
@@ -156,8 +159,10 @@ class Compared:
     @classmethod
     def of(cls, surrogate: Surrogate, dataset: Dataset) -> "Compared":
         """The dataset in what a surrogate has learned its states in."""
-        states = normalised(surrogate.normaliser.states, dataset.filled)
-        return cls(surrogate, dataset, states, spread(states, dataset.mask))
+        scaling = surrogate.normaliser.states
+        states = normalised(scaling, dataset.filled)
+        deviations = spread(states, dataset.mask, sizes(scaling, dataset))
+        return cls(surrogate, dataset, states, deviations)
 
     def with_states(self, predicted: Values) -> Deviations:
         """Deviations of normalised states from those of the dataset."""
@@ -171,8 +176,9 @@ class Compared:
         return self._deviations(rests, errors)
 
     def _deviations(self, dataset: Dataset, errors: Values) -> Deviations:
-        errors = np.where(dataset.mask, errors / self.spread, 0.0)
-        return Deviations(dataset.names, errors, dataset.mask, dataset.elapsed)
+        mask = dataset.later
+        errors = np.where(mask, errors / self.spread, 0.0)
+        return Deviations(dataset.names, errors, mask, dataset.elapsed)
 
 
 def _brief(found: Deviations) -> dict[str, Any]:
@@ -187,16 +193,13 @@ def _from_later_samples(
     if pieces is None:
         return None
     found = compared.with_rests(pieces.dataset)
-    # What is measured is what comes after the sample that a rollout starts from.
-    later = found.mask & (found.elapsed > 0)[..., None]
-    found = dataclasses.replace(found, mask=later)
     at = pieces.rows[:, None], pieces.samples
     same = dataclasses.replace(found, errors=usual.errors[at])
     return {
         **_brief(found),
         "from_start": same.overall,
         "trajectories": len(pieces.rows),
-        "samples": int(later.sum()),
+        "samples": int(found.mask.sum()),
     }
 
 
@@ -229,8 +232,10 @@ def predict(surrogate: Surrogate, dataset: Dataset, grid: TimeGrid) -> Values:
 
 
 def _rows_at_once(surrogate: Surrogate, plan: Plan) -> int:
-    """Rows of one call; fewer where each has matrices for output times of its own."""
-    if plan.on_grid or plan.output_index.ndim == 1:
+    """Rows of one call; fewer where each has matrices of its own for output times."""
+    # Propagators of a shared time are shared, but not Jacobians along trajectories.
+    has_own = plan.output_index.ndim > 1 or surrogate.spec.integrator in _BY_JACOBIAN
+    if plan.on_grid or not has_own:
         return _ROWS_AT_ONCE
     per_row = plan.outputs * surrogate.signature.latent**2
     return max(1, min(_ROWS_AT_ONCE, _MOST_MATRIX_VALUES // per_row))
@@ -249,13 +254,17 @@ def _rollout(
 def _state_metrics(
     error: Values, dataset: Dataset, index: int, scale: float
 ) -> dict[str, float]:
-    mask = dataset.mask[:, :, index]
+    mask = dataset.later[:, :, index]
     truth = dataset.states[:, :, index][mask]
     wrong = error[mask]
+    scaled = error[dataset.mask[:, :, index]] / scale
+    found = {"scaled_mse": float(np.mean(scaled**2))}
+    if not wrong.size:
+        return found
     size = float(np.sqrt(np.sum(truth**2)))
     return {
+        **found,
         "rmse": float(np.sqrt(np.mean(wrong**2))),
-        "scaled_mse": float(np.mean((wrong / scale) ** 2)),
         "relative_l2": float(np.sqrt(np.sum(wrong**2)) / size) if size else 0.0,
         "max_abs_scaled": float(np.abs(wrong).max() / scale),
     }

@@ -101,9 +101,12 @@ def _loss(history: Sequence[Mapping[str, Any]]) -> Callable[[Any], None] | None:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         before = 0
-        stages = itertools.groupby(history, key=lambda point: point["stage"])
-        for number, (stage, group) in enumerate(stages):
+        stages = itertools.groupby(
+            history, key=lambda point: (point["stage"], point.get("part", 0))
+        )
+        for number, ((stage, part), group) in enumerate(stages):
             points = list(group)
+            name = f"{stage} {part + 1}" if part else stage
             at = [before + point["iteration"] for point in points]
             colour = COLOURS[number % len(COLOURS)]
             for key, style in (("loss", "-"), ("validation_loss", "--")):
@@ -113,7 +116,7 @@ def _loss(history: Sequence[Mapping[str, Any]]) -> Callable[[Any], None] | None:
                     # A line of one point is none.
                     mark = "." if np.isfinite(losses).sum() == 1 else ""
                     axes.plot(
-                        at, losses, style, marker=mark, color=colour, label=stage + held
+                        at, losses, style, marker=mark, color=colour, label=name + held
                     )
             before = at[-1]
         _logarithmic(axes, "y")

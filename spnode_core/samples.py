@@ -14,6 +14,8 @@ from spnode_core.timegrid import Plan, TimeGrid
 
 # A relative error is not asked for below this part of a state's largest value.
 _RELATIVE_FLOOR = 1e-3
+# Times this close, relatively, are one time.
+_SAME = 1e-9
 
 
 class Samples(NamedTuple):
@@ -89,20 +91,49 @@ def _on_device(plan: Plan) -> Plan:
 def _controls(
     dataset: Dataset, grid: TimeGrid
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Control values by interval, and the intervals' starts where there are any."""
+    """Control values by interval, and the intervals' starts where there are any.
+
+    Where trajectories have times of their own, all switch whenever one does. Where that
+    is more often than one is sampled and the grid steps, each step takes the mean.
+    """
     if not dataset.control_names:
         return np.zeros((dataset.trajectories, 1, 0)), None
     elapsed = dataset.elapsed
     if (elapsed == elapsed[0]).all():
         return dataset.controls, elapsed[0]
-    # Trajectories switch at different times: what holds at a grid time holds to the
-    # next one.
-    starts = grid.extended(float(elapsed.max()))[:-1]
-    held = [
-        controls[np.searchsorted(times, starts * (1 + 1e-9), side="right") - 1]
-        for controls, times in zip(dataset.controls, elapsed, strict=True)
-    ]
-    return np.stack(held), starts
+    rows = list(zip(dataset.controls, elapsed, strict=True))
+    steps = grid.extended(float(elapsed.max()))
+    starts = _switches(dataset)
+    if len(starts) <= max(len(steps) - 1, elapsed.shape[1]):
+        held = [
+            controls[np.searchsorted(times, starts * (1 + _SAME), side="right") - 1]
+            for controls, times in rows
+        ]
+        return np.stack(held), starts
+    return np.stack([_means(*row, steps) for row in rows]), steps[:-1]
+
+
+def _switches(dataset: Dataset) -> NDArray[np.float64]:
+    """0 and the elapsed times at which the controls of any trajectory change."""
+    changes = (np.diff(dataset.controls, axis=1) != 0).any(axis=2)
+    times = np.unique(dataset.elapsed[:, 1:][changes])
+    # Differences of equal times are equal up to rounding.
+    is_new = np.diff(times, prepend=0.0) > _SAME * times
+    return np.append(0.0, times[is_new])
+
+
+def _means(
+    controls: NDArray[np.float64],
+    times: NDArray[np.float64],
+    edges: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Mean over each interval between edges of what is held from time to time."""
+    ends = np.append(times, max(times[-1], edges[-1]))
+    sums = np.cumsum(np.diff(ends)[:, None] * controls, axis=0)
+    sums = np.concatenate([np.zeros((1, controls.shape[1])), sums])
+    widths = edges[1:] - edges[:-1]
+    reached = np.stack([np.interp(edges, ends, each) for each in sums.T], axis=1)
+    return (reached[1:] - reached[:-1]) / widths[:, None]
 
 
 def _weights(dataset: Dataset, surrogate: Surrogate, loss: str) -> NDArray[np.float64]:

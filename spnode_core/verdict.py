@@ -63,7 +63,7 @@ def _worse_from_later_samples(metrics: Mapping[str, Any]) -> list[str]:
 
 def _step_dependent(metrics: Mapping[str, Any]) -> list[str]:
     change = metrics["refinement_error"]
-    error = max(row["max_abs_scaled"] for row in metrics["states"].values())
+    error = max(row.get("max_abs_scaled", 0.0) for row in metrics["states"].values())
     if change <= max(error, _NEGLIGIBLE):
         return []
     return [

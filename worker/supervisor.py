@@ -40,7 +40,7 @@ _TERM_S = 1.0
 _LEASES_SILENT = 4
 # More than saying that one lives takes within an hour.
 _SOME_CPU_S = 5.0
-_POINT = ("stage", "iteration", "loss", "validation_loss", "seconds")
+_POINT = ("stage", "part", "iteration", "loss", "validation_loss", "seconds")
 _ROWS = ("stage", "rows", "rows_per_second", "seconds")
 
 

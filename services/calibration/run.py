@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from services.calibration.request import PlannedCalibration, problem_of
@@ -60,11 +62,11 @@ def run_calibration(
     )
     served = _served(job, surrogate)
     values = np.array([[each.value for each in found.estimates]])
-    domain = _domain(served, problem, values)
+    domain = _domain(served, problem, values, surrogate)
     starts = Box.of(problem.unknowns).values(
         draw_starts(problem.unknowns, job.starts, job.seed)
     )
-    inside = _domain(served, problem, starts)["domain"]["inside"]
+    inside = _domain(served, problem, starts, surrogate)["domain"]["inside"]
     record = found.as_record()
     record["warnings"] += domain["warnings"] + _unknown_error(job)
     return finite(
@@ -122,9 +124,17 @@ def _served(job: PlannedCalibration, surrogate: Surrogate) -> Served:
     return Served(name, job.version, job.digest, surrogate.signature, surrogate.spec)
 
 
-def _domain(served: Served, problem: Problem, values: np.ndarray) -> dict[str, Any]:
-    rows = problem.inputs(values)
-    return domain_fields(served, rows, float(problem.times[-1]), listed=True)
+def _domain(
+    served: Served, problem: Problem, values: np.ndarray, surrogate: Surrogate
+) -> dict[str, Any]:
+    """The domain of rollouts from there, as an answer to them has it."""
+    rows, distance = problem.inputs(values), None
+    if served.signature.domain.neighbours:
+        x0 = jnp.asarray(rows["x0"])
+        parameters = jnp.asarray(rows.get("parameters", np.zeros((len(x0), 0))))
+        distance = np.asarray(jax.vmap(surrogate.distance)(x0, parameters))
+    end = float(problem.times[-1])
+    return domain_fields(served, rows, end, distance=distance, listed=True)
 
 
 def _unknown_error(job: PlannedCalibration) -> list[str]:

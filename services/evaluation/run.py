@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from services.evaluation.request import PlannedEvaluation
-from services.job_files import DATASET, STORE
+from services.job_files import ANY_SIZE, DATASET, STORE
 from services.versions import ARTIFACTS
 from spnode_core.artifact import load
 from spnode_core.comparison import compare
@@ -36,7 +36,9 @@ def run_evaluation(
         str(each): load(artifacts / each.digest, digest=each.digest)
         for each in job.versions
     }
-    held_out, training = _parts(job, load_dataset(folder / DATASET))
+    held_out, training = _parts(
+        job, load_dataset(folder / DATASET, limit_bytes=ANY_SIZE)
+    )
     message = f"rolling out {len(surrogates)} versions"
     report({"type": "progress", "stage": "evaluate", "message": message})
     found = compare(surrogates, held_out, training, seed=job.seed)

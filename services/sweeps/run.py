@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import Conflict
-from services.job_files import CANDIDATES, DATASET, STORE
+from services.job_files import ANY_SIZE, CANDIDATES, DATASET, STORE
 from services.sweeps.candidates import Outcome
 from services.sweeps.request import PlannedSweep, in_words
 from services.training.run import finite, keep
@@ -62,7 +62,7 @@ def run_sweep(
         for id, each in trained.items()
         if each.digest is not None
     }
-    dataset = load_dataset(folder / DATASET)
+    dataset = load_dataset(folder / DATASET, limit_bytes=ANY_SIZE)
     found = _judged(job, surrogates, dataset)
     ranking = _ranking(outcomes, found)
     best = ranking[0]

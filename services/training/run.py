@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.job_files import ARTIFACT, CHECKPOINT, DATASET, STORE
+from services.job_files import ANY_SIZE, ARTIFACT, CHECKPOINT, DATASET, STORE
 from services.training.plan import PlannedTraining
 from services.training.request import DatasetRequest, TrainingRequest
 from services.versions import ARTIFACTS
@@ -58,7 +58,7 @@ def run_training(
         InvalidInput: The request does not fit the data.
         TrainingError: No usable surrogate came out.
     """
-    dataset = load_dataset(folder / DATASET)
+    dataset = load_dataset(folder / DATASET, limit_bytes=ANY_SIZE)
     training = functools.partial(
         fit,
         dataset,

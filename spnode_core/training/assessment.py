@@ -1,19 +1,23 @@
 """What is measured and proved of a surrogate once it is trained, for its card."""
 
+import dataclasses
 import math
 import platform
 from importlib.metadata import version
 from typing import Any
 
 import jax
+import numpy as np
 
 from spnode_core.certificates import CONTRACTING, contracts
+from spnode_core.data_report import trajectory_digests
 from spnode_core.dataset import Dataset
 from spnode_core.ensemble import members_of
 from spnode_core.equations import equations_of
 from spnode_core.errors import TrainingError
 from spnode_core.metrics import evaluate
 from spnode_core.surrogate import Surrogate
+from spnode_core.training.candidates import finite_rows
 from spnode_core.training.data_certificates import data_certificates
 from spnode_core.training.members import members_report
 from spnode_core.training.parts import Parts, some
@@ -46,12 +50,16 @@ def assess(
     """
     # Rollouts from later samples are compiled anew: on one part they are enough.
     seeds = {"test" if parts.test.trajectories else "validation": seed}
+    sizes = _sizes(parts)
+    parts, lost = _with_finite_test(surrogate, parts)
     held_out = {"validation": parts.validation, "test": parts.test}
     metrics = {"train": _metrics(surrogate, some(parts.train, seed))} | {
         name: _metrics(surrogate, part, parts.train, seeds.get(name))
         for name, part in held_out.items()
     }
     judged = metrics["test"] or metrics["validation"] or {}
+    if judged:
+        judged["warnings"] += [*lost, *_repeated(parts)]
     judges = {"test": parts.test, "validation": parts.validation}
     ensemble = members_report(surrogate, member_seeds, judges)
     certificate = {
@@ -67,11 +75,7 @@ def assess(
         )
     return {
         **({"ensemble": ensemble} if ensemble else {}),
-        "split_sizes": {
-            "train": parts.train.trajectories,
-            "validation": parts.validation.trajectories,
-            "test": parts.test.trajectories,
-        },
+        "split_sizes": sizes,
         # Of an ensemble those of the member that learned from all training data.
         "equations": equations_of(members_of(surrogate)[0]),
         "metrics": metrics,
@@ -80,6 +84,45 @@ def assess(
         "versions": _versions(),
         "platform": _platform(),
     }
+
+
+def _sizes(parts: Parts) -> dict[str, int]:
+    return {
+        "train": parts.train.trajectories,
+        "validation": parts.validation.trajectories,
+        "test": parts.test.trajectories,
+    }
+
+
+def _with_finite_test(surrogate: Surrogate, parts: Parts) -> tuple[Parts, list[str]]:
+    """The parts without test trajectories whose rollouts are lost, and a warning.
+
+    The test part chose nothing, so it may be that only there a rollout leaves the
+    finite range; where all of them do, the evaluation refuses it.
+    """
+    test = parts.test
+    rows = finite_rows(surrogate, test) if test.trajectories else np.ones(0, bool)
+    if rows.all() or not rows.any():
+        return parts, []
+    said = (
+        f"rollouts of {int((~rows).sum())} of {len(rows)} test trajectories leave the "
+        "finite range: the errors are of the others"
+    )
+    return dataclasses.replace(parts, test=test.take(np.flatnonzero(rows))), [said]
+
+
+def _repeated(parts: Parts) -> list[str]:
+    """Whether what was held out was learned from all the same."""
+    known = set(trajectory_digests(parts.train))
+    held_out = parts.held_out
+    assert held_out is not None
+    again = sum(each in known for each in trajectory_digests(held_out))
+    if not again:
+        return []
+    return [
+        f"{again} of {held_out.trajectories} held-out trajectories are in the training "
+        "part too, number by number: their errors say nothing of new ones"
+    ]
 
 
 def _metrics(

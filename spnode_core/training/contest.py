@@ -15,6 +15,7 @@ from spnode_core.training.candidates import (
     held_out_error,
     is_finite,
     on_divided_steps,
+    valid_part,
 )
 from spnode_core.training.execution import Execution
 from spnode_core.training.parts import Parts, some
@@ -26,6 +27,9 @@ _MOST_DIVIDED, _MOST_STEPS = 16, 20_000
 """Steps are divided by so much at most, and are so many to the end of the data."""
 _GAIN = 0.8
 """Of the error that is left by half the steps, where they are worth it."""
+_LOST, _SCATTERED = 0.3, 2.0
+"""Errors from which rollouts have lost the truth, and up to which they may be right
+but for that: two that have nothing to do with each other err by the root of 2."""
 _FINE = 0.1
 """Of a good error: what divided steps are to leave, lest a model depend on them."""
 
@@ -34,6 +38,7 @@ _FINE = 0.1
 class Entry:
     """A candidate that was run to its end."""
 
+    name: str
     execution: Execution
     surrogate: Surrogate
     record: Record
@@ -104,8 +109,9 @@ class Contest:
             self._judge(candidate, f"not kept: {error}")
             return False
         if is_only:
+            name, choices = candidate.name, candidate.choices
             self._entries.append(
-                Entry(execution, surrogate, record, candidate.choices, 0.0)
+                Entry(name, execution, surrogate, record, choices, 0.0)
             )
             return True
         self._tell(f"judging {candidate.name}")
@@ -120,7 +126,9 @@ class Contest:
         said = f"held-out error {error:.2g} of the spread, worst state"
         self._judge(candidate, said)
         if math.isfinite(error) or is_last:
-            self._entries.append(Entry(execution, surrogate, record, choices, error))
+            self._entries.append(
+                Entry(candidate.name, execution, surrogate, record, choices, error)
+            )
         return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
 
     def _error(self, surrogate: Surrogate, train: Dataset) -> float:
@@ -131,9 +139,8 @@ class Contest:
             train: Trajectories that it learned from.
         """
         held = self._parts.validation
-        if not all(
-            is_finite(surrogate, each) for each in (train, held, self._parts.test)
-        ):
+        # The test part has no say: what it measures is the one that was chosen.
+        if not all(is_finite(surrogate, each) for each in (train, held)):
             return math.inf
         held = held if held.trajectories else train
         return held_out_error(surrogate, held, self._scaling, self._seed)
@@ -163,13 +170,23 @@ class Contest:
                 best, error, wanted = factor, found, _FINE * GOOD
         return best, error
 
-    @property
     def winner(self) -> Entry:
-        """The entry with the least error, its choices with the verdict on all."""
+        """Decide: the entry with the least error, its choices with the verdict on all.
+
+        Where all rollouts lose the truth, as on chaos, the one that keeps it longest.
+        """
         best = min(self._entries, key=lambda entry: entry.error)
+        lost = [each for each in self._entries if each.error < _SCATTERED]
+        if best.error > _LOST and len(lost) > 1:
+            held = self._parts.validation
+            held = held if held.trajectories else self._parts.train
+            parts = [valid_part(each.surrogate, held, self._scaling) for each in lost]
+            number = max(range(len(lost)), key=lambda n: (parts[n], -lost[n].error))
+            best = lost[number]
+            self._judge(best, f"right for {parts[number]:.2g} of a trajectory, longest")
         return dataclasses.replace(best, choices=[*self._verdicts, *best.choices])
 
-    def _judge(self, candidate: Candidate, verdict: str) -> None:
+    def _judge(self, candidate: Candidate | Entry, verdict: str) -> None:
         self._verdicts.append(
             {"what": "candidate", "value": candidate.name, "why": verdict}
         )

@@ -197,7 +197,7 @@ def fit(
         )
         if contest.enter(candidate, execution, is_last=is_last):
             break
-    winner = contest.winner.completed(seeds)
+    winner = contest.winner().completed(seeds)
     trained = with_neighbours(winner.surrogate, parts.train, seed)
     trained = with_intervals(trained, parts.validation)
     report = _report(winner.execution, trained, winner.record, winner.choices)

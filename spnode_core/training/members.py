@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spnode_core.baselines import normalised
 from spnode_core.dataset import Dataset
 from spnode_core.ensemble import members_of
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, TrainingError
 from spnode_core.metrics import Compared, predict
 from spnode_core.spec import MOST_MEMBERS, PODSpec, ResidualSpec
 from spnode_core.surrogate import Surrogate
@@ -69,14 +69,13 @@ def resampled(dataset: Dataset, seed: int) -> Dataset:
     """As many trajectories as there are, drawn with repetition.
 
     Raises:
-        InvalidInput: There is only one, of which every resample is the same.
+        TrainingError: There is only one, of which every resample is the same.
     """
     count = dataset.trajectories
     if count < 2:
-        raise InvalidInput(
-            "members",
-            found="more than 1 for one training trajectory",
-            expected="1: members fit resamples of the training trajectories",
+        raise TrainingError(
+            "members fit resamples of the training trajectories, and of one trajectory "
+            "all resamples are the same: give more, or leave members at 1"
         )
     draws = np.random.default_rng([seed, 41]).integers(0, count, count)
     return dataset.take(np.sort(draws))
@@ -133,8 +132,7 @@ def members_report(
 
 def _spread(each: Values, part: Dataset) -> dict[str, Any]:
     """How often the truth is within two spreads, and whether both grow together."""
-    # What a rollout starts from is given.
-    mask = part.mask & (part.elapsed > 0)[..., None]
+    mask = part.later
     wrong = np.abs(each.mean(axis=0) - part.filled)
     deviation = each.std(axis=0, ddof=1)
     held = wrong <= 2 * deviation

@@ -62,6 +62,8 @@ def with_neighbours(surrogate: Surrogate, dataset: Dataset, seed: int) -> Surrog
         for name, index in (("starts", tried_starts), ("z", tried))
         if len(index)
     )
+    # Where all trajectories are the same one nothing is known of what is usual.
+    usual = usual or _MARGIN
     scale = 1 / (deviation * usual)
     found = Neighbours.of(jnp.asarray(z["points"]), jnp.asarray(scale))
     signature = surrogate.signature
@@ -88,7 +90,7 @@ def _usual(
     distances = np.where(same, np.inf, cdist(queries, points)).min(axis=1)
     distances = distances[np.isfinite(distances)]
     usual = float(np.quantile(distances, _QUANTILE)) if len(distances) else 1.0
-    return _MARGIN * (usual or 1.0)
+    return _MARGIN * usual
 
 
 def _encoded(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from spnode_core.deviations import or_size
 from spnode_core.errors import TrainingError
 from spnode_core.nonlinear.polynomial import factors
 from spnode_core.training.one_step import (
@@ -53,7 +54,6 @@ _EXACT = 1e-14
 _SIGNIFICANT = 4.0
 _INTEGRATOR_ERROR = 1e-4
 _SINGULAR = 1e-13
-_STILL = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +159,9 @@ def _integrals(values: Values, snapshots: Snapshots) -> Values:
 
 
 def spread_of(snapshots: list[Snapshots]) -> Values:
-    """Standard deviations; of what moves by rounding only, its size."""
+    """Standard deviations; of what stands still, its size."""
     z = np.concatenate([each.z for each in snapshots])
-    deviation, size = z.std(axis=0), np.abs(z).max(axis=0)
-    return np.where(deviation > _STILL * size, deviation, np.where(size > 0, size, 1.0))
+    return or_size(z.std(axis=0), np.abs(z).max(axis=0))
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ import numpy as np
 
 from spnode_core.data_report import choose_kind
 from spnode_core.dataset import Dataset
+from spnode_core.deviations import or_size
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
     DataStepsSpec,
@@ -319,10 +320,9 @@ def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
 def _significant(dataset: Dataset, least: int) -> int:
     """Number of singular directions that carry the variance of the scaled states."""
     samples = dataset.states[dataset.mask.all(axis=2)]
-    spread = np.ptp(samples, axis=0)
-    scaled = (samples - samples.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    covariance = scaled.T @ scaled
-    energy = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
+    spread, size = np.ptp(samples, axis=0), np.abs(samples).max(axis=0)
+    scaled = (samples - samples.mean(axis=0)) / or_size(spread, size)
+    energy = np.maximum(np.linalg.eigvalsh(scaled.T @ scaled)[::-1], 0.0)
     left_out = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
     count = int(np.searchsorted(-left_out, -_ENERGY_LEFT_OUT)) + 1
     return int(np.clip(count, least, min(MOST_LATENT, samples.shape[1])))

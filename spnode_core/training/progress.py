@@ -20,6 +20,7 @@ class Progress:
 
     Args:
         stage: What it does.
+        part: Which of several stages of one name, as the horizons of a curriculum.
         iteration: Iterations done in this stage.
         iterations: Iterations that the stage will take at most.
         loss: Mean training loss since the last validation, None before the first.
@@ -30,6 +31,7 @@ class Progress:
     """
 
     stage: StageName
+    part: int = 0
     iteration: int = 0
     iterations: int = 0
     loss: float | None = None

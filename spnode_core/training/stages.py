@@ -194,6 +194,7 @@ class Drive:
         record.history.append(
             {
                 "stage": stage.name,
+                "part": record.part,
                 "iteration": record.iteration,
                 "loss": record.loss,
                 "validation_loss": validation if math.isfinite(validation) else None,
@@ -247,6 +248,7 @@ class Drive:
         left = (stage.iterations - record.iteration) * each
         return Progress(
             stage=stage.name,
+            part=record.part,
             iteration=record.iteration,
             iterations=stage.iterations,
             loss=record.loss,

@@ -1,14 +1,17 @@
 """What a small trained model says of itself, against trajectories nobody has seen."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from services.rollouts.domain import domain_fields
 from services.rollouts.served import Served
 from spnode_core import systems
+from spnode_core.dataset import check_arrays
 from spnode_core.metrics import evaluate, with_intervals
 from spnode_core.spec import (
+    NoAutoencoderSpec,
     RelaxationSpec,
     ResidualSpec,
     SplitSpec,
@@ -16,6 +19,7 @@ from spnode_core.spec import (
     TrainingSpec,
 )
 from spnode_core.training.execution import Execution
+from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.neighbours import with_neighbours
 from spnode_core.training.parts import Parts
 from spnode_core.training.presets import resolve
@@ -94,6 +98,30 @@ def test_starts_from_outside_the_box_are_flagged(trained, flagged):
         assert flagged(x0).mean() >= 0.95
         # And where the box is not asked, since the encoder sees them nowhere near.
         assert flagged(x0, box=False).mean() >= 0.8
+
+
+def test_runs_that_begin_alike_leave_the_distance_as_it_is(parts) -> None:
+    draws = np.random.default_rng(0)
+    rate = draws.uniform(0.5, 2.0, (40, 1))
+    times = np.linspace(0.0, 3.0, 15)
+    decayed = np.exp(-rate * times)
+    states = np.stack([decayed, 1.0 - decayed], axis=2)
+    arrays = {"states": states, "times": times, "parameters": rate}
+    dataset = check_arrays(arrays)
+    plain = SurrogateSpec(autoencoder=NoAutoencoderSpec(), latent=2)
+    spec = resolve(dataset, plain, BRIEF)[0]
+    surrogate = with_neighbours(create_surrogate(dataset, spec, 0), dataset, seed=0)
+
+    def distances(x):
+        ask = jax.vmap(surrogate.distance, in_axes=(0, None))
+        return np.asarray(ask(jnp.asarray(x), jnp.asarray(rate[0])))
+
+    part = np.exp(-draws.uniform(0.5, 2.0, (40, 1)) * times).reshape(-1, 1)
+    on = np.concatenate([part, 1.0 - part], axis=1)
+    assert (distances(on) > 1.0).mean() < 0.1
+    # A quarter of what the states vary by, off all trajectories.
+    beside = on + 0.25 * states.std(axis=(0, 1))
+    assert (distances(beside) > 1.0).all()
 
 
 def test_states_in_the_box_that_no_trajectory_comes_near_are_flagged(trained, flagged):

@@ -1,5 +1,6 @@
 """Metrics against their definitions."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -38,7 +39,10 @@ def test_metrics_follow_their_definitions(case):
     error = (predicted - dataset.states)[dataset.mask[:, :, 0]]
     assert metrics["scaled_mse"] == pytest.approx(np.mean((error / scale) ** 2))
     second = metrics["states"]["x2"]
-    truth = dataset.states[dataset.mask[:, :, 0]][:, 1]
+    std = dataset.states[dataset.mask[:, :, 0]][:, 1].std()
+    # A start is given: it counts in no other error.
+    later = dataset.mask[:, :, 0] & (np.arange(7) > 0)
+    error, truth = (predicted - dataset.states)[later], dataset.states[later][:, 1]
     assert second["rmse"] == pytest.approx(np.sqrt(np.mean(error[:, 1] ** 2)))
     assert second["relative_l2"] == pytest.approx(
         np.linalg.norm(error[:, 1]) / np.linalg.norm(truth)
@@ -46,10 +50,22 @@ def test_metrics_follow_their_definitions(case):
     assert second["max_abs_scaled"] == pytest.approx(
         np.abs(error[:, 1]).max() / scale[1]
     )
-    assert second["normalised_rmse"] == pytest.approx(second["rmse"] / truth.std())
+    assert second["normalised_rmse"] == pytest.approx(second["rmse"] / std)
     assert metrics["worst_state"]["name"] in ("x1", "x2")
     assert metrics["refinement_error"] > 0
     assert metrics["refined_scaled_mse"] != metrics["scaled_mse"]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_state_with_no_sample_after_the_start_has_no_error(case):
+    dataset, surrogate = case
+    part = dataset.take(np.arange(5))
+    mask = part.mask.copy()
+    mask[:, 1:, 1] = False
+    part = dataclasses.replace(part, mask=mask)
+    metrics = evaluate(surrogate, part, dataset, seed=0)
+    assert set(metrics["states"]["x2"]) == {"scaled_mse"}
+    assert metrics["worst_state"]["name"] == "x1"
     json.dumps(metrics, allow_nan=False)
 
 

@@ -249,7 +249,7 @@ def test_missing_parameters_and_controls_are_refused_by_name():
     with pytest.raises(InvalidInput, match=r"parameters: found none.*p0"):
         surrogate.rollout(x0, [1.0])
     with pytest.raises(InvalidInput, match="control_times: found none"):
-        surrogate.rollout(x0, [1.0], parameters=[1.0], controls=[[1.0]])
+        surrogate.rollout(x0, [1.0], parameters=[1.0], controls=[[1.0], [2.0]])
 
 
 def test_controls_that_begin_after_the_rollout_are_refused():
@@ -291,3 +291,38 @@ def test_specs_that_do_not_fit_are_refused_by_field(fields, words):
 def test_relaxation_insists_on_etd1(integrator):
     with pytest.raises(ValueError, match="does not converge on the relaxation"):
         small_surrogate(integrator=integrator, nonlinear=RelaxationSpec())
+
+
+def test_what_is_known_already_is_no_tracer() -> None:
+    surrogate = small_surrogate(parameters=1)
+    x0, times = jnp.asarray(random_states(2)), [0.1, 10.0]
+    p = jnp.array([0.7])
+
+    def closed_over(p):
+        return surrogate.rollout(x0, times, parameters=p)
+
+    expected = surrogate.rollout(x0, times, parameters=p)
+    np.testing.assert_allclose(jax.jit(closed_over)(p), expected, rtol=1e-6)
+    lost = x0.at[1, 2].set(jnp.nan)
+    with pytest.raises(InvalidInput, match=r"x0\[1, 2\]"):
+        jax.jit(lambda p: surrogate.rollout(lost, times, parameters=p))(p)
+
+
+def test_rows_of_any_input_are_rows_of_the_rollout() -> None:
+    surrogate = small_surrogate(parameters=1, controls=1)
+    x0, times = random_states(1)[0], [0.1, 10.0]
+    p, u = np.array([[0.7], [1.1], [1.9]]), np.array([[0.5]])
+    # One control interval needs no time.
+    found = surrogate.rollout(x0, times, parameters=p, controls=u)
+    assert found.shape == (3, 2, 3)
+    for row in range(3):
+        alone = surrogate.rollout(
+            x0, times, parameters=p[row], controls=u, control_times=[0.0]
+        )
+        np.testing.assert_allclose(found[row], alone, rtol=1e-6)
+    held = surrogate.rollout(x0, times, parameters=p[0], controls=np.zeros((4, 1, 1)))
+    assert held.shape == (4, 2, 3)
+    with pytest.raises(InvalidInput, match="parameters: found shape"):
+        surrogate.rollout(random_states(2), times, parameters=p, controls=u)
+    with pytest.raises(InvalidInput, match="control_times: found none"):
+        surrogate.rollout(x0, times, parameters=p[0], controls=np.zeros((2, 1)))
