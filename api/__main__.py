@@ -13,7 +13,7 @@ from services import traces
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.logs import configure
-from services.settings import get_settings
+from services.settings import settings_or_exit
 
 _STOP_SECONDS = 8
 # Longer than balancers (60 s) and clients (httpx: 5 s) keep a connection that is idle,
@@ -23,7 +23,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 def main() -> None:
     """Serve on the host and port of the settings."""
-    settings = get_settings()
+    settings = settings_or_exit()
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     configure(settings)
     traces.configure(settings, "spnode-gateway")

@@ -17,6 +17,7 @@ from api.dependencies import Gateway
 from services.errors import Forbidden, Unauthorised, Unavailable
 from services.keys import SCOPES, Key
 from services.projects import DEFAULT, Access
+from services.schedule import Schedule
 
 OPEN = re.compile(r"^/((v2/)?health/(live|ready)|docs|openapi\.json|page/.*)?$")
 """What needs no key."""
@@ -147,6 +148,19 @@ async def _verified(gateway: Gateway, path: str, secret: str) -> Key | None:
             return await gateway.verified(secret)
     except (TimeoutError, Unavailable):
         return seen
+
+
+def check_priority(schedule: Schedule, caller: Caller) -> None:
+    """Everybody may stand back; before others only an administrator may step.
+
+    Raises:
+        Forbidden: The caller is none.
+    """
+    if schedule.priority > 0 and not caller.allows("admin"):
+        raise Forbidden(
+            f"/schedule/priority: found {schedule.priority}, expected at most 0 "
+            "from a key without the scope 'admin'"
+        )
 
 
 def secret_in(headers: Mapping[str, str]) -> str | None:

@@ -147,9 +147,11 @@ def pointer(place: str) -> str:
 def _ours(error: Exception, scope: Scope) -> Problem:
     status = status_of(type(error))
     code = getattr(error, "code", CODES.get(status, "error"))
-    detail = str(error)
     if status >= 500 and not isinstance(error, errors.Overloaded):
-        _LOG.error("%s %r: %s", scope.get("method"), scope.get("path"), detail)
+        _LOG.error("%s %r: %s", scope.get("method"), scope.get("path"), error)
+    # Hosts and users are not for callers.
+    is_away = isinstance(error, errors.Unavailable)
+    detail = error.message if is_away else str(error)
     headers: dict[str, str] = {}
     places: tuple[dict[str, str], ...] = ()
     if isinstance(error, (errors.Invalid, InvalidInput)):

@@ -36,10 +36,9 @@ _ANY_TYPE = re.compile(
     r"^/v1/models/[^/]+/versions$|^/(umbridge|v2|tesseract)(/|$)"
 )
 _ROLLOUTS = re.compile(
-    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^/(umbridge|v2|tesseract)(/|$)"
+    r"^(/v1)?/rollout(/|$)|^/v1/objective$|^/(umbridge|tesseract|v2/models)(/|$)"
 )
-# Bodies that hold no arrays. A field that is wrong costs about 1.5 kB to describe, and
-# two bytes are enough for one.
+# Of what holds no arrays: two bytes may be a wrong field, and cost 1.5 kB to describe.
 MAX_DOCUMENT_BYTES = 2**21
 NPZ = "application/x-npz"
 TENSORS = "inference-header-content-length"
@@ -293,13 +292,13 @@ def rule_of(method: str, path: str) -> Rule:
         sends_arrays=_SENT_ARRAYS.match(path) is not None,
         rollouts=rollouts,
         binary=_binary(path),
-        is_noted=not (method in READS or is_open or rollouts or wanted == "rollout"),
+        is_noted=method not in READS and wanted not in (None, "rollout", "read"),
     )
 
 
 def _binary(path: str) -> str:
     if path.startswith("/v2/"):
-        return TENSORS
+        return TENSORS if path.endswith("/infer") else ""
     return "" if path.startswith(("/umbridge", "/tesseract")) else NPZ
 
 
@@ -378,7 +377,8 @@ def media_type(headers: Mapping[str, str]) -> str:
 def _is_text(rule: "Rule", headers: Mapping[str, str]) -> bool:
     """Whether all of a rollout's body may be JSON, whatever it says it is."""
     if rule.binary == TENSORS:
-        return TENSORS not in headers
+        length = headers.get(TENSORS, "")[:20]
+        return not length.isdecimal() or int(length) > MAX_DOCUMENT_BYTES
     return rule.binary != NPZ or media_type(headers) != NPZ
 
 

@@ -214,8 +214,13 @@ def _port(folder: Folder) -> Finding:
         )
     given = read_settings()
     host, port = given.host, given.port
-    if stack.is_free(host, port):
-        return Finding("port", "ok", f"{port} is free on {host}")
+    try:
+        is_free = stack.is_free(host, port)
+    except stack.StackError as error:
+        return Finding("port", "fail", str(error), "docs/settings.md")
+    if is_free:
+        said = f"{port} is free on {host}" if port else f"the system chooses on {host}"
+        return Finding("port", "ok", said)
     remedy = "`up` takes the next free port; SPNODE_PORT chooses another"
     return Finding("port", "warn", f"{port} is taken on {host}", remedy)
 

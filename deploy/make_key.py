@@ -10,7 +10,7 @@ from services.database.engine import Database
 from services.errors import Invalid
 from services.keys import SCOPES, Keys
 from services.projects import DEFAULT
-from services.settings import get_settings
+from services.settings import settings_or_exit
 
 
 def main(arguments: list[str]) -> None:
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("scopes", nargs="*", help=f"some of {', '.join(SCOPES)}")
     parser.add_argument("--project", default=DEFAULT, help="whose data it sees")
     given = parser.parse_args(arguments)
-    database = Database(get_settings().database_url)
+    database = Database(settings_or_exit().database_url)
     try:
         secret, _ = Keys(database).create(
             given.name, given.scopes or SCOPES, project=given.project

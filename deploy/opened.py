@@ -54,7 +54,7 @@ def opened(
         _check(database, make)
         yield database, Blobs(store_url or settings.store_url)
     except ServiceError as error:
-        raise ClientError(error.message) from error
+        raise ClientError(str(error)) from error
     finally:
         database.close()
 

@@ -4,12 +4,14 @@ A start goes on with whatever the folder holds: after ``kill -9`` of everything 
 supervisor's leftovers are removed, jobs resume from their checkpoints.
 """
 
+import contextlib
+import errno
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,23 +152,49 @@ def address(folder: Folder) -> tuple[str, str | None] | None:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there."""
+    """Whether a server could listen there, and no other does.
+
+    Raises:
+        StackError: None could: the host is not of this machine, or the port is kept.
+    """
+    with _bound(host, port) as probe:
+        return probe is not None
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket | None]:
+    """A socket with that address; None where another has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                raise StackError(
+                    f"SPNODE_PORT: found {port}, which only root may use; expected "
+                    "1024 or more"
+                ) from error
+            if error.errno != errno.EADDRINUSE:
+                raise StackError(
+                    f"SPNODE_HOST: found {host!r} ({error.strerror}); expected an "
+                    "address of this machine"
+                ) from error
+            yield None
+            return
+        yield probe
 
 
 def find_port(host: str, first: int) -> int:
-    """The first free port from ``first`` on.
+    """The first free port from ``first`` on; one that the system chooses for 0.
 
     Raises:
-        StackError: None of a hundred is free.
+        StackError: None of a hundred is free, or none can be on that host.
     """
+    if first == 0:
+        with _bound(host, 0) as probe:
+            assert probe is not None, "the system chose it"
+            return int(probe.getsockname()[1])
     for port in range(first, first + PORTS_TRIED):
         if is_free(host, port):
             return port

@@ -167,7 +167,7 @@ def _snapshot(database: Database, path: Path) -> Iterator[Database]:
                 connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
                 connection.execute("VACUUM INTO ?", (str(made),))
         except sqlite3.Error as error:
-            raise Unavailable(f"the database cannot be copied: {error}") from error
+            raise Unavailable("the database cannot be copied", reason=error) from error
         copy = Database(f"sqlite:///{made.absolute()}")
         try:
             yield copy

@@ -276,7 +276,9 @@ def _translated(key: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound("blob", key) from error
     except (BaseError, OSError) as error:
-        raise Unavailable(f"the store does not answer for {key!r}: {error}") from error
+        raise Unavailable(
+            f"the store does not answer for {key!r}", reason=error
+        ) from error
 
 
 @contextmanager
@@ -286,7 +288,9 @@ def _put_translated(key: str) -> Iterator[None]:
         with _translated(key):
             yield
     except NotFound as error:
-        raise Unavailable(f"the store takes no {key!r}: {error.__cause__}") from error
+        raise Unavailable(
+            f"the store takes no {key!r}", reason=error.__cause__
+        ) from error
 
 
 @contextmanager
@@ -299,7 +303,7 @@ def _opened(content: bytes | Path) -> Iterator[IO[bytes]]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Unavailable(f"what is to be put cannot be read: {error}") from error
+        raise Unavailable("what is to be put cannot be read", reason=error) from error
     with source:
         yield source
 

@@ -161,9 +161,22 @@ class DeadlinePassed(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """A store, a database, a queue or a worker that is needed does not answer."""
+    """A store, a database, a queue or a worker that is needed does not answer.
+
+    Args:
+        message: What callers are told.
+        code: A narrower code than the class's own.
+        reason: What whoever runs the service is told as well: it may name hosts.
+    """
 
     default_code = "unavailable"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, reason: object = None
+    ) -> None:
+        super().__init__(message, code=code)
+        if reason is not None:
+            self.args = (f"{message}: {reason}",)
 
 
 class ContentGone(Unavailable):

@@ -39,7 +39,7 @@ SCOPES = (
 )
 PREFIX = "spn"
 CACHED_KEYS = 1024
-SEEN_S = 600.0
+SEEN_S = 24 * 3600.0
 LONGEST_S = 10 * 366 * 24 * 3600
 USE_NOTED_EVERY = timedelta(minutes=1)
 _SECRET = re.compile(rf"{PREFIX}_[0-9a-z]{{12}}_[A-Za-z0-9_-]{{43}}")
@@ -219,7 +219,7 @@ class Keys:
         return self._known(secret, 0.0)
 
     def seen(self, secret: str) -> Key | None:
-        """Return the key of a secret that was valid here ten minutes ago or later.
+        """Return the key of a secret that was valid here a day ago or later.
 
         It may be revoked: believe it for nothing that matters.
         """

@@ -122,7 +122,7 @@ class Queue:
                 # The answer's type covers redis-py's asyncio client as well.
                 return int(client.llen(queue))  # pyright: ignore[reportArgumentType]
         except redis.RedisError as error:
-            raise Unavailable(f"the queue does not answer: {error}") from error
+            raise Unavailable("the queue does not answer", reason=error) from error
 
     def ping(self) -> None:
         """Ask the broker for a PONG.
@@ -134,7 +134,7 @@ class Queue:
             with redis_client(self.settings, _LOOK_S) as client:
                 client.ping()
         except redis.RedisError as error:
-            raise Unavailable(f"the queue does not answer: {error}") from error
+            raise Unavailable("the queue does not answer", reason=error) from error
 
     def close(self) -> None:
         """Close the connections to the broker."""
@@ -157,7 +157,7 @@ class Queue:
                 task, args=args, queue=queue, retry=False, ignore_result=True
             )
         except (OperationalError, redis.RedisError, OSError) as error:
-            raise Unavailable(f"the queue does not answer: {error}") from error
+            raise Unavailable("the queue does not answer", reason=error) from error
 
 
 def redis_client(
@@ -177,11 +177,16 @@ def client_url(url: str) -> str:
 
 
 def broker_url(url: str) -> str:
-    """Return a Redis URL as Celery writes it: sockets are ``redis+socket://``."""
+    """Return a Redis URL as Celery writes it: sockets are ``redis+socket://``.
+
+    Of TLS what it leaves open is asked for: Kombu's own default checks no certificate.
+    """
     parts = urlsplit(client_url(url))
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
         return url
-    query = dict(parse_qsl(parts.query))
     # Kombu takes a socket's credentials from the place of the host alone.
     user, password = (
         quote(query.get(k, ""), safe="") for k in ("username", "password")

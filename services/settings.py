@@ -8,6 +8,7 @@ describes each.
 import difflib
 import functools
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
         extra="forbid",
         use_attribute_docstrings=True,
         env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     data_folder: Path = Path("~/.spnode")
@@ -235,13 +237,22 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_sentence, error.errors()))) from error
+        # Its own text has the values, passwords of addresses with them.
+        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
 
 
 @functools.cache
 def get_settings() -> Settings:
     """Return the settings of this process, read once."""
     return read_settings()
+
+
+def settings_or_exit() -> Settings:
+    """The same for a program that can but end where they are wrong: with a sentence."""
+    try:
+        return get_settings()
+    except SettingsError as error:
+        sys.exit(str(error))
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

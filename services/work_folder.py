@@ -54,7 +54,9 @@ def working(settings: Settings, what: str) -> Iterator[Path]:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise Unavailable(f"there is no room on this host's disk: {error}") from error
+        raise Unavailable(
+            "there is no room on this host's disk", reason=error
+        ) from error
 
 
 def sweep_requests(settings: Settings) -> None:

@@ -170,7 +170,8 @@ def _work(
     except SpnodeError as error:
         return {"type": "failed", "error": {"code": _code(error), "detail": str(error)}}
     except Unavailable as error:
-        return {"type": "unavailable", "reason": str(error)}
+        told = {"reason": error.message, "cause": str(error)}
+        return {"type": "unavailable", **told}
     except ServiceError as error:
         return {"type": "failed", "error": as_dict(error)}
     except OSError as error:

@@ -134,7 +134,8 @@ def _attempt_or_end(context: Context, server: ForkServerContext, claim: Claim) -
 def _put_off(context: Context, claim: Claim, error: Exception) -> None:
     log.warning("job %s: %s", claim.job.id, error)
     until = time.monotonic() + context.settings.lease_seconds
-    reason = f"{error}; the job waits"[:2000]
+    told = error.message if isinstance(error, Unavailable) else error
+    reason = f"{told}; the job waits"[:2000]
     with contextlib.suppress(LeaseLost):
         # Later the lease has ended, and who takes the job back counts an attempt.
         while time.monotonic() < until:
@@ -189,7 +190,8 @@ def _end(context: Context, claim: Claim, folder: Path, ending: Ending) -> None:
             _forget_checkpoints(context, claim)
         case "unavailable":
             # Not the job's fault, wherever it was noticed.
-            raise Unavailable(ending.message["reason"])
+            told = ending.message
+            raise Unavailable(told["reason"], reason=told.get("cause"))
         case "stopped":
             context.leases.release(claim, "the worker stopped; the job is queued again")
         case _:

@@ -7,6 +7,7 @@ from fastapi import Path as PathParameter
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
+from api.auth import check_priority
 from api.bodies import JsonRoute
 from api.conditional import is_known, not_modified
 from api.dataset_schemas import DatasetOut, TrajectoryOut
@@ -82,6 +83,7 @@ async def upload(
     kind = media_type(request.headers)
     if kind == _JSON:
         made = _MADE.validate_python(await request.json())
+        check_priority(made.schedule, request.state.caller)
         return await accepted(
             workspace,
             "dataset",

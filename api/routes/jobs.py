@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from api.auth import Caller, is_admitted_still
+from api.auth import Caller, check_priority, is_admitted_still
 from api.conditional import etag_of, is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.schemas import JobOut, Page, Validated
@@ -60,7 +60,8 @@ async def submit(
     An Idempotency-Key makes a repetition return the first job. The arrays of a rollout
     may come as npz.
     """
-    _check_priority(body, request.state.caller)
+    check_priority(body.schedule, request.state.caller)
+    _check_alias(body, request.state.caller)
     key = idempotency_key(request)
     sent = getattr(request.state, "sent", None)
     if isinstance(body, RolloutJob):
@@ -248,12 +249,13 @@ async def _submit_rollout(
     return _queued(made, replayed) if isinstance(made, Job) else _valid(made)
 
 
-def _check_priority(body: JobRequest, caller: Caller) -> None:
-    """Everybody may stand back; before others only an administrator may step."""
-    if body.schedule.priority > 0 and not caller.allows("admin"):
+def _check_alias(body: JobRequest, caller: Caller) -> None:
+    """Whoever may train may publish; what others roll out is not theirs to change."""
+    alias = getattr(body, "alias", None)
+    if alias is not None and not caller.allows("models:write"):
         raise Forbidden(
-            f"/schedule/priority: found {body.schedule.priority}, expected at most 0 "
-            "from a key without the scope 'admin'"
+            f"/alias: found {alias!r}, expected none from a key without the scope "
+            "'models:write'"
         )
 
 

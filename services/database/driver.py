@@ -112,7 +112,7 @@ class DriverConnections:
             if not isinstance(error, failed) and not is_read_only(error):
                 raise
             self.close()
-            raise Unavailable(f"the database does not answer: {error}") from error
+            raise Unavailable("the database does not answer", reason=error) from error
         if len(self._idle) < MOST_IDLE:
             self._idle.append((cursor, time.monotonic()))
         else:

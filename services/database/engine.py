@@ -231,12 +231,14 @@ def _translated() -> Iterator[None]:
     except PoolTimeout as error:
         raise Unavailable("all connections to the database are in use") from error
     except OperationalError as error:
-        raise Unavailable(f"the database does not answer: {error.orig}") from error
+        raise Unavailable("the database does not answer", reason=error.orig) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable(f"the database went away: {error.orig}") from error
+            raise Unavailable("the database went away", reason=error.orig) from error
         if is_read_only(error.orig):
-            raise Unavailable(f"the database takes no writes: {error.orig}") from error
+            raise Unavailable(
+                "the database takes no writes", reason=error.orig
+            ) from error
         raise
 
 

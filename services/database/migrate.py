@@ -22,7 +22,7 @@ from alembic.util.exc import CommandError
 from services.database import tables
 from services.database.engine import Database
 from services.errors import Unavailable
-from services.settings import get_settings
+from services.settings import settings_or_exit
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def upgrade(database: Database) -> None:
             return
         except Unavailable as error:
             # Who waits for a table has all wait behind it: rather another time.
-            if not left or "lock timeout" not in error.message:
+            if not left or "lock timeout" not in str(error):
                 raise
             time.sleep(_PAUSE_S)
 
@@ -116,11 +116,11 @@ def configuration() -> Config:
 
 def main() -> None:
     """``python -m services.database.migrate``: for whoever upgrades before starting."""
-    database = Database(get_settings().database_url)
+    database = Database(settings_or_exit().database_url)
     try:
         upgrade(database)
     except Unavailable as error:
-        sys.exit(error.message)
+        sys.exit(str(error))
     finally:
         database.close()
 

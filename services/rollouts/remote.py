@@ -177,7 +177,7 @@ class QueueExecutor(AbstractExecutor):
                 try:
                     self._send(sender, client, pending)
                 except (redis.RedisError, Unavailable) as error:
-                    pending.fail(Unavailable(f"the queue does not answer: {error}"))
+                    pending.fail(Unavailable("the queue does not answer", reason=error))
                 except Exception as error:  # the boundary of the thread
                     pending.fail(error)
                 # Its arrays and its answer, until the next one comes.
@@ -306,6 +306,9 @@ def serve_batch(
         except NotReady:
             return False
         except Exception as error:  # the task boundary: the caller must hear of it
+            if isinstance(error, Unavailable):
+                # The caller is not told why: it may name hosts.
+                _LOG.warning("batch %s: %s", id, error)
             reply = pack({"id": id, "error": fields_of(error)}, {})
     with client.pipeline() as pipeline:
         pipeline.rpush(message["reply"], reply)

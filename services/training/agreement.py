@@ -49,7 +49,11 @@ def division_of(
     is_same = source.get("digest") == dataset.summary.get("digest") is not None
     if not (is_same or source.get("id") == dataset.id) or "split" not in card:
         return None
-    split = SplitSpec.model_validate(card["split"])
-    seed = int(card["seed"]) if split.seed is None else split.seed
+    try:
+        split = SplitSpec.model_validate(card["split"])
+        seed = int(card["seed"]) if split.seed is None else split.seed
+    except (KeyError, TypeError, ValueError):
+        # The card of an artifact that was uploaded is anybody's.
+        return None
     # Equal divisions are equal, wherever their seed was said.
     return split.model_copy(update={"seed": None}), seed

@@ -320,8 +320,23 @@ def test_only_an_administrator_goes_before_others(quiet) -> None:
         refused = client.post("/v1/jobs", json=body)
         checked(refused, 403, "forbidden")
         assert "/schedule/priority" in refused.json()["detail"]
+        with quiet.client(quiet.new_key("datasets:write")) as other:
+            made = {name: MADE[name] for name in MADE if name != "kind"}
+            body = {**made, "schedule": {"priority": 1}}
+            checked(other.post("/v1/datasets", json=body), 403, "forbidden")
         behind = submit(client, {**MADE, "schedule": {"priority": -1}}).json()
         client.post(f"/v1/jobs/{behind['id']}/cancel")
+
+
+@pytest.mark.parametrize("kind", ["training", "sweep"])
+def test_an_alias_is_moved_by_who_may_move_it(quiet, kind) -> None:
+    with quiet.client(quiet.new_key("read", "jobs:write")) as client:
+        grid = {"grid": {"seed": [0, 1]}} if kind == "sweep" else {}
+        body = {"kind": kind, "dataset": "ds_" + "0" * 26}
+        body |= {"model": "m", "alias": "champion"}
+        refused = client.post("/v1/jobs", json={**body, **grid})
+        checked(refused, 403, "forbidden")
+        assert "/alias" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(

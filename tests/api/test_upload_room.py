@@ -20,6 +20,7 @@ from api.auth import Caller
 from api.dependencies import Gateway
 from api.heads import BoundedHeads
 from api.held_bodies import HeldBodies
+from api.middleware import MAX_DOCUMENT_BYTES
 from api.uploads import UploadRoom
 from services.errors import Overloaded, TooManyRequests
 from services.settings import Settings
@@ -149,6 +150,15 @@ def test_json_of_rollouts_has_a_limit_of_its_own(small_door, path):
     # Tensors stand behind JSON at one door alone, and it is not taken at its word.
     said = {"inference-header-content-length": str(len(body))}
     assert small_door.post(path, content=body, headers=said).status_code == 413
+
+
+def test_a_list_of_models_is_asked_for_in_few_bytes(small_door):
+    said = {"inference-header-content-length": "1"}
+    for headers in ({}, said):
+        body = b"[" + b"[]," * MAX_DOCUMENT_BYTES + b"[]]"
+        refused = small_door.post("/v2/repository/index", content=body, headers=headers)
+        assert refused.status_code == 413, refused.text
+        assert f"larger than {MAX_DOCUMENT_BYTES} bytes" in refused.text
 
 
 def test_json_is_limited_after_it_was_unpacked(small_door):

@@ -24,6 +24,18 @@ def test_a_taken_port_is_passed_over():
         assert stack.find_port("127.0.0.1", port) > port
 
 
+def test_port_0_is_one_that_the_system_chooses():
+    port = stack.find_port("127.0.0.1", 0)
+    assert port > 1023
+    assert stack.is_free("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_a_host_that_is_not_of_this_machine_is_no_taken_port(host):
+    with pytest.raises(stack.StackError, match=r"SPNODE_HOST: .*of this machine"):
+        stack.find_port(host, 8000)
+
+
 def test_sockets_of_a_deep_folder_lie_where_their_path_is_short(tmp_path):
     folder = Folder(tmp_path / ("deep" * 30))
     folder.create()

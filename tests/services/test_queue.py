@@ -1,5 +1,6 @@
 import json
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,22 @@ def test_a_socket_is_written_as_each_library_wants_it(
 ) -> None:
     assert broker_url(url) == broker
     assert client_url(url) == client
+
+
+@pytest.mark.parametrize(
+    ("query", "required"),
+    [
+        ("", ssl.CERT_REQUIRED),
+        ("?ssl_ca_certs=/a.pem", ssl.CERT_REQUIRED),
+        ("?ssl_cert_reqs=none", ssl.CERT_NONE),
+    ],
+)
+def test_the_broker_proves_who_it_is_unless_the_address_says_otherwise(
+    query: str, required: ssl.VerifyMode
+) -> None:
+    settings = Settings(redis_url=f"rediss://:secret@valkey:6379/0{query}")
+    with create_app(settings).connection_for_write() as connection:
+        assert connection.ssl["ssl_cert_reqs"] == required
 
 
 def test_a_message_names_its_queue_and_job_and_no_more(

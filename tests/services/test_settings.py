@@ -1,4 +1,8 @@
+import os
 import re
+import subprocess
+import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -54,7 +58,18 @@ def test_a_url_of_another_kind_is_refused_and_its_password_not_told(
         read_settings()
     assert str(refused.value).startswith(f"SPNODE_{name}_URL: ")
     assert said in str(refused.value)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("program", ["api", "services.database.migrate"])
+def test_a_program_with_a_wrong_setting_ends_with_a_sentence(program: str) -> None:
+    wrong = {**os.environ, "SPNODE_DATABASE_URL": "postgres://me:secret@h/x"}
+    run = [sys.executable, "-m", program]
+    done = subprocess.run(run, env=wrong, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("SPNODE_DATABASE_URL: ")
+    assert "secret" not in said
 
 
 def test_a_lease_shorter_than_two_heartbeats_is_refused(monkeypatch) -> None:
