@@ -83,7 +83,7 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
 
 def states_batch(x0: Any) -> np.ndarray:
     """One initial condition ``(state,)`` or several ``(batch, state)``, as float64."""
-    array = np.asarray(x0, dtype=np.float64)
+    array = real_floats(x0)
     if array.ndim not in (1, 2):
         raise ValueError(
             f"x0 has shape {array.shape}; expected (state,) or (batch, state)"

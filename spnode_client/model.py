@@ -127,10 +127,13 @@ class Model(FixedCalls):
             options["outputs"] = tuple(states)
         if precision is not None:
             options["precision"] = precision
+        sizes = {"x0": self.states, "parameters": self.parameters}
+        sizes["controls"] = self.controls
         return ServedRollout(
             self.client,
             self.reference,
             names,
+            tuple(len(sizes[name]) for name in names),
             len(self.states if states is None else states),
             _bytes("times", times),
             b"" if control_times is None else _bytes("control_times", control_times),

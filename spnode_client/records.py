@@ -136,6 +136,12 @@ class Rollout:
     """Part of the truth that they hold."""
     spread: np.ndarray | None = None
     """Standard deviation over an ensemble's members, where asked for."""
+    z: np.ndarray | None = None
+    """Latent trajectories, ``([batch,] time, latent)``, where asked for."""
+    domain: Record | None = None
+    """Where rows leave the training domain: ``inside``, and what else was asked for."""
+    rows: list[Record] | None = None
+    """How each row ended, where those that leave the finite range are masked."""
 
     def grid(self) -> np.ndarray:
         """``x`` in the shape of its sweep: ``(*axes, time, state)``.

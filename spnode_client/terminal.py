@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
@@ -38,6 +38,7 @@ from spnode_client.records import Dataset, ModelVersion
 from spnode_client.results import RolloutResult
 from spnode_client.sweeps import Ranking
 
+T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PATIENCE_S = 60.0
 """How long a service may give no answer before the watching ends."""
@@ -69,6 +70,20 @@ err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 class UsageError(ClientError):
     """The command was called wrongly; it ends with exit code 2."""
+
+
+def each_once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """What a repeated option says of each name.
+
+    Raises:
+        UsageError: It names one twice.
+    """
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(f"{option}: found {name!r} twice; expected it once")
+        found[name] = value
+    return found
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 
 from spnode_client.calls import Call, Lost, OnBytes, Operation, Pause, Reply, refusal
+from spnode_client.errors import ClientError
 
 T = TypeVar("T")
 _DEADLINE = "request-timeout"
@@ -25,6 +26,9 @@ class Transport:
         url: Address of the service.
         key: API key, or None where the service asks for none.
         timeout_s: How long an answer may take to begin.
+
+    Raises:
+        ClientError: The address is none, or no header can have the key.
 
     Attributes:
         on_bytes: Told how many bytes of a file are sent or fetched, and of how many;
@@ -169,13 +173,36 @@ class _saving:
 
 def _settings(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
     headers = {"user-agent": "spnode-client", "accept": "application/json"}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
+    if key := (key or "").strip():
+        headers["authorization"] = f"Bearer {_sendable(key)}"
     return {
-        "base_url": url.rstrip("/"),
+        "base_url": _address(url),
         "headers": headers,
         "timeout": httpx.Timeout(timeout_s, connect=10.0),
     }
+
+
+def _address(url: str) -> str:
+    try:
+        found = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        found = httpx.URL("")
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ClientError(
+            f"url: found {url!r}; expected an address such as http://127.0.0.1:8000"
+        )
+    return url.rstrip("/")
+
+
+def _sendable(key: str) -> str:
+    """The key; what is wrong with one is said without it, for logs keep errors."""
+    wrong = next((i for i, each in enumerate(key) if not "!" <= each <= "~"), None)
+    if wrong is not None:
+        raise ClientError(
+            f"key: character {wrong + 1} is U+{ord(key[wrong]):04X}; expected letters, "
+            "digits, - and _ alone: copy the whole key once more"
+        )
+    return key
 
 
 def _request(

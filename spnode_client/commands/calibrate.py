@@ -119,7 +119,8 @@ def read_observations(path: Path, names: list[str]) -> tuple[list[str], Record]:
     """
     seen: dict[tuple[float, int], dict[str, tuple[float, float]]] = {}
     try:
-        with path.open(newline="") as file:
+        # A mark before the first column is what spreadsheets write.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = set(reader.fieldnames or ())
             if not {"time", "state", "value"} <= columns <= {
@@ -180,6 +181,8 @@ def read_unknowns(unknown: list[str], prior: list[str], signature: Record) -> Re
     found: Record = {}
     for each in unknown:
         field, name, (lower, upper) = _pair(each, "--unknown", signature)
+        if name in found.get(field, {}):
+            raise UsageError(f"--unknown: found {name!r} twice; expected it once")
         found.setdefault(field, {})[name] = {"lower": lower, "upper": upper}
     for each in prior:
         field, name, (mean, sd) = _pair(each, "--prior", signature)

@@ -46,6 +46,7 @@ def upload(
 
     Example: spnode datasets upload trajectories.npz
     """
+    _check_no_folder(str(file))
     client = connection.client()
     with uploading(client, file, as_json):
         dataset = client.datasets.upload(file, name)
@@ -156,9 +157,7 @@ def dataset_of(client: Client, data: str, quiet: bool = False) -> Dataset | str:
     """
     if data.startswith("ds_") and not Path(data).exists():
         return data
-    if Path(data).is_dir():
-        where = f"cd {data} && zip -qr0 ../{Path(data).resolve().stem}.zip ."
-        raise UsageError(f"{data!r} is a folder; send it as a zip: {where}")
+    _check_no_folder(data)
     if not Path(data).is_file():
         raise UsageError(f"no file {data!r} and no dataset id (ds_…)")
     with uploading(client, data, quiet):
@@ -167,3 +166,9 @@ def dataset_of(client: Client, data: str, quiet: bool = False) -> Dataset | str:
     if not quiet:
         print_brief(dataset)
     return dataset
+
+
+def _check_no_folder(data: str) -> None:
+    if Path(data).is_dir():
+        where = f"cd {data} && zip -qr0 ../{Path(data).resolve().stem}.zip ."
+        raise UsageError(f"{data!r} is a folder; send it as a zip: {where}")

@@ -17,6 +17,7 @@ from spnode_client.commands.paging import (
     check_watched_alone,
     listed,
 )
+from spnode_client.commands.rollout_file import check_file
 from spnode_client.connection import connection
 from spnode_client.jobs import Job
 from spnode_client.moments import moment
@@ -149,21 +150,11 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
     _say(connection.client().jobs.retry(job_id), as_json)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file of another kind before anything is done.
-
-    Raises:
-        UsageError: Its ending is not .npz.
-    """
-    if path.suffix != ".npz":
-        raise UsageError(f"--output {str(path)!r}: expected an .npz file")
-
-
 def write_result(
     client: Client, made: RolloutResult, path: Path, *, quiet: bool
 ) -> None:
     """Write a result to an npz file, a chunk at a time."""
-    check_file(path)
+    check_file(path, "--output", (".npz",))
     with downloading(client, path.name, quiet):
         made.save(path)
     err.print(f"wrote {path}", markup=False)

@@ -120,7 +120,10 @@ def versions(
 @app.command()
 def register(
     file: Annotated[
-        Path, typer.Argument(help="What spnode_core.save wrote.", exists=True)
+        Path,
+        typer.Argument(
+            help="What spnode_core.save wrote.", exists=True, dir_okay=False
+        ),
     ],
     name: ModelName,
     as_json: Json = False,

@@ -83,8 +83,8 @@ def rollout(
         write_rollout(answer, version, output)
         err.print(f"wrote {output}", markup=False)
     if plot is not None:
-        draw_rollout(answer, version, plot)
-        err.print(f"drew {plot}", markup=False)
+        left_out = draw_rollout(answer, version, plot)
+        err.print(f"drew {plot}{': ' * bool(left_out)}{left_out}", markup=False)
     if as_json or (output is None and plot is None):
         emit(
             {**answer.__dict__, "states": names},

@@ -58,13 +58,16 @@ def write_rollout(answer: Rollout, version: ModelVersion, path: Path) -> None:
     _write(path, content)
 
 
-def draw_rollout(answer: Rollout, version: ModelVersion, path: Path) -> None:
+def draw_rollout(answer: Rollout, version: ModelVersion, path: Path) -> str:
     """Draw a rollout: a panel for each state, or the states as a field over time.
 
     Args:
         answer: The rollout, ``x`` being ``([batch,] time, state)``.
         version: Of the model: its states have names and units.
         path: Ends in what matplotlib writes, ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns:
+        What of it was left out, in words; nothing where it is all there.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -77,15 +80,23 @@ def draw_rollout(answer: Rollout, version: ModelVersion, path: Path) -> None:
     except ImportError as error:
         raise UsageError("--plot needs matplotlib: pip install matplotlib") from error
     signature = version.record["signature"]
-    if len(signature["states"]) > MOST_CURVES:
-        figure = _field(pyplot, answer, signature)
-    else:
-        figure = _panels(pyplot, answer, signature)
+    is_field = len(signature["states"]) > MOST_CURVES
+    figure = (_field if is_field else _panels)(pyplot, answer, signature)
     figure.suptitle(f"{answer.model}/{answer.version}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=150)
     pyplot.close(figure)
     _write(path, buffer.getvalue())
+    return _left_out(answer, 1 if is_field else _MOST_ROWS, is_field=is_field)
+
+
+def _left_out(answer: Rollout, most_rows: int, *, is_field: bool) -> str:
+    rows = 1 if answer.x.ndim == 2 else len(answer.x)
+    first = "row" if most_rows == 1 else f"{most_rows} rows"
+    said = [f"the first {first} of {rows}"] * (rows > most_rows)
+    lacks = ["intervals"] * (is_field and answer.lower is not None)
+    lacks += ["spread"] * (answer.spread is not None)
+    return ", ".join([*said, *(f"without the {each}" for each in lacks)])
 
 
 def csv_text(answer: Rollout, names: list[str]) -> str:

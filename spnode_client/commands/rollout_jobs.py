@@ -18,10 +18,11 @@ from spnode_client.commands.inputs import (
     parse_rows,
     parse_times,
 )
-from spnode_client.commands.jobs import check_file, write_result
+from spnode_client.commands.jobs import write_result
+from spnode_client.commands.rollout_file import check_file
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
-from spnode_client.terminal import Json, UsageError, emit, follow, out
+from spnode_client.terminal import Json, UsageError, emit, err, follow, out
 
 _WHERE = (
     "--x0 gives the rows, or --dataset, or --sweep; with --sweep --x0 is one state: "
@@ -67,8 +68,7 @@ def queue_rollout(
     """
     if (x0 is None) == (dataset is None) and sweep is None:
         raise UsageError(_WHERE)
-    if output is not None:
-        check_file(output)
+    check_file(output, "--output", (".npz",))
     client = connection.client()
     options = inputs_of(parameters, controls, control_times)
     options |= {"on_error": on_error, "mode": mode, "precision": precision}
@@ -81,6 +81,8 @@ def queue_rollout(
     states = None if x0 is None else parse_rows(x0, "--x0")
     job = client.jobs.rollout(model, states, parse_times(times), **options)
     if output is not None:
+        # Whoever stops watching can fetch it later.
+        err.print(f"[dim]job {job.id}[/]")
         write_result(client, follow(job, quiet=as_json), output, quiet=as_json)
     emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
 
@@ -100,5 +102,7 @@ def read_sweep(client: Client, model: str, given: list[str]) -> dict[str, Any]:
         if not equals or field is None:
             names = ", ".join([*known["parameters"], *known["x0"]])
             raise UsageError(f"--sweep {each!r}: expected NAME=VALUES of {names}")
+        if name in sweep.get(field, {}):
+            raise UsageError(f"--sweep: found {name!r} twice; expected it once")
         sweep.setdefault(field, {})[name] = parse_times(values, "--sweep").tolist()
     return sweep

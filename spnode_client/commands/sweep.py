@@ -14,6 +14,7 @@ from spnode_client.sweeps import Candidate, Ranking
 from spnode_client.terminal import (
     Json,
     UsageError,
+    each_once,
     emit,
     err,
     follow,
@@ -22,6 +23,13 @@ from spnode_client.terminal import (
     short,
 )
 
+_ELSEWHERE = {
+    "dataset": "DATA",
+    "model": "--model",
+    "alias": "--alias",
+    "ensemble": "--ensemble",
+    "grid": "--vary",
+}
 _OWN = ("split", "tags", "schedule")
 """Fields of a sweep itself; any other is one of its candidates."""
 
@@ -69,13 +77,14 @@ def sweep(
     """
     options: dict[str, Any] = {} if preset is None else {"preset": preset}
     for assignment in settings or ():
-        assign(options, assignment)
-    grid = dict(map(parse_values, vary))
+        assign(options, assignment, _ELSEWHERE)
+    grid = each_once("--vary", map(parse_values, vary))
     client = connection.client()
     dataset = dataset_of(client, data, as_json)
     own = {name: options.pop(name) for name in _OWN if name in options}
-    if schedule := schedule_of(priority, deadline, gpu):
-        own["schedule"] = schedule
+    schedule = schedule_of(priority, deadline, gpu)
+    if schedule and isinstance(own.get("schedule", {}), dict):
+        own["schedule"] = own.get("schedule", {}) | schedule
     name = model or model_name(client, dataset, data)
     own |= {"ensemble": ensemble, "alias": alias}
     job = client.sweep(dataset, name, grid=grid, **own, **options)

@@ -24,6 +24,7 @@ from spnode_client.records import (
 from spnode_client.terminal import (
     Json,
     UsageError,
+    each_once,
     emit,
     err,
     follow,
@@ -36,6 +37,7 @@ _ERRORS = {
     "rmse": "rms error",
     "normalised_rmse": "rms error / spread",
 }
+_ELSEWHERE = {"dataset": "DATA", "model": "--model"}
 _TERM = re.compile(r"\s*([+-]?)\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*)?([^+\-*]+)")
 
 
@@ -108,7 +110,7 @@ def train(
     if schedule := schedule_of(priority, deadline, gpu):
         options["schedule"] = schedule
     for assignment in settings or ():
-        assign(options, assignment)
+        assign(options, assignment, _ELSEWHERE)
     client = connection.client()
     dataset = dataset_of(client, data, as_json)
     job = client.train(dataset, model or model_name(client, dataset, data), **options)
@@ -148,16 +150,26 @@ def parse_conserved(text: str) -> tuple[str, dict[str, float]]:
     return name.strip(), terms
 
 
-def assign(options: dict[str, Any], assignment: str) -> None:
+def assign(
+    options: dict[str, Any], assignment: str, elsewhere: Mapping[str, str]
+) -> None:
     """Put what ``--set`` says, ``"training.batch=8"``, into nested options.
 
+    Args:
+        options: Where to put it.
+        assignment: What was said.
+        elsewhere: Fields that arguments and options of their own give.
+
     Raises:
-        UsageError: It is not of that form.
+        UsageError: It is not of that form, or has its own option.
     """
     path, equals, text = assignment.partition("=")
     *parents, last = path.split(".")
     if not equals or not all([*parents, last]):
         raise UsageError(f"--set {assignment!r}: expected a field and its value, a.b=1")
+    if path in elsewhere or path == "kind":
+        instead = f"{elsewhere[path]} gives it" if path in elsewhere else "it is given"
+        raise UsageError(f"--set {assignment!r}: expected another field; {instead}")
     for parent in parents:
         options = options.setdefault(parent, {})
         if not isinstance(options, dict):
@@ -189,7 +201,8 @@ def _options(
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     surrogate: dict[str, Any] = {}
     if conserved:
-        surrogate["conserved"] = dict(map(parse_conserved, conserved))
+        sums = each_once("--conserved", map(parse_conserved, conserved))
+        surrogate["conserved"] = sums
     if positive is not None:
         surrogate["positive"] = positive
     if surrogate:

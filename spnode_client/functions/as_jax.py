@@ -53,6 +53,7 @@ def jax_function(make: Make) -> Callable[..., Any]:
 def _broadcast(function: ServedRollout, given: list[Any]) -> list[jax.Array]:
     """Inputs of one dtype and with the same leading axes."""
     arrays = [jnp.asarray(each) for each in given]
+    function.check_shapes([each.shape for each in arrays])
     kind = jnp.result_type(float, *arrays)
     ranks = function.ranks
     leads = [each.shape[: each.ndim - k] for each, k in zip(arrays, ranks, strict=True)]
@@ -181,9 +182,9 @@ def _jvp_jvp(
     count = len(function.names)
     if any(type(each) is not ad.Zero for each in tangents[:count]):
         raise NotImplementedError(
-            "the service has no forward derivative of a forward derivative of a "
-            "rollout; jax.hessian, or jacfwd of grad, asks for the same in a way that "
-            "it has"
+            "the service has no derivative of a forward derivative of a rollout; "
+            "jax.hessian, or jacfwd of grad, asks for the same in a way that it has, "
+            "and grad of what takes jacrev instead of jacfwd"
         )
     moved = _moved(primals[count:], tangents[count:])
     found = _jvp_p.bind(*primals, function=function)

@@ -75,8 +75,10 @@ class ScipyFunctions:
         # Threads share it: what one of them has found stays in its own hands.
         last = self._last
         if last is None or last[0] != key:
-            x, jacobians = self._rollout.jacobian(self._filled(vector))
-            columns = [jacobians[number][..., entry] for number, entry in self._places]
+            places = [(self._rollout.names[n], entry) for n, entry in self._places]
+            by = list(dict.fromkeys(name for name, _ in places))
+            x, jacobians = self._rollout.jacobian(self._filled(vector), by)
+            columns = [jacobians[name][..., entry] for name, entry in places]
             residuals = ((x - self._observed) / self._scale)[self._kept]
             stacked = np.stack([(c / self._scale)[self._kept] for c in columns], -1)
             self._last = last = (key, residuals, stacked)
@@ -109,10 +111,10 @@ def scipy_functions(
     inputs = tuple(_floats(name, given[name]) for name in rollout.names)
     entries = {"x0": model.states, "parameters": model.parameters}
     for name, names in entries.items():
-        if name in rollout.names and len(inputs[rollout.names.index(name)]) != len(
-            names
-        ):
-            found = inputs[rollout.names.index(name)].shape
+        if name not in rollout.names:
+            continue
+        found = inputs[rollout.names.index(name)].shape
+        if found != (len(names),):
             raise ValueError(
                 f"{name}: found an array of shape {found}; expected {len(names)} "
                 f"numbers: {', '.join(names)}"
@@ -185,7 +187,7 @@ def _bounds(
 def _floats(name: str, value: Any) -> np.ndarray:
     if value is None:
         raise ValueError(f"{name}: found None; expected numbers")
-    return np.array(value, np.float64)
+    return real_floats(value).copy()
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@
 Tensors of any device and dtype come in; they travel as float64 from the CPU.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,16 +106,19 @@ def _filled(given: Sequence[Any], like: Sequence[Any]) -> list[Any]:
 
 def _broadcast(function: ServedRollout, given: list[Any]) -> list[torch.Tensor]:
     """Inputs of one dtype and with the same leading axes."""
-    kind = torch.get_default_dtype()
-    for each in given:
-        if _has_dtype(each):
-            kind = torch.promote_types(kind, torch.as_tensor(each).dtype)
+    kinds = [torch.as_tensor(each).dtype for each in given if _has_dtype(each)]
+    floating = [kind for kind in kinds if kind.is_floating_point]
+    default = torch.get_default_dtype()
+    kind = functools.reduce(torch.promote_types, floating) if floating else default
     # Numbers in lists are float64 until the others' dtype is known.
     tensors = [
-        each if isinstance(each, torch.Tensor) else torch.as_tensor(real_floats(each))
+        _real(each)
+        if isinstance(each, torch.Tensor)
+        else torch.as_tensor(real_floats(each))
         for each in given
     ]
     ranks = function.ranks
+    function.check_shapes([tuple(each.shape) for each in tensors])
     leads = [
         each.shape[: each.ndim - k] for each, k in zip(tensors, ranks, strict=True)
     ]
@@ -133,6 +137,12 @@ def _has_dtype(value: Any) -> bool:
 
 def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
     return tuple(each.detach().cpu().double().numpy() for each in tensors)
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_complex():
+        raise ValueError(f"found a tensor of {tensor.dtype}; expected real numbers")
+    return tensor
 
 
 def _tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ class ServedRollout:
         client: Asks the service.
         reference: The version, ``name/3``.
         names: The inputs that it takes.
+        sizes: How many numbers the last axis of each has.
         states: How many states come back.
         times: The output times, as bytes of float64.
         control_times: When controls switch, likewise; empty without controls.
@@ -42,6 +43,7 @@ class ServedRollout:
     client: "Client" = field(repr=False)
     reference: str
     names: tuple[str, ...]
+    sizes: tuple[int, ...]
     states: int
     times: bytes
     control_times: bytes = b""
@@ -78,6 +80,20 @@ class ServedRollout:
                 expected = noun if name in self.names else "none"
                 raise ValueError(f"{name}: found {value!r}; expected {expected}")
         return [given[name] for name in self.names]
+
+    def check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Refuse inputs that do not end in the axes of one row.
+
+        Raises:
+            ValueError: Which one, what it has and what belongs there.
+        """
+        for name, size, shape in zip(self.names, self.sizes, shapes, strict=True):
+            row = (len(self.control_times) // 8, size)[-_RANK[name] :]
+            if shape[-len(row) :] != row:
+                expected = ", ".join(map(str, row))
+                raise ValueError(
+                    f"{name}: found an array of shape {shape}; expected (…, {expected})"
+                )
 
     def batch_shape(self, inputs: Sequence[Any]) -> tuple[int, ...]:
         """The leading axes, which all inputs have."""
@@ -132,11 +148,14 @@ class ServedRollout:
         )
         return self._by_input(found["hvp"], inputs)
 
-    def jacobian(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, Arrays]:
+    def jacobian(
+        self, inputs: Sequence[np.ndarray], by: Sequence[str]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """``x`` and ``dx/d(input)`` of one row, by input: its axes after those of x."""
         x0, given = self._request(tuple(np.asarray(each, float) for each in inputs))
-        found = self.client.jacobian(self.reference, x0, self._times(), **given)
-        return found["x"], tuple(found["jacobian"][name] for name in self.names)
+        ask = self.client.jacobian
+        found = ask(self.reference, x0, self._times(), by, **given)
+        return found["x"], found["jacobian"]
 
     def _rows(
         self, arrays: Sequence[np.ndarray]

@@ -14,9 +14,10 @@ from spnode_client.sweeps import Ranking
 
 LONG_POLL_S = 20
 WATCHED_POLL_S = 1
+"""Where somebody looks at the progress."""
 # What a slow answer may take beyond the time that a caller waits for a job.
 _PATIENCE_S = 2.0
-"""Where somebody looks at the progress."""
+_AGAIN_S = 1.0
 
 
 def submit(request: Record, retries: int) -> Operation[Record]:
@@ -94,6 +95,11 @@ def wait(
         except (Unreachable, Overloaded, ServiceFault) as error:
             if end is None:
                 raise
+            pause = max(_AGAIN_S, getattr(error, "retry_after", None) or 0.0)
+            if time.monotonic() + pause < end:
+                # A gateway that starts anew is away for longer than retries last.
+                yield Pause(pause)
+                continue
             text = f"nothing was heard of job {job_id} in {timeout_s:g} s: {error}"
             raise TimeoutError(text) from error
         if on_record is not None:

@@ -36,6 +36,9 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
         upper=answer.get("upper"),
         coverage=answer.get("coverage"),
         spread=answer.get("spread"),
+        z=answer.get("z"),
+        domain=answer.get("domain"),
+        rows=answer.get("rows"),
     )
 
 
@@ -49,9 +52,14 @@ def derivative(kind: str, body: Record, retries: int) -> Operation[Record]:
 def _outside() -> int:
     """Level of the nearest caller outside this package: a warning belongs there."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals["__name__"].startswith("spnode_client"):
+    while frame.f_back and _is_ours(frame.f_globals):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def _is_ours(names: Mapping[str, Any]) -> bool:
+    # Code that was run with globals of its own has no name.
+    return str(names.get("__name__", "")).startswith("spnode_client")
 
 
 def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:

@@ -10,6 +10,7 @@ from spnode_client import Client, InvalidRequest, Overloaded, ServiceFault
 from spnode_client.arrays import pack
 from tests.client.conftest import Answer
 
+SUCCEEDED = b'{"id": "job_1", "state": "succeeded", "kind": "other", "result": {}}'
 RUNNING = b'{"id": "job_1", "state": "running", "kind": "training"}'
 ROLLOUT = pack(
     {
@@ -75,6 +76,15 @@ def test_waiting_for_a_job_ends_in_time_though_nothing_is_heard_of_it(server):
             job.wait(timeout_s=1.0)
         assert time.monotonic() - start < 20
     assert len(server.asked) <= 5
+
+
+def test_waiting_for_a_job_outlasts_a_gateway_that_starts_anew(server):
+    with Client(server.url, retries=0) as client:
+        server.answers += [Answer(200, RUNNING)]
+        job = client.jobs.get("job_1")
+        server.answers += [Answer(503), Answer(500), Answer(200, SUCCEEDED)]
+        assert job.wait(timeout_s=60.0) == {}
+    assert len(server.asked) == 4
 
 
 def test_what_leads_elsewhere_is_no_success(server, client, tmp_path):

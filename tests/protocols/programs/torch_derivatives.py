@@ -44,6 +44,12 @@ try:
 except ValueError as error:
     refused = str(error)
 assert "times: found a tensor that requires grad" in refused
+for wrong, said in ((x0.to(torch.complex128), "complex128"), (x0[:, :2], "x0: found")):
+    try:
+        f(wrong, times, parameters=k)
+    except ValueError as error:
+        refused = str(error)
+    assert said in refused, refused
 assert f(torch.empty(0, 3), times, parameters=k.detach()).shape == (0, len(times), 3)
 
 results = {
