@@ -68,6 +68,8 @@ function dropZone(signal) {
       event.preventDefault();
       zone.classList.toggle("over", kind === "dragover");
       if (kind !== "drop" || !event.dataTransfer.files[0]) return;
+      const count = event.dataTransfer.files.length;
+      if (count > 1) return told.replaceChildren(problem({ message: `found ${count} files; expected one: all trajectories of a dataset are in one file` }));
       const entry = event.dataTransfer.items[0].webkitGetAsEntry?.();
       if (entry && entry.isDirectory) told.replaceChildren(problem({ message: "found a folder; expected a file: a folder of Zarr is sent as a zip of it" }));
       else send(event.dataTransfer.files[0]);

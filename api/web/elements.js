@@ -163,12 +163,11 @@ export function paged(ask, draw) {
     [items, next, failures] = [page.data, page.next, 0];
     show();
   }
-  async function quietly(act) {
+  async function quietly(act, most = 0) {
     try {
       await act();
     } catch (error) {
-      // A moment without an answer is no news.
-      if (error.name !== "AbortError" && (++failures > 1 || error.status >= 400)) trouble.replaceChildren(problem(error));
+      if (error.name !== "AbortError" && (++failures > most || error.status >= 400)) trouble.replaceChildren(problem(error));
     }
   }
   const more = () => quietly(async () => {
@@ -193,7 +192,8 @@ export function paged(ask, draw) {
     if (!kept.length) next = page.next;
     [items, failures] = [[...page.data, ...kept], 0];
     show();
-  });
+    // By itself: a moment without an answer is no news.
+  }, 1);
   const element = h("div", null, trouble, place, h("p", null, older));
   return { element, load, again: () => quietly(load), refresh };
 }

@@ -69,7 +69,12 @@ export async function jobView([id], signal) {
     refresh();
   }, { class: "danger" });
   const retry = action("Try again", async () => {
-    job = await make(`/v1/jobs/${id}/retry`, undefined, job.finished_at);
+    try {
+      job = await make(`/v1/jobs/${id}/retry`, undefined, job.finished_at);
+    } catch (error) {
+      await lookAgain();
+      throw error;
+    }
     say("Queued again");
     refresh();
     follow();
@@ -153,6 +158,13 @@ export async function jobView([id], signal) {
       if (!signal.aborted) trouble.replaceChildren(problem(error));
     }
   }
+
+  /** One that has ended may have been tried again elsewhere. */
+  async function lookAgain() {
+    await look();
+    if (!signal.aborted && !ENDED.includes(job.state)) follow();
+  }
+  document.addEventListener("visibilitychange", () => document.hidden || lookAgain(), { signal });
 
   let isFollowed = false;
   async function follow() {

@@ -2,9 +2,12 @@
 
 import { curves } from "./plots.js";
 
+/** Stages of one name are told apart by their number, as the horizons of a curriculum. */
+const stageOf = (point) => `${point.stage} ${point.part || 0}`;
+
 /** Add what was told; a new attempt goes over the same iterations again. */
 export function addLoss(points, point) {
-  const at = points.findIndex((each) => each.stage === point.stage && each.iteration >= point.iteration);
+  const at = points.findIndex((each) => stageOf(each) === stageOf(point) && each.iteration >= point.iteration);
   if (at >= 0) points.length = at;
   points.push(point);
 }
@@ -18,7 +21,7 @@ export function lossesOf(points) {
   const [x, train, held] = [[], [], []];
   let before = 0, last = 0, stage = null;
   for (const point of points) {
-    if (point.stage !== stage) [before, stage] = [last, point.stage];
+    if (stageOf(point) !== stage) [before, stage] = [last, stageOf(point)];
     last = before + point.iteration;
     x.push(last);
     train.push(point.loss ?? null);

@@ -95,7 +95,7 @@ function tick(value) {
 }
 
 /** One table for uPlot, which takes a common first column. */
-function joined(each, isLogX, isLogY, xLabel = "time") {
+export function joined(each, isLogX, isLogY, xLabel = "time") {
   const inks = INKS[isDark() ? "dark" : "light"];
   const usable = (x) => !isLogX || x > 0;
   const shown = (value) => (value === null || value === undefined || (isLogY && value <= 0) ? null : value);
@@ -103,7 +103,7 @@ function joined(each, isLogX, isLogY, xLabel = "time") {
   each.forEach((one, at) => {
     const ink = one.ink || inks[(one.color ?? at) % inks.length];
     const kept = one.x.map((_, index) => index).filter((index) => usable(one.x[index]));
-    const xs = kept.map((index) => one.x[index]);
+    const xs = distinct(kept.map((index) => one.x[index]));
     const column = (values) => kept.map((index) => shown(values[index]));
     if (one.lower) {
       tables.push([xs, column(one.upper), column(one.lower)]);
@@ -120,9 +120,14 @@ function joined(each, isLogX, isLogY, xLabel = "time") {
       value: (plot, value) => (value === null || value === undefined ? "–" : number(value, 4)),
     });
   });
-  const used = tables.filter((one) => one[0].length > 0);
-  if (!used.length) return [[[]], series, bands];
+  if (tables.every(([xs]) => xs.length === 0)) return [[[]], series, bands];
   return [window.uPlot.join(tables), series, bands];
+}
+
+/** Increasing numbers, where equal ones are set apart by less than is seen: a join keeps one of them. */
+function distinct(xs) {
+  let before = -Infinity;
+  return xs.map((x) => (before = x > before ? x : before + Math.max(Math.abs(before) * 1e-12, Number.MIN_VALUE)));
 }
 
 function summary(each) {

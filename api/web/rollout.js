@@ -95,6 +95,7 @@ function panel(record, datasets, system, signal) {
     parameters: sliders(signature.parameters, [], domain.parameters_lower, domain.parameters_upper),
     controls: sliders(signature.controls, [], domain.controls_lower, domain.controls_upper),
   };
+  const isField = signature.states.length > MANY;
   const first = firstTime(record, datasets.own);
   const stop = h("input", { value: domain.end, class: "number", inputmode: "decimal" });
   const count = h("input", { type: "number", value: 200, min: 2, max: 5000, class: "number" });
@@ -160,7 +161,7 @@ function panel(record, datasets, system, signal) {
 
   function draw() {
     const found = reference.shown(asked);
-    if (signature.states.length > MANY) return drawFields(place, answered, found, signature);
+    if (isField) return drawFields(place, answered, found, signature);
     const x = { label: signature.time_unit ? `time, ${signature.time_unit}` : "time", log: logTime.checked };
     signature.states.forEach((name, at) => {
       const column = (rows) => rows.map((row) => row[at]);
@@ -199,7 +200,7 @@ function panel(record, datasets, system, signal) {
         group("Initial condition", sets.x0), signature.parameters.length ? group("Parameters", sets.parameters) : null,
         signature.controls.length ? group("Controls: as in the reference, constant where you move them", sets.controls) : null,
         h("fieldset", null, h("legend", null, "Times"), field(`End; trained up to ${number(domain.end)} ${signature.time_unit}`, stop), field("How many", count), logTimeBox),
-        h("fieldset", null, h("legend", null, "Shown"), logBox, signature.intervals ? intervalBox : null, signature.members > 1 ? spreadBox : null))),
+        isField ? null : h("fieldset", null, h("legend", null, "Shown"), logBox, signature.intervals ? intervalBox : null, signature.members > 1 ? spreadBox : null))),
       h("div", null, told, trouble, place, h("h2", null, "The same as code"),
         h("div", { class: "row" }, h("div", { class: "tabs", role: "group", "aria-label": "Language" }, tabs), copied(code)),
         h("p", { class: "soft" }, "The key comes from the environment's SPNODE_KEY. In the folder of a stack of your own: ",

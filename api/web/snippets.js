@@ -4,7 +4,7 @@ const plain = (value) => JSON.stringify(value);
 const INPUTS = ["parameters", "controls", "control_times"];
 
 export function asCurl(request) {
-  return `curl -sf ${location.origin}/v1/rollout \\
+  return `curl -sS --fail-with-body ${location.origin}/v1/rollout \\
     -H "Authorization: Bearer $SPNODE_KEY" -H 'Content-Type: application/json' \\
     -d '${plain(request)}'
 `;

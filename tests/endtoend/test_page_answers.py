@@ -92,6 +92,47 @@ def test_a_job_that_failed_says_its_code_and_what_helps(browser, link):
         fits(page, "job-failed")
 
 
+def test_losses_of_a_curriculum_go_on_where_the_part_before_ended(browser, link):
+    told = """async () => {
+      const { addLoss, lossesOf } = await import('/page/loss.js');
+      const points = [];
+      for (const [part, iteration] of [[0, 5], [0, 9], [1, 2], [1, 6]])
+        addLoss(points, { stage: 'optimise', part, iteration, loss: 1 });
+      return lossesOf(points)[0].x;
+    }"""
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        assert page.evaluate(told) == [5, 9, 11, 15]
+
+
+def test_versions_without_values_and_conjugate_pairs_are_drawn(browser, link):
+    # Eigenvalues -1 +- i beside those of another, and one that has none.
+    told = """async () => {
+      const { curves } = await import('/page/plots.js');
+      const of = (label, x, y) => ({ label, x, y, points: true });
+      const each = [of('a', [1, 1, 2], [-1, 1, 0]), of('b', [3], [0]), of('c', [], [])];
+      const figure = curves('Spectrum', each, { x: { log: true } });
+      document.querySelector('main').append(figure);
+      await new Promise((done) => setTimeout(done, 300));
+      const rows = [...figure.querySelectorAll('.u-series')].length;
+      return [figure.querySelectorAll('canvas').length, rows];
+    }"""
+    with opened(browser, link) as page:
+        page.wait_for_selector("main h1")
+        assert page.evaluate(told) == [1, 4]
+        # As uPlot has them: both of the pair.
+        joined = """async () => {
+          const { joined } = await import('/page/plots.js');
+          const of = (x, y) => ({ label: 'a', x, y, points: true });
+          return joined([of([1, 1, 2], [-1, 1, 0]), of([3], [0]), of([], [])])[0];
+        }"""
+        x, a, b, c = page.evaluate(joined)
+    assert len(x) == 4
+    assert [value for value in a if value is not None] == [-1, 1, 0]
+    assert [value for value in b if value is not None] == [0]
+    assert not [value for value in c if value is not None]
+
+
 def test_rankings_and_comparisons_are_tables(browser, link):
     told = """async () => {
       const { resultOf } = await import('/page/results.js');
