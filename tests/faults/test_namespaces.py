@@ -14,7 +14,8 @@ from tests.faults.namespaces import Namespace, NotAllowed
 ASK = """
 import socket, sys
 try:
-    connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1)
+    address, patience = (sys.argv[1], int(sys.argv[2])), float(sys.argv[3])
+    connection = socket.create_connection(address, timeout=patience)
     print(connection.recv(100).decode())
 except TimeoutError:
     print("nothing")
@@ -40,8 +41,9 @@ def test_a_cable_that_is_cut_lets_nothing_pass_until_it_is_mended() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         link = links.add("there to here", server.server_address, host=there.host)
 
-        def asked() -> str:
-            words = [sys.executable, "-S", "-c", ASK, there.host, str(link.port)]
+        def asked(patience: float = 30.0) -> str:
+            place = (there.host, str(link.port), str(patience))
+            words = [sys.executable, "-S", "-c", ASK, *place]
             done = subprocess.run(
                 [*there.command, *words], capture_output=True, text=True, check=True
             )
@@ -49,7 +51,7 @@ def test_a_cable_that_is_cut_lets_nothing_pass_until_it_is_mended() -> None:
 
         assert asked() == "hello"
         there.cut()
-        assert asked() == "nothing"
+        assert asked(1.0) == "nothing"
         there.mend()
         assert asked() == "hello"
     left = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True)
