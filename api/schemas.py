@@ -211,7 +211,9 @@ class KeyIn(In):
     scopes: Annotated[list[str], Field(min_length=1, max_length=64)]
     project: Annotated[str, Field(max_length=64)] = DEFAULT
     """Whose datasets, jobs and models it sees; with ``admin`` it sees all."""
-    expires_in_seconds: Annotated[float, Field(ge=1, le=LONGEST_S)] | None = None
+    expires_in_seconds: (
+        Annotated[float, Field(strict=True, ge=1, le=LONGEST_S)] | None
+    ) = None
     """How long it is valid; for good by default."""
 
 
@@ -220,7 +222,7 @@ class RotationIn(In):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keep_seconds": 43200}]})
 
-    keep_seconds: Annotated[float, Field(ge=0, le=LONGEST_S)] = 3600.0
+    keep_seconds: Annotated[float, Field(strict=True, ge=0, le=LONGEST_S)] = 3600.0
     """How long the old one stays valid, so that its users can change over."""
 
 

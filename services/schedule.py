@@ -40,7 +40,9 @@ class Schedule(BaseModel):
     ] = 0
     """A queue's jobs of a higher priority begin first; above 0 needs the scope
     ``admin``."""
-    deadline_seconds: Annotated[float, Field(gt=0, le=_LONGEST_S)] | None = None
+    deadline_seconds: (
+        Annotated[float, Field(strict=True, gt=0, le=_LONGEST_S)] | None
+    ) = None
     """Time from its submission, or its retry, after which the job has failed with the
     code ``deadline_exceeded`` unless it has ended before."""
     device: Literal["any", "gpu"] = "any"

@@ -108,8 +108,10 @@ def test_a_key_is_rotated_while_it_is_in_use(client, deployment):
         checked(mine.get("/v1/models"), 401, "unauthorised")
     again = client.post(f"/v1/keys/{new['id']}/rotate", json=at_once)
     checked(again, 409, "conflict")
-    wrong = client.post(f"/v1/keys/{last['id']}/rotate", json={"keep_seconds": -1})
-    checked(wrong, 422, "invalid", "/keep_seconds")
+    for keep in (-1, False, "30"):
+        asked = {"keep_seconds": keep}
+        wrong = client.post(f"/v1/keys/{last['id']}/rotate", json=asked)
+        checked(wrong, 422, "invalid", "/keep_seconds")
 
 
 def test_what_may_change_something_is_noted_and_told_to_admins_alone(

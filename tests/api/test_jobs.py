@@ -344,6 +344,7 @@ def test_an_alias_is_moved_by_who_may_move_it(quiet, kind) -> None:
     [
         ({"priority": 11}, "/schedule/priority"),
         ({"deadline_seconds": 0}, "/schedule/deadline_seconds"),
+        ({"deadline_seconds": True}, "/schedule/deadline_seconds"),
         ({"device": "tpu"}, "/schedule/device"),
         ({"device": "gpu"}, "/schedule"),
         ({"nice": 1}, "/schedule/nice"),
