@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pytest
 
-from api.errors import STATUS, status_of
-from services.errors import subclasses
+from api.errors import STATUS, problem_of, status_of
+from services.errors import Unavailable, subclasses
 
 NPZ = {"content-type": "application/x-npz"}
 JSON = {"content-type": "application/json"}
@@ -287,3 +287,11 @@ def test_every_error_of_the_services_has_a_status():
     for kind in subclasses():
         assert kind in STATUS, kind
         assert 400 <= status_of(kind) < 600
+
+
+def test_why_something_is_away_is_for_the_log_alone(caplog) -> None:
+    error = Unavailable("the database does not answer", reason="user me at 10.0.0.7")
+    problem = problem_of(error, {"method": "GET", "path": "/v1/models"})
+    assert problem.status == 503
+    assert problem.detail == "the database does not answer"
+    assert "10.0.0.7" in caplog.text
