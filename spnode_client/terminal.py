@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -80,10 +80,19 @@ def each_once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     """
     found: dict[str, T] = {}
     for name, value in pairs:
-        if name in found:
-            raise UsageError(f"{option}: found {name!r} twice; expected it once")
+        check_once(option, name, found)
         found[name] = value
     return found
+
+
+def check_once(option: str, name: str, known: Container[str]) -> None:
+    """Refuse a name that a repeated option has given already.
+
+    Raises:
+        UsageError: It is known.
+    """
+    if name in known:
+        raise UsageError(f"{option}: found {name!r} twice; expected it once")
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

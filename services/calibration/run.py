@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from services.calibration.request import PlannedCalibration, problem_of
 from services.job_files import STORE
 from services.rollouts.domain import domain_fields
+from services.rollouts.operations import distances
 from services.rollouts.served import Served
 from services.training.run import finite
 from services.versions import ARTIFACTS
@@ -130,9 +129,7 @@ def _domain(
     """The domain of rollouts from there, as an answer to them has it."""
     rows, distance = problem.inputs(values), None
     if served.signature.domain.neighbours:
-        x0 = jnp.asarray(rows["x0"])
-        parameters = jnp.asarray(rows.get("parameters", np.zeros((len(x0), 0))))
-        distance = np.asarray(jax.vmap(surrogate.distance)(x0, parameters))
+        distance = np.asarray(distances(surrogate, rows))
     end = float(problem.times[-1])
     return domain_fields(served, rows, end, distance=distance, listed=True)
 

@@ -137,9 +137,19 @@ def _with_distance(
     surrogate = eqx.combine(arrays, static)
     if surrogate.neighbours is None:
         return results
-    x0 = given["x0"]
-    parameters = given.get("parameters", jnp.zeros((len(x0), 0)))
-    return results | {"distance": jax.vmap(surrogate.distance)(x0, parameters)}
+    return results | {"distance": distances(surrogate, given)}
+
+
+def distances(surrogate: Any, given: Any) -> Any:
+    """How far each row starts from the training samples, where the surrogate has some.
+
+    Args:
+        surrogate: The model.
+        given: The inputs of rows by name: ``x0``, maybe ``parameters``.
+    """
+    x0 = jnp.asarray(given["x0"])
+    parameters = jnp.asarray(given.get("parameters", jnp.zeros((len(x0), 0))))
+    return jax.vmap(surrogate.distance)(x0, parameters)
 
 
 def _named(group: str, arrays: Values) -> Values:

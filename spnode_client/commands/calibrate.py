@@ -16,6 +16,7 @@ from spnode_client.records import Record
 from spnode_client.terminal import (
     Json,
     UsageError,
+    check_once,
     emit,
     err,
     follow,
@@ -181,8 +182,7 @@ def read_unknowns(unknown: list[str], prior: list[str], signature: Record) -> Re
     found: Record = {}
     for each in unknown:
         field, name, (lower, upper) = _pair(each, "--unknown", signature)
-        if name in found.get(field, {}):
-            raise UsageError(f"--unknown: found {name!r} twice; expected it once")
+        check_once("--unknown", name, found.get(field, {}))
         found.setdefault(field, {})[name] = {"lower": lower, "upper": upper}
     for each in prior:
         field, name, (mean, sd) = _pair(each, "--prior", signature)

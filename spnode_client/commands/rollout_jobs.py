@@ -22,7 +22,7 @@ from spnode_client.commands.jobs import write_result
 from spnode_client.commands.rollout_file import check_file
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
-from spnode_client.terminal import Json, UsageError, emit, err, follow, out
+from spnode_client.terminal import Json, UsageError, check_once, emit, err, follow, out
 
 _WHERE = (
     "--x0 gives the rows, or --dataset, or --sweep; with --sweep --x0 is one state: "
@@ -102,7 +102,6 @@ def read_sweep(client: Client, model: str, given: list[str]) -> dict[str, Any]:
         if not equals or field is None:
             names = ", ".join([*known["parameters"], *known["x0"]])
             raise UsageError(f"--sweep {each!r}: expected NAME=VALUES of {names}")
-        if name in sweep.get(field, {}):
-            raise UsageError(f"--sweep: found {name!r} twice; expected it once")
+        check_once("--sweep", name, sweep.get(field, {}))
         sweep.setdefault(field, {})[name] = parse_times(values, "--sweep").tolist()
     return sweep

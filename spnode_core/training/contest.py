@@ -131,6 +131,12 @@ class Contest:
             )
         return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
 
+    @property
+    def _judges(self) -> Dataset:
+        """Trajectories held out, or where there are none some of those learned from."""
+        held = self._parts.validation
+        return held if held.trajectories else some(self._parts.train, self._seed)
+
     def _error(self, surrogate: Surrogate, train: Dataset) -> float:
         """On held-out trajectories; infinite where a rollout leaves the finite range.
 
@@ -138,11 +144,10 @@ class Contest:
             surrogate: What to judge.
             train: Trajectories that it learned from.
         """
-        held = self._parts.validation
+        held = self._judges
         # The test part has no say: what it measures is the one that was chosen.
         if not all(is_finite(surrogate, each) for each in (train, held)):
             return math.inf
-        held = held if held.trajectories else train
         return held_out_error(surrogate, held, self._scaling, self._seed)
 
     def _divided(
@@ -178,8 +183,7 @@ class Contest:
         best = min(self._entries, key=lambda entry: entry.error)
         lost = [each for each in self._entries if each.error < _SCATTERED]
         if best.error > _LOST and len(lost) > 1:
-            held = self._parts.validation
-            held = held if held.trajectories else self._parts.train
+            held = self._judges
             parts = [valid_part(each.surrogate, held, self._scaling) for each in lost]
             number = max(range(len(lost)), key=lambda n: (parts[n], -lost[n].error))
             best = lost[number]
