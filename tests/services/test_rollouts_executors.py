@@ -192,15 +192,21 @@ def large(deployment, rows=3_000):
     return batch(deployment, arrays=arrays, seconds=60)
 
 
-def while_both_compute(executor, client, batches, act):
-    """Results of batches; ``act`` is called when two of them are being computed."""
+def while_one_computes(workers, executor, client, batches, act):
+    """Results of batches; ``act`` is called when the first worker computes one."""
+    _, second = workers
 
     async def scenario():
         await executor.start()
+        # Frozen it takes one message at most; else it may take all of them.
+        second.send_signal(signal.SIGSTOP)
         running = [asyncio.create_task(executor.run(each)) for each in batches]
-        both = lambda: len(keys(client, "spnode:batch:*:lease")) == 2  # noqa: E731
-        await asyncio.to_thread(wait_for, both, 60)
-        act()
+        leased = lambda: keys(client, "spnode:batch:*:lease")  # noqa: E731
+        try:
+            await asyncio.to_thread(wait_for, leased, 60)
+            act()
+        finally:
+            second.send_signal(signal.SIGCONT)
         results = await asyncio.gather(*running)
         await executor.close()
         return results
@@ -209,7 +215,8 @@ def while_both_compute(executor, client, batches, act):
 
 
 def test_batches_of_a_killed_worker_are_computed_by_the_other(two_workers, deployment):
-    (first, _), client = two_workers
+    workers, client = two_workers
+    first, _ = workers
     executor = QueueExecutor(deployment.settings, resend_s=1.0)
     batches = [large(deployment, 30_000) for _ in range(2)]
 
@@ -217,7 +224,7 @@ def test_batches_of_a_killed_worker_are_computed_by_the_other(two_workers, deplo
         first.send_signal(signal.SIGKILL)
         first.wait()
 
-    results = while_both_compute(executor, client, batches, kill)
+    results = while_one_computes(workers, executor, client, batches, kill)
     assert [len(result["x"]) for result in results] == [30_000, 30_000]
     assert executor.counters()["resent"] >= 1
     assert keys(client, "spnode:batch:*") == set()
@@ -226,10 +233,10 @@ def test_batches_of_a_killed_worker_are_computed_by_the_other(two_workers, deplo
 def test_batches_of_a_broker_that_was_wiped_are_sent_with_their_arrays(
     two_workers, deployment
 ):
-    _, client = two_workers
+    workers, client = two_workers
     executor = QueueExecutor(deployment.settings, resend_s=1.0)
     batches = [large(deployment) for _ in range(6)]
-    results = while_both_compute(executor, client, batches, client.flushall)
+    results = while_one_computes(workers, executor, client, batches, client.flushall)
     assert [len(result["x"]) for result in results] == [3_000] * 6
 
 
@@ -248,11 +255,12 @@ def test_a_reply_that_cannot_be_read_ends_no_gateway_s_listening(
 def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
     two_workers, deployment
 ):
-    (first, _), client = two_workers
+    workers, client = two_workers
+    first, _ = workers
     # So long that nothing is sent again: what is lost stays lost, and fails.
     executor = QueueExecutor(deployment.settings, resend_s=1000.0)
     batches = [large(deployment) for _ in range(6)]
-    results = while_both_compute(executor, client, batches, first.terminate)
+    results = while_one_computes(workers, executor, client, batches, first.terminate)
     assert [len(result["x"]) for result in results] == [3_000] * 6
     assert first.wait(30) == 0
     assert executor.counters()["resent"] == 0
