@@ -1,13 +1,17 @@
 """The rows that are done: one JSON file for each example, rewritten after each row."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmarks.paper.rows import Bar, Record, Records, Row
 from spnode_core.atomic import replacing
+from spnode_core.spec import SurrogateSpec, TrainingSpec
 
 
 class Store:
@@ -34,12 +38,17 @@ class Store:
         return record if self.keep or record.commit == self.commit else None
 
     def stale(self, rows: Sequence[Row]) -> set[str]:
-        """Names of those rows that are stored with other settings."""
+        """Names of those rows that are stored with other settings.
+
+        A setting that came later, and that a stored row so lacks, was at its default:
+        a specification that says nothing of it means the same as before.
+        """
         known = [row for row in rows if row.name in self.records]
         return {
             row.name
             for row in known
-            if self.records[row.name].settings != json.loads(json.dumps(row.settings))
+            if _with_defaults(self.records[row.name].settings)
+            != json.loads(json.dumps(row.settings))
         }
 
     def add(self, record: Record) -> None:
@@ -66,6 +75,15 @@ class Store:
 def stored_bars(path: Path) -> list[Bar]:
     """The bars in a file, none where there is none."""
     return [Bar(**content) for content in _read(path).get("bars", [])]
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with what their specifications leave out; a strange one as it is."""
+    filled = dict(settings)
+    for name, kind in (("surrogate", SurrogateSpec), ("training", TrainingSpec)):
+        with contextlib.suppress(KeyError, ValidationError):
+            filled[name] = kind.model_validate(settings[name]).model_dump(mode="json")
+    return filled
 
 
 def _read(path: Path) -> dict[str, Any]:

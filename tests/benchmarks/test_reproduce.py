@@ -11,7 +11,16 @@ from benchmarks.paper import command as paper
 from benchmarks.paper.command import Request, reproduce
 from benchmarks.paper.index import write_index
 from benchmarks.paper.machine import commit, machine
-from benchmarks.paper.rows import Bar, Example, Options, Row, at_most, select, table
+from benchmarks.paper.rows import (
+    Bar,
+    Example,
+    Options,
+    Record,
+    Row,
+    at_most,
+    select,
+    table,
+)
 from benchmarks.paper.store import Store
 from benchmarks.paper.trained import described
 from deploy import measuring
@@ -120,6 +129,23 @@ def test_page_marks_rows_that_were_measured_with_other_settings(run, tmp_path):
         if "other settings" in line
     ]
     assert [line.split(" (")[0] for line in marked] == ["| seed 0", "| seed 2"]
+
+
+def test_a_setting_that_came_later_leaves_stored_rows_as_they_are(tmp_path):
+    now = described(None, None, kind="x")
+    before = json.loads(json.dumps(now))
+    del before["training"]["later_starts"]
+    path, row = tmp_path / "x.json", Row("row", now, lambda tell: {})
+    store = Store(path, "abc")
+
+    def is_stale(settings):
+        store.add(Record("row", settings, {}, 1.0, "abc", "", {}, {}))
+        return bool(Store(path, "abc").stale([row]))
+
+    assert not is_stale(before)
+    assert is_stale(before | {"training": before["training"] | {"later_starts": 1}})
+    assert is_stale(before | {"training": {"gone": 1}})
+    assert is_stale(before | {"kind": "y"})
 
 
 def test_settings_of_a_row_hold_defaults_and_what_its_preset_decides():
