@@ -31,6 +31,8 @@ FREE_BYTES_WANTED = 5 * GIB
 JAX_WITHIN_S = 60
 EARLIEST_CLOCK = 1_735_689_600
 """2025-01-01: a clock before that is not set, and signed times would be wrong."""
+# docs/decisions/0024-jax-versions.md; pyproject.toml takes none of them.
+_WAITING_JAX = ("0.10.", "0.11.0", "0.11.1")
 _DEVICES = (
     "import jax, json; "
     "print(json.dumps([f'{d.platform}: {d.device_kind}' for d in jax.devices()]))"
@@ -92,6 +94,10 @@ def _packages(_: Folder) -> Finding:
     except metadata.PackageNotFoundError as error:
         remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
         return Finding("packages", "fail", f"{error.name} is missing", remedy)
+    if metadata.version("jax").startswith(_WAITING_JAX):
+        said = f"{found}: batched solves of this JAX may wait for each other for ever"
+        remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
+        return Finding("packages", "fail", said, remedy)
     return Finding("packages", "ok", found)
 
 

@@ -22,6 +22,11 @@ from spnode_core.rollout import prepared_rollout, rollout, shared_propagators
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 
+try:
+    from jax.errors import InconclusiveDimensionOperation
+except ImportError:  # JAX before 0.10
+    from jax.core import InconclusiveDimensionOperation
+
 MOST_CONSTANT_BYTES = 256 * 1024**2
 """What propagators may take, since every file of an export holds them."""
 _CALLS = re.compile(r"custom_call @(\w+)")
@@ -34,7 +39,7 @@ _REFUSALS = (
     ValueError,
     NotImplementedError,
     jax.errors.JAXTypeError,
-    jax.errors.InconclusiveDimensionOperation,
+    InconclusiveDimensionOperation,
 )
 
 

@@ -74,6 +74,17 @@ def test_a_wrong_setting_is_explained_and_the_rest_is_looked_at(find, monkeypatc
     assert find("store").level == "ok"
 
 
+@pytest.mark.parametrize("version", ["0.10.2", "0.11.0", "0.11.1"])
+def test_a_jax_whose_solves_may_stand_still_is_named(find, monkeypatch, version):
+    assert find("packages").level == "ok"
+    real = doctor.metadata.version
+    known = lambda name: version if name == "jax" else real(name)  # noqa: E731
+    monkeypatch.setattr(doctor.metadata, "version", known)
+    found = find("packages")
+    assert (found.level, f"jax {version}" in found.found) == ("fail", True)
+    assert ".venv" in found.remedy
+
+
 def test_a_check_that_fails_unexpectedly_is_a_finding(find, monkeypatch):
     def broken(_):
         raise RuntimeError("no such thing\nat all")
