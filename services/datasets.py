@@ -68,6 +68,12 @@ class DatasetRecord:
         """Number of trajectories."""
         return int(self.summary["trajectories"])
 
+    @property
+    def samples(self) -> tuple[int, int]:
+        """Samples of the shortest trajectory and of the longest."""
+        shortest, longest = self.summary["samples_per_trajectory"]
+        return shortest, longest
+
 
 def no_such_dataset(id: str) -> Invalid:
     """What a request is told whose ``/dataset`` does not exist."""

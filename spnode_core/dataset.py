@@ -22,6 +22,8 @@ from spnode_core.spec import SplitSpec
 
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
 _LATEST_START = 0.6
+# Samples after the first of a piece.
+_LEAST_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ class Dataset:
         Raises:
             InvalidInput: No trajectory is as long.
         """
-        complete = self.mask.all(axis=2)
+        complete = np.asarray(self.mask.all(axis=2))
         lengths = self.present.shape[1] - self.present[:, ::-1].argmax(axis=1)
         starts = np.arange(self.present.shape[1])
         fits = complete & (starts + ahead < lengths[:, None])
@@ -146,6 +148,46 @@ class Dataset:
             for key in ("states", "times", "mask", "controls")
         }
         return dataclasses.replace(self, **along, parameters=self.parameters[row])
+
+    def pieces(self, count: int) -> Self:
+        """Cut each trajectory into consecutive pieces of about as many samples.
+
+        A piece begins with the complete sample that ends the one before. What is left
+        after the last whole piece is left out.
+
+        Args:
+            count: Pieces of each trajectory.
+
+        Raises:
+            InvalidInput: A trajectory has fewer than two samples for each.
+        """
+        complete = np.asarray(self.mask.all(axis=2))
+        cuts = []
+        for row in range(self.trajectories):
+            at = np.flatnonzero(complete[row])
+            each = (len(at) - 1) // count
+            if each < _LEAST_AHEAD:
+                raise InvalidInput(
+                    "split.pieces",
+                    found=f"{len(at)} complete samples in trajectory {row}",
+                    expected=f"at least {_LEAST_AHEAD * count + 1}, to be cut into "
+                    f"{count} pieces, or more trajectories",
+                )
+            cuts.append(at[: each * count + 1 : each])
+        first, last = np.array(cuts)[:, :-1].ravel(), np.array(cuts)[:, 1:].ravel()
+        rows = np.repeat(np.arange(self.trajectories), count)[:, None]
+        index = first[:, None] + np.arange(int((last - first).max()) + 1)
+        inside = index <= last[:, None]
+        index = np.minimum(index, last[:, None])
+        mask = self.mask[rows, index] & inside[:, :, None]
+        return dataclasses.replace(
+            self,
+            states=np.where(mask, self.states[rows, index], np.nan),
+            times=self.times[rows, index],
+            mask=mask,
+            controls=self.controls[rows, index],
+            parameters=self.parameters[rows[:, 0]],
+        )
 
     def joined(self, other: Self) -> Self:
         """Its trajectories, then those of a dataset with the same names and lengths."""
@@ -186,29 +228,34 @@ class Dataset:
     def split(self, split: SplitSpec, seed: int) -> tuple[Self, Self, Self]:
         """Divide the trajectories at random into training, validation and test.
 
+        They are cut into pieces first, where ``split.pieces`` says so.
+
         Args:
             split: Fractions held out; a fraction above 0 takes one trajectory at least.
             seed: Equal seeds divide equal datasets equally; ``split.seed`` goes before.
 
         Raises:
-            InvalidInput: Too few trajectories for such a split, or a negative seed.
+            InvalidInput: Too few trajectories for such a split, trajectories too short
+                to be cut, or a negative seed.
         """
         if seed < 0:
             raise InvalidInput("seed", found=repr(seed), expected="at least 0")
         seed = seed if split.seed is None else split.seed
-        count = self.trajectories
-        held = split.held_out(count)
-        if count - sum(held) < 1:
+        whole = self if split.pieces == 1 else self.pieces(split.pieces)
+        trained, *held = split.sizes(self.trajectories)
+        if trained < 1:
             raise InvalidInput(
                 "split",
-                found=f"{count} trajectories for training, validation and test",
+                found=f"{whole.trajectories} trajectories for training, validation and "
+                "test",
                 expected=f"at least {sum(f > 0 for f in held) + 1}; add trajectories, "
-                "or set split.validation or split.test to 0",
+                "cut long ones by split.pieces, or set split.validation or split.test "
+                "to 0",
             )
-        order = np.random.default_rng([seed, 20]).permutation(count)
+        order = np.random.default_rng([seed, 20]).permutation(whole.trajectories)
         validation, test, train = np.split(order, np.cumsum(held))
         train, validation, test = (np.sort(part) for part in (train, validation, test))
-        return self.take(train), self.take(validation), self.take(test)
+        return whole.take(train), whole.take(validation), whole.take(test)
 
 
 def check_arrays(arrays: Mapping[str, Any]) -> Dataset:

@@ -134,12 +134,12 @@ def _check_states_shape(states: np.ndarray) -> None:
             found=f"shape {states.shape} (trajectory, time, state)",
             expected="at least 2 times and 1 state",
         )
-    if batch < 2:
+    if batch < 1:
         raise InvalidInput(
             "states",
-            found=f"{batch} trajectories in shape {states.shape}",
-            expected="at least 2 (trajectory, time, state): one to learn from and one "
-            "to check against",
+            found=f"no trajectory in shape {states.shape}",
+            expected="at least 1 (trajectory, time, state), and 3 unless a training "
+            "cuts them into pieces",
         )
 
 

@@ -126,7 +126,7 @@ def _part(
 ) -> tuple[Literal["all", "test"], tuple[SplitSpec, int] | None]:
     """Which trajectories, and how the dataset is divided where it is the test part."""
     known = [found for each in versions if (found := division_of(each, dataset))]
-    held = [each for each in known if each[0].held_out(dataset.trajectories)[1]]
+    held = [each for each in known if each[0].sizes(dataset.trajectories)[2]]
     if job.part == "all" or (job.part is None and not held):
         return "all", None
     if not held:

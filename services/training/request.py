@@ -182,13 +182,23 @@ def check_request(
 
 
 def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
-    count = dataset.trajectories
-    held = sum(split.held_out(count))
-    if count - held < 1:
+    trained, *held = split.sizes(dataset.trajectories)
+    if trained < 1:
+        count = trained + sum(held)
         raise Invalid(
             "/split",
-            found=f"{count} trajectories in {dataset.id}, of which {held} are held out",
-            expected="at least one to train on; add trajectories, or hold out less",
+            found=f"{count} trajectories in {dataset.id}, of which {sum(held)} are "
+            "held out",
+            expected="at least one to train on; add trajectories, cut long ones by "
+            "`pieces`, or hold out less",
+        )
+    shortest, needed = dataset.samples[0], 2 * split.pieces + 1
+    if split.pieces > 1 and shortest < needed:
+        raise Invalid(
+            "/split/pieces",
+            found=f"{split.pieces} pieces of {shortest} samples, the shortest of "
+            f"{dataset.id}",
+            expected=f"at least {needed} samples in each trajectory, or fewer pieces",
         )
 
 

@@ -118,6 +118,9 @@ class SplitSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Source of that choice alone, so that trainings of different seeds hold the same
     trajectories out; by default the seed of the training."""
+    pieces: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Into how many consecutive pieces each trajectory is cut before that, which then
+    count as trajectories: for one or two long runs, of what recurs in them."""
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
@@ -125,10 +128,15 @@ class SplitSpec(Spec):
             raise ValueError("validation and test together must be below 1")
         return self
 
-    def held_out(self, trajectories: int) -> tuple[int, int]:
-        """How many are held out for validation and for test: one where any is asked."""
+    def sizes(self, trajectories: int) -> tuple[int, int, int]:
+        """How many are trained on, and held out for validation and for test.
+
+        One at least is held out where any is asked; all are pieces of trajectories
+        where these are cut.
+        """
+        count = trajectories * self.pieces
         validation, test = (
-            max(1, round(part * trajectories)) if part > 0 else 0
+            max(1, round(part * count)) if part > 0 else 0
             for part in (self.validation, self.test)
         )
-        return validation, test
+        return count - validation - test, validation, test

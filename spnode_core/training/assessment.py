@@ -59,7 +59,7 @@ def assess(
     }
     judged = metrics["test"] or metrics["validation"] or {}
     if judged:
-        judged["warnings"] += [*lost, *_repeated(parts)]
+        judged["warnings"] += [*lost, *_repeated(parts), *_cut(parts)]
     judges = {"test": parts.test, "validation": parts.validation}
     ensemble = members_report(surrogate, member_seeds, judges)
     certificate = {
@@ -98,15 +98,17 @@ def _with_finite_test(surrogate: Surrogate, parts: Parts) -> tuple[Parts, list[s
     """The parts without test trajectories whose rollouts are lost, and a warning.
 
     The test part chose nothing, so it may be that only there a rollout leaves the
-    finite range; where all of them do, the evaluation refuses it.
+    finite range. Where all of them do, the errors are those of the validation part;
+    where there is none, the evaluation refuses it.
     """
     test = parts.test
     rows = finite_rows(surrogate, test) if test.trajectories else np.ones(0, bool)
-    if rows.all() or not rows.any():
+    if rows.all() or not (rows.any() or parts.validation.trajectories):
         return parts, []
+    of = "the others" if rows.any() else "the validation part"
     said = (
         f"rollouts of {int((~rows).sum())} of {len(rows)} test trajectories leave the "
-        "finite range: the errors are of the others"
+        f"finite range: the errors are of {of}"
     )
     return dataclasses.replace(parts, test=test.take(np.flatnonzero(rows))), [said]
 
@@ -122,6 +124,17 @@ def _repeated(parts: Parts) -> list[str]:
     return [
         f"{again} of {held_out.trajectories} held-out trajectories are in the training "
         "part too, number by number: their errors say nothing of new ones"
+    ]
+
+
+def _cut(parts: Parts) -> list[str]:
+    """Whether what was held out is of the very runs that were learned from."""
+    if parts.pieces == 1:
+        return []
+    return [
+        f"each trajectory was cut into {parts.pieces} pieces, some of which were held "
+        "out: errors on other trajectories may be larger than is said here, by "
+        "intervals too, and the horizon is that of a piece"
     ]
 
 

@@ -144,7 +144,7 @@ def fit(
     check_members(members, warm_start)
     seeds = member_seeds(seed, members)
     split = split or SplitSpec()
-    parts = Parts(*dataset.split(split, seed))
+    parts = Parts.of(dataset, split, seed)
     tried = plan(
         parts.train,
         surrogate,
@@ -167,7 +167,8 @@ def fit(
         if on_choices is not None:
             on_choices(candidate.choices)
         if number == 0:
-            message = f"{parts.train.trajectories} trajectories"
+            what = "trajectories" if parts.pieces == 1 else "pieces of trajectories"
+            message = f"{parts.train.trajectories} {what}"
             reporter.report(Progress("data", message=message))
         is_last = number + 1 == len(tried)
         execution = Execution(
@@ -180,7 +181,10 @@ def fit(
                 "dataset": dataset.digest,
                 "surrogate": candidate.spec.model_dump(mode="json"),
                 "training": candidate.training.model_dump(mode="json"),
-                "split": split.model_dump(mode="json"),
+                # Checkpoints of before know no pieces.
+                "split": split.model_dump(
+                    mode="json", exclude={"pieces"} if split.pieces == 1 else None
+                ),
                 "seed": seed,
                 **({"certified": True} if certified else {}),
                 **({"members": members} if members > 1 else {}),

@@ -82,7 +82,7 @@ def join(
     """
     require_x64()
     _check(members, dataset, seeds)
-    parts = Parts(*dataset.split(split or SplitSpec(), seed))
+    parts = Parts.of(dataset, split or SplitSpec(), seed)
     alike = [_with_parts_of(members[0], one) for one in members]
     ensemble = with_intervals(ensemble_of(alike), parts.validation)
     report: dict[str, Any] = {

@@ -1,10 +1,12 @@
 """The trajectories of a run by what they are for, and a few of many."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from spnode_core.dataset import Dataset
+from spnode_core.spec import SplitSpec
 
 MOST_TRAJECTORIES = 256
 """A full batch is at most so many trajectories; more cost time and gain nothing."""
@@ -17,6 +19,17 @@ class Parts:
     train: Dataset
     validation: Dataset
     test: Dataset
+    pieces: int = 1
+    """Into how many each trajectory was cut before it was divided."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: SplitSpec, seed: int) -> Self:
+        """Those of a dataset.
+
+        Raises:
+            InvalidInput: As of ``Dataset.split``.
+        """
+        return cls(*dataset.split(split, seed), split.pieces)
 
     @property
     def held_out(self) -> Dataset | None:

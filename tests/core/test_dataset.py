@@ -18,6 +18,7 @@ from spnode_core.dataset import (
 )
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import SplitSpec
+from spnode_core.training.step_grids import step_grid
 
 
 def arrays(batch=4, samples=5, size=2, **more):
@@ -137,7 +138,7 @@ def nan_at(index):
 
 FAULTS = {
     "no states": ({"states": lambda c: c["states"][0]}, "states", "three dimensions"),
-    "one trajectory": ({"states": lambda c: c["states"][:1]}, "states", "at least 2"),
+    "no trajectory": ({"states": lambda c: c["states"][:0]}, "states", "at least 1"),
     "one time": (
         {"states": lambda c: c["states"][:, :1], "times": [0.0]},
         "states",
@@ -294,10 +295,52 @@ def test_split_is_disjoint_complete_and_repeatable():
 
 def test_split_of_too_few_trajectories_says_what_to_do():
     dataset = check_arrays(arrays(batch=2))
-    with pytest.raises(InvalidInput, match=r"at least 3.*set split\.validation"):
+    with pytest.raises(
+        InvalidInput, match=r"at least 3.*pieces.*set split\.validation"
+    ):
         dataset.split(SplitSpec(), seed=0)
+    with pytest.raises(InvalidInput, match=r"5 complete.*at least 11.*more traj"):
+        dataset.split(SplitSpec(pieces=5), seed=0)
     train, validation, test = dataset.split(SplitSpec(validation=0.1, test=0), seed=0)
     assert (train.trajectories, validation.trajectories, test.trajectories) == (1, 1, 0)
+
+
+def test_one_long_trajectory_is_cut_before_it_is_divided():
+    content = arrays(batch=1, samples=44, parameters=np.ones((1, 1)))
+    content |= {"times": 1.7e9 + np.arange(44) / 3, "controls": np.ones((1, 44, 1))}
+    dataset = check_arrays(content)
+    parts = dataset.split(SplitSpec(pieces=10), seed=5)
+    assert [p.trajectories for p in parts] == [8, 1, 1]
+    pieces = dataset.pieces(10)
+    for number in range(10):
+        there = slice(4 * number, 4 * number + 5)
+        np.testing.assert_array_equal(pieces.states[number], dataset.states[0, there])
+        np.testing.assert_array_equal(pieces.times[number], dataset.times[0, there])
+    # Rounded as they are, seconds since 1970 are steps of a third.
+    assert step_grid(pieces)[0].step == pytest.approx(1 / 3, abs=1e-6)
+    assert (pieces.parameters.shape, pieces.controls.shape) == ((10, 1), (10, 5, 1))
+    held = [p.states[:, 0, 0] for p in parts]
+    assert sorted(np.concatenate(held)) == sorted(pieces.states[:, 0, 0])
+
+
+def test_pieces_begin_and_end_with_complete_samples():
+    mask = np.ones((2, 9), bool)
+    mask[0, [2, 4]] = mask[1, 5:] = False
+    dataset = check_arrays(arrays(batch=2, samples=9, mask=mask))
+    pieces = dataset.pieces(2)
+    assert pieces.mask[:, 0].all()
+    assert pieces.mask.all(axis=2).sum(axis=1).tolist() == [4, 4, 3, 3]
+    kept = [0, 1, 3, 5, 6, 7, 8]
+    np.testing.assert_array_equal(
+        np.concatenate([pieces.states[0][pieces.present[0]], dataset.states[0, 6:]]),
+        dataset.states[0, kept],
+    )
+    times = pieces.elapsed[0][pieces.present[0]]
+    np.testing.assert_array_equal(times, [0.0, 0.5, 1.5, 2.5])
+    with pytest.raises(
+        InvalidInput, match=r"split\.pieces: found 5 complete samples in"
+    ):
+        dataset.pieces(3)
 
 
 def test_summary_is_plain_json():

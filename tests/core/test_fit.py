@@ -320,3 +320,15 @@ def test_progress_is_one_line_on_a_terminal_and_silent_elsewhere(
 def test_fitting_a_path_says_that_a_dataset_is_wanted():
     with pytest.raises(InvalidInput, match=r"dataset: found str.*load_dataset"):
         fit("trajectories.npz")
+
+
+def test_one_long_trajectory_is_learned_in_pieces():
+    times = np.linspace(0.0, 20.0, 201)
+    swing = np.stack([np.cos(times), np.sin(times)], axis=1)
+    states = np.exp(-0.05 * times)[:, None] * swing
+    data = check_arrays({"states": states[None], "times": times})
+    run = fit(data, split=SplitSpec(pieces=10), on_progress=lambda _: None)
+    assert run.report["split_sizes"] == {"train": 8, "validation": 1, "test": 1}
+    assert any("cut into 10 pieces" in each for each in run.report["warnings"])
+    rolled = run.surrogate.rollout(states[:1], times)
+    np.testing.assert_allclose(rolled[0], states, atol=1e-4)

@@ -102,6 +102,7 @@ def test_a_malformed_request_is_refused(change: dict) -> None:
             "/surrogate/linear/oscillating",
         ),
         ({"split": {"validation": 0.4, "test": 0.5}}, "/split"),
+        ({"split": {"pieces": 500}}, "/split/pieces"),
         ({"members": 2, "warm_start": "m/1"}, "/members"),
     ],
 )
@@ -114,6 +115,12 @@ def test_a_request_that_does_not_fit_its_dataset_names_the_field(
     with pytest.raises(Invalid) as refused:
         check_request(request, datasets)
     assert refused.value.field == field
+
+
+def test_pieces_of_trajectories_count_as_trajectories(datasets, dataset) -> None:
+    split = {"validation": 0.4, "test": 0.5, "pieces": 3}
+    request = {"dataset": dataset, "model": "m", "split": split}
+    check_request(TrainingRequest.model_validate(request), datasets)
 
 
 @pytest.mark.parametrize(
