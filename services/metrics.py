@@ -54,6 +54,10 @@ BATCH_SECONDS = Histogram(
     ("operation",),
     buckets=_FAST,
 )
+BUSY = Gauge(
+    "spnode_compute_busy_seconds",
+    "For how long the longest computation, load or compilation of now has run.",
+)
 COMPUTE_SECONDS = Histogram(
     "spnode_compute_seconds",
     "How long a batch was computed, where that was done.",

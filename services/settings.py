@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     stall_seconds: PositiveFloat = 3600.0
     """After which time without news or computing a job's process counts as hung, is
     killed, and starts again; one that does not say that it lives, after four leases."""
+    rollout_stall_seconds: PositiveFloat = 300.0
+    """After which time a rollout, load or compilation that uses no processor counts as
+    hung: its process, a rollout worker or a gateway that computes, ends with exit code
+    1 and is to be started again. Where the process does compute, after five times
+    that."""
     checkpoint_seconds: PositiveFloat = 10.0
     """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3

@@ -23,7 +23,9 @@ from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 
 try:
-    from jax.errors import InconclusiveDimensionOperation
+    from jax.errors import (  # pyright: ignore[reportAttributeAccessIssue]
+        InconclusiveDimensionOperation,  # pyright: ignore[reportAttributeAccessIssue]
+    )
 except ImportError:  # JAX before 0.10
     from jax.core import InconclusiveDimensionOperation
 

@@ -16,12 +16,13 @@ import celery
 import redis
 from prometheus_client import REGISTRY
 
-from services.errors import ServiceError
+from services.errors import ServiceError, Unavailable
 from services.metrics import Figures
 from services.queue import BATCH_TASK, redis_client
 from services.rollouts.executor import AbstractEngine, load_engine
-from services.rollouts.remote import serve_batch
+from services.rollouts.remote_worker import serve_batch
 from services.rollouts.served import champions, pinned
+from services.rollouts.standstill import Standstill
 from spnode_core.errors import SpnodeError
 from worker.context import Context
 
@@ -40,6 +41,7 @@ class Batches:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.standstill = Standstill(context.settings.rollout_stall_seconds)
         self._loading = threading.Lock()
         self._engine: AbstractEngine | None = None
         self._computing = threading.Lock()
@@ -56,12 +58,14 @@ class Batches:
     def start(self) -> None:
         """Load the engine and warm champions, now and whenever one is new."""
         REGISTRY.register(Figures(self._figures))
+        self.standstill.start()
         self._thread.start()
 
     def close(self) -> None:
         """Answer the batches that are being prepared, then end."""
         self._to_prepare.put(None)
         self._thread.join()
+        self.standstill.close()
 
     def serve(self, message: dict[str, Any]) -> None:
         """Compute one batch and push its reply, or have it prepared first."""
@@ -69,13 +73,14 @@ class Batches:
             self._to_prepare.put(message)
 
     def _served(self, message: dict[str, Any], *, prepare: bool) -> bool:
-        return serve_batch(
-            message,
-            self._loaded(),
-            self._client,
-            computing=self._computing,
-            prepare=prepare,
-        )
+        with self.standstill:
+            return serve_batch(
+                message,
+                self._loaded(),
+                self._client,
+                computing=self._computing,
+                prepare=prepare,
+            )
 
     def _loaded(self) -> AbstractEngine:
         with self._loading:
@@ -155,7 +160,8 @@ class Batches:
         if self._engine is None or self._computing.locked():
             return False
         try:
-            return self._engine.idle()
+            with self.standstill:
+                return self._engine.idle()
         except Exception:  # the boundary of the thread
             log.exception("a shape could not be prepared")
             return True
@@ -164,15 +170,22 @@ class Batches:
         """Load a version; what makes it ready, step by step."""
         self._warm.add(digest)
         try:
-            steps = self._loaded().warming(digest)
+            with self.standstill:
+                return self._loaded().warming(digest)
+        except Unavailable as error:
+            # Not warm, but soon: another look finds it again.
+            self._warm.discard(digest)
+            self._next_look = time.monotonic() + _WARM_EVERY_S
+            self._to_warm = None
+            log.warning("artifact %s cannot be loaded yet: %s", digest, error)
         except (ServiceError, SpnodeError) as error:
             log.error("artifact %s cannot be served: %s", digest, error)
-            return []
-        return steps
+        return []
 
     def _do(self, step: Callable[[], None]) -> None:
         try:
-            step()
+            with self.standstill:
+                step()
         except Exception:  # the boundary of the thread: one bad model stops no other
             log.exception("a version cannot be made ready")
 

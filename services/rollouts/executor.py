@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 from services.blobs import Blobs
 from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.request import Arrays
+from services.rollouts.standstill import Standstill
 from services.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -142,15 +145,21 @@ class InlineExecutor(AbstractExecutor):
 
     Args:
         make_engine: Builds the engine; called in the thread that computes.
+        standstill: Watches both; not watched where left out.
     """
 
     concurrency = 1
 
-    def __init__(self, make_engine: Callable[[], AbstractEngine]) -> None:
+    def __init__(
+        self,
+        make_engine: Callable[[], AbstractEngine],
+        standstill: Standstill | None = None,
+    ) -> None:
         self._make_engine = make_engine
         self._engine: AbstractEngine | None = None
-        self._computing = _Thread("rollouts")
-        self._preparing = _Thread("prepare", self._idle)
+        self._standstill = standstill or Standstill(math.inf)
+        self._computing = _Thread("rollouts", self._standstill)
+        self._preparing = _Thread("prepare", self._standstill, self._idle)
         self._warming = 0
 
     @property
@@ -161,6 +170,7 @@ class InlineExecutor(AbstractExecutor):
 
     async def start(self) -> None:
         """Start the threads and load the engine."""
+        self._standstill.start()
         self._computing.start()
         self._engine = await self._computing.call(self._make_engine)
         self._preparing.start()
@@ -205,6 +215,7 @@ class InlineExecutor(AbstractExecutor):
         """End the threads after what they have been given."""
         for thread in (self._computing, self._preparing):
             await thread.close()
+        self._standstill.close()
 
     def _idle(self) -> bool:
         """Prepare a bit more, unless a batch waits for the processor."""
@@ -221,11 +232,17 @@ class _Thread:
 
     Args:
         name: Of the thread.
+        standstill: Watches what it calls.
         idle: Called while nothing waits, until it returns False; then now and again.
     """
 
-    def __init__(self, name: str, idle: Callable[[], bool] | None = None) -> None:
-        self._idle = idle
+    def __init__(
+        self,
+        name: str,
+        standstill: Standstill,
+        idle: Callable[[], bool] | None = None,
+    ) -> None:
+        self._standstill, self._idle = standstill, idle
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._busy = False
@@ -258,7 +275,8 @@ class _Thread:
                 continue
             self._busy = True
             try:
-                result = call.function()
+                with self._standstill:
+                    result = call.function()
             except Exception as error:  # the boundary of the thread
                 call.answer(_set_exception, error)
             else:
@@ -281,7 +299,8 @@ class _Thread:
     def _has_idled(self) -> bool:
         assert self._idle is not None
         try:
-            return self._idle()
+            with self._standstill:
+                return self._idle()
         except Exception:  # the boundary of the thread
             _LOG.exception("a shape could not be prepared")
             return True
@@ -316,10 +335,14 @@ def make_executor(settings: Settings, blobs: Blobs) -> AbstractExecutor:
     if settings.executor == "queue":
         remote = importlib.import_module("services.rollouts.remote")
         return remote.QueueExecutor(settings)
-    return InlineExecutor(lambda: load_engine(settings, blobs))
+    standstill = Standstill(settings.rollout_stall_seconds)
+    return InlineExecutor(lambda: load_engine(settings, blobs), standstill)
 
 
 def load_engine(settings: Settings, blobs: Blobs) -> AbstractEngine:
     """Import the engine by name and build it."""
+    # XLA tells of every program that it loads that the machine lacks features which
+    # are no machine's: prefer-no-gather is a wish of its own.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     module = importlib.import_module("services.rollouts.engine")
     return module.Engine(settings, blobs)

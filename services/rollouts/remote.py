@@ -1,4 +1,4 @@
-"""Rollout batches by way of the queue: the gateway's side and the worker's.
+"""Rollout batches by way of the queue: the gateway's side.
 
 ::
 
@@ -8,11 +8,11 @@
                                                                  GET payload, compute
     BLPOP ◀────────────────────── spnode:replies:<gateway> ◀─── RPUSH reply, DEL payload
 
-A batch whose lease is gone and whose reply has not come was lost with its worker (or
-with the broker): its message is sent again within its deadline. Batches are pure
-functions, so a doubled message costs time and changes nothing; it finds the payload
-gone, or the lease held. A batch that has been begun and lost three times ends its
-workers: it is refused, and where several requests share it each gets its own try.
+The worker's side is ``services.rollouts.remote_worker``. A batch whose lease is gone
+and whose reply has not come was lost with its worker (or with the broker): its message
+is sent again within its deadline. Batches are pure functions, so a doubled message
+costs time and changes nothing; it finds the payload gone, or the lease held. One that
+is refused since workers die of it gives each request in it a try of its own.
 
 A deadline is told by a clock that no other process shares. A worker knows no more of it
 than that Valkey lets go of the payload then.
@@ -25,27 +25,20 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
 
-from services.errors import DeadlinePassed, Unavailable, WorkersDied
+from services.errors import DeadlinePassed, Unavailable
 from services.identity import new_id
 from services.queue import Queue, redis_client
-from services.rollouts.canonical import Variant
-from services.rollouts.executor import (
-    AbstractEngine,
-    AbstractExecutor,
-    Batch,
-    NotReady,
-)
-from services.rollouts.failures import error_of, fields_of
+from services.rollouts.executor import AbstractExecutor, Batch
+from services.rollouts.failures import error_of
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import Arrays
 from services.settings import Settings
-from services.traces import shared_span
 
 LEASE_S = 5.0
 """A worker that has not renewed for this long counts as dead."""
@@ -54,10 +47,6 @@ RESEND_S = 5.0
 _POLL_S = 1.0
 # After what failed, before the next reply is asked for.
 _PAUSE_S = 0.2
-# For how long a reply waits that nobody takes.
-_KEPT_S = 30
-# How often a batch is begun. One that workers die of would take them all in turn.
-_MOST_TRIES = 3
 # Batches sent and not answered. A worker computes one while the next one waits; two
 # more are on their way.
 _FOR_EACH_WORKER, _ON_THEIR_WAY = 2, 2
@@ -186,7 +175,7 @@ class QueueExecutor(AbstractExecutor):
 
     def _send(self, sender: Queue, client: redis.Redis, pending: _Pending) -> None:
         if pending.future.cancelled():
-            client.delete(_payload_key(pending.id))
+            client.delete(payload_key(pending.id))
             return
         remaining = pending.batch.deadline - time.monotonic()
         if remaining <= 0:
@@ -194,7 +183,7 @@ class QueueExecutor(AbstractExecutor):
                 DeadlinePassed("the deadline passed before the batch was sent")
             )
             return
-        key = _payload_key(pending.id)
+        key = payload_key(pending.id)
         # A broker that was wiped has lost the arrays too.
         if not pending.sent_at or not client.exists(key):
             fields = {
@@ -257,7 +246,7 @@ class QueueExecutor(AbstractExecutor):
         is_old = bool(pending.sent_at) and now - pending.sent_at > self._resend_s
         if not is_old or pending.is_answered:
             return False
-        if client.exists(_lease_key(pending.id)):
+        if client.exists(lease_key(pending.id)):
             pending.lost_after = None
             return False
         # The answer's type covers redis-py's asyncio client as well.
@@ -268,119 +257,11 @@ class QueueExecutor(AbstractExecutor):
         return not waiting or self._taken >= pending.lost_after
 
 
-def serve_batch(
-    message: dict[str, Any],
-    engine: AbstractEngine,
-    client: redis.Redis,
-    *,
-    computing: contextlib.AbstractContextManager[Any],
-    prepare: bool = False,
-) -> bool:
-    """Compute one batch on a worker and push its reply.
-
-    Args:
-        message: What the gateway sent: id and reply list.
-        engine: What computes.
-        client: A connection to the gateway's Valkey.
-        computing: Held while the engine computes: one batch at a time.
-        prepare: Load and compile what the batch needs, before that.
-
-    Returns:
-        False where the batch must be prepared and that was not asked for; it is leased
-        for a while, so that nobody else begins it.
-    """
-    id = message["id"]
-    leased = client.set(_lease_key(id), b"1", nx=not prepare, ex=int(LEASE_S))
-    if not leased:
-        return True
-    with _renewed(client, _lease_key(id)):
-        payload = client.get(_payload_key(id))
-        if payload is None:
-            client.delete(_lease_key(id))
-            return True
-        assert isinstance(payload, bytes)
-        try:
-            if not prepare:
-                _count_try(client, id)
-            reply = pack({"id": id}, _computed(payload, engine, computing, prepare))
-        except NotReady:
-            return False
-        except Exception as error:  # the task boundary: the caller must hear of it
-            if isinstance(error, Unavailable):
-                # The caller is not told why: it may name hosts.
-                _LOG.warning("batch %s: %s", id, error)
-            reply = pack({"id": id, "error": fields_of(error)}, {})
-    with client.pipeline() as pipeline:
-        pipeline.rpush(message["reply"], reply)
-        pipeline.expire(message["reply"], _KEPT_S)
-        pipeline.delete(_payload_key(id), _lease_key(id), _tries_key(id))
-        pipeline.execute()
-    return True
-
-
-def _count_try(client: redis.Redis, id: str) -> None:
-    """Count that a batch is begun, for as long as its arrays are there.
-
-    Raises:
-        WorkersDied: It was begun as often as it may be.
-    """
-    # The answers' types cover redis-py's asyncio client as well.
-    tries = int(client.incr(_tries_key(id)))  # pyright: ignore[reportArgumentType]
-    left = int(client.pttl(_payload_key(id)))  # pyright: ignore[reportArgumentType]
-    client.pexpire(_tries_key(id), max(left, 1))
-    if tries > _MOST_TRIES:
-        raise WorkersDied(
-            "/",
-            found=f"a request that {_MOST_TRIES} workers began and none has finished",
-            expected="fewer rows, times or directions at once: each of them ended, of "
-            "want of memory most likely",
-        )
-
-
-def _computed(
-    payload: bytes,
-    engine: AbstractEngine,
-    computing: contextlib.AbstractContextManager[Any],
-    prepare: bool,
-) -> Arrays:
-    fields, arrays = unpack(payload)
-    variant = Variant(**fields["variant"])
-    asked = (fields["operation"], fields["digest"], arrays, variant)
-    # A gateway of an earlier version names none.
-    parent = fields.get("traceparent")
-    if prepare:
-        with shared_span("prepare", [parent]):
-            engine.prepare(*asked)
-    with computing, shared_span("compute", [parent]):
-        return engine.run(*asked, only_ready=not prepare)
-
-
-@contextlib.contextmanager
-def _renewed(client: redis.Redis, key: str) -> Iterator[None]:
-    """Keep a lease alive while the body runs; it ends by itself with the process."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(LEASE_S / 3):
-            with contextlib.suppress(redis.RedisError):
-                client.expire(key, int(LEASE_S))
-
-    thread = threading.Thread(target=renew, name="rollouts-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _payload_key(id: str) -> str:
+def payload_key(id: str) -> str:
+    """Where the arrays of a batch are."""
     return f"spnode:batch:{id}"
 
 
-def _lease_key(id: str) -> str:
+def lease_key(id: str) -> str:
+    """What a worker holds that has begun a batch."""
     return f"spnode:batch:{id}:lease"
-
-
-def _tries_key(id: str) -> str:
-    return f"spnode:batch:{id}:tries"

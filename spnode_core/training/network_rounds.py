@@ -229,8 +229,8 @@ def _chunk_equations(
     # Of the steps themselves: approximate ones lead away where rates are wrong.
     sensitivities = jax.vmap(jax.jacrev(along, has_aux=True), in_axes=(None, 0, 0, 0))
     sensitivity, ends = sensitivities(flat, chunk.start, chunk.others, chunk.width)
-    slopes = sensitivity / spread[None, :, None]
-    errors = (chunk.end - ends) / spread[None, :]
+    slopes: Array = sensitivity / spread[None, :, None]
+    errors: Array = (chunk.end - ends) / spread[None, :]
     near, weight = weighed(errors, jnp.isfinite(slopes).all(axis=(1, 2)))
     kept = jnp.where(near[:, None], errors, 0.0)
     slopes = jnp.where(near[:, None, None], slopes, 0.0)

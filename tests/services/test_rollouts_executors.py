@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import contextlib
 import functools
 import json
 import signal
@@ -13,11 +12,11 @@ import pytest
 import redis
 
 from services.blobs import Blobs, Damaged
-from services.errors import DeadlinePassed, NotFound, Unavailable, WorkersDied
+from services.errors import DeadlinePassed, NotFound, Unavailable
 from services.rollouts.executor import Batch, InlineExecutor, load_engine
 from services.rollouts.failures import error_of, fields_of
-from services.rollouts.frames import pack, unpack
-from services.rollouts.remote import QueueExecutor, serve_batch
+from services.rollouts.remote import QueueExecutor
+from services.rollouts.remote_worker import serve_batch
 from services.settings import MIB
 from services.workers import Workers
 from spnode_core import artifact
@@ -265,34 +264,6 @@ def test_a_worker_that_is_told_to_stop_answers_what_it_computes(
     assert first.wait(30) == 0
     assert executor.counters()["resent"] == 0
     assert keys(client, "spnode:batch:*") == set()
-
-
-class Deadly:
-    """An engine of which a process dies, as of want of memory."""
-
-    calls = 0
-
-    def run(self, *_, **__):
-        self.calls += 1
-        raise SystemExit
-
-
-def test_a_batch_that_workers_die_of_does_not_take_them_all(two_workers, deployment):
-    _, client = two_workers
-    engine, message = Deadly(), {"id": "deadly", "reply": "spnode:replies:test"}
-    fields = {"operation": "rollout", "digest": "d", "variant": {}}
-    client.set("spnode:batch:deadly", pack(fields, {"x0": X0}), px=60_000)
-    for _ in range(3):
-        with pytest.raises(SystemExit):
-            serve_batch(message, engine, client, computing=contextlib.nullcontext())
-        client.delete("spnode:batch:deadly:lease")
-    assert serve_batch(message, engine, client, computing=contextlib.nullcontext())
-    assert engine.calls == 3
-    said, _ = unpack(client.lpop("spnode:replies:test"))
-    error = error_of(said["error"])
-    assert isinstance(error, WorkersDied)
-    assert "3 workers began" in str(error)
-    assert keys(client, "spnode:batch:deadly*") == set()
 
 
 @pytest.mark.parametrize(
