@@ -140,8 +140,7 @@ class Settings(BaseSettings):
     rollout_stall_seconds: PositiveFloat = 300.0
     """After which time a rollout, load or compilation that uses no processor counts as
     hung: its process, a rollout worker or a gateway that computes, ends with exit code
-    1 and is to be started again. Where the process does compute, after five times
-    that."""
+    1 and is to be started again. Where the process does compute, after two hours."""
     checkpoint_seconds: PositiveFloat = 10.0
     """How often, at most, a running job writes a checkpoint to the store."""
     max_attempts: PositiveInt = 3

@@ -5,6 +5,7 @@ queue: trainers fork, and nothing may fork after JAX has started.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -27,6 +28,10 @@ from spnode_core.errors import SpnodeError
 from worker.context import Context
 
 _WARM_EVERY_S = 5.0
+# For how long a new worker waits for a store that does not answer, before it says that
+# it is warm.
+_PATIENCE_S = 60.0
+_UNAVAILABLE = Unavailable.default_code
 # After what failed unexpectedly.
 _PAUSE_S = 0.2
 log = logging.getLogger("spnode.worker")
@@ -47,6 +52,8 @@ class Batches:
         self._computing = threading.Lock()
         self._client = redis_client(context.settings)
         self._warm: set[str] = set()
+        self._missed: set[str] = set()
+        self._patient_until = math.inf
         self._to_prepare: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_look = 0.0
         self._to_warm: set[str] | None = None
@@ -59,6 +66,7 @@ class Batches:
         """Load the engine and warm champions, now and whenever one is new."""
         REGISTRY.register(Figures(self._figures))
         self.standstill.start()
+        self._patient_until = time.monotonic() + _PATIENCE_S
         self._thread.start()
 
     def close(self) -> None:
@@ -73,14 +81,14 @@ class Batches:
             self._to_prepare.put(message)
 
     def _served(self, message: dict[str, Any], *, prepare: bool) -> bool:
-        with self.standstill:
-            return serve_batch(
-                message,
-                self._loaded(),
-                self._client,
-                computing=self._computing,
-                prepare=prepare,
-            )
+        return serve_batch(
+            message,
+            self._loaded(),
+            self._client,
+            computing=self._computing,
+            watching=self.standstill,
+            prepare=prepare,
+        )
 
     def _loaded(self) -> AbstractEngine:
         with self._loading:
@@ -135,6 +143,8 @@ class Batches:
     def _say_warm(self) -> None:
         if self._context.warm.is_set() or self._context.stopping.is_set():
             return  # who stops has left the list, or soon will
+        if self._missed and time.monotonic() < self._patient_until:
+            return
         self._context.warm.set()
         try:
             self._context.beat()
@@ -153,6 +163,7 @@ class Batches:
         if kept or self._engine is not None:
             self._loaded().pin(kept)
         self._warm &= digests
+        self._missed &= digests
         return digests - self._warm
 
     def _has_idled(self) -> bool:
@@ -171,16 +182,16 @@ class Batches:
         self._warm.add(digest)
         try:
             with self.standstill:
-                return self._loaded().warming(digest)
-        except Unavailable as error:
-            # Not warm, but soon: another look finds it again.
-            self._warm.discard(digest)
-            self._next_look = time.monotonic() + _WARM_EVERY_S
-            self._to_warm = None
-            log.warning("artifact %s cannot be loaded yet: %s", digest, error)
+                steps = self._loaded().warming(digest)
         except (ServiceError, SpnodeError) as error:
             log.error("artifact %s cannot be served: %s", digest, error)
-        return []
+            if isinstance(error, Unavailable) and error.code == _UNAVAILABLE:
+                # The store is away: the next look finds it again.
+                self._warm.discard(digest)
+                self._missed.add(digest)
+            return []
+        self._missed.discard(digest)
+        return steps
 
     def _do(self, step: Callable[[], None]) -> None:
         try:

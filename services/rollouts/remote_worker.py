@@ -5,6 +5,7 @@ A batch that has been begun and lost three times ends its workers: it is refused
 
 import contextlib
 import logging
+import secrets
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,8 @@ _KEPT_S = 30
 _MOST_REPLY_BYTES = 512 * 1024**2
 # How often a batch is begun. One that workers die of would take them all in turn.
 _MOST_TRIES = 3
+# Whose a lease is.
+_ME = secrets.token_hex(8).encode()
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,6 +39,7 @@ def serve_batch(
     client: redis.Redis,
     *,
     computing: contextlib.AbstractContextManager[Any],
+    watching: contextlib.AbstractContextManager[Any] | None = None,
     prepare: bool = False,
 ) -> bool:
     """Compute one batch on a worker and push its reply.
@@ -45,6 +49,7 @@ def serve_batch(
         engine: What computes.
         client: A connection to the gateway's Valkey.
         computing: Held while the engine computes: one batch at a time.
+        watching: Held while it computes, loads or compiles.
         prepare: Load and compile what the batch needs, before that.
 
     Returns:
@@ -52,7 +57,9 @@ def serve_batch(
         for a while, so that nobody else begins it.
     """
     id = message["id"]
-    leased = client.set(lease_key(id), b"1", nx=not prepare, ex=int(LEASE_S))
+    if prepare and client.get(lease_key(id)) not in (None, _ME):
+        return True  # it took too long here, and another has it
+    leased = client.set(lease_key(id), _ME, nx=not prepare, ex=int(LEASE_S))
     if not leased:
         return True
     with _renewed(client, lease_key(id)):
@@ -63,7 +70,10 @@ def serve_batch(
         assert isinstance(payload, bytes)
         try:
             _count_try(client, id)
-            reply = pack({"id": id}, _computed(payload, engine, computing, prepare))
+            with watching or contextlib.nullcontext():
+                found = _computed(payload, engine, computing, prepare)
+            reply = pack({"id": id}, found)
+            del found
             if len(reply) > _MOST_REPLY_BYTES:
                 raise _too_much(len(reply))
         except NotReady:

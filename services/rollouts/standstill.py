@@ -2,11 +2,11 @@
 
 What waits for ever, two threads of a compiled program for each other or a read for its
 disk, holds its thread for good, while other threads renew leases and answer probes. No
-thread can be ended from outside, so the process ends; who watches it starts another,
-and what it held is computed there.
+thread can be ended from outside, so the process ends; who watches it starts another.
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -19,8 +19,7 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_TICK_S = 5.0
 # Of one processor; what only renews leases and answers probes takes less.
 _COMPUTES = 0.05
-# So many limits are too long even where the process computes.
-_WHATEVER = 5.0
+_LONGEST_S = 7200.0
 
 
 def _end() -> None:
@@ -32,13 +31,20 @@ class Standstill:
     """A context in which threads compute; one that stands still in it ends the process.
 
     Args:
-        limit_s: For how long a thread may be in it while the process computes nothing;
-            five times as long whatever the process computes.
+        limit_s: For how long a thread may be in it while the process computes nothing.
         end: What is called then.
+        longest_s: For how long where it does compute: longer than anybody waits.
     """
 
-    def __init__(self, limit_s: float, end: Callable[[], None] = _end) -> None:
+    def __init__(
+        self,
+        limit_s: float,
+        end: Callable[[], None] = _end,
+        *,
+        longest_s: float = _LONGEST_S,
+    ) -> None:
         self._limit_s = limit_s
+        self._share = limit_s / max(longest_s, limit_s) if limit_s < math.inf else 0.0
         self._tick_s = min(limit_s / 10, _LONGEST_TICK_S)
         self._end = end
         self._since: dict[int, float] = {}
@@ -89,8 +95,8 @@ class Standstill:
                 self._end()
 
     def _stood(self, passed: float, *, computes: bool) -> float:
-        """For how long a thread has stood still; where some compute, a fifth of it."""
-        share = 1 / _WHATEVER if computes else 1.0
+        """For how long a thread has stood still, time that computed counting less."""
+        share = self._share if computes else 1.0
         self._idle_s = {
             place: self._idle_s.get(place, 0.0) + share * passed
             for place in self._since.copy().items()

@@ -228,6 +228,8 @@ def _fixed(job: SweepJob) -> SplitSpec:
 
 def _place(field: str, base: Mapping[str, Any], where: Mapping[str, str]) -> str:
     """Where a field of a candidate stood in the request for the sweep."""
+    if field.split("/")[1:2] == ["split"]:
+        return field  # of the sweep itself
     dotted = field.strip("/").replace("/", ".")
     for name, place in where.items():
         if name and (dotted == name or dotted.startswith(f"{name}.")):

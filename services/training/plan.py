@@ -16,6 +16,7 @@ from services.training.request import (
     DatasetRequest,
     TrainingRequest,
     check_request,
+    check_split,
     restored,
     stored,
 )
@@ -75,6 +76,9 @@ def plan(
         # What the version learned from is held out from nobody who goes on from it.
         split = division[0].model_copy(update={"seed": division[1]})
         kept["split"] = split.model_dump(mode="json")
+        check_split(split, dataset)
+    else:
+        check_split(request.split, dataset)
     return {**kept, "parent": parent.model_dump(mode="json")}
 
 

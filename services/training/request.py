@@ -175,13 +175,19 @@ def check_request(
             expected="1: members that begin with the same parameters would differ too "
             "little to say anything",
         )
-    _check_split(request.split, dataset)
+    if request.warm_start is None or "split" in request.model_fields_set:
+        check_split(request.split, dataset)
     if request.surrogate is not None:
         _check_surrogate(request.surrogate, dataset)
     return dataset
 
 
-def _check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
+def check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
+    """Check that a dataset can be divided so.
+
+    Raises:
+        Invalid: Too few trajectories, or too short ones.
+    """
     trained, *held = split.sizes(dataset.trajectories)
     if trained < 1:
         count = trained + sum(held)

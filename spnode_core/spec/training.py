@@ -118,7 +118,11 @@ class SplitSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Source of that choice alone, so that trainings of different seeds hold the same
     trajectories out; by default the seed of the training."""
-    pieces: Annotated[int, Field(ge=1, le=10_000)] = 1
+    pieces: Annotated[
+        int,
+        # A worker of before there were any refuses what it does not know.
+        Field(ge=1, le=10_000, exclude_if=lambda count: count == 1),
+    ] = 1
     """Into how many consecutive pieces each trajectory is cut before that, which then
     count as trajectories: for one or two long runs, of what recurs in them."""
 

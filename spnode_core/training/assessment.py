@@ -48,10 +48,10 @@ def assess(
         TrainingError: Rollouts leave the finite range, or do not contract provably
             where they have to.
     """
-    # Rollouts from later samples are compiled anew: on one part they are enough.
-    seeds = {"test" if parts.test.trajectories else "validation": seed}
     sizes = _sizes(parts)
     parts, lost = _with_finite_test(surrogate, parts)
+    # Rollouts from later samples are compiled anew: on one part they are enough.
+    seeds = {"test" if parts.test.trajectories else "validation": seed}
     held_out = {"validation": parts.validation, "test": parts.test}
     metrics = {"train": _metrics(surrogate, some(parts.train, seed))} | {
         name: _metrics(surrogate, part, parts.train, seeds.get(name))

@@ -181,10 +181,7 @@ def fit(
                 "dataset": dataset.digest,
                 "surrogate": candidate.spec.model_dump(mode="json"),
                 "training": candidate.training.model_dump(mode="json"),
-                # Checkpoints of before know no pieces.
-                "split": split.model_dump(
-                    mode="json", exclude={"pieces"} if split.pieces == 1 else None
-                ),
+                "split": split.model_dump(mode="json"),
                 "seed": seed,
                 **({"certified": True} if certified else {}),
                 **({"members": members} if members > 1 else {}),

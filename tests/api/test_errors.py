@@ -103,7 +103,7 @@ def test_a_wrong_npz_rollout_names_the_member(client, content, pointer):
 @pytest.mark.parametrize(
     ("content", "pointer"),
     [
-        (npz(**trajectories(count=1)), "/states"),
+        (npz(**trajectories(count=0)), "/states"),
         (npz(**with_nan()), "/states/2/3/1"),
         (npz(states=np.ones((3, 4, 2)), times=np.array([0.0, 2.0, 1.0, 3.0])), None),
         (npz(states=np.ones((3, 4)), times=np.arange(4.0)), "/states"),

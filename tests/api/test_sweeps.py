@@ -23,7 +23,7 @@ def test_a_sweep_is_checked_and_nothing_queued(client, body):
         "seed": 0,
         "surrogate.latent": 3,
     }
-    assert kept["split"] == {"validation": 0.1, "test": 0.1, "seed": 0, "pieces": 1}
+    assert kept["split"] == {"validation": 0.1, "test": 0.1, "seed": 0}
     assert client.get("/v1/jobs?kind=sweep").json()["data"] == before
 
 

@@ -18,6 +18,7 @@ from spnode_core.spec import (
     SurrogateSpec,
     TrainingSpec,
 )
+from spnode_core.training import assessment
 from spnode_core.training.execution import Execution
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.neighbours import with_neighbours
@@ -130,3 +131,16 @@ def test_states_in_the_box_that_no_trajectory_comes_near_are_flagged(trained, fl
     # The sum is that of the data: nothing but the distance tells.
     x0[:, 2] = 1.0 - x0[:, 0] - x0[:, 1]
     assert flagged(x0, box=False).mean() >= 0.3
+
+
+def test_where_all_test_rollouts_are_lost_the_validation_part_judges(
+    parts, trained, monkeypatch
+):
+    def lost(surrogate, dataset):
+        return np.zeros(dataset.trajectories, bool)
+
+    monkeypatch.setattr(assessment, "finite_rows", lost)
+    found = assessment.assess(trained, parts, 0, (0,), certified=False)
+    assert found["metrics"]["test"] is None
+    assert any("of the validation part" in each for each in found["warnings"])
+    assert "mid_trajectory" in found["metrics"]["validation"]

@@ -174,6 +174,15 @@ CASES = [
         {"15m": {}},
     ),
     Case(
+        "a computation that does not end",
+        "SpnodeComputeStandsStill",
+        {of("spnode_compute_busy_seconds", GATEWAY): "0 60 120 180 240 300 360"},
+        {
+            "4m": {},
+            "6m": GATEWAY | {"summary": "a:8000 has computed the same for 6m 0s"},
+        },
+    ),
+    Case(
         "a gateway that queues rollouts and no worker",
         "SpnodeNoRolloutWorkers",
         {

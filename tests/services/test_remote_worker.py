@@ -122,3 +122,23 @@ def test_an_answer_that_the_broker_has_no_room_for_is_told(broker, serve):
         broker.config_set("maxmemory", 0)
     assert isinstance(error_of(said["error"]), Unavailable)
     assert set(broker.scan_iter("spnode:batch:*")) == set()
+
+
+def test_a_batch_that_another_worker_prepares_is_left_to_it(broker, serve):
+    broker.set("spnode:batch:one:lease", b"another")
+    engine = Engine()
+    assert serve(engine, prepare=True) == (True, None)
+    assert engine.calls == 0
+
+
+def test_what_is_computed_is_watched_and_what_the_broker_takes_is_not(serve):
+    held = []
+
+    @contextlib.contextmanager
+    def watching():
+        held.append("begun")
+        yield
+        held.append("ended")
+
+    serve(Engine(lambda only_ready: held.append("computes")), watching=watching())
+    assert held == ["begun", "computes", "ended"]

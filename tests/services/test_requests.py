@@ -118,7 +118,7 @@ def test_a_request_that_does_not_fit_its_dataset_names_the_field(
 
 
 def test_pieces_of_trajectories_count_as_trajectories(datasets, dataset) -> None:
-    split = {"validation": 0.4, "test": 0.5, "pieces": 3}
+    split = {"validation": 0.4, "test": 0.5, "pieces": 2}
     request = {"dataset": dataset, "model": "m", "split": split}
     check_request(TrainingRequest.model_validate(request), datasets)
 

@@ -6,10 +6,13 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from services.rollouts.executor import InlineExecutor
+from services.blobs import Blobs
+from services.rollouts.executor import InlineExecutor, make_executor
 from services.rollouts.standstill import Standstill
+from services.settings import Settings
 
 _STANDS = """
 import threading
@@ -40,13 +43,13 @@ def test_a_process_that_stands_still_ends_and_says_why():
     assert "has stood still for 1 s: this process ends" in done.stderr
 
 
-def test_what_computes_may_take_longer_but_not_for_ever(watched):
-    standstill, ended = watched
-    began = time.monotonic()
+def test_what_computes_may_take_longer_but_not_for_ever():
+    standstill = Standstill(10.0, longest_s=100.0)
     with standstill:
-        while not ended.is_set() and time.monotonic() - began < 20:
-            sum(range(10_000))
-    assert 3 < time.monotonic() - began < 15
+        stood = [standstill._stood(5.0, computes=True) for _ in range(21)]
+        np.testing.assert_allclose(stood, 0.5 * np.arange(1, 22))
+        assert standstill._stood(1.0, computes=False) == pytest.approx(11.5)
+    assert standstill._stood(5.0, computes=False) == 0
 
 
 def test_one_after_the_other_stands_nothing_still(watched):
@@ -72,3 +75,9 @@ def test_a_gateway_that_computes_watches_both_of_its_threads(name):
         await executor.close()
 
     asyncio.run(scenario())
+
+
+def test_the_executor_of_a_gateway_has_the_limit_of_the_settings():
+    settings = Settings(rollout_stall_seconds=7.0, executor="inline")
+    executor = make_executor(settings, Blobs("memory://"))
+    assert executor._standstill._limit_s == 7.0

@@ -103,7 +103,7 @@ def test_a_grid_is_written_out_as_trainings_that_hold_the_same_out(queue) -> Non
     assert first.request["training"] == {"iterations": 5}
     assert first.request["tags"] == {"a": "b"}
     splits = [job.request["split"] for job in page]
-    assert splits == [{"validation": 0.1, "test": 0.1, "seed": 0, "pieces": 1}] * 4
+    assert splits == [{"validation": 0.1, "test": 0.1, "seed": 0}] * 4
     assert queue.sent.ids == sorted(jobs), "the sweep itself waits"
 
 
