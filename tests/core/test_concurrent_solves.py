@@ -23,5 +23,5 @@ for _ in range(1000):
 
 
 def test_solves_that_run_at_once_do_not_wait_for_each_other_for_ever():
-    # JAX 0.10 and 0.11.0 stood still within 120 calls wherever there are two threads.
+    # JAX 0.10.2 stood still within 120 calls on two cores, and 0.11.0 soon.
     subprocess.run([sys.executable, "-c", _PROGRAM], check=True, timeout=120)
