@@ -21,7 +21,7 @@ from services.audit import Audit
 from services.blobs import Blobs
 from services.database.engine import Database
 from services.database.paging import MAX_LIMIT
-from services.errors import Overloaded, ServiceError, TooManyRequests, Unavailable
+from services.errors import Overloaded, ServiceError, TooManyRequests, is_away
 from services.keys import Key, Keys, is_secret
 from services.projects import EVERYTHING, Access
 from services.queue import Queue
@@ -270,8 +270,7 @@ class Gateway:
             await self.executor.warm(digest)
         except (ServiceError, SpnodeError) as error:
             _LOG.error("artifact %s cannot be served: %s", digest, error)
-            away = isinstance(error, Unavailable)
-            if away and error.code == Unavailable.default_code:
+            if is_away(error):
                 self._warm.discard(digest)  # the store is away: once more, later
         except Exception:  # the boundary of the task: one bad model stops no other
             _LOG.exception("artifact %s cannot be served", digest)

@@ -89,14 +89,13 @@ def _python(_: Folder) -> Finding:
 
 def _packages(_: Folder) -> Finding:
     names = ("jax", "equinox", "numpy", "fastapi", "celery", "sqlalchemy", "supervisor")
+    remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
     try:
         found = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     except metadata.PackageNotFoundError as error:
-        remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
         return Finding("packages", "fail", f"{error.name} is missing", remedy)
     if metadata.version("jax").startswith(_WAITING_JAX):
         said = f"{found}: batched solves of this JAX may wait for each other for ever"
-        remedy = f"remove {ROOT / '.venv'} and run ./spnode again"
         return Finding("packages", "fail", said, remedy)
     return Finding("packages", "ok", found)
 

@@ -179,6 +179,11 @@ class Unavailable(ServiceError):
             self.args = (f"{message}: {reason}",)
 
 
+def is_away(error: Exception) -> bool:
+    """Whether it says that something does not answer now, and may later."""
+    return isinstance(error, Unavailable) and error.code == Unavailable.default_code
+
+
 class ContentGone(Unavailable):
     """A content was deleted between its put and its record; it is to be put again."""
 

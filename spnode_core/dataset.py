@@ -18,12 +18,10 @@ from spnode_core.dataset_checks import checked
 from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import read_arrays
 from spnode_core.npz import write_npz
-from spnode_core.spec import SplitSpec
+from spnode_core.spec import LEAST_AHEAD, SplitSpec
 
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
 _LATEST_START = 0.6
-# Samples after the first of a piece.
-_LEAST_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,28 +164,17 @@ class Dataset:
         for row in range(self.trajectories):
             at = np.flatnonzero(complete[row])
             each = (len(at) - 1) // count
-            if each < _LEAST_AHEAD:
+            if each < LEAST_AHEAD:
                 raise InvalidInput(
                     "split.pieces",
                     found=f"{len(at)} complete samples in trajectory {row}",
-                    expected=f"at least {_LEAST_AHEAD * count + 1}, to be cut into "
+                    expected=f"at least {LEAST_AHEAD * count + 1}, to be cut into "
                     f"{count} pieces, or more trajectories",
                 )
             cuts.append(at[: each * count + 1 : each])
         first, last = np.array(cuts)[:, :-1].ravel(), np.array(cuts)[:, 1:].ravel()
-        rows = np.repeat(np.arange(self.trajectories), count)[:, None]
-        index = first[:, None] + np.arange(int((last - first).max()) + 1)
-        inside = index <= last[:, None]
-        index = np.minimum(index, last[:, None])
-        mask = self.mask[rows, index] & inside[:, :, None]
-        return dataclasses.replace(
-            self,
-            states=np.where(mask, self.states[rows, index], np.nan),
-            times=self.times[rows, index],
-            mask=mask,
-            controls=self.controls[rows, index],
-            parameters=self.parameters[rows[:, 0]],
-        )
+        rows = np.repeat(np.arange(self.trajectories), count)
+        return self._from_to(rows, first, last, int((last - first).max()) + 1)
 
     def joined(self, other: Self) -> Self:
         """Its trajectories, then those of a dataset with the same names and lengths."""
@@ -213,16 +200,23 @@ class Dataset:
             if len(at) > 2:
                 last = max(min(int(_LATEST_START * len(at)), len(at) - 2), 1)
                 first[row] = at[rng.integers(1, last + 1)]
-        later = first[:, None] + np.arange(length)
-        index, inside = np.minimum(later, length - 1), later < length
-        rows = np.arange(self.trajectories)[:, None]
-        mask = self.mask[rows, index] & inside[:, :, None]
+        last = np.full(self.trajectories, length - 1)
+        return self._from_to(np.arange(self.trajectories), first, last, length)
+
+    def _from_to(
+        self, rows: np.ndarray, first: np.ndarray, last: np.ndarray, length: int
+    ) -> Self:
+        """Runs of samples of some trajectories, none behind the last of each run."""
+        row, later = rows[:, None], first[:, None] + np.arange(length)
+        index, inside = np.minimum(later, last[:, None]), later <= last[:, None]
+        mask = self.mask[row, index] & inside[:, :, None]
         return dataclasses.replace(
             self,
-            states=np.where(mask, self.states[rows, index], np.nan),
-            times=self.times[rows, index],
+            states=np.where(mask, self.states[row, index], np.nan),
+            times=self.times[row, index],
             mask=mask,
-            controls=self.controls[rows, index],
+            controls=self.controls[row, index],
+            parameters=self.parameters[rows],
         )
 
     def split(self, split: SplitSpec, seed: int) -> tuple[Self, Self, Self]:

@@ -17,7 +17,7 @@ import celery
 import redis
 from prometheus_client import REGISTRY
 
-from services.errors import ServiceError, Unavailable
+from services.errors import ServiceError, is_away
 from services.metrics import Figures
 from services.queue import BATCH_TASK, redis_client
 from services.rollouts.executor import AbstractEngine, load_engine
@@ -31,7 +31,6 @@ _WARM_EVERY_S = 5.0
 # For how long a new worker waits for a store that does not answer, before it says that
 # it is warm.
 _PATIENCE_S = 60.0
-_UNAVAILABLE = Unavailable.default_code
 # After what failed unexpectedly.
 _PAUSE_S = 0.2
 log = logging.getLogger("spnode.worker")
@@ -185,7 +184,7 @@ class Batches:
                 steps = self._loaded().warming(digest)
         except (ServiceError, SpnodeError) as error:
             log.error("artifact %s cannot be served: %s", digest, error)
-            if isinstance(error, Unavailable) and error.code == _UNAVAILABLE:
+            if is_away(error):
                 # The store is away: the next look finds it again.
                 self._warm.discard(digest)
                 self._missed.add(digest)

@@ -78,7 +78,7 @@ def serve_batch(
                 raise _too_much(len(reply))
         except NotReady:
             # Not begun: it waits for whoever prepares it, and may wait for long.
-            _uncount_try(client, id)
+            _tries(client, id, -1)
             return False
         except Exception as error:  # the task boundary: the caller must hear of it
             if isinstance(error, Unavailable):
@@ -119,11 +119,7 @@ def _count_try(client: redis.Redis, id: str) -> None:
     Raises:
         WorkersDied: It was begun as often as it may be.
     """
-    # The answers' types cover redis-py's asyncio client as well.
-    tries = int(client.incr(_tries_key(id)))  # pyright: ignore[reportArgumentType]
-    left = int(client.pttl(payload_key(id)))  # pyright: ignore[reportArgumentType]
-    client.pexpire(_tries_key(id), max(left, 1))
-    if tries > _MOST_TRIES:
+    if _tries(client, id, 1) > _MOST_TRIES:
         raise WorkersDied(
             "/",
             found=f"a request that {_MOST_TRIES} workers began and none has finished",
@@ -132,10 +128,13 @@ def _count_try(client: redis.Redis, id: str) -> None:
         )
 
 
-def _uncount_try(client: redis.Redis, id: str) -> None:
-    client.decr(_tries_key(id))
+def _tries(client: redis.Redis, id: str, more: int) -> int:
+    """How often a batch was begun, after so many more."""
+    # The answers' types cover redis-py's asyncio client as well.
+    tries = int(client.incrby(_tries_key(id), more))  # pyright: ignore[reportArgumentType]
     left = int(client.pttl(payload_key(id)))  # pyright: ignore[reportArgumentType]
     client.pexpire(_tries_key(id), max(left, 1))
+    return tries
 
 
 def _computed(

@@ -71,14 +71,12 @@ def plan(
     check_version_agrees(version, dataset, _FIELD)
     _check_fields(request, version)
     parent = Parent(model=version.model, version=version.number, digest=version.digest)
-    division = division_of(version, dataset)
+    split, division = request.split, division_of(version, dataset)
     if division is not None and "split" not in request.model_fields_set:
         # What the version learned from is held out from nobody who goes on from it.
         split = division[0].model_copy(update={"seed": division[1]})
         kept["split"] = split.model_dump(mode="json")
-        check_split(split, dataset)
-    else:
-        check_split(request.split, dataset)
+    check_split(split, dataset)
     return {**kept, "parent": parent.model_dump(mode="json")}
 
 

@@ -15,6 +15,7 @@ from services.schedule import Schedule, Scheduled
 from services.versions import NAME_PATTERN, Tags, check_alias
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
+    LEAST_AHEAD,
     MOST_MEMBERS,
     Preset,
     SplitSpec,
@@ -175,7 +176,7 @@ def check_request(
             expected="1: members that begin with the same parameters would differ too "
             "little to say anything",
         )
-    if request.warm_start is None or "split" in request.model_fields_set:
+    if request.warm_start is None:  # else its version may say how it is divided
         check_split(request.split, dataset)
     if request.surrogate is not None:
         _check_surrogate(request.surrogate, dataset)
@@ -198,7 +199,7 @@ def check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
             expected="at least one to train on; add trajectories, cut long ones by "
             "`pieces`, or hold out less",
         )
-    shortest, needed = dataset.samples[0], 2 * split.pieces + 1
+    shortest, needed = dataset.samples[0], LEAST_AHEAD * split.pieces + 1
     if split.pieces > 1 and shortest < needed:
         raise Invalid(
             "/split/pieces",

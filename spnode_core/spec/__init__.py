@@ -58,6 +58,7 @@ from spnode_core.spec.surrogate import (
     UniformStepsSpec,
 )
 from spnode_core.spec.training import (
+    LEAST_AHEAD,
     OperatorInferenceSpec,
     Preset,
     PretrainingSpec,
@@ -69,6 +70,7 @@ from spnode_core.spec.warm_start import check_warm_start
 
 __all__ = [
     "LARGEST_CERTIFIED",
+    "LEAST_AHEAD",
     "MOST_MEMBERS",
     "SCHEMA_VERSION",
     "ArtifactSpec",

@@ -13,6 +13,9 @@ from pydantic import (
 
 from spnode_core.spec.base import Spec
 
+LEAST_AHEAD = 2
+"""A piece of a trajectory has so many samples after its first, at least."""
+
 Preset = Literal["auto", "paper", "smooth"]
 
 

@@ -42,7 +42,7 @@ def first_iteration(stack, id: str, *, attempt: int) -> int:
 
 
 def kept(stack, id: str) -> int:
-    """The iteration that the last checkpoint which was kept is at, or a later one.
+    """The iteration that the last checkpoint which was kept is at, or an earlier one.
 
     It was written after the one before was kept, and so after what was told till then.
     """
