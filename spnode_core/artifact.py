@@ -145,6 +145,7 @@ def _skeleton(spec: ArtifactSpec) -> Surrogate:
 
 def _skeleton_normaliser(spec: SurrogateSpec, signature: Signature) -> Normaliser:
     linear: list[ScalingKind] = ["linear"] * len(spec.conserved)
+    logs: list[ScalingKind] = ["log"] * len(spec.logarithms)
 
     def scaling(names: tuple[str, ...]) -> Scaling:
         kinds: list[ScalingKind] = [spec.normalisation[name] for name in names]
@@ -155,6 +156,7 @@ def _skeleton_normaliser(spec: SurrogateSpec, signature: Signature) -> Normalise
         sums=Scaling.skeleton(linear),
         parameters=scaling(signature.parameters),
         controls=scaling(signature.controls),
+        logarithms=Scaling.skeleton(logs) if logs else None,
     )
 
 

@@ -20,6 +20,11 @@ from spnode_core.spec import ScalingKind
 # A column that moves by less than this part of its size moves by rounding only.
 _STILL = 1e-12
 _LEAST = float(np.finfo(np.float64).tiny)
+# The floor of a logarithm: this part of the least positive value, so that 0 is told
+# from it, and so many times the largest negative one.
+_BELOW, _ABOVE_ROUNDING = 0.3, 10.0
+# A column spans decades where its largest value is so many times a small one.
+_RARE, _RATIO_FOR_LOGARITHM = 1e-3, 30.0
 
 
 class Scaling(eqx.Module):
@@ -134,13 +139,47 @@ def _fit_column(
     return offset, scale, width
 
 
+def logarithm_floor(values: NDArray[np.float64]) -> float | None:
+    """From where on a column's logarithm tells something; None where it nowhere does.
+
+    The column spans decades and is not negative, but for the rounding of a solver.
+
+    Args:
+        values: Values of one column, NaN where missing.
+    """
+    found = values[np.isfinite(values)]
+    positive = found[found > _LEAST]
+    if positive.size == 0:
+        return None
+    low, high = float(found.min()), float(positive.max())
+    floor = max(_BELOW * float(positive.min()), -_ABOVE_ROUNDING * low)
+    typical = max(float(np.quantile(positive, _RARE)), floor)
+    return floor if high > _RATIO_FOR_LOGARITHM * typical else None
+
+
+def fit_logarithms(values: NDArray[np.float64]) -> Scaling:
+    """The scaling of logarithms beside the states, cut off at their floors.
+
+    Args:
+        values: ``(sample, column)``, NaN where missing.
+    """
+    floors = [logarithm_floor(c) or _LEAST for c in values.T]
+    kinds: list[ScalingKind] = ["log"] * len(floors)
+    return fit_scaling(np.maximum(values, floors), kinds)
+
+
 class Normaliser(eqx.Module):
     """The scalings of states, conserved sums, parameters and controls.
 
     None of its numbers is ever trained.
+
+    Args:
+        logarithms: Of the states whose logarithms the encoder sees too; None where
+            there are none.
     """
 
     states: Scaling
     sums: Scaling
     parameters: Scaling
     controls: Scaling
+    logarithms: Scaling | None = None

@@ -32,6 +32,7 @@ from spnode_core.rollout import rollout
 from spnode_core.spec import (
     DataStepsSpec,
     NoAutoencoderSpec,
+    NoNonlinearSpec,
     PODSpec,
     Signature,
     SurrogateSpec,
@@ -87,8 +88,8 @@ class Surrogate(eqx.Module):
             InvalidInput: x64 is off, or parts of the spec do not fit each other.
         """
         require_x64()
-        states, latent = len(signature.states), signature.latent
-        _check_resolved(spec, states, latent)
+        latent = signature.latent
+        _check_resolved(spec, signature)
         constraint = create_constraint(
             conserved_matrix(spec, signature.states),
             positive=spec.positive,
@@ -141,6 +142,9 @@ class Surrogate(eqx.Module):
             self.normaliser.sums.normalise(self.conserved_sums(x)),
             self.normaliser.parameters.normalise(parameters),
         ]
+        if self.normaliser.logarithms is not None:
+            index = np.array(self.spec.logarithm_columns(self.signature.states))
+            features.append(self.normaliser.logarithms.normalise(x[index]))
         return self.autoencoder.encode(jnp.concatenate(features))
 
     def distance(
@@ -302,7 +306,7 @@ def _create_autoencoder(
         )
     return ResidualAutoencoder(
         spec.autoencoder,
-        features=states + len(spec.conserved) + parameters,
+        features=states + len(spec.conserved) + parameters + len(spec.logarithms),
         parameters=parameters,
         free=constraint.free,
         latent=latent,
@@ -348,7 +352,8 @@ def _sizes(signature: Signature) -> NDArray[np.float64]:
     return np.maximum(np.abs(domain.lower), np.abs(domain.upper)) + 1e-300
 
 
-def _check_resolved(spec: SurrogateSpec, states: int, latent: int) -> None:
+def _check_resolved(spec: SurrogateSpec, signature: Signature) -> None:
+    latent = signature.latent
     if spec.latent != latent:
         raise InvalidInput(
             "surrogate.latent", found=repr(spec.latent), expected=f"{latent}"
@@ -357,6 +362,14 @@ def _check_resolved(spec: SurrogateSpec, states: int, latent: int) -> None:
         raise InvalidInput(
             "surrogate.steps", found="kind 'data'", expected="a resolved grid"
         )
+    if isinstance(spec.nonlinear, NoNonlinearSpec) and signature.controls:
+        raise InvalidInput(
+            "surrogate.nonlinear.kind",
+            found="'none', which controls do not act on",
+            expected="another kind, where the data has controls",
+        )
+    spec.logarithm_columns(signature.states)
+    states = len(signature.states)
     if isinstance(spec.autoencoder, NoAutoencoderSpec) and latent != states:
         raise InvalidInput(
             "surrogate.latent",

@@ -18,7 +18,9 @@ def encoder_bound(surrogate: "Surrogate") -> NDArray[np.float64]:
     scalings, domain = surrogate.normaliser, surrogate.signature.domain
     states = _extent(scalings.states, domain.lower, domain.upper)
     sums = _extent(scalings.sums, domain.conserved_lower, domain.conserved_upper)
-    features = np.concatenate([states, sums, parameter_extent(surrogate)])
+    features = np.concatenate(
+        [states, sums, parameter_extent(surrogate), _logarithms_extent(surrogate)]
+    )
     return np.asarray(surrogate.autoencoder.encode_bound(jnp.asarray(features)))
 
 
@@ -27,6 +29,16 @@ def parameter_extent(surrogate: "Surrogate") -> NDArray[np.float64]:
     domain = surrogate.signature.domain
     lower, upper = domain.parameters_lower, domain.parameters_upper
     return _extent(surrogate.normaliser.parameters, lower, upper)
+
+
+def _logarithms_extent(surrogate: "Surrogate") -> NDArray[np.float64]:
+    """The same of the logarithms that the encoder sees beside the states."""
+    scaling, domain = surrogate.normaliser.logarithms, surrogate.signature.domain
+    if scaling is None:
+        return np.zeros(0)
+    index = surrogate.spec.logarithm_columns(surrogate.signature.states)
+    lower, upper = (tuple(np.array(b)[index]) for b in (domain.lower, domain.upper))
+    return _extent(scaling, lower, upper)
 
 
 def others_extent(surrogate: "Surrogate") -> NDArray[np.float64]:

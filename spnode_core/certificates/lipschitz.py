@@ -28,6 +28,7 @@ from spnode_core.networks import Network
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.contracting import ContractingOperator
+from spnode_core.nonlinear.none import NoOperator
 from spnode_core.nonlinear.polynomial import PolynomialOperator, factors
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 
@@ -88,6 +89,9 @@ def slopes_of(
         transform: ``T`` of the norm ``|z|_P = |T z|_2``.
     """
     nonlinear = dynamics.nonlinear
+    if isinstance(nonlinear, NoOperator):
+        none = np.zeros((len(matrix), len(matrix)))
+        return Slopes(0.0, 0.0, entries=none, values=none[0], size=0.0)
     if isinstance(nonlinear, _POLYNOMIAL):
         radius = float(np.linalg.norm(encoder_bound(surrogate)))
         return _polynomial(surrogate, transform, radius)

@@ -10,6 +10,7 @@ from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.contracting import ContractingOperator
 from spnode_core.nonlinear.lipschitz import LipschitzOperator
 from spnode_core.nonlinear.mlp import MLPOperator, RelaxationOperator
+from spnode_core.nonlinear.none import NoOperator
 from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import (
@@ -17,6 +18,7 @@ from spnode_core.spec import (
     ContractingSpec,
     LipschitzSpec,
     NonlinearSpec,
+    NoNonlinearSpec,
     PolynomialSpec,
     QuadraticSpec,
     RelaxationSpec,
@@ -40,6 +42,8 @@ def create_nonlinear(
         dtype: Dtype of the weights.
         key: Source of the initial weights.
     """
+    if isinstance(spec, NoNonlinearSpec):
+        return NoOperator(latent)
     if isinstance(spec, BilinearSpec):
         return BilinearOperator(
             latent,

@@ -5,6 +5,7 @@ from spnode_core.spec.linear import DissipativeSpec, HurwitzSpec, ModalSpec
 from spnode_core.spec.nonlinear import (
     ContractingSpec,
     NonlinearSpec,
+    NoNonlinearSpec,
     RelaxationSpec,
 )
 from spnode_core.spec.surrogate import SurrogateSpec
@@ -93,12 +94,14 @@ def _nonlinear(spec: SurrogateSpec, *, is_dense: bool) -> NonlinearSpec:
     if isinstance(nonlinear, ContractingSpec):
         _check_room("margin", nonlinear.margin)
         return nonlinear
+    if isinstance(nonlinear, NoNonlinearSpec):
+        return nonlinear
     if not isinstance(nonlinear, RelaxationSpec):
         raise InvalidInput(
             "surrogate.nonlinear.kind",
             found=f"{nonlinear.kind!r}, which may outweigh the decay of A",
-            expected="'relaxation' (with real modes) or 'contracting' where certified "
-            "is true",
+            expected="'relaxation' (with real modes), 'contracting' or 'none' where "
+            "certified is true",
         )
     if not is_real:
         kind = f"linear kind {linear.kind!r}"

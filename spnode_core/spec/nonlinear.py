@@ -94,6 +94,15 @@ class RelaxationSpec(Spec):
     with real rates all rollouts come together. None leaves g free."""
 
 
+class NoNonlinearSpec(Spec):
+    """``f = 0``: the latent state evolves linearly, as in a Koopman autoencoder.
+
+    What is nonlinear is in encoder and decoder. Controls have no way in.
+    """
+
+    kind: Literal["none"] = "none"
+
+
 NonlinearSpec = Annotated[
     BilinearSpec
     | QuadraticSpec
@@ -101,6 +110,7 @@ NonlinearSpec = Annotated[
     | LipschitzSpec
     | ContractingSpec
     | MLPSpec
-    | RelaxationSpec,
+    | RelaxationSpec
+    | NoNonlinearSpec,
     Field(discriminator="kind"),
 ]

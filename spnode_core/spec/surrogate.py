@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from spnode_core.errors import InvalidInput
 from spnode_core.spec.base import Depth, Spec, Width
 from spnode_core.spec.linear import (
     DissipativeSpec,
@@ -21,6 +22,13 @@ class ResidualSpec(Spec):
     kind: Literal["residual"] = "residual"
     width: Width = 32
     depth: Depth = 2
+    logarithms: Annotated[
+        tuple[str, ...],
+        # A worker of before there were any refuses what it does not know.
+        Field(exclude_if=lambda names: not names),
+    ] = ()
+    """States whose logarithms the encoder sees too: such as a radical that tells by
+    its decade, long before it counts, how far a reaction has come."""
 
 
 class PODSpec(Spec):
@@ -117,6 +125,27 @@ class SurrogateSpec(Spec):
         """By the plain fields: dictionaries have no hash of their own."""
         names = (*self.conserved, *self.normalisation)
         return hash((self.latent, self.linear, self.nonlinear, self.steps, names))
+
+    @property
+    def logarithms(self) -> tuple[str, ...]:
+        """The states whose logarithms the encoder sees too."""
+        found = self.autoencoder
+        return found.logarithms if isinstance(found, ResidualSpec) else ()
+
+    def logarithm_columns(self, states: tuple[str, ...]) -> list[int]:
+        """Which of the states these are, by index.
+
+        Raises:
+            InvalidInput: One is none of them.
+        """
+        for name in self.logarithms:
+            if name not in states:
+                raise InvalidInput(
+                    "surrogate.autoencoder.logarithms",
+                    found=f"the state {name!r}",
+                    expected=f"names among {', '.join(states)}",
+                )
+        return [states.index(name) for name in self.logarithms]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

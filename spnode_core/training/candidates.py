@@ -2,7 +2,8 @@
 
 A polynomial operator comes first: where the system is one, Gauss-Newton rounds find it
 to many digits in a minute, and its errors on single steps collapse. Otherwise, or where
-the rollouts of it err, the relaxation form is trained on whole trajectories.
+the rollouts of it err, a Koopman autoencoder learns pairs of samples, a network is
+added to the polynomial, and the relaxation form is trained on whole trajectories.
 """
 
 import dataclasses
@@ -15,15 +16,17 @@ from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.metrics import predict
 from spnode_core.nonlinear.polynomial import term_count
-from spnode_core.normaliser import Scaling
+from spnode_core.normaliser import Scaling, logarithm_floor
 from spnode_core.restarts import restarts
 from spnode_core.spec import (
     DataStepsSpec,
     GridStepsSpec,
     NoAutoencoderSpec,
+    NoNonlinearSpec,
     OperatorInferenceSpec,
     PODSpec,
     PolynomialSpec,
+    ResidualSpec,
     ScalingKind,
     SurrogateSpec,
     TrainingSpec,
@@ -50,6 +53,9 @@ NETWORK_WIDTH = 16
 MOST_BESIDE_NETWORK = 400
 """Coefficients of the products that a network is added to, at most."""
 _NETWORK_SHARE = 0.5
+_KOOPMAN_WIDTH, _KOOPMAN_PAIRS, _KOOPMAN_RATE = 64, 1024, 0.003
+# A minute on two cores, and so many for each second of a shorter limit of time.
+_KOOPMAN_ITERATIONS, _KOOPMAN_PER_SECOND = 20_000, 60.0
 _VALID = 0.4
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
@@ -114,26 +120,32 @@ def candidates(
     spec, train = surrogate or SurrogateSpec(), training or TrainingSpec()
     may_divide = isinstance(spec.steps, DataStepsSpec)
     tried = _tried(dataset, spec, train)
-    return [dataclasses.replace(each, may_divide=may_divide) for each in tried]
+    return [
+        # Steps of a linear latent space are exact: it gains nothing from shorter ones.
+        dataclasses.replace(each, may_divide=may_divide and not each.training.pairs)
+        for each in tried
+    ]
 
 
 def _tried(
     dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec
 ) -> list[Candidate]:
     others = len(dataset.parameter_names) + len(dataset.control_names)
+    koopman = [] if dataset.control_names else [_koopman(dataset, spec, train)]
     if len(dataset.names) > SMALL:
         weak, strong = (_smooth(dataset, spec, train, ridge) for ridge in _RIDGES)
         cubic = _cubic(dataset, spec, train)
         assert cubic.spec.latent is not None
         is_small = term_count(cubic.spec.latent + others, 3) <= MOST_TERMS
-        return [weak, cubic, strong] if is_small else [weak, strong]
+        smooth = [weak, cubic, strong] if is_small else [weak, strong]
+        return [*smooth, *koopman]
     inputs = len(dataset.names) + others
     plain = [
         _polynomial(dataset, spec, train, degree)
         for degree in DEGREES
         if len(dataset.names) * term_count(inputs, degree) <= MOST_COEFFICIENTS
     ]
-    return [*plain, _with_network(dataset, spec, train, inputs)]
+    return [*plain, *koopman, _with_network(dataset, spec, train, inputs)]
 
 
 def fallback(
@@ -175,6 +187,36 @@ def _polynomial(
 ) -> Candidate:
     chosen = _of_states(dataset, spec, PolynomialSpec(degree=degree))
     return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train)
+
+
+def _koopman(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candidate:
+    columns = zip(dataset.names, dataset.states.T, strict=True)
+    logarithms = tuple(n for n, c in columns if logarithm_floor(c) is not None)
+    autoencoder = ResidualSpec(width=_KOOPMAN_WIDTH, logarithms=logarithms)
+    spec = spec.replaced(nonlinear=NoNonlinearSpec(), autoencoder=autoencoder)
+    iterations = _KOOPMAN_ITERATIONS
+    if train.max_seconds is not None:
+        affordable = int(_KOOPMAN_PER_SECOND * train.max_seconds)
+        iterations = min(iterations, max(affordable, _FEWEST_ITERATIONS))
+    train = train.replaced(
+        pairs=True,
+        iterations=iterations,
+        batch=_KOOPMAN_PAIRS,
+        learning_rate=_KOOPMAN_RATE,
+        refine=1,
+    )
+    resolved, train, choices = resolve(dataset, spec, train, "auto")
+    name = "a Koopman autoencoder"
+    why = (
+        "latent variables that decay each on their own are learned from pairs of "
+        "samples, in a minute, and cannot leave their bounds"
+    )
+    said = [{"what": "surrogate.nonlinear", "value": name, "why": why}]
+    if logarithms:
+        why = "they span decades: the encoder sees their logarithms too"
+        what = "surrogate.autoencoder.logarithms"
+        said.append({"what": what, "value": ", ".join(logarithms), "why": why})
+    return Candidate(name, resolved, train, [*said, *choices])
 
 
 def _with_network(

@@ -38,6 +38,7 @@ from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.manifold import Manifold, build_manifold
 from spnode_core.training.members import resampled, shares_latents
 from spnode_core.training.objectives import ManifoldObjective, RolloutObjective
+from spnode_core.training.pairs import PairObjective
 from spnode_core.training.parts import Parts, some
 from spnode_core.training.polish import Polish
 from spnode_core.training.progress import Progress, Reporter, Stopped
@@ -211,18 +212,26 @@ class Execution:
             problem = self._problem(self.parts.train, surrogate, ahead, most=True)
             return Polish(members, spec, problem, self._held_out(surrogate, ahead))
         ahead = spec.horizon[part] if spec.horizon else None
-        objective = RolloutObjective(
-            self._problem(self.parts.train, surrogate, ahead),
-            self._held_out(surrogate, ahead),
-            spec,
-            surrogate.normaliser.states,
-            self._manifold(surrogate)[0] if spec.manifold > 0 else None,
-        )
+        objective = self._objective(surrogate, ahead)
         count = max(1, len(spec.horizon))
         ends = [spec.iterations * i // count for i in range(count + 1)]
         stretch = Stretch(ends[part], ends[part + 1] - ends[part])
         keys = keys if part == 0 else [jax.random.fold_in(key, part) for key in keys]
         return Descent("optimise", members, spec, stretch, objective, keys)
+
+    def _objective(
+        self, surrogate: Surrogate, ahead: int | None
+    ) -> PairObjective | RolloutObjective:
+        spec, train = self.training, self.parts.train
+        if spec.pairs:
+            return PairObjective(train, self._held(), surrogate, spec, self.seed)
+        return RolloutObjective(
+            self._problem(train, surrogate, ahead),
+            self._held_out(surrogate, ahead),
+            spec,
+            surrogate.normaliser.states,
+            self._manifold(surrogate)[0] if spec.manifold > 0 else None,
+        )
 
     def _pretraining(
         self, members: list[Surrogate], spec: PretrainingSpec, keys: list[Any]

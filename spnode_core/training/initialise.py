@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from spnode_core.autoencoder import Directions
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import Normaliser, Scaling, fit_scaling
+from spnode_core.normaliser import (
+    Normaliser,
+    Scaling,
+    fit_logarithms,
+    fit_scaling,
+)
 from spnode_core.spec import DomainSpec, PODSpec, Signature, SurrogateSpec
 from spnode_core.surrogate import Surrogate, conserved_matrix
 
@@ -87,7 +92,14 @@ def _normaliser(dataset: Dataset, spec: SurrogateSpec) -> Normaliser:
         else Scaling.skeleton([]),
         parameters=scaling(dataset.parameters, dataset.parameter_names),
         controls=scaling(dataset.controls, dataset.control_names),
+        logarithms=_logarithms(dataset, spec),
     )
+
+
+def _logarithms(dataset: Dataset, spec: SurrogateSpec) -> Scaling | None:
+    columns = spec.logarithm_columns(dataset.names)
+    states = dataset.states[:, :, columns]
+    return fit_logarithms(states.reshape(-1, len(columns))) if columns else None
 
 
 def _samples(dataset: Dataset) -> NDArray[np.float64]:

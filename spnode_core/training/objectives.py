@@ -81,22 +81,14 @@ class RolloutObjective:
             problem = problem._replace(plans=(problem.plans[0], refined))
         problem = _drawn(problem, problem.samples.x0, spec.batch, key)
         if spec.noise > 0:
-            problem = self._noisy(problem, jax.random.fold_in(key, 2))
+            by = jax.random.fold_in(key, 2)
+            problem = noisy(problem, self._scaling, spec.noise, by)
         manifold = data.manifold
         if manifold is not None:
             size = (spec.pretraining or PretrainingSpec()).batch
             manifold = _drawn(manifold, manifold.y, size, jax.random.fold_in(key, 1))
         samples = over_devices(problem.samples, problem.samples.x0.shape[0])
         return RolloutData(problem._replace(samples=samples), manifold)
-
-    def _noisy(self, problem: Problem, key: PRNGKeyArray) -> Problem:
-        samples, scaling = problem.samples, self._scaling
-        shape = samples.x0.shape
-        noise = self._spec.noise * jax.random.normal(key, shape, jnp.float64)
-        move = lambda x, e: scaling.restore(scaling.normalise(x) + e)  # noqa: E731
-        return problem._replace(
-            samples=samples._replace(x0=jax.vmap(move)(samples.x0, noise))
-        )
 
     def loss(self, surrogate: Surrogate, batch: RolloutData) -> Float[Array, ""]:
         """The rollout loss and its parts."""
@@ -152,6 +144,18 @@ class ManifoldObjective:
 class _Rows(Protocol):
     @property
     def rows(self) -> Callable[[Int[Array, " row"]], Any]: ...
+
+
+def noisy(
+    problem: Problem, scaling: Scaling, size: float, key: PRNGKeyArray
+) -> Problem:
+    """The problem with noise on the initial states, in normalised units."""
+    samples = problem.samples
+    noise = size * jax.random.normal(key, samples.x0.shape, jnp.float64)
+    move = lambda x, e: scaling.restore(scaling.normalise(x) + e)  # noqa: E731
+    return problem._replace(
+        samples=samples._replace(x0=jax.vmap(move)(samples.x0, noise))
+    )
 
 
 def _drawn(data: _Rows, column: Array, size: int, key: PRNGKeyArray) -> Any:

@@ -14,7 +14,6 @@ from spnode_core.errors import InvalidInput
 from spnode_core.spec import (
     DataStepsSpec,
     FixedSpec,
-    GridStepsSpec,
     HurwitzSpec,
     LinearSpec,
     LipschitzSpec,
@@ -42,6 +41,7 @@ SMALL = 20
 SMOOTH_SUBSTEPS = 4
 """Steps of the fourth order between two samples in the preset ``smooth``."""
 _ENERGY_LEFT_OUT = 1e-6
+_SLOW, _ALMOST_STILL = 0.1, 1e-4
 _RATIO_FOR_LOG_PARAMETER = 30.0
 
 
@@ -334,19 +334,17 @@ def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
         return spec
     if linear.rates is not None:
         return spec
-    steps = spec.steps
-    if isinstance(steps, GridStepsSpec):
-        shortest = float(np.diff(steps.times).min())
-    else:
-        assert isinstance(steps, UniformStepsSpec)
-        shortest = steps.step
-    end = dataset.longest
-    rates = RatesSpec(minimum=0.1 / end, maximum=max(1 / shortest, 0.1 / end))
+    assert not isinstance(spec.steps, DataStepsSpec)
+    shortest = float(np.diff(TimeGrid.from_spec(spec.steps).times).min())
+    # Without f nothing holds the latent state where it is but rates of about 0.
+    slowest = _ALMOST_STILL if spec.nonlinear.kind == "none" else _SLOW
+    minimum = slowest / dataset.longest
+    rates = RatesSpec(minimum=minimum, maximum=max(1 / shortest, minimum))
     _chosen(
         choices,
         "surrogate.linear.rates",
         {"minimum": rates.minimum, "maximum": rates.maximum},
-        "0.1 / (longest time) to 1 / (shortest step), log-spaced",
+        f"{slowest:g} / (longest time) to 1 / (shortest step), log-spaced",
     )
     return spec.replaced(linear=linear.model_copy(update={"rates": rates}))
 

@@ -3,16 +3,28 @@
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import PODSpec, SurrogateSpec, TrainingSpec
 
+_OF_ROLLOUTS = (
+    "horizon",
+    "later_starts",
+    "reconstruction",
+    "consistency",
+    "manifold",
+    "polish",
+)
+
 
 def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
     """Refuse a training whose stages the surrogate has no parts for.
 
     Raises:
-        InvalidInput: Operator inference of operators that no least squares finds, or
-            pretraining without networks on principal directions.
+        InvalidInput: Operator inference of operators that no least squares finds,
+            pretraining without networks on principal directions, or pairs of samples
+            for latent variables that do not evolve linearly.
     """
     if training.initial is not None:
         _check_inferable(surrogate)
+    if training.pairs:
+        _check_pairs(surrogate, training)
     wanted = "training.pretraining" if training.pretraining else None
     if training.manifold > 0:
         wanted = wanted or "training.manifold"
@@ -23,6 +35,24 @@ def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
             found=f"an autoencoder of kind {autoencoder.kind!r}",
             expected="surrogate.autoencoder of kind 'pod' with a width",
         )
+
+
+def _check_pairs(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
+    if surrogate.nonlinear.kind != "none":
+        raise InvalidInput(
+            "training.pairs",
+            found=f"a nonlinear operator of kind {surrogate.nonlinear.kind!r}",
+            expected="surrogate.nonlinear of kind 'none', of which one step of any "
+            "length is exact",
+        )
+    for field in _OF_ROLLOUTS:
+        value = getattr(training, field)
+        if value not in (0, (), "none"):
+            raise InvalidInput(
+                f"training.{field}",
+                found=f"{value!r} beside training.pairs",
+                expected="nothing that is a part of the loss of rollouts",
+            )
 
 
 def _check_inferable(spec: SurrogateSpec) -> None:

@@ -148,6 +148,7 @@ def test_what_the_caller_fixes_leaves_no_candidates() -> None:
     assert [c.spec.nonlinear.kind for c in candidates(dataset, None, None)] == [
         "polynomial",
         "polynomial",
+        "none",
         "polynomial",
     ]
     assert not candidates(dataset, SurrogateSpec(latent=4), None)
@@ -173,6 +174,7 @@ def test_fields_are_tried_by_their_principal_directions() -> None:
         ("pod", "quadratic"),
         ("pod", "polynomial"),
         ("pod", "quadratic"),
+        ("residual", "none"),
         ("residual", "relaxation"),
     ]
     assert tried[1].spec.latent == 3
