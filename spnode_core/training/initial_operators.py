@@ -19,6 +19,7 @@ from spnode_core.nonlinear.quadratic import QuadraticOperator
 from spnode_core.spec import OperatorInferenceSpec
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.defect_correction import correct, is_possible
+from spnode_core.training.kept_sums import kept_sums
 from spnode_core.training.network_fit import fit_network
 from spnode_core.training.operator_inference import Operators, Snapshots, infer
 from spnode_core.training.polynomial_fit import fit_polynomial
@@ -66,7 +67,9 @@ def infer_operators(
         return surrogate, residuals
     if isinstance(nonlinear, PolynomialOperator):
         first = polynomial_of(surrogate) if goes_on else None
-        fitted = fit_polynomial(snapshots, nonlinear.degree, seed, report, first=first)
+        sums = kept_sums(surrogate, dataset)
+        given = (snapshots, nonlinear.degree, seed, report)
+        fitted = fit_polynomial(*given, first=first, sums=sums)
         found = {"residuals": [fitted.residual], "substeps": fitted.substeps}
         return with_polynomial(surrogate, fitted.coefficients), found
     operators, residuals = infer_corrected(snapshots, spec, seed, report)

@@ -21,10 +21,11 @@ from scipy.interpolate import PchipInterpolator
 
 from spnode_core.errors import TrainingError
 from spnode_core.nonlinear.polynomial import PolynomialOperator
+from spnode_core.training.error_units import spread_of
 from spnode_core.training.network_rounds import SUBSTEPS, Chunk, Rounds, chunks_of
 from spnode_core.training.one_step import Pairs, interval_pairs, is_near
 from spnode_core.training.operator_inference import Snapshots
-from spnode_core.training.polynomial_fit import MOST_PAIRS, regress, spread_of
+from spnode_core.training.polynomial_fit import MOST_PAIRS, regress
 
 Values = NDArray[np.float64]
 

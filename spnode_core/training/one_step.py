@@ -71,7 +71,7 @@ class Normal(NamedTuple):
 
 
 def equations(
-    coefficients: Values, pairs: Pairs, degree: int, substeps: int, spread: Values
+    coefficients: Values, pairs: Pairs, degree: int, substeps: int, unit: Values
 ) -> Normal:
     """Normal equations of the residuals at the ends of intervals, whole chunks.
 
@@ -80,18 +80,19 @@ def equations(
         pairs: Intervals.
         degree: Of the polynomial.
         substeps: Steps of the integrator in an interval.
-        spread: What residuals are measured in, ``(latent,)``.
+        unit: What residuals are measured in, ``(pair, latent)``.
     """
     gram: Values | float = 0.0
     right: Values | float = 0.0
     ends, good = [], []
     for first in range(0, len(pairs.width), CHUNK):
-        part = pairs.take(np.arange(first, first + CHUNK))
+        index = np.arange(first, first + CHUNK)
+        part = pairs.take(index)
         chunk = _chunk_slopes if is_decoupled(coefficients) else _chunk_equations
         found = chunk(
             jnp.asarray(coefficients),
             *map(jnp.asarray, part),
-            spread=jnp.asarray(spread),
+            unit=jnp.asarray(unit[index]),
             degree=degree,
             substeps=substeps,
         )
@@ -99,9 +100,10 @@ def equations(
         ends.append(np.asarray(found[2]))
         good.append(np.asarray(found[3]))
     end, is_good = np.concatenate(ends), np.concatenate(good)
-    errors = ((pairs.end - end) / spread)[is_good]
-    residual = float(np.sqrt(np.mean(errors**2))) if is_good.any() else np.inf
-    loss = robust_loss((pairs.end - end) / spread)
+    errors = (pairs.end - end) / unit
+    near = errors[is_good]
+    residual = float(np.sqrt(np.mean(near**2))) if is_good.any() else np.inf
+    loss = robust_loss(errors)
     return Normal(
         np.asarray(gram), np.asarray(right), loss, residual, float(is_good.mean())
     )
@@ -167,7 +169,7 @@ def _chunk_equations(
     end: Float[Array, "pair latent"],
     others: Float[Array, "pair other"],
     width: Float[Array, " pair"],
-    spread: Float[Array, " latent"],
+    unit: Float[Array, "pair latent"],
     degree: int,
     substeps: int,
 ) -> tuple[Array, Array, Array, Array]:
@@ -188,8 +190,8 @@ def _chunk_equations(
         return jax.lax.fori_loop(0, substeps, body, (z, sensitivity))
 
     ends, sensitivity = jax.vmap(along)(start, others, width)
-    slopes = sensitivity.reshape(-1, latent, latent * count) / spread[None, :, None]
-    errors = (end - ends) / spread[None, :]
+    slopes = sensitivity.reshape(-1, latent, latent * count) / unit[:, :, None]
+    errors = (end - ends) / unit
     near, weight = weighed(errors, jnp.isfinite(slopes).all(axis=(1, 2)))
     errors = jnp.where(near[:, None], errors, 0.0)
     slopes = jnp.where(near[:, None, None], slopes, 0.0)
@@ -205,7 +207,7 @@ def _chunk_slopes(
     end: Float[Array, "pair latent"],
     others: Float[Array, "pair other"],
     width: Float[Array, " pair"],
-    spread: Float[Array, " latent"],
+    unit: Float[Array, "pair latent"],
     degree: int,
     substeps: int,
 ) -> tuple[Array, Array, Array, Array]:
@@ -234,7 +236,7 @@ def _chunk_slopes(
     ends, products, response = jax.vmap(along)(start, others, width)
     errors = end - ends
     usable = jnp.isfinite(response).all(axis=(1, 2))
-    near, weight = weighed(errors / spread[None, :], usable)
+    near, weight = weighed(errors / unit, usable)
     identity = jnp.eye(latent)[None]
     response = jnp.where(near[:, None, None], response, identity)
     errors = jnp.where(near[:, None], errors, 0.0)

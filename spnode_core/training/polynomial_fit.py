@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from spnode_core.deviations import or_size
 from spnode_core.errors import TrainingError
 from spnode_core.nonlinear.polynomial import factors
+from spnode_core.training.error_units import Units
+from spnode_core.training.kept_sums import elimination
 from spnode_core.training.one_step import (
     CHUNK,
     Normal,
@@ -29,10 +30,12 @@ from spnode_core.training.one_step import (
     ends_of,
     equations,
     interval_pairs,
+    is_decoupled,
     is_near,
     robust_loss,
 )
 from spnode_core.training.operator_inference import Snapshots
+from spnode_core.training.significant import SINGULAR, scaled_gram, without_noise
 
 Values = NDArray[np.float64]
 
@@ -50,10 +53,12 @@ _LOST = 0.3
 _COLLAPSED = 0.01
 _GAIN = 0.9
 _EXACT = 1e-14
+_ROUNDS_BY_RATIO, _TIMES_BY_RATIO = (40, 0.99), 4
 # Leaving coefficients out may cost so much of the loss.
 _SIGNIFICANT = 4.0
 _INTEGRATOR_ERROR = 1e-4
-_SINGULAR = 1e-13
+# What ratios may cost of single steps, in standard deviations.
+_BEARABLE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +83,7 @@ def fit_polynomial(
     report: Callable[[str], None] = lambda _: None,
     *,
     first: Values | None = None,
+    sums: Values | None = None,
 ) -> PolynomialFit:
     """The polynomial whose steps from sample to sample err least.
 
@@ -88,6 +94,7 @@ def fit_polynomial(
         report: Is told what is being done, and may raise to stop.
         first: Coefficients that the rounds begin with, ``(latent, term)``; those of
             least squares where None.
+        sums: Sums of latent variables to be kept exactly, ``(sum, latent)``.
 
     Raises:
         TrainingError: The errors of single steps do not collapse: the system is no
@@ -97,12 +104,19 @@ def fit_polynomial(
     if not snapshots:
         raise TrainingError("no two samples of a trajectory lie beside each other")
     pairs = interval_pairs(snapshots)
-    fitting = _Fitting(degree, spread_of(snapshots), seed, report)
+    units = Units.of(snapshots)
+    basis, free = np.eye(len(units.spread)), list(range(len(units.spread)))
+    if sums is not None and len(sums):
+        basis, free = elimination(sums, snapshots)
+    fitting = _Fitting(degree, units, basis, seed, report)
     if first is None:
         report(f"least squares for a polynomial of degree {degree}")
     substeps = SUBSTEPS[0]
     try:
         coefficients = regress(snapshots, degree) if first is None else first
+        if is_decoupled(coefficients):
+            fitting.basis, free = np.eye(len(basis)), list(range(len(basis)))
+        coefficients = coefficients[free]
         found = PolynomialFit(*fitting.stages(coefficients, pairs, substeps), substeps)
         while found.substeps < SUBSTEPS[-1]:
             error = fitting.integrator_error(found.coefficients, pairs, found.substeps)
@@ -111,7 +125,9 @@ def fit_polynomial(
             substeps = 2 * found.substeps
             again = fitting.stages(found.coefficients, pairs, substeps)
             found = PolynomialFit(*again, substeps)
-        return found
+        found = fitting.by_ratio(found, pairs)
+        whole = fitting.basis @ found.coefficients
+        return dataclasses.replace(found, coefficients=whole)
     except np.linalg.LinAlgError as error:
         raise TrainingError(
             f"no polynomial of degree {degree}: its equations leave the finite range"
@@ -140,7 +156,7 @@ def regress(snapshots: list[Snapshots], degree: int) -> Values:
     gram, right = np.asarray(gram), np.asarray(right)
     scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     values, vectors = np.linalg.eigh(gram / scale[:, None] / scale)
-    inverse = np.where(values > _SINGULAR * values[-1], 1 / values, 0.0)
+    inverse = np.where(values > SINGULAR * values[-1], 1 / values, 0.0)
     solved = (vectors * inverse) @ (vectors.T @ (right / scale[:, None]))
     return (solved / scale[:, None]).T
 
@@ -158,20 +174,20 @@ def _integrals(values: Values, snapshots: Snapshots) -> Values:
     )
 
 
-def spread_of(snapshots: list[Snapshots]) -> Values:
-    """Standard deviations; of what stands still, its size."""
-    z = np.concatenate([each.z for each in snapshots])
-    return or_size(z.std(axis=0), np.abs(z).max(axis=0))
-
-
 @dataclasses.dataclass
 class _Fitting:
-    """The rounds, from stage to stage."""
+    """The rounds, from stage to stage.
+
+    ``coefficients`` are those of the free rows ``F`` of ``C = B F`` throughout.
+    """
 
     degree: int
-    spread: Values
+    units: Units
+    basis: Values
+    """``B``: all rows from the free ones."""
     seed: int
     report: Callable[[str], None]
+    is_by_ratio: bool = False
     left: int = 0
     """Rounds that may still be done."""
     longest: float = 0.0
@@ -204,12 +220,37 @@ class _Fitting:
                 raise self._refusal(limit, residual)
             limit = min(reached * growth, float(pairs.width[-1]))
 
+    def by_ratio(self, found: PolynomialFit, pairs: Pairs) -> PolynomialFit:
+        """Further rounds on ratios, where states span decades.
+
+        What they are later judged by: a term that standard deviations do not tell from
+        0 may decide how what is left decays.
+        """
+        if np.isnan(self.units.ratios).all():
+            return found
+        chosen = self._choose(pairs, self.longest)
+        self.is_by_ratio, self.left = True, _MOST_ROUNDS
+        coefficients, good = found.coefficients, 0.0
+        # Fewer terms make shorter valleys.
+        for _ in range(_TIMES_BY_RATIO):
+            coefficients, _, good = self._rounds(coefficients, chosen, found.substeps)
+            if good <= 1 - _NOT_GOOD:
+                break
+            coefficients = self._significant(coefficients, chosen, found.substeps)
+        self.is_by_ratio = False
+        errors = self._errors(coefficients, chosen, found.substeps)
+        residual = float(np.sqrt(np.mean(errors**2)))
+        most = max(_SIGNIFICANT * found.residual, _BEARABLE)
+        if not (good > 1 - _NOT_GOOD and residual < most):
+            return found
+        return PolynomialFit(coefficients, residual, found.substeps)
+
     def _significant(self, coefficients: Values, pairs: Pairs, substeps: int) -> Values:
         """The fewest coefficients that fit about as well, the others 0.
 
         What short intervals do not tell from 0 is noise, and longer ones amplify it.
         """
-        normal = equations(coefficients, pairs, self.degree, substeps, self.spread)
+        normal = self._equations(coefficients, pairs, substeps)
         if normal.right.ndim > 1:
             return coefficients
         self.report(f"degree {self.degree}, leaving out what the data do not tell")
@@ -234,16 +275,45 @@ class _Fitting:
         """What halving the integrator's steps changes, in standard deviations."""
         chosen = self._choose(pairs, float(pairs.width[-1]))
         once, twice = (
-            ends_of(coefficients, chosen, self.degree, m)
+            ends_of(self.basis @ coefficients, chosen, self.degree, m)
             for m in (substeps, 2 * substeps)
         )
-        change = (once - twice) / self.spread
+        change = (once - twice) / self._unit(chosen)
         return float(np.sqrt(np.mean(np.max(change**2, axis=1))))
 
     def _errors(self, coefficients: Values, pairs: Pairs, substeps: int) -> Values:
-        """Of the ends of intervals, in standard deviations."""
-        ends = ends_of(coefficients, pairs, self.degree, substeps)
-        return (pairs.end - ends) / self.spread
+        """Of the ends of intervals, in their units."""
+        ends = ends_of(self.basis @ coefficients, pairs, self.degree, substeps)
+        return (pairs.end - ends) / self._unit(pairs)
+
+    def _equations(self, coefficients: Values, pairs: Pairs, substeps: int) -> Normal:
+        """Normal equations in these units."""
+        basis = self.basis
+        whole = basis @ coefficients
+        unit = self._unit(pairs)
+        normal = equations(whole, pairs, self.degree, substeps, unit)
+        latent, free = basis.shape
+        if free == latent:
+            return normal
+        size = free * coefficients.shape[1]
+        gram = normal.gram.reshape(latent, -1, latent, whole.shape[1])
+        gram = np.einsum("ia,icjd,jb->acbd", basis, gram, basis, optimize=True)
+        right = basis.T @ normal.right.reshape(latent, -1)
+        return normal._replace(gram=gram.reshape(size, size), right=right.ravel())
+
+    @property
+    def _patience(self) -> tuple[int, float]:
+        """The most rounds of a stage, and the loss over the one before that ends it.
+
+        Ratios lie in long valleys: a round that gains little may come before one that
+        gains much.
+        """
+        return _ROUNDS_BY_RATIO if self.is_by_ratio else (_ROUNDS, _GAIN)
+
+    def _unit(self, pairs: Pairs) -> Values:
+        if self.is_by_ratio:
+            return self.units.by_ratio(pairs.end)
+        return np.broadcast_to(self.units.spread, pairs.end.shape)
 
     def _choose(self, pairs: Pairs, limit: float) -> Pairs:
         """Intervals up to a length, whole chunks of them."""
@@ -264,13 +334,14 @@ class _Fitting:
             intervals over which the model stays near the data.
         """
         damping, residual, good = 1e-8, np.inf, 0.0
-        for number in range(_ROUNDS):
+        most, gain = self._patience
+        for number in range(most):
             self.left -= 1
             self.report(
                 f"degree {self.degree}, intervals to {pairs.width.max():.3g} of "
-                f"{self.longest:.3g}, round {number + 1} of at most {_ROUNDS}"
+                f"{self.longest:.3g}, round {number + 1} of at most {most}"
             )
-            normal = equations(coefficients, pairs, self.degree, substeps, self.spread)
+            normal = self._equations(coefficients, pairs, substeps)
             residual, good = normal.residual, normal.good
             if number == 0 and (good < 1 - 10 * _NOT_GOOD or residual > _LOST):
                 break
@@ -280,7 +351,7 @@ class _Fitting:
             if step is None:
                 break
             coefficients = coefficients + step
-            if loss > _GAIN * normal.loss or loss < _EXACT:
+            if loss > gain * normal.loss or loss < _EXACT:
                 break
         errors = self._errors(coefficients, pairs, substeps)
         near = is_near(errors)
@@ -296,8 +367,8 @@ class _Fitting:
         damping: float,
     ) -> tuple[Values | None, float, float]:
         """The least damped step that lowers the loss, its loss, the next damping."""
-        scale = np.sqrt(np.maximum(np.diag(normal.gram), 1e-300))
-        values, vectors = np.linalg.eigh(normal.gram / scale[:, None] / scale)
+        scale, scaled = scaled_gram(normal.gram)
+        values, vectors = np.linalg.eigh(scaled)
         values = np.maximum(values, 0.0)
         projected = (vectors.T @ (normal.right.T / scale).T).T
         for trial in range(_TRIALS):
@@ -309,35 +380,3 @@ class _Fitting:
                 return step, loss, damping / 10 if trial == 0 else damping
             damping *= 10
         return None, normal.loss, damping
-
-
-def without_noise(coefficients: Values, gram: Values, allowed: float) -> Values:
-    """Coefficients with the least telling ones 0, the others fitted again.
-
-    One after another that whose absence costs least is left out, by the quadratic model
-    of the loss, until all together would cost more than is allowed.
-
-    Args:
-        coefficients: Where the loss is least.
-        gram: Normal equations there.
-        allowed: What the sum of squared residuals may grow by.
-    """
-    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-    values, vectors = np.linalg.eigh(gram / scale[:, None] / scale)
-    inverse = (vectors / np.maximum(values, _SINGULAR * values[-1])) @ vectors.T
-    kept = coefficients * scale
-    active = np.ones(len(kept), bool)
-    spent = 0.0
-    for _ in range(len(kept) - 1):
-        own = np.where(active, np.maximum(np.diag(inverse), 1e-300), 1.0)
-        cost = np.where(active, kept**2 / own, np.inf)
-        least = int(np.argmin(cost))
-        spent += cost[least]
-        if spent > allowed:
-            break
-        column = inverse[:, least] / own[least]
-        kept = kept - column * kept[least]
-        inverse = inverse - np.outer(column, inverse[least])
-        active[least] = False
-        kept[~active] = 0.0
-    return kept / scale

@@ -13,12 +13,13 @@ from spnode_core.errors import TrainingError
 from spnode_core.nonlinear.log_network import LogNetwork
 from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.training import network_fit
+from spnode_core.training.error_units import spread_of
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.network_fit import NetworkFit, fit_network
 from spnode_core.training.network_rounds import Rounds, chunks_of
 from spnode_core.training.one_step import Pairs, interval_pairs
 from spnode_core.training.operator_inference import Snapshots
-from spnode_core.training.polynomial_fit import fit_polynomial, spread_of
+from spnode_core.training.polynomial_fit import fit_polynomial
 from spnode_core.training.presets import resolve
 
 

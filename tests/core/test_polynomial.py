@@ -31,9 +31,9 @@ from spnode_core.training.operator_inference import Snapshots
 from spnode_core.training.polynomial_fit import (
     fit_polynomial,
     regress,
-    without_noise,
 )
 from spnode_core.training.presets import resolve
+from spnode_core.training.significant import without_noise
 
 
 def test_terms_are_all_products_in_the_order_of_their_factors() -> None:

@@ -1,0 +1,68 @@
+r"""Linear sums of states that no trajectory changes, kept exactly by a polynomial.
+
+With ``c z`` constant, ``c C = 0`` for the coefficients of ``z' = C w^alpha``: the rows
+of some states follow from those of the others, ``C = B F``. Runge-Kutta and Rosenbrock
+steps then keep the sum up to rounding. What is left when all has reacted may hang on
+it: of two radicals that vanish together the difference decides how they do.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spnode_core.data_report import conserved_sums
+from spnode_core.dataset import Dataset
+from spnode_core.surrogate import Surrogate
+from spnode_core.training.operator_inference import Snapshots
+
+Values = NDArray[np.float64]
+
+
+def kept_sums(surrogate: Surrogate, dataset: Dataset) -> Values:
+    """Sums of the latent variables that no trajectory changes, ``(sum, latent)``.
+
+    None where these are no multiples of the states.
+    """
+    names, scaling = dataset.names, surrogate.normaliser.states
+    is_plain = surrogate.spec.autoencoder.kind == "none"
+    is_linear = {"linear", "max", "none"} >= set(scaling.kinds)
+    if not (is_plain and is_linear):
+        return np.zeros((0, surrogate.signature.latent))
+    found = [*conserved_sums(dataset), *dataset.conserved.values()]
+    rows = [[terms.get(name, 0.0) for name in names] for terms in found]
+    return np.array(rows).reshape(len(rows), len(names)) * np.asarray(scaling.scale)
+
+
+def elimination(sums: Values, snapshots: list[Snapshots]) -> tuple[Values, list[int]]:
+    """``B`` of ``C = B F``, ``(latent, free)``, and which rows are those of ``F``.
+
+    The fastest state of a sum follows from the others: its slope is a small difference
+    of large ones where fast reactions are in balance.
+
+    Args:
+        sums: Independent ones, ``(sum, latent)``.
+        snapshots: Samples, which tell how fast states move.
+    """
+    rows, latent = sums.copy(), sums.shape[1]
+    speeds = np.max(
+        [
+            np.abs(np.diff(s.z, axis=0) / np.diff(s.times)[:, None]).max(0)
+            for s in snapshots
+        ],
+        axis=0,
+    )
+    pivots: dict[int, int] = {}
+    for number, row in enumerate(rows):
+        weights = np.abs(row) * speeds
+        weights[list(pivots.values())] = 0.0
+        pivot = int(np.argmax(weights))
+        if weights[pivot] == 0:
+            continue
+        row /= row[pivot]
+        others = np.arange(len(rows)) != number
+        rows[others] -= np.outer(rows[others, pivot], row)
+        pivots[number] = pivot
+    free = [i for i in range(latent) if i not in pivots.values()]
+    basis = np.eye(latent)[:, free]
+    for number, pivot in pivots.items():
+        basis[pivot] = -rows[number, free]
+    return basis, free
