@@ -64,6 +64,11 @@ class DatasetRecord:
         return tuple(self.summary["parameters"])
 
     @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the controls."""
+        return tuple(self.summary["controls"])
+
+    @property
     def trajectories(self) -> int:
         """Number of trajectories."""
         return int(self.summary["trajectories"])

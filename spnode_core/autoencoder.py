@@ -20,7 +20,7 @@ class AbstractAutoencoder(eqx.Module):
 
     @abstractmethod
     def encode(self, features: Float[Array, " feature"]) -> Float[Array, " latent"]:
-        """Latent state of normalised states, sums and parameters."""
+        """Latent state of normalised states, sums, parameters and logarithms."""
 
     @abstractmethod
     def decode(
@@ -77,7 +77,7 @@ class ResidualAutoencoder(AbstractAutoencoder):
 
     Args:
         spec: Width and depth of both networks.
-        features: Number of normalised states, sums and parameters.
+        features: Number of normalised states, sums, parameters and logarithms.
         parameters: Number of parameters among them.
         free: The states that the outputs stand for, by index.
         latent: Number of latent variables n.

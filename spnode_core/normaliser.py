@@ -147,14 +147,21 @@ def logarithm_floor(values: NDArray[np.float64]) -> float | None:
     Args:
         values: Values of one column, NaN where missing.
     """
-    found = values[np.isfinite(values)]
-    positive = found[found > _LEAST]
+    positive = values[np.isfinite(values) & (values > _LEAST)]
     if positive.size == 0:
         return None
-    low, high = float(found.min()), float(positive.max())
-    floor = max(_BELOW * float(positive.min()), -_ABOVE_ROUNDING * low)
+    floor = _floor(values)
     typical = max(float(np.quantile(positive, _RARE)), floor)
-    return floor if high > _RATIO_FOR_LOGARITHM * typical else None
+    return floor if positive.max() > _RATIO_FOR_LOGARITHM * typical else None
+
+
+def _floor(values: NDArray[np.float64]) -> float:
+    """Below the least positive value, and well above the rounding of a solver."""
+    found = values[np.isfinite(values)]
+    least = found[found > _LEAST].min(initial=np.inf)
+    if not np.isfinite(least):
+        return 1.0
+    return float(max(_BELOW * least, -_ABOVE_ROUNDING * found.min()))
 
 
 def fit_logarithms(values: NDArray[np.float64]) -> Scaling:
@@ -163,7 +170,7 @@ def fit_logarithms(values: NDArray[np.float64]) -> Scaling:
     Args:
         values: ``(sample, column)``, NaN where missing.
     """
-    floors = [logarithm_floor(c) or _LEAST for c in values.T]
+    floors = [_floor(column) for column in values.T]
     kinds: list[ScalingKind] = ["log"] * len(floors)
     return fit_scaling(np.maximum(values, floors), kinds)
 

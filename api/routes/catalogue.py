@@ -36,8 +36,8 @@ router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 PRESETS = {
     "auto": "Decides from the data: equations of polynomials where they hold on what "
-    "was held out, else a relaxation form, principal directions for fields, or a "
-    "network; what it chose and why is in the job's log and the card.",
+    "was held out, else a Koopman autoencoder, a relaxation form, principal directions "
+    "for fields, or a network; what it chose and why is in the job's log and the card.",
     "paper": "arXiv 2503.01775: Hurwitz operator, Lipschitz network, Adam at 0.01.",
     "smooth": "Fields and chaos: principal directions (POD), a quadratic operator by "
     "operator inference with defect correction, Krogstad's fourth order.",

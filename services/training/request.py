@@ -235,6 +235,19 @@ def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
             found=f"true, though {dataset.id} has no parameters",
             expected="false, or a dataset with parameters",
         )
+    for number, state in enumerate(spec.logarithms):
+        if state not in dataset.states:
+            raise Invalid(
+                f"/surrogate/autoencoder/logarithms/{number}",
+                found=f"{state!r}, which is no state of {dataset.id}",
+                expected=f"one of {', '.join(dataset.states[:20])}",
+            )
+    if spec.nonlinear.kind == "none" and dataset.controls:
+        raise Invalid(
+            "/surrogate/nonlinear/kind",
+            found=f"'none', which the controls of {dataset.id} do not act on",
+            expected="another kind, where the data have controls",
+        )
     _check_latent(spec, dataset)
 
 

@@ -3,7 +3,7 @@
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from spnode_core.errors import InvalidInput
 from spnode_core.spec.base import Depth, Spec, Width
@@ -15,6 +15,14 @@ from spnode_core.spec.linear import (
 )
 from spnode_core.spec.nonlinear import NonlinearSpec, RelaxationSpec
 
+_LISTED = 20
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a state is named twice")
+    return names
+
 
 class ResidualSpec(Spec):
     """Encoder and decoder are a linear map plus a tanh network each."""
@@ -24,6 +32,7 @@ class ResidualSpec(Spec):
     depth: Depth = 2
     logarithms: Annotated[
         tuple[str, ...],
+        AfterValidator(_different),
         # A worker of before there were any refuses what it does not know.
         Field(exclude_if=lambda names: not names),
     ] = ()
@@ -138,14 +147,16 @@ class SurrogateSpec(Spec):
         Raises:
             InvalidInput: One is none of them.
         """
+        index = {state: number for number, state in enumerate(states)}
         for name in self.logarithms:
-            if name not in states:
+            if name not in index:
                 raise InvalidInput(
                     "surrogate.autoencoder.logarithms",
                     found=f"the state {name!r}",
-                    expected=f"names among {', '.join(states)}",
+                    expected=f"names among {', '.join(states[:_LISTED])}"
+                    + ("" if len(states) <= _LISTED else ", ..."),
                 )
-        return [states.index(name) for name in self.logarithms]
+        return [index[name] for name in self.logarithms]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

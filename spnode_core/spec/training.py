@@ -74,7 +74,7 @@ class TrainingSpec(Spec):
     iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
     """Minibatches; 0 leaves it at what came before."""
     batch: PositiveInt = 32
-    """Trajectories per iteration; all of them where the data has fewer."""
+    """Trajectories per iteration, all of them where the data has fewer; or pairs."""
     optimiser: Literal["adam", "muon"] = "muon"
     learning_rate: PositiveFloat = 0.006
     schedule: Literal["cosine", "constant", "exponential"] = "cosine"

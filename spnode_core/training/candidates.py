@@ -16,7 +16,7 @@ from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.metrics import predict
 from spnode_core.nonlinear.polynomial import term_count
-from spnode_core.normaliser import Scaling, logarithm_floor
+from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.spec import (
     DataStepsSpec,
@@ -26,7 +26,6 @@ from spnode_core.spec import (
     OperatorInferenceSpec,
     PODSpec,
     PolynomialSpec,
-    ResidualSpec,
     ScalingKind,
     SurrogateSpec,
     TrainingSpec,
@@ -53,9 +52,6 @@ NETWORK_WIDTH = 16
 MOST_BESIDE_NETWORK = 400
 """Coefficients of the products that a network is added to, at most."""
 _NETWORK_SHARE = 0.5
-_KOOPMAN_WIDTH, _KOOPMAN_PAIRS, _KOOPMAN_RATE = 64, 1024, 0.003
-# A minute on two cores, and so many for each second of a shorter limit of time.
-_KOOPMAN_ITERATIONS, _KOOPMAN_PER_SECOND = 20_000, 60.0
 _VALID = 0.4
 _LOG_SUBSTEPS, _UNIFORM_SUBSTEPS = 4, 8
 _RIDGES = (1e-8, 1e-6)
@@ -190,33 +186,15 @@ def _polynomial(
 
 
 def _koopman(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candidate:
-    columns = zip(dataset.names, dataset.states.T, strict=True)
-    logarithms = tuple(n for n, c in columns if logarithm_floor(c) is not None)
-    autoencoder = ResidualSpec(width=_KOOPMAN_WIDTH, logarithms=logarithms)
-    spec = spec.replaced(nonlinear=NoNonlinearSpec(), autoencoder=autoencoder)
-    iterations = _KOOPMAN_ITERATIONS
-    if train.max_seconds is not None:
-        affordable = int(_KOOPMAN_PER_SECOND * train.max_seconds)
-        iterations = min(iterations, max(affordable, _FEWEST_ITERATIONS))
-    train = train.replaced(
-        pairs=True,
-        iterations=iterations,
-        batch=_KOOPMAN_PAIRS,
-        learning_rate=_KOOPMAN_RATE,
-        refine=1,
-    )
+    spec = spec.replaced(nonlinear=NoNonlinearSpec())
     resolved, train, choices = resolve(dataset, spec, train, "auto")
     name = "a Koopman autoencoder"
     why = (
         "latent variables that decay each on their own are learned from pairs of "
-        "samples, in a minute, and cannot leave their bounds"
+        "samples, in a minute or so, and cannot leave their bounds"
     )
-    said = [{"what": "surrogate.nonlinear", "value": name, "why": why}]
-    if logarithms:
-        why = "they span decades: the encoder sees their logarithms too"
-        what = "surrogate.autoencoder.logarithms"
-        said.append({"what": what, "value": ", ".join(logarithms), "why": why})
-    return Candidate(name, resolved, train, [*said, *choices])
+    first = {"what": "surrogate.nonlinear", "value": name, "why": why}
+    return Candidate(name, resolved, train, [first, *choices])
 
 
 def _with_network(

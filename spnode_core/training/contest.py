@@ -21,7 +21,7 @@ from spnode_core.training.execution import Execution
 from spnode_core.training.parts import Parts, some
 from spnode_core.training.presets import Choices
 from spnode_core.training.progress import Progress, Reporter
-from spnode_core.training.stages import Record
+from spnode_core.training.stages import OUT_OF_TIME, Record
 
 _MOST_DIVIDED, _MOST_STEPS = 16, 20_000
 """Steps are divided by so much at most, and are so many to the end of the data."""
@@ -58,7 +58,11 @@ class Entry:
             tried, seeds=seeds[1:], first=self.surrogate, path=None, share=1.0
         )
         try:
+            if tried.training.initial is None and tried.reporter.is_out_of_time:
+                raise TrainingError("no time is left")
             surrogate, made = others.run()
+            if made.outcome.startswith(OUT_OF_TIME):
+                raise TrainingError(made.outcome)
         except TrainingError as error:
             why = f"{self.record.outcome}; no other member was made: {error}"
             record = dataclasses.replace(self.record, outcome=why)

@@ -63,7 +63,7 @@ class Execution:
         identity: What a checkpoint must agree with; JSON.
         path: The checkpoint, if any.
         checkpoint_s: Seconds between two checkpoints, at least.
-        share: Operators are inferred within this part of the run's wall time.
+        share: It ends within this part of the run's wall time.
         start: The surrogate that training goes on from; None makes a new one.
         seeds: Source of the randomness of each member, of the others as well as of the
             first, whose seed is that of the run.
@@ -322,6 +322,7 @@ class Execution:
             self._save,
             lambda each: self._seconds_after(each, later),
             self.checkpoint_s,
+            self.share,
         )
         return drive.run(state, best)[1]
 

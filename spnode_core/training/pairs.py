@@ -12,11 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpy.typing import NDArray
 
-from spnode_core.baselines import sizes
+from spnode_core.baselines import normalised, sizes
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import spread
 from spnode_core.samples import Problem, Samples, build_problem
-from spnode_core.spec import TrainingSpec
+from spnode_core.spec import (
+    DissipativeSpec,
+    HurwitzSpec,
+    ModalSpec,
+    TrainingSpec,
+)
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 from spnode_core.training.devices import over_devices
@@ -36,7 +41,8 @@ class PairData(NamedTuple):
     """Trajectories to draw pairs from."""
 
     samples: Samples
-    """Weights are in units of the spread of each state, 1 on average over the times."""
+    """Errors are weighed in units of the spread of each state, but those of the loss
+    ``relative``."""
     states: Float[Array, "row time state"]
     elapsed: Float[Array, "row time"]
     starts: Int[Array, " start"]
@@ -68,11 +74,13 @@ class PairObjective:
         seed: int,
     ) -> None:
         self._spec, self._scaling = spec, surrogate.normaliser.states
-        self.data = _pair_data(train, surrogate, spec.loss)
+        # Those of training judge too: few trajectories are held out, and a state may
+        # stand still in all of them.
+        units = _units(train, surrogate)
+        self.data = _pair_data(train, surrogate, spec.loss, units)
         drawn = jax.random.fold_in(jax.random.key(seed), 41)
-        self.validation = _pairs(
-            _pair_data(held, surrogate, spec.loss), drawn, _VALIDATED
-        )
+        held_out = _pair_data(held, surrogate, spec.loss, units)
+        self.validation = _pairs(held_out, drawn, _VALIDATED)
 
     def batch(self, data: PairData, key: PRNGKeyArray) -> Problem:
         """Some pairs, laid over the devices."""
@@ -92,25 +100,65 @@ class PairObjective:
         return training_loss(surrogate, data)
 
 
-def _pair_data(dataset: Dataset, surrogate: Surrogate, loss: str) -> PairData:
+class _Units(NamedTuple):
+    """Standard deviations of the training samples, normalised."""
+
+    states: NDArray[np.float64]
+    logarithms: NDArray[np.float64]
+
+
+def _units(dataset: Dataset, surrogate: Surrogate) -> _Units:
+    scaling = surrogate.normaliser.states
+    states, logarithms = _normalised(dataset, surrogate)
+    complete = dataset.mask.all(axis=2)
+    return _Units(
+        spread(states, dataset.later, sizes(scaling, dataset)),
+        np.maximum(logarithms[complete].std(axis=0), 1e-300),
+    )
+
+
+def _normalised(
+    dataset: Dataset, surrogate: Surrogate
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """All samples, and the logarithms that the encoder sees of them."""
+    scalings, filled = surrogate.normaliser, dataset.filled
+    states = normalised(scalings.states, filled)
+    if scalings.logarithms is None:
+        return states, states[..., :0]
+    columns = surrogate.spec.logarithm_columns(dataset.names)
+    return states, normalised(scalings.logarithms, filled[..., columns])
+
+
+def _pair_data(
+    dataset: Dataset, surrogate: Surrogate, loss: str, units: _Units
+) -> PairData:
     samples = build_problem(dataset, surrogate, loss=loss, refine=1).samples
-    truth, scaling = np.asarray(samples.target), surrogate.normaliser.states
-    deviations = spread(truth, dataset.later, sizes(scaling, dataset))
     weight = np.asarray(samples.weight) * dataset.present.sum(axis=1)[:, None, None]
+    if loss != "relative":
+        weight = weight / units.states**2
     complete = np.asarray(dataset.mask.all(axis=2))
-    # The last sample of all has nothing after it, but may be all there is.
-    starts = np.flatnonzero(complete)
     times = np.arange(dataset.present.shape[1])
     last = np.where(dataset.present, times, 0).max(axis=1)
-    reach = _reach(truth / deviations, complete, dataset.elapsed, last)
+    reach = np.ones(len(last))
+    if _decays(surrogate):
+        found = zip(_normalised(dataset, surrogate), units, strict=True)
+        seen = np.concatenate([each / unit for each, unit in found], axis=2)
+        reach = _reach(seen, complete, dataset.elapsed, last)
     return PairData(
-        samples._replace(weight=jnp.asarray(weight / deviations**2)),
+        samples._replace(weight=jnp.asarray(weight)),
         jnp.asarray(dataset.filled),
         jnp.asarray(dataset.elapsed),
-        jnp.asarray(starts, jnp.int32),
+        jnp.asarray(np.flatnonzero(complete), jnp.int32),
         jnp.asarray(last, jnp.int32),
         jnp.asarray(reach),
     )
+
+
+def _decays(surrogate: Surrogate) -> bool:
+    """Whether no step is too long, since A decays by construction."""
+    linear = surrogate.spec.linear
+    is_stable = isinstance(linear, ModalSpec | HurwitzSpec | DissipativeSpec)
+    return is_stable and linear.shift == 0
 
 
 def _reach(
@@ -119,7 +167,15 @@ def _reach(
     elapsed: NDArray[np.float64],
     last: NDArray[np.int_],
 ) -> NDArray[np.float64]:
-    """How far beyond its end each trajectory may be taken to stand still."""
+    """How far beyond its end each trajectory may be taken to stand still.
+
+    Args:
+        states: In units of their spread, with the logarithms that are seen: what grows
+            by decades unseen does not stand still.
+        complete: Samples without a missing state.
+        elapsed: Their times.
+        last: Index of the last sample of each.
+    """
     ends = elapsed[np.arange(len(last)), last]
     late = complete & (elapsed >= ends[:, None] / 2)
     there = late[..., None]
@@ -131,7 +187,7 @@ def _reach(
 
 
 def _pairs(data: PairData, key: PRNGKeyArray, count: int) -> Problem:
-    """Random pairs as rollouts of one step each, without a grid before it."""
+    """Random pairs, as rollouts of one step each."""
     rows, times = data.elapsed.shape
     keys = jax.random.split(key, 5)
     place = jax.random.randint(keys[0], (count,), 0, data.starts.shape[0])
@@ -142,7 +198,7 @@ def _pairs(data: PairData, key: PRNGKeyArray, count: int) -> Problem:
     ahead = jax.random.uniform(keys[3], (count,)) * (data.last[row] - index + 1)
     end = jnp.minimum(index + ahead.astype(jnp.int32), data.last[row])
     drawn, part = jax.random.uniform(keys[4], (2, count))
-    is_beyond = drawn < _BEYOND
+    is_beyond = (drawn < _BEYOND) & (data.reach[row] > 1)
     end = jnp.where(is_beyond, data.last[row], end)
     later = data.reach[row] ** (part * is_beyond)
     whole = data.samples
@@ -158,7 +214,7 @@ def _pairs(data: PairData, key: PRNGKeyArray, count: int) -> Problem:
 
 
 def _one_step(steps: Float[Array, " row"]) -> Plan:
-    """The plan of rollouts of one step each, without a grid before it."""
+    """The plan of rollouts that take one step to their end, and none on a grid."""
     first: Any = jnp.zeros((steps.shape[0], 1), jnp.int32)
     none: Any = jnp.zeros(0, jnp.int32)
     step: Any = steps[:, None]

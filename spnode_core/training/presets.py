@@ -31,6 +31,8 @@ from spnode_core.spec import (
     UniformStepsSpec,
 )
 from spnode_core.timegrid import TimeGrid
+from spnode_core.training.declared import check_positive, with_sums
+from spnode_core.training.koopman import with_networks, with_pairs
 from spnode_core.training.operator_inference import MOST_LATENT
 from spnode_core.training.step_grids import refined_steps, step_grid
 
@@ -69,13 +71,14 @@ def resolve(
     """
     spec, train, choices = apply_preset(surrogate, training, preset)
     check_positive(spec, dataset)
-    spec = _conserved(spec, dataset, choices)
+    spec = with_sums(spec, dataset, choices)
     substeps = SMOOTH_SUBSTEPS if preset == "smooth" else 1
     spec = _steps(spec, dataset, choices, substeps)
     spec = _latent(spec, dataset, choices)
     spec = _modes(spec, dataset, choices)
     spec = _rates(spec, dataset, choices)
     spec = _normalisation(spec, dataset, choices)
+    spec = with_networks(spec, dataset, choices)
     return spec, training_for(spec, train, choices), choices
 
 
@@ -176,60 +179,6 @@ def _smooth(
         shown = "operator inference" if key == "initial" else value
         _chosen(choices, f"training.{key}", shown, why)
     return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
-
-
-def check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
-    """Refuse data with negative states where a surrogate's are positive."""
-    if not spec.positive:
-        return
-    lowest = np.nanmin(dataset.states, axis=(0, 1))
-    for name, least in zip(dataset.names, lowest.tolist(), strict=True):
-        if least < 0:
-            raise InvalidInput(
-                "surrogate.positive",
-                found=f"true, though {name} goes down to {least:.6g}",
-                expected="false, or a dataset without negative states",
-            )
-
-
-def _conserved(
-    spec: SurrogateSpec, dataset: Dataset, choices: Choices
-) -> SurrogateSpec:
-    for title, sums in spec.conserved.items():
-        for state in sums:
-            if state not in dataset.names:
-                raise InvalidInput(
-                    f"surrogate.conserved.{title}.{state}",
-                    found="no such state",
-                    expected=f"one of {', '.join(dataset.names)}",
-                )
-    is_none = "conserved" in spec.model_fields_set and not spec.conserved
-    if is_none or spec.autoencoder.kind != "residual":
-        return spec
-    declared = _beside(spec, dataset)
-    if not declared:
-        return spec
-    why = "the dataset says so; the decoder keeps these sums exactly"
-    _chosen(choices, "surrogate.conserved", declared, why)
-    return spec.replaced(conserved={**spec.conserved, **declared})
-
-
-def _beside(spec: SurrogateSpec, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """The declared sums that can hold beside those that the caller asked for.
-
-    One that follows from the others is held already; positive states take sums that
-    share none.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for title, sums in dataset.conserved.items():
-        held = [*spec.conserved.values(), *found.values()]
-        rows = [[each.get(name, 0.0) for name in dataset.names] for each in held]
-        rows.append([sums.get(name, 0.0) for name in dataset.names])
-        shares = spec.positive and any(each.keys() & sums.keys() for each in held)
-        is_new = np.linalg.matrix_rank(np.array(rows)) == len(rows)
-        if title not in spec.conserved and is_new and not shares:
-            found[title] = sums
-    return found
 
 
 def _steps(
@@ -388,7 +337,8 @@ def _normalisation(
 def training_for(
     spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> TrainingSpec:
-    """The training with what follows from the step grid; says so in ``choices``."""
+    """The training with what follows from kind and steps; says so in ``choices``."""
+    train = with_pairs(spec, train, choices)
     assert not isinstance(spec.steps, DataStepsSpec)
     is_logarithmic = TimeGrid.from_spec(spec.steps).is_logarithmic
     if not is_logarithmic and "loss" not in train.model_fields_set:

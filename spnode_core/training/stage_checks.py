@@ -3,14 +3,21 @@
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import PODSpec, SurrogateSpec, TrainingSpec
 
-_OF_ROLLOUTS = (
+OF_ROLLOUTS = (
     "horizon",
     "later_starts",
     "reconstruction",
     "consistency",
     "manifold",
-    "polish",
 )
+"""Parts of the training that only the loss of rollouts has, by their fields."""
+_EXACT = ("etd1", "etd2rk", "krogstad", "exprb32")
+
+
+def is_exact(surrogate: SurrogateSpec) -> bool:
+    """Whether one step of any length is exact where there is no ``f``."""
+    is_known = surrogate.propagators == "precomputed"
+    return surrogate.integrator in _EXACT and is_known
 
 
 def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
@@ -38,21 +45,41 @@ def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
 
 
 def _check_pairs(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
+    exact = "of which one step of any length is exact"
     if surrogate.nonlinear.kind != "none":
         raise InvalidInput(
             "training.pairs",
-            found=f"a nonlinear operator of kind {surrogate.nonlinear.kind!r}",
-            expected="surrogate.nonlinear of kind 'none', of which one step of any "
-            "length is exact",
+            found=f"true, with a nonlinear operator of kind "
+            f"{surrogate.nonlinear.kind!r}",
+            expected=f"false, or surrogate.nonlinear of kind 'none', {exact}",
         )
-    for field in _OF_ROLLOUTS:
-        value = getattr(training, field)
-        if value not in (0, (), "none"):
+    if not is_exact(surrogate):
+        raise InvalidInput(
+            "training.pairs",
+            found=f"true, with integrator {surrogate.integrator!r} and propagators "
+            f"{surrogate.propagators!r}",
+            expected=f"false, or precomputed propagators of {', '.join(_EXACT)}, "
+            f"{exact}",
+        )
+    for field in OF_ROLLOUTS:
+        if value := getattr(training, field):
             raise InvalidInput(
                 f"training.{field}",
                 found=f"{value!r} beside training.pairs",
-                expected="nothing that is a part of the loss of rollouts",
+                expected="nothing: it is a part of the loss of rollouts",
             )
+    if training.polish != "none":
+        raise InvalidInput(
+            "training.polish",
+            found=f"{training.polish!r} beside training.pairs",
+            expected="'none': it lowers the loss of rollouts",
+        )
+    if training.noise > 0 and surrogate.logarithms:
+        raise InvalidInput(
+            "training.noise",
+            found=f"{training.noise:g} beside surrogate.autoencoder.logarithms",
+            expected="0: it would hide what logarithms tell of small states",
+        )
 
 
 def _check_inferable(spec: SurrogateSpec) -> None:

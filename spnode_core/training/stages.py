@@ -25,6 +25,8 @@ StageName = Literal["pretrain", "optimise", "polish"]
 Values = NDArray[np.float64]
 
 CHUNK_S = 0.7
+OUT_OF_TIME = "max_seconds reached"
+"""How the outcome of what its limit of time ended begins."""
 _MOST_SKIPPED = 50
 
 
@@ -126,6 +128,7 @@ class Drive:
         save: Writes a checkpoint of a state, its best parameters and the record.
         seconds_after: Estimate of the stages that follow, from seconds an iteration.
         checkpoint_s: Seconds between two checkpoints, at least.
+        share: It ends when the run has used so much of its wall time.
     """
 
     stage: Stage
@@ -134,6 +137,7 @@ class Drive:
     save: Callable[[State, Any, Record], None]
     seconds_after: Callable[[float], float]
     checkpoint_s: float
+    share: float = 1.0
     _saved: float = dataclasses.field(default_factory=time.monotonic)
     _each_s: float | None = None
 
@@ -225,10 +229,11 @@ class Drive:
     def _between_chunks(self, state: State, best: Any) -> None:
         record, reporter = self.record, self.reporter
         reporter.report(self._progress())
-        if reporter.is_out_of_time and not record.finished:
+        if reporter.used >= self.share and not record.finished:
             record.finished = True
+            what = OUT_OF_TIME if self.share >= 1 else "its share of " + OUT_OF_TIME
             record.outcome = (
-                f"max_seconds reached in stage {self.stage.name!r} at iteration "
+                f"{what} in stage {self.stage.name!r} at iteration "
                 f"{record.iteration} of {self.stage.iterations}; the best parameters "
                 "so far were kept"
             )

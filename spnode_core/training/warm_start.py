@@ -32,13 +32,9 @@ from spnode_core.spec.base import Spec
 from spnode_core.surrogate import Surrogate, conserved_matrix
 from spnode_core.training.candidates import Candidate
 from spnode_core.training.certified import check_settling
+from spnode_core.training.declared import check_positive
 from spnode_core.training.initialise import signature_of
-from spnode_core.training.presets import (
-    Choices,
-    apply_preset,
-    check_positive,
-    training_for,
-)
+from spnode_core.training.presets import Choices, apply_preset, training_for
 
 # A third of what is usual. The usual rate served best: of 0.0003 to 0.006, the largest
 # halved the error of the others in 1500 iterations after a rate of the system changed.
@@ -235,5 +231,22 @@ def _beyond_scaling(start: Surrogate, dataset: Dataset) -> list[str]:
             found.append(
                 f"{name} goes up to {highest[i]:.3g}, but the decoder of the surrogate "
                 f"that training started from reaches {top[i]:.3g}"
+            )
+    return [*found, *_below_floors(start, dataset)]
+
+
+def _below_floors(start: Surrogate, dataset: Dataset) -> list[str]:
+    """Where its encoder does not see how small states of the new data are."""
+    seen = start.normaliser.logarithms
+    if seen is None:
+        return []
+    found = []
+    for name, floor in zip(start.spec.logarithms, seen.width.tolist(), strict=True):
+        values = dataset.states[:, :, dataset.names.index(name)]
+        least = float(values[values > 0].min(initial=np.inf))
+        if least < floor / 2:
+            found.append(
+                f"{name} goes down to {least:.3g}, but the encoder of the surrogate "
+                f"that training started from tells values apart from {floor:.3g} on"
             )
     return found

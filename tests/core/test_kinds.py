@@ -22,6 +22,8 @@ from spnode_core.spec import (
     LipschitzSpec,
     MLPSpec,
     ModalSpec,
+    NoNonlinearSpec,
+    PolynomialSpec,
     QuadraticSpec,
     RatesSpec,
     RelaxationSpec,
@@ -51,6 +53,8 @@ LINEAR = {
     "symbol": SymbolSpec(length=6.0, coefficients=(-0.5, 1.0, 0.2)),
 }
 NONLINEAR = {
+    "none": NoNonlinearSpec(),
+    "polynomial": PolynomialSpec(),
     "bilinear": BilinearSpec(),
     "quadratic": QuadraticSpec(),
     "turning": QuadraticSpec(energy_preserving=True, width=4, depth=1),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -101,6 +102,14 @@ def test_a_malformed_request_is_refused(change: dict) -> None:
             },
             "/surrogate/linear/oscillating",
         ),
+        (
+            {
+                "surrogate": {
+                    "autoencoder": {"kind": "residual", "logarithms": ["a", "smoke"]}
+                }
+            },
+            "/surrogate/autoencoder/logarithms/1",
+        ),
         ({"split": {"validation": 0.4, "test": 0.5}}, "/split"),
         ({"split": {"pieces": 500}}, "/split/pieces"),
         ({"members": 2, "warm_start": "m/1"}, "/members"),
@@ -115,6 +124,24 @@ def test_a_request_that_does_not_fit_its_dataset_names_the_field(
     with pytest.raises(Invalid) as refused:
         check_request(request, datasets)
     assert refused.value.field == field
+
+
+def test_controls_rule_out_a_latent_space_that_they_do_not_act_on(
+    datasets, tmp_path
+) -> None:
+    path = tmp_path / "driven.npz"
+    arrays = {"states": np.ones((6, 9, 1)), "times": np.arange(9.0)}
+    arrays["states"] *= np.linspace(0.5, 1.0, 54).reshape(6, 9, 1)
+    names = {"control_names": np.array(["valve"])}
+    np.savez(path, **arrays, **names, controls=np.zeros((6, 9, 1)))
+    given = {
+        "dataset": datasets.add(path, owner="me").id,
+        "model": "m",
+        "surrogate": {"nonlinear": {"kind": "none"}},
+    }
+    with pytest.raises(Invalid) as refused:
+        check_request(TrainingRequest.model_validate(given), datasets)
+    assert refused.value.field == "/surrogate/nonlinear/kind"
 
 
 def test_pieces_of_trajectories_count_as_trajectories(datasets, dataset) -> None:

@@ -1,0 +1,88 @@
+"""What a Koopman autoencoder is made of and trained by where the caller leaves it open.
+
+With ``f = 0`` encoder and decoder carry all that is nonlinear, so they are wider than
+beside a nonlinear operator, and they are learned from pairs of samples.
+"""
+
+from typing import Any
+
+from spnode_core.dataset import Dataset
+from spnode_core.normaliser import logarithm_floor
+from spnode_core.spec import ResidualSpec, SurrogateSpec, TrainingSpec
+from spnode_core.training.stage_checks import OF_ROLLOUTS, is_exact
+
+_WIDTH, _PAIRS, _RATE = 64, 1024, 0.003
+_ITERATIONS = 20_000
+_LEAST_ITERATIONS = 1000
+# Of the iterations, for each second of a limit of time; and the number of states from
+# which on each of them takes longer.
+_PER_SECOND, _MANY_STATES = 60.0, 256
+_LISTED = 8
+
+
+def with_networks(
+    spec: SurrogateSpec, dataset: Dataset, choices: list[dict[str, Any]]
+) -> SurrogateSpec:
+    """The networks of a linear latent space, where none are given.
+
+    The encoder sees the logarithms of states that span decades and are not scaled by
+    them.
+    """
+    if spec.nonlinear.kind != "none" or "autoencoder" in spec.model_fields_set:
+        return spec
+    columns = zip(dataset.names, dataset.states.T, strict=True)
+    names = tuple(
+        name
+        for name, column in columns
+        if spec.normalisation.get(name) != "log" and logarithm_floor(column) is not None
+    )
+    if names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        _chosen(
+            choices,
+            "surrogate.autoencoder.logarithms",
+            ", ".join(names[:_LISTED]) + more,
+            "they span decades: the encoder sees their logarithms too",
+        )
+    return spec.replaced(autoencoder=ResidualSpec(width=_WIDTH, logarithms=names))
+
+
+def with_pairs(
+    spec: SurrogateSpec, train: TrainingSpec, choices: list[dict[str, Any]]
+) -> TrainingSpec:
+    """Training on pairs, where nothing is asked for that only rollouts have."""
+    given = train.model_fields_set
+    if spec.nonlinear.kind != "none":
+        return train
+    asks_for_rollouts = (
+        any(getattr(train, name) for name in OF_ROLLOUTS)
+        or train.polish != "none"
+        or (train.noise > 0 and spec.logarithms)
+        or not is_exact(spec)
+    )
+    if not (train.pairs or ("pairs" not in given and not asks_for_rollouts)):
+        return train
+    fields = {
+        "pairs": True,
+        "iterations": _affordable(spec, train),
+        "batch": _PAIRS,
+        "learning_rate": _RATE,
+        "refine": 1,
+    }
+    why = "one step of a linear latent space is exact, whatever its length"
+    new = {name: value for name, value in fields.items() if name not in given}
+    for name, value in new.items():
+        _chosen(choices, f"training.{name}", value, why)
+    return train.replaced(**new)
+
+
+def _affordable(spec: SurrogateSpec, train: TrainingSpec) -> int:
+    states = max(len(spec.normalisation), 1)
+    iterations = _ITERATIONS * min(1.0, _MANY_STATES / states)
+    if train.max_seconds is not None:
+        iterations = min(iterations, _PER_SECOND * train.max_seconds)
+    return max(int(iterations), _LEAST_ITERATIONS)
+
+
+def _chosen(choices: list[dict[str, Any]], what: str, value: Any, why: str) -> None:
+    choices.append({"what": what, "value": value, "why": why})
