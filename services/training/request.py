@@ -23,6 +23,7 @@ from spnode_core.spec import (
     TrainingSpec,
     certified_surrogate,
 )
+from spnode_core.training.stage_checks import check_stages
 
 System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
 ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -167,6 +168,7 @@ def check_request(
     if request.alias is not None:
         check_alias(request.alias)
     dataset = datasets.asked(request.dataset)
+    _check_pairs(request)
     if request.certified:
         _check_certified(request)
     if request.members > 1 and request.warm_start is not None:
@@ -207,6 +209,19 @@ def check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
             f"{dataset.id}",
             expected=f"at least {needed} samples in each trajectory, or fewer pieces",
         )
+
+
+def _check_pairs(request: TrainingRequest) -> None:
+    """What pairs of samples are no training of, where they are asked for."""
+    training = request.training
+    is_known = request.warm_start is None and request.preset != "smooth"
+    if training is None or not training.pairs or not is_known:
+        return
+    try:
+        check_stages(request.surrogate or SurrogateSpec(), training)
+    except InvalidInput as error:
+        place = "/" + error.field.replace(".", "/")
+        raise Invalid(place, found=error.found, expected=error.expected) from error
 
 
 def _check_certified(request: TrainingRequest) -> None:

@@ -98,10 +98,15 @@ class TrainingSpec(Spec):
     """Samples ahead that a training rollout covers, from random starts along the
     trajectories: ``(8,)`` is windows of 8, ``(1, 2, 4, 8)`` a curriculum with equal
     parts of the iterations. Empty: whole trajectories from their starts."""
-    pairs: Annotated[bool, Field(exclude_if=lambda asked: not asked)] = False
+    pairs: Annotated[
+        bool | None,
+        # A worker of before there were any refuses what it does not know.
+        Field(exclude_if=lambda asked: asked is None),
+    ] = None
     """Whether single samples are trained on, each from a random earlier one of its
     trajectory or from itself, in one step: exact with nonlinear kind ``none``, and
-    far cheaper than rollouts. ``batch`` is then the number of pairs."""
+    far cheaper than rollouts. ``batch`` is then the number of pairs. None: with that
+    kind, where nothing is asked for that only rollouts have."""
     later_starts: Annotated[int, Field(ge=0, le=10)] = 0
     """So many times each trajectory is added from a random later sample on, where
     whole trajectories are trained on: rollouts then begin anywhere along them."""

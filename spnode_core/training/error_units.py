@@ -10,6 +10,7 @@ from spnode_core.deviations import or_size
 from spnode_core.training.operator_inference import Snapshots
 
 Values = NDArray[np.float64]
+_LEAST = 1e-100
 
 
 def spread_of(snapshots: list[Snapshots]) -> Values:
@@ -25,24 +26,23 @@ class Units:
     Args:
         spread: Standard deviations.
         ratios: Those of the logarithms of states that span decades; NaN for others.
-        floors: The least values of these states.
     """
 
     spread: Values
     ratios: Values
-    floors: Values
 
     @classmethod
     def of(cls, snapshots: list[Snapshots]) -> "Units":
         """Those of some samples."""
         z = np.concatenate([each.z for each in snapshots])
-        ratios, floors = np.full(z.shape[1], np.nan), np.zeros(z.shape[1])
+        ratios = np.full(z.shape[1], np.nan)
         for i, column in enumerate(z.T):
             if choose_kind(column) == "log":
-                ratios[i], floors[i] = np.log(column).std(), column.min()
-        return cls(spread_of(snapshots), ratios, floors)
+                ratios[i] = np.log(column).std()
+        return cls(spread_of(snapshots), ratios)
 
     def by_ratio(self, ends: Values) -> Values:
         """Units in which small errors are those of logarithms, ``(pair, latent)``."""
-        sizes = np.maximum(np.abs(ends), self.floors)
+        # Squares of what is smaller still would leave the finite range.
+        sizes = np.maximum(np.abs(ends), _LEAST * self.spread)
         return np.where(np.isnan(self.ratios), self.spread, self.ratios * sizes)

@@ -115,7 +115,7 @@ class Execution:
             members = self._inferred(members, record)
         for number, (name, part) in enumerate(plan):
             if number > 0:
-                if self.reporter.is_out_of_time:
+                if self.reporter.used >= self.share:
                     break
                 record = Record(
                     name, part, history=record.history, outcome=record.outcome

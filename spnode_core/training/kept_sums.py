@@ -16,6 +16,8 @@ from spnode_core.training.operator_inference import Snapshots
 
 Values = NDArray[np.float64]
 
+_KEPT, _SAME, _TINY = 1e-4, 1e-6, 1e-3
+
 
 def kept_sums(surrogate: Surrogate, dataset: Dataset) -> Values:
     """Sums of the latent variables that no trajectory changes, ``(sum, latent)``.
@@ -27,9 +29,32 @@ def kept_sums(surrogate: Surrogate, dataset: Dataset) -> Values:
     is_linear = {"linear", "max", "none"} >= set(scaling.kinds)
     if not (is_plain and is_linear):
         return np.zeros((0, surrogate.signature.latent))
-    found = [*conserved_sums(dataset), *dataset.conserved.values()]
-    rows = [[terms.get(name, 0.0) for name in names] for terms in found]
-    return np.array(rows).reshape(len(rows), len(names)) * np.asarray(scaling.scale)
+    asked = [*dataset.conserved.values(), *conserved_sums(dataset)]
+    rows = [[terms.get(name, 0.0) for name in names] for terms in asked]
+    sums = np.array(rows).reshape(len(rows), len(names))
+    changes = (dataset.states - dataset.states[:, :1])[dataset.mask.all(axis=2)]
+    ranges = np.abs(changes).max(axis=0)
+    held = [_holds(row, changes, ranges) for row in sums]
+    return _independent(sums[held] * np.asarray(scaling.scale))
+
+
+def _holds(row: Values, changes: Values, ranges: Values) -> bool:
+    """Whether a sum is kept to far less than the least of its terms moves.
+
+    Else its coefficients are not known as well as a fit would tell them.
+    """
+    terms = np.abs(row[row != 0]) * ranges[row != 0]
+    return bool(np.abs(changes @ row).max() <= _KEPT * terms.min())
+
+
+def _independent(sums: Values) -> Values:
+    """Those that do not follow from the ones before them."""
+    kept: list[Values] = []
+    for row in sums:
+        unit = row / np.abs(row).max()
+        if np.linalg.matrix_rank(np.array([*kept, unit]), tol=_SAME) > len(kept):
+            kept.append(unit)
+    return np.array(kept).reshape(len(kept), sums.shape[1])
 
 
 def elimination(sums: Values, snapshots: list[Snapshots]) -> tuple[Values, list[int]]:
@@ -52,11 +77,11 @@ def elimination(sums: Values, snapshots: list[Snapshots]) -> tuple[Values, list[
     )
     pivots: dict[int, int] = {}
     for number, row in enumerate(rows):
-        weights = np.abs(row) * speeds
-        weights[list(pivots.values())] = 0.0
+        sizes = np.abs(row)
+        sizes[list(pivots.values())] = 0.0
+        # A tiny one would make the others' coefficients huge.
+        weights = np.where(sizes >= _TINY * sizes.max(), speeds, -1.0)
         pivot = int(np.argmax(weights))
-        if weights[pivot] == 0:
-            continue
         row /= row[pivot]
         others = np.arange(len(rows)) != number
         rows[others] -= np.outer(rows[others, pivot], row)

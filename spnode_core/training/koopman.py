@@ -12,21 +12,24 @@ from spnode_core.spec import ResidualSpec, SurrogateSpec, TrainingSpec
 from spnode_core.training.stage_checks import OF_ROLLOUTS, is_exact
 
 _WIDTH, _PAIRS, _RATE = 64, 1024, 0.003
-_ITERATIONS = 20_000
+_ITERATIONS = 30_000
 _LEAST_ITERATIONS = 1000
 # Of the iterations, for each second of a limit of time; and the number of states from
 # which on each of them takes longer.
-_PER_SECOND, _MANY_STATES = 60.0, 256
+_PER_SECOND, _MANY_STATES = 75.0, 256
 _LISTED = 8
 
 
 def with_networks(
-    spec: SurrogateSpec, dataset: Dataset, choices: list[dict[str, Any]]
+    spec: SurrogateSpec,
+    train: TrainingSpec,
+    dataset: Dataset,
+    choices: list[dict[str, Any]],
 ) -> SurrogateSpec:
     """The networks of a linear latent space, where none are given.
 
     The encoder sees the logarithms of states that span decades and are not scaled by
-    them.
+    them, unless noise is asked for that would hide what they tell.
     """
     if spec.nonlinear.kind != "none" or "autoencoder" in spec.model_fields_set:
         return spec
@@ -34,7 +37,9 @@ def with_networks(
     names = tuple(
         name
         for name, column in columns
-        if spec.normalisation.get(name) != "log" and logarithm_floor(column) is not None
+        if spec.normalisation.get(name) != "log"
+        and train.noise == 0
+        and logarithm_floor(column) is not None
     )
     if names:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -60,10 +65,9 @@ def with_pairs(
         or (train.noise > 0 and spec.logarithms)
         or not is_exact(spec)
     )
-    if not (train.pairs or ("pairs" not in given and not asks_for_rollouts)):
+    if not (train.pairs or (train.pairs is None and not asks_for_rollouts)):
         return train
     fields = {
-        "pairs": True,
         "iterations": _affordable(spec, train),
         "batch": _PAIRS,
         "learning_rate": _RATE,
@@ -71,6 +75,8 @@ def with_pairs(
     }
     why = "one step of a linear latent space is exact, whatever its length"
     new = {name: value for name, value in fields.items() if name not in given}
+    if not train.pairs:
+        new = {"pairs": True, **new}
     for name, value in new.items():
         _chosen(choices, f"training.{name}", value, why)
     return train.replaced(**new)
@@ -78,10 +84,10 @@ def with_pairs(
 
 def _affordable(spec: SurrogateSpec, train: TrainingSpec) -> int:
     states = max(len(spec.normalisation), 1)
-    iterations = _ITERATIONS * min(1.0, _MANY_STATES / states)
+    iterations = float(_ITERATIONS)
     if train.max_seconds is not None:
         iterations = min(iterations, _PER_SECOND * train.max_seconds)
-    return max(int(iterations), _LEAST_ITERATIONS)
+    return max(int(iterations * min(1.0, _MANY_STATES / states)), _LEAST_ITERATIONS)
 
 
 def _chosen(choices: list[dict[str, Any]], what: str, value: Any, why: str) -> None:

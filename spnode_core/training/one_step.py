@@ -22,9 +22,9 @@ Values = NDArray[np.float64]
 MOST_COEFFICIENTS = 1500
 """Normal equations of all coefficients at once have so many unknowns at most."""
 CHUNK = 1000
-# Residuals above this many standard deviations count linearly.
+# Residuals above this many of their units (standard deviations, mostly) count linearly.
 _ROBUST = 0.1
-# An interval that ends this many standard deviations from its sample is lost.
+# An interval that ends this many of them from its sample is lost.
 _FARTHEST = 10.0
 
 

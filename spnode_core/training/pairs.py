@@ -141,9 +141,15 @@ def _pair_data(
     last = np.where(dataset.present, times, 0).max(axis=1)
     reach = np.ones(len(last))
     if _decays(surrogate):
-        found = zip(_normalised(dataset, surrogate), units, strict=True)
-        seen = np.concatenate([each / unit for each, unit in found], axis=2)
-        reach = _reach(seen, complete, dataset.elapsed, last)
+        states, logarithms = _normalised(dataset, surrogate)
+        given = (complete, dataset.elapsed, last)
+        moved = np.maximum(
+            _moved(states / units.states, *given),
+            # What vanishes by decades stands still; what grows by them does not.
+            _moved(logarithms / units.logarithms, *given, is_rise=True),
+        )
+        reach = np.clip(_MOVED / np.maximum(moved, 1e-300), 1.0, _FARTHEST)
+        reach = np.where(moved < _AT_REST, reach, 1.0)
     return PairData(
         samples._replace(weight=jnp.asarray(weight)),
         jnp.asarray(dataset.filled),
@@ -161,29 +167,34 @@ def _decays(surrogate: Surrogate) -> bool:
     return is_stable and linear.shift == 0
 
 
-def _reach(
-    states: NDArray[np.float64],
+def _moved(
+    columns: NDArray[np.float64],
     complete: NDArray[np.bool_],
     elapsed: NDArray[np.float64],
     last: NDArray[np.int_],
+    *,
+    is_rise: bool = False,
 ) -> NDArray[np.float64]:
-    """How far beyond its end each trajectory may be taken to stand still.
+    """How far what moves most moves in the second half of each trajectory's time.
 
     Args:
-        states: In units of their spread, with the logarithms that are seen: what grows
-            by decades unseen does not stand still.
+        columns: In units of their spread, ``(row, time, column)``.
         complete: Samples without a missing state.
         elapsed: Their times.
         last: Index of the last sample of each.
+        is_rise: Whether only what rises counts, to the last sample.
+
+    Returns:
+        By row; infinite where there is one sample only.
     """
-    ends = elapsed[np.arange(len(last)), last]
-    late = complete & (elapsed >= ends[:, None] / 2)
+    rows = np.arange(len(last))
+    late = complete & (elapsed >= elapsed[rows, last][:, None] / 2)
     there = late[..., None]
-    most = np.max(states, axis=1, where=there, initial=-np.inf)
-    least = np.min(states, axis=1, where=there, initial=np.inf)
-    moved = np.max(most - least, axis=1)
-    reach = np.clip(_MOVED / np.maximum(moved, 1e-300), 1.0, _FARTHEST)
-    return np.where((moved < _AT_REST) & (late.sum(axis=1) > 1), reach, 1.0)
+    least = np.min(columns, axis=1, where=there, initial=np.inf)
+    most = np.max(columns, axis=1, where=there, initial=-np.inf)
+    upper = columns[rows, last] if is_rise else most
+    moved = np.max(upper - least, axis=1, initial=0.0)
+    return np.where(late.sum(axis=1) > 1, moved, np.inf)
 
 
 def _pairs(data: PairData, key: PRNGKeyArray, count: int) -> Problem:

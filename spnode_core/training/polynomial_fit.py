@@ -224,26 +224,41 @@ class _Fitting:
         """Further rounds on ratios, where states span decades.
 
         What they are later judged by: a term that standard deviations do not tell from
-        0 may decide how what is left decays.
+        0 may decide how what is left decays. What was found stays where these rounds
+        run out of time, gain nothing, or cost single steps too much.
         """
-        if np.isnan(self.units.ratios).all():
+        if np.isnan(self.units.ratios).all() or is_decoupled(found.coefficients):
             return found
         chosen = self._choose(pairs, self.longest)
-        self.is_by_ratio, self.left = True, _MOST_ROUNDS
-        coefficients, good = found.coefficients, 0.0
-        # Fewer terms make shorter valleys.
-        for _ in range(_TIMES_BY_RATIO):
-            coefficients, _, good = self._rounds(coefficients, chosen, found.substeps)
-            if good <= 1 - _NOT_GOOD:
-                break
-            coefficients = self._significant(coefficients, chosen, found.substeps)
+        self.is_by_ratio = True
+        try:
+            coefficients = self._rounds_by_ratio(found, chosen)
+        except TrainingError:
+            coefficients = None
         self.is_by_ratio = False
+        if coefficients is None:
+            return found
         errors = self._errors(coefficients, chosen, found.substeps)
-        residual = float(np.sqrt(np.mean(errors**2)))
-        most = max(_SIGNIFICANT * found.residual, _BEARABLE)
-        if not (good > 1 - _NOT_GOOD and residual < most):
+        near = is_near(errors)
+        residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
+        most = min(max(_SIGNIFICANT * found.residual, _BEARABLE), _COLLAPSED)
+        if near.mean() <= 1 - _NOT_GOOD or residual > most:
             return found
         return PolynomialFit(coefficients, residual, found.substeps)
+
+    def _rounds_by_ratio(self, found: PolynomialFit, pairs: Pairs) -> Values | None:
+        """Coefficients whose ratios err less, None where none were found."""
+        coefficients, substeps = found.coefficients, found.substeps
+        before = robust_loss(self._errors(coefficients, pairs, substeps))
+        for number in range(_TIMES_BY_RATIO):
+            coefficients, residual, good = self._rounds(coefficients, pairs, substeps)
+            if good <= 1 - _NOT_GOOD or residual > _LOST:
+                return None
+            if number + 1 < _TIMES_BY_RATIO:
+                # Fewer terms make shorter valleys.
+                coefficients = self._significant(coefficients, pairs, substeps)
+        after = robust_loss(self._errors(coefficients, pairs, substeps))
+        return coefficients if after < before else None
 
     def _significant(self, coefficients: Values, pairs: Pairs, substeps: int) -> Values:
         """The fewest coefficients that fit about as well, the others 0.

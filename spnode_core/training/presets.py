@@ -78,7 +78,7 @@ def resolve(
     spec = _modes(spec, dataset, choices)
     spec = _rates(spec, dataset, choices)
     spec = _normalisation(spec, dataset, choices)
-    spec = with_networks(spec, dataset, choices)
+    spec = with_networks(spec, train, dataset, choices)
     return spec, training_for(spec, train, choices), choices
 
 

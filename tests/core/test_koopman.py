@@ -15,6 +15,7 @@ from spnode_core.spec import (
 )
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.candidates import candidates
+from spnode_core.training.fit import plan
 from spnode_core.training.presets import resolve
 from spnode_core.training.warm_start import warm_candidate
 
@@ -119,6 +120,10 @@ def test_it_may_be_certified() -> None:
     decays = np.exp(-TIMES * np.linspace(0.5, 2.0, 24)[:, None])[:, :, None]
     dataset = check_arrays({"states": decays, "times": TIMES})
     spec = SurrogateSpec(latent=4, nonlinear=NONE, autoencoder=ResidualSpec())
+    (asked,) = plan(
+        dataset, SurrogateSpec(nonlinear=NONE), None, "auto", certified=True
+    )
+    assert asked.training.pairs
     run = fit(dataset, spec, TRAINING.replaced(iterations=20), certified=True)
     assert run.surrogate.spec.nonlinear == NONE
 
@@ -184,14 +189,17 @@ def test_what_is_left_open_is_pairs_and_logarithms() -> None:
     open_spec = SurrogateSpec(nonlinear=NONE)
     spec, training, choices = resolve(dataset, open_spec)
     assert spec.logarithms == ("fuel", "seed")
-    assert (training.pairs, training.batch, training.iterations) == (True, 1024, 20_000)
+    assert (training.pairs, training.batch, training.iterations) == (True, 1024, 30_000)
     assert "surrogate.autoencoder.logarithms" in {each["what"] for each in choices}
     limited = resolve(dataset, open_spec, TrainingSpec(max_seconds=100.0, batch=64))[1]
-    assert (limited.iterations, limited.batch) == (6000, 64)
+    assert (limited.iterations, limited.batch) == (7500, 64)
     # What is asked for decides: parts of the loss of rollouts, or the word itself.
     for asked in ({"later_starts": 1}, {"polish": "lbfgs"}, {"pairs": False}):
         assert not resolve(dataset, open_spec, TrainingSpec(**asked))[1].pairs
     assert not resolve(dataset, SurrogateSpec(), None)[1].pairs
+    noisy, training, _ = resolve(dataset, open_spec, TrainingSpec(noise=0.01))
+    assert training.pairs
+    assert noisy.logarithms == ()
 
 
 def test_a_warm_start_goes_on_with_pairs(learned) -> None:
@@ -247,3 +255,5 @@ def test_what_old_workers_do_not_know_is_left_out_unless_asked_for() -> None:
     assert "pairs" not in TrainingSpec().model_dump(mode="json")
     assert "logarithms" not in ResidualSpec().model_dump(mode="json")
     assert TRAINING.model_dump(mode="json")["pairs"] is True
+    # Else a job that declines them would train on them.
+    assert TrainingSpec(pairs=False).model_dump(mode="json")["pairs"] is False

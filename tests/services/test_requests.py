@@ -110,6 +110,14 @@ def test_a_malformed_request_is_refused(change: dict) -> None:
             },
             "/surrogate/autoencoder/logarithms/1",
         ),
+        ({"training": {"pairs": True}}, "/training/pairs"),
+        (
+            {
+                "surrogate": {"nonlinear": {"kind": "none"}},
+                "training": {"pairs": True, "horizon": [4]},
+            },
+            "/training/horizon",
+        ),
         ({"split": {"validation": 0.4, "test": 0.5}}, "/split"),
         ({"split": {"pieces": 500}}, "/split/pieces"),
         ({"members": 2, "warm_start": "m/1"}, "/members"),
