@@ -18,7 +18,8 @@ def timing_errors(predicted: Values, dataset: Dataset) -> dict[str, dict[str, An
 
     An event is the passage of a state through the middle of the range that it has in
     a trajectory, up or down, its time by linear interpolation between samples. Events
-    of a rollout and of the truth are compared in order.
+    of a rollout and of the truth are compared in order. One before the first sample
+    after the start is compared with the time of that sample, which tells no more.
 
     Args:
         predicted: Rollouts at the times of the dataset, of the shape of its states.
@@ -46,7 +47,8 @@ def timing_errors(predicted: Values, dataset: Dataset) -> dict[str, dict[str, An
             both = min(len(when), len(found_when))
             events += len(when)
             missed += abs(len(when) - len(found_when))
-            errors.append(found_when[:both] / when[:both] - 1)
+            told = np.maximum(when[:both], at[kept][1])
+            errors.append((found_when[:both] - when[:both]) / told)
         if not events:
             continue
         all_errors = np.concatenate(errors)

@@ -49,6 +49,18 @@ def test_the_page_counts_the_systems_and_names_those_without_a_result(tmp_path) 
     assert missing == set(known) - set(few)
 
 
+@pytest.mark.parametrize("name", systems())
+def test_stored_results_reach_their_bars(name: str) -> None:
+    row = json.loads((RESULTS / "systems.json").read_text())[name]
+    errors = {kind: each["error"] for kind, each in row["errors"].items()}
+    assert row["worst"] == max(errors.values()) <= row["bar"]
+    assert row["worst"] < min(row["baselines"].values()) / 3
+    # Of rounding one is soon twice the other: what is far below its bar counts as well.
+    others = max(errors["mid"], errors["off_grid"])
+    assert others <= max(2 * errors["starts"], row["bar"] / 5)
+    assert row["seconds"] < 660
+
+
 def test_the_page_of_the_results_is_what_the_report_makes_of_them(tmp_path) -> None:
     shutil.copy(RESULTS / "systems.json", tmp_path)
     page = write_page(tmp_path, systems())

@@ -111,7 +111,6 @@ def test_sums_that_follow_from_others_or_do_not_hold_are_left_out() -> None:
     declared = np.array([[1.0, 1.0, 2.0], [2.0, 2.0, 4.0], [1.0, 0.0, 3.0]])
     given = {"conserved": declared, "conserved_names": np.array(["m", "n", "wrong"])}
     dataset = check_arrays({"states": states, "times": TIMES})
-    # A file's sums are checked as it is read; these were not.
     sums = [dict(zip(dataset.names, row, strict=True)) for row in declared]
     named = dict(zip(given["conserved_names"], sums, strict=True))
     dataset = dataclasses.replace(dataset, conserved=named)

@@ -55,3 +55,14 @@ def test_missing_samples_are_left_out(times) -> None:
     found = timing_errors(_waves(2.0, times), data)["wave"]
     assert found["events"] == 20
     assert found["error"] == pytest.approx(0, abs=1e-12)
+
+
+def test_an_event_that_no_sample_resolves_counts_by_the_first_of_them() -> None:
+    times = np.array([0.0, 1.0, 2.0, 3.0])
+    truth = np.array([[0.5 - 1e-9, 1.0, 1.0, 0.0]])[..., None]
+    moved = np.array([[0.4, 1.0, 1.0, 0.0]])[..., None]
+    data = check_arrays({"states": truth, "times": times})
+    found = timing_errors(moved, data)["x1"]
+    assert found["events"] == 2
+    # A sixth of the first interval late, and not by a factor of 1e8.
+    assert found["error"] == pytest.approx((1 / 6) / 2**0.5, rel=1e-6)
