@@ -17,11 +17,11 @@ from services.training.request import (
     TrainingRequest,
     check_request,
     check_split,
+    pointing_into_the_request,
     restored,
     stored,
 )
 from services.versions import VersionRecord
-from spnode_core.errors import InvalidInput
 from spnode_core.spec import ArtifactSpec, check_warm_start
 
 _FIELD = "/warm_start"
@@ -109,7 +109,7 @@ def _check_fields(request: TrainingRequest, version: VersionRecord) -> None:
             found=f"{request.warm_start!r}, an ensemble of {members} members",
             expected="a version of one member",
         )
-    try:
+    with pointing_into_the_request():
         check_warm_start(
             spec.surrogate,
             request.surrogate,
@@ -117,6 +117,3 @@ def _check_fields(request: TrainingRequest, version: VersionRecord) -> None:
             request.preset,
             certified=request.certified,
         )
-    except InvalidInput as error:
-        place = "/" + error.field.replace(".", "/")
-        raise Invalid(place, found=error.found, expected=error.expected) from error

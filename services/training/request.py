@@ -5,6 +5,8 @@ then compares a request with the dataset that it names. An error found here cost
 nothing: no job was made.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
@@ -211,26 +213,33 @@ def check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
         )
 
 
+@contextlib.contextmanager
+def pointing_into_the_request() -> Iterator[None]:
+    """What the library refuses in here is refused by its place in the request.
+
+    Raises:
+        Invalid: Instead of ``InvalidInput``.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        place = "/" + error.field.replace(".", "/")
+        raise Invalid(place, found=error.found, expected=error.expected) from error
+
+
 def _check_pairs(request: TrainingRequest) -> None:
     """What pairs of samples are no training of, where they are asked for."""
     training = request.training
     is_known = request.warm_start is None and request.preset != "smooth"
-    if training is None or not training.pairs or not is_known:
-        return
-    try:
-        check_stages(request.surrogate or SurrogateSpec(), training)
-    except InvalidInput as error:
-        place = "/" + error.field.replace(".", "/")
-        raise Invalid(place, found=error.found, expected=error.expected) from error
+    if training is not None and training.pairs and is_known:
+        with pointing_into_the_request():
+            check_stages(request.surrogate or SurrogateSpec(), training)
 
 
 def _check_certified(request: TrainingRequest) -> None:
     """The part that needs no data; what the data excludes fails the job."""
-    try:
+    with pointing_into_the_request():
         certified_surrogate(request.surrogate, request.preset)
-    except InvalidInput as error:
-        place = "/" + error.field.replace(".", "/")
-        raise Invalid(place, found=error.found, expected=error.expected) from error
 
 
 def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:

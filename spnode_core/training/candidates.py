@@ -33,8 +33,9 @@ from spnode_core.spec import (
 )
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import TimeGrid
+from spnode_core.training.choices import Choices
 from spnode_core.training.one_step import MOST_COEFFICIENTS
-from spnode_core.training.presets import SMALL, SMOOTH_SUBSTEPS, Choices, resolve
+from spnode_core.training.presets import SMALL, SMOOTH_SUBSTEPS, resolve
 from spnode_core.training.step_grids import (
     UNRESOLVED,
     missed_between,

@@ -17,9 +17,9 @@ from spnode_core.training.candidates import (
     on_divided_steps,
     valid_part,
 )
+from spnode_core.training.choices import Choices
 from spnode_core.training.execution import Execution
 from spnode_core.training.parts import Parts, some
-from spnode_core.training.presets import Choices
 from spnode_core.training.progress import Progress, Reporter
 from spnode_core.training.stages import OUT_OF_TIME, Record
 

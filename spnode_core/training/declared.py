@@ -1,12 +1,11 @@
 """What a dataset declares of its states: that sums are kept, that none is negative."""
 
-from typing import Any
-
 import numpy as np
 
 from spnode_core.dataset import Dataset
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import SurrogateSpec
+from spnode_core.training.choices import Choices, chosen
 
 
 def check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
@@ -23,9 +22,7 @@ def check_positive(spec: SurrogateSpec, dataset: Dataset) -> None:
             )
 
 
-def with_sums(
-    spec: SurrogateSpec, dataset: Dataset, choices: list[dict[str, Any]]
-) -> SurrogateSpec:
+def with_sums(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> SurrogateSpec:
     """The description with the sums that the dataset declares, beside those asked for.
 
     Raises:
@@ -46,7 +43,7 @@ def with_sums(
     if not declared:
         return spec
     why = "the dataset says so; the decoder keeps these sums exactly"
-    choices.append({"what": "surrogate.conserved", "value": declared, "why": why})
+    chosen(choices, "surrogate.conserved", declared, why)
     return spec.replaced(conserved={**spec.conserved, **declared})
 
 

@@ -32,12 +32,13 @@ from spnode_core.training.candidates import (
     is_open,
 )
 from spnode_core.training.certified import check_settling
+from spnode_core.training.choices import Choices
 from spnode_core.training.contest import Contest
 from spnode_core.training.execution import Execution
 from spnode_core.training.members import check_members, member_seeds
 from spnode_core.training.neighbours import with_neighbours
 from spnode_core.training.parts import Parts
-from spnode_core.training.presets import Choices, resolve
+from spnode_core.training.presets import resolve
 from spnode_core.training.progress import (
     Progress,
     Reporter,

@@ -4,12 +4,11 @@ With ``f = 0`` encoder and decoder carry all that is nonlinear, so they are wide
 beside a nonlinear operator, and they are learned from pairs of samples.
 """
 
-from typing import Any
-
 from spnode_core.dataset import Dataset
 from spnode_core.normaliser import logarithm_floor
 from spnode_core.spec import ResidualSpec, SurrogateSpec, TrainingSpec
-from spnode_core.training.stage_checks import OF_ROLLOUTS, is_exact
+from spnode_core.training.choices import Choices, chosen
+from spnode_core.training.stage_checks import why_no_pairs
 
 _WIDTH, _PAIRS, _RATE = 64, 1024, 0.003
 _ITERATIONS = 30_000
@@ -24,7 +23,7 @@ def with_networks(
     spec: SurrogateSpec,
     train: TrainingSpec,
     dataset: Dataset,
-    choices: list[dict[str, Any]],
+    choices: Choices,
 ) -> SurrogateSpec:
     """The networks of a linear latent space, where none are given.
 
@@ -43,7 +42,7 @@ def with_networks(
     )
     if names:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        _chosen(
+        chosen(
             choices,
             "surrogate.autoencoder.logarithms",
             ", ".join(names[:_LISTED]) + more,
@@ -53,20 +52,12 @@ def with_networks(
 
 
 def with_pairs(
-    spec: SurrogateSpec, train: TrainingSpec, choices: list[dict[str, Any]]
+    spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> TrainingSpec:
     """Training on pairs, where nothing is asked for that only rollouts have."""
+    if train.pairs is False or why_no_pairs(spec, train) is not None:
+        return train
     given = train.model_fields_set
-    if spec.nonlinear.kind != "none":
-        return train
-    asks_for_rollouts = (
-        any(getattr(train, name) for name in OF_ROLLOUTS)
-        or train.polish != "none"
-        or (train.noise > 0 and spec.logarithms)
-        or not is_exact(spec)
-    )
-    if not (train.pairs or (train.pairs is None and not asks_for_rollouts)):
-        return train
     fields = {
         "iterations": _affordable(spec, train),
         "batch": _PAIRS,
@@ -78,7 +69,7 @@ def with_pairs(
     if not train.pairs:
         new = {"pairs": True, **new}
     for name, value in new.items():
-        _chosen(choices, f"training.{name}", value, why)
+        chosen(choices, f"training.{name}", value, why)
     return train.replaced(**new)
 
 
@@ -88,7 +79,3 @@ def _affordable(spec: SurrogateSpec, train: TrainingSpec) -> int:
     if train.max_seconds is not None:
         iterations = min(iterations, _PER_SECOND * train.max_seconds)
     return max(int(iterations * min(1.0, _MANY_STATES / states)), _LEAST_ITERATIONS)
-
-
-def _chosen(choices: list[dict[str, Any]], what: str, value: Any, why: str) -> None:
-    choices.append({"what": what, "value": value, "why": why})

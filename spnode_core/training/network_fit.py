@@ -23,7 +23,7 @@ from spnode_core.errors import TrainingError
 from spnode_core.nonlinear.polynomial import PolynomialOperator
 from spnode_core.training.error_units import spread_of
 from spnode_core.training.network_rounds import SUBSTEPS, Chunk, Rounds, chunks_of
-from spnode_core.training.one_step import Pairs, interval_pairs, is_near
+from spnode_core.training.one_step import Pairs, interval_pairs, residual_of
 from spnode_core.training.operator_inference import Snapshots
 from spnode_core.training.polynomial_fit import MOST_PAIRS, regress
 
@@ -106,12 +106,11 @@ def fit_network(
         raise TrainingError("its equations leave the finite range") from error
     chunks = chunks_of(interval_pairs(snapshots), MOST_PAIRS, rng)
     errors = rounds.errors(operator, chunks)
-    near = is_near(errors)
-    residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
-    if near.mean() < 1 - _NOT_GOOD or residual > _WRONG:
+    residual, good = residual_of(errors)
+    if good < 1 - _NOT_GOOD or residual > _WRONG:
         raise TrainingError(
             f"its steps err by {residual:.2g} standard deviations, and "
-            f"{1 - near.mean():.0%} of them leave the data"
+            f"{1 - good:.0%} of them leave the data"
         )
     return NetworkFit(operator, residual, SUBSTEPS)
 

@@ -120,6 +120,13 @@ def is_near(errors: Values) -> NDArray[np.bool_]:
         return np.asarray((np.abs(errors) < _FARTHEST).all(axis=1))
 
 
+def residual_of(errors: Values) -> tuple[float, float]:
+    """Root mean square of the errors near the data, and the part that is near."""
+    near = is_near(errors)
+    rms = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
+    return rms, float(near.mean())
+
+
 def robust_loss(errors: Values) -> float:
     """Mean robust loss; what ends far from the data costs as much as anything may."""
     with np.errstate(invalid="ignore", over="ignore"):

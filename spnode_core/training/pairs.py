@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spnode_core.baselines import normalised, sizes
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import spread
-from spnode_core.samples import Problem, Samples, build_problem
+from spnode_core.samples import Problem, Samples, problem_on
 from spnode_core.spec import (
     DissipativeSpec,
     HurwitzSpec,
@@ -109,7 +109,8 @@ class _Units(NamedTuple):
 
 def _units(dataset: Dataset, surrogate: Surrogate) -> _Units:
     scaling = surrogate.normaliser.states
-    states, logarithms = _normalised(dataset, surrogate)
+    states = normalised(scaling, dataset.filled)
+    logarithms = _logarithms(dataset, surrogate)
     complete = dataset.mask.all(axis=2)
     return _Units(
         spread(states, dataset.later, sizes(scaling, dataset)),
@@ -117,22 +118,19 @@ def _units(dataset: Dataset, surrogate: Surrogate) -> _Units:
     )
 
 
-def _normalised(
-    dataset: Dataset, surrogate: Surrogate
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """All samples, and the logarithms that the encoder sees of them."""
-    scalings, filled = surrogate.normaliser, dataset.filled
-    states = normalised(scalings.states, filled)
-    if scalings.logarithms is None:
-        return states, states[..., :0]
+def _logarithms(dataset: Dataset, surrogate: Surrogate) -> NDArray[np.float64]:
+    """Those that the encoder sees of all samples, normalised."""
+    scaling, filled = surrogate.normaliser.logarithms, dataset.filled
+    if scaling is None:
+        return filled[..., :0]
     columns = surrogate.spec.logarithm_columns(dataset.names)
-    return states, normalised(scalings.logarithms, filled[..., columns])
+    return normalised(scaling, filled[..., columns])
 
 
 def _pair_data(
     dataset: Dataset, surrogate: Surrogate, loss: str, units: _Units
 ) -> PairData:
-    samples = build_problem(dataset, surrogate, loss=loss, refine=1).samples
+    samples = problem_on(dataset, surrogate, (), loss=loss).samples
     weight = np.asarray(samples.weight) * dataset.present.sum(axis=1)[:, None, None]
     if loss != "relative":
         weight = weight / units.states**2
@@ -141,7 +139,7 @@ def _pair_data(
     last = np.where(dataset.present, times, 0).max(axis=1)
     reach = np.ones(len(last))
     if _decays(surrogate):
-        states, logarithms = _normalised(dataset, surrogate)
+        states, logarithms = np.asarray(samples.target), _logarithms(dataset, surrogate)
         given = (complete, dataset.elapsed, last)
         moved = np.maximum(
             _moved(states / units.states, *given),

@@ -31,7 +31,7 @@ from spnode_core.training.one_step import (
     equations,
     interval_pairs,
     is_decoupled,
-    is_near,
+    residual_of,
     robust_loss,
 )
 from spnode_core.training.operator_inference import Snapshots
@@ -94,7 +94,8 @@ def fit_polynomial(
         report: Is told what is being done, and may raise to stop.
         first: Coefficients that the rounds begin with, ``(latent, term)``; those of
             least squares where None.
-        sums: Sums of latent variables to be kept exactly, ``(sum, latent)``.
+        sums: Sums of latent variables to be kept exactly, ``(sum, latent)``; not where
+            there are too many coefficients to be fitted at once.
 
     Raises:
         TrainingError: The errors of single steps do not collapse: the system is no
@@ -104,18 +105,15 @@ def fit_polynomial(
     if not snapshots:
         raise TrainingError("no two samples of a trajectory lie beside each other")
     pairs = interval_pairs(snapshots)
-    units = Units.of(snapshots)
-    basis, free = np.eye(len(units.spread)), list(range(len(units.spread)))
-    if sums is not None and len(sums):
-        basis, free = elimination(sums, snapshots)
-    fitting = _Fitting(degree, units, basis, seed, report)
     if first is None:
         report(f"least squares for a polynomial of degree {degree}")
     substeps = SUBSTEPS[0]
     try:
         coefficients = regress(snapshots, degree) if first is None else first
-        if is_decoupled(coefficients):
-            fitting.basis, free = np.eye(len(basis)), list(range(len(basis)))
+        if sums is None or is_decoupled(coefficients):
+            sums = np.zeros((0, len(coefficients)))
+        basis, free = elimination(sums, snapshots)
+        fitting = _Fitting(degree, Units.of(snapshots), basis, seed, report)
         coefficients = coefficients[free]
         found = PolynomialFit(*fitting.stages(coefficients, pairs, substeps), substeps)
         while found.substeps < SUBSTEPS[-1]:
@@ -239,10 +237,9 @@ class _Fitting:
         if coefficients is None:
             return found
         errors = self._errors(coefficients, chosen, found.substeps)
-        near = is_near(errors)
-        residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
+        residual, good = residual_of(errors)
         most = min(max(_SIGNIFICANT * found.residual, _BEARABLE), _COLLAPSED)
-        if near.mean() <= 1 - _NOT_GOOD or residual > most:
+        if good <= 1 - _NOT_GOOD or residual > most:
             return found
         return PolynomialFit(coefficients, residual, found.substeps)
 
@@ -368,10 +365,7 @@ class _Fitting:
             coefficients = coefficients + step
             if loss > gain * normal.loss or loss < _EXACT:
                 break
-        errors = self._errors(coefficients, pairs, substeps)
-        near = is_near(errors)
-        residual = float(np.sqrt(np.mean(errors[near] ** 2))) if near.any() else np.inf
-        return coefficients, residual, float(near.mean())
+        return coefficients, *residual_of(self._errors(coefficients, pairs, substeps))
 
     def _step(
         self,

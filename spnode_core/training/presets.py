@@ -31,12 +31,11 @@ from spnode_core.spec import (
     UniformStepsSpec,
 )
 from spnode_core.timegrid import TimeGrid
+from spnode_core.training.choices import Choices, chosen
 from spnode_core.training.declared import check_positive, with_sums
 from spnode_core.training.koopman import with_networks, with_pairs
 from spnode_core.training.operator_inference import MOST_LATENT
 from spnode_core.training.step_grids import refined_steps, step_grid
-
-Choices = list[dict[str, Any]]
 
 SMALL = 20
 """Up to so many states, the latent space is larger than the state space."""
@@ -111,10 +110,6 @@ def apply_preset(
     return spec, train, choices
 
 
-def _chosen(choices: Choices, what: str, value: Any, why: str) -> None:
-    choices.append({"what": what, "value": value, "why": why})
-
-
 def _paper(
     spec: SurrogateSpec, train: TrainingSpec, choices: Choices
 ) -> tuple[SurrogateSpec, TrainingSpec]:
@@ -122,7 +117,7 @@ def _paper(
     fields: dict[str, Any] = {}
     if "linear" not in spec.model_fields_set:
         fields["linear"] = HurwitzSpec(rates=RatesSpec(minimum=0.1, maximum=10.0))
-        _chosen(
+        chosen(
             choices,
             "surrogate.linear",
             "hurwitz, rates 0.1 to 10",
@@ -130,7 +125,7 @@ def _paper(
         )
     if "nonlinear" not in spec.model_fields_set:
         fields["nonlinear"] = LipschitzSpec(width=100, depth=2, initial_scale=0.1)
-        _chosen(choices, "surrogate.nonlinear", "lipschitz, 2 x 100, bound 1", why)
+        chosen(choices, "surrogate.nonlinear", "lipschitz, 2 x 100, bound 1", why)
     defaults = {
         "optimiser": "adam",
         "learning_rate": 0.01,
@@ -144,7 +139,7 @@ def _paper(
     given = train.model_fields_set
     new = {key: value for key, value in defaults.items() if key not in given}
     for key, value in new.items():
-        _chosen(choices, f"training.{key}", value, why)
+        chosen(choices, f"training.{key}", value, why)
     return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
 
 
@@ -165,7 +160,7 @@ def _smooth(
     }
     fields = {k: v for k, v in fields.items() if k not in spec.model_fields_set}
     for key, value in fields.items():
-        _chosen(choices, f"surrogate.{key}", getattr(value, "kind", value), why)
+        chosen(choices, f"surrogate.{key}", getattr(value, "kind", value), why)
     defaults: dict[str, Any] = {
         "initial": OperatorInferenceSpec(),
         "iterations": 0,
@@ -177,7 +172,7 @@ def _smooth(
     new = {key: value for key, value in defaults.items() if key not in given}
     for key, value in new.items():
         shown = "operator inference" if key == "initial" else value
-        _chosen(choices, f"training.{key}", shown, why)
+        chosen(choices, f"training.{key}", shown, why)
     return (spec.replaced(**fields) if fields else spec), train.replaced(**new)
 
 
@@ -195,7 +190,7 @@ def _steps(
         if isinstance(steps, UniformStepsSpec)
         else f"{len(steps.times) - 1} steps to {steps.times[-1]:.6g}"
     )
-    _chosen(choices, "surrogate.steps", value, why)
+    chosen(choices, "surrogate.steps", value, why)
     return spec.replaced(steps=steps)
 
 
@@ -223,7 +218,7 @@ def _latent(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogat
             f"singular values: the modes beyond hold less than {_ENERGY_LEFT_OUT:g} of "
             f"the variance, at most {MOST_LATENT}"
         )
-    _chosen(choices, "surrogate.latent", latent, why)
+    chosen(choices, "surrogate.latent", latent, why)
     return spec.replaced(latent=latent)
 
 
@@ -254,7 +249,7 @@ def _modes(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
     elif modes is None:
         modes = min(max(spec.latent, _significant(dataset, 1)), size)
         why = f"singular values: the rest holds less than {_ENERGY_LEFT_OUT:g}"
-        _chosen(choices, "surrogate.autoencoder.modes", modes, why)
+        chosen(choices, "surrogate.autoencoder.modes", modes, why)
     if not spec.latent <= modes <= size:
         raise InvalidInput(
             "surrogate.autoencoder.modes",
@@ -289,7 +284,7 @@ def _rates(spec: SurrogateSpec, dataset: Dataset, choices: Choices) -> Surrogate
     slowest = _ALMOST_STILL if spec.nonlinear.kind == "none" else _SLOW
     minimum = slowest / dataset.longest
     rates = RatesSpec(minimum=minimum, maximum=max(1 / shortest, minimum))
-    _chosen(
+    chosen(
         choices,
         "surrogate.linear.rates",
         {"minimum": rates.minimum, "maximum": rates.maximum},
@@ -324,7 +319,7 @@ def _normalisation(
         n: k for n, k in kinds.items() if k != "linear" and n not in spec.normalisation
     }
     if not spec.normalisation.keys() >= kinds.keys():
-        _chosen(
+        chosen(
             choices,
             "surrogate.normalisation",
             others or "linear",
@@ -343,6 +338,6 @@ def training_for(
     is_logarithmic = TimeGrid.from_spec(spec.steps).is_logarithmic
     if not is_logarithmic and "loss" not in train.model_fields_set:
         why = "the time grid is not logarithmic, so every sample counts the same"
-        _chosen(choices, "training.loss", "uniform", why)
+        chosen(choices, "training.loss", "uniform", why)
         return train.model_copy(update={"loss": "uniform"})
     return train

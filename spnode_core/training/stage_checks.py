@@ -3,7 +3,7 @@
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import PODSpec, SurrogateSpec, TrainingSpec
 
-OF_ROLLOUTS = (
+_OF_ROLLOUTS = (
     "horizon",
     "later_starts",
     "reconstruction",
@@ -12,12 +12,6 @@ OF_ROLLOUTS = (
 )
 """Parts of the training that only the loss of rollouts has, by their fields."""
 _EXACT = ("etd1", "etd2rk", "krogstad", "exprb32")
-
-
-def is_exact(surrogate: SurrogateSpec) -> bool:
-    """Whether one step of any length is exact where there is no ``f``."""
-    is_known = surrogate.propagators == "precomputed"
-    return surrogate.integrator in _EXACT and is_known
 
 
 def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
@@ -30,8 +24,8 @@ def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
     """
     if training.initial is not None:
         _check_inferable(surrogate)
-    if training.pairs:
-        _check_pairs(surrogate, training)
+    if training.pairs and (refusal := why_no_pairs(surrogate, training)):
+        raise refusal
     wanted = "training.pretraining" if training.pretraining else None
     if training.manifold > 0:
         wanted = wanted or "training.manifold"
@@ -44,42 +38,47 @@ def check_stages(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
         )
 
 
-def _check_pairs(surrogate: SurrogateSpec, training: TrainingSpec) -> None:
+def why_no_pairs(
+    surrogate: SurrogateSpec, training: TrainingSpec
+) -> InvalidInput | None:
+    """What is against training on pairs of samples, None where nothing is."""
     exact = "of which one step of any length is exact"
     if surrogate.nonlinear.kind != "none":
-        raise InvalidInput(
+        return InvalidInput(
             "training.pairs",
             found=f"true, with a nonlinear operator of kind "
             f"{surrogate.nonlinear.kind!r}",
             expected=f"false, or surrogate.nonlinear of kind 'none', {exact}",
         )
-    if not is_exact(surrogate):
-        raise InvalidInput(
+    is_precomputed = surrogate.propagators == "precomputed"
+    if not (is_precomputed and surrogate.integrator in _EXACT):
+        return InvalidInput(
             "training.pairs",
             found=f"true, with integrator {surrogate.integrator!r} and propagators "
             f"{surrogate.propagators!r}",
             expected=f"false, or precomputed propagators of {', '.join(_EXACT)}, "
             f"{exact}",
         )
-    for field in OF_ROLLOUTS:
+    for field in _OF_ROLLOUTS:
         if value := getattr(training, field):
-            raise InvalidInput(
+            return InvalidInput(
                 f"training.{field}",
                 found=f"{value!r} beside training.pairs",
                 expected="nothing: it is a part of the loss of rollouts",
             )
     if training.polish != "none":
-        raise InvalidInput(
+        return InvalidInput(
             "training.polish",
             found=f"{training.polish!r} beside training.pairs",
             expected="'none': it lowers the loss of rollouts",
         )
     if training.noise > 0 and surrogate.logarithms:
-        raise InvalidInput(
+        return InvalidInput(
             "training.noise",
             found=f"{training.noise:g} beside surrogate.autoencoder.logarithms",
             expected="0: it would hide what logarithms tell of small states",
         )
+    return None
 
 
 def _check_inferable(spec: SurrogateSpec) -> None:

@@ -32,9 +32,10 @@ from spnode_core.spec.base import Spec
 from spnode_core.surrogate import Surrogate, conserved_matrix
 from spnode_core.training.candidates import Candidate
 from spnode_core.training.certified import check_settling
+from spnode_core.training.choices import Choices
 from spnode_core.training.declared import check_positive
 from spnode_core.training.initialise import signature_of
-from spnode_core.training.presets import Choices, apply_preset, training_for
+from spnode_core.training.presets import apply_preset, training_for
 
 # A third of what is usual. The usual rate served best: of 0.0003 to 0.006, the largest
 # halved the error of the others in 1500 iterations after a rate of the system changed.
