@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Computations of an accelerator, of which some are on their way to it or back.
+_IN_FLIGHT = 4
+
 
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, as CUDA names them."""
@@ -22,3 +25,17 @@ def bytes_in_use() -> int:
 
     told = (device.memory_stats() or {} for device in jax.local_devices())
     return sum(int(each.get("bytes_in_use", 0)) for each in told)
+
+
+def worth_at_a_time() -> int:
+    """Computations that are worth having under way at a time: a CPU has cores.
+
+    It starts JAX's backend, too.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return _IN_FLIGHT * jax.local_device_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,11 +1,12 @@
 """Computes batches of rollouts and their derivatives with resident, compiled models.
 
-Rows run in tiles of 2, 8 or 32, larger batches as a loop over tiles of 32, so **a
-row's bits depend neither on its neighbours nor on the size of its batch**. Matrix
-products of other sizes may round differently, so a shape is computed in tiles of 32
-until its smaller tiles have shown, on random rows, that they give the same bits; that
-is tried when the engine is idle. Batches that ask for throughput run in tiles of up to
-256 rows instead, without that promise. Tiles take turns on the devices of the process.
+Rows run in tiles of 2, 8 or 32, larger batches in several, so **a row's bits depend
+neither on its neighbours nor on the size of its batch**. Matrix products of other sizes
+may round differently, so a shape is computed in tiles of 32 until other tiles have
+shown, on random rows, that they give the same bits; that is tried when the engine is
+idle, for tiles of up to 256 rows once a batch would fill them. Batches that ask for
+throughput have those at once, without that promise. Tiles take turns on the devices of
+the process; a CPU computes as many as it has cores.
 
 Two threads may use an engine, so that loading and compiling hold up no batch that is
 ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
@@ -14,12 +15,12 @@ ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
 
 import functools
 import gc
-import itertools
 import logging
 import tempfile
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
-from services.devices import bytes_in_use
+from services.devices import bytes_in_use, worth_at_a_time
 from services.errors import Unavailable
 from services.metrics import COMPUTE_SECONDS
 from services.rollouts.canonical import USUAL, Variant
@@ -38,7 +39,7 @@ from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, padded_rows, trimmed
-from services.rollouts.tiles import filled, pieces, same_bits
+from services.rollouts.tiles import TILES, filled, larger_tiles, pieces, same_bits
 from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
@@ -47,8 +48,6 @@ from spnode_core.timegrid import Plan
 _LOG = logging.getLogger(__name__)
 # Makes times of a grid to times beside it.
 _OFF_GRID = 0.997
-# Tiles on the device before the first of them is fetched.
-_IN_FLIGHT = 4
 # Shapes whose first tile takes more are not remembered.
 _REMEMBERED_BYTES = 256 * MIB
 
@@ -82,6 +81,8 @@ class Engine:
             self._load, settings.resident_bytes, settings.resident_programs
         )
         self._remembered = Remembered(settings.data_folder / "shapes")
+        # JAX computes one after the other what one thread asks for.
+        self._tiles = ThreadPoolExecutor(worth_at_a_time(), thread_name_prefix="tiles")
         self.counters = Counters()
 
     @property
@@ -128,6 +129,7 @@ class Engine:
             if only_ready:
                 raise NotReady
             self._prepare(model, shape, plans, len(arrays["x0"]))
+        self._grow(model, shape, plans, len(arrays["x0"]))
         self.counters.batches += 1
         self.counters.rows += len(arrays["x0"])
         began = time.monotonic()
@@ -238,12 +240,21 @@ class Engine:
         model.untried += [(shape, plans, tile) for tile in tiles if tile not in first]
         model.tiles[shape] = tuple(sorted(first))
 
+    def _grow(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
+        """Leave larger tiles to ``idle``, where a batch fills several of the usual."""
+        largest = model.tiles.get(shape, (0,))[-1]
+        if largest != TILES[-1] or rows <= largest or shape in model.grown:
+            return
+        model.grown.add(shape)
+        most = self._tile_bytes // (model.row_bytes(shape) or 1)
+        larger = larger_tiles(shape.operation)
+        model.untried += [(shape, plans, tile) for tile in larger if tile <= most]
+
     def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""
         tiles = model.tiles.get(shape, ())
-        # Where memory ended the tiles that fit are known, and shapes may be let go of.
-        is_asked = shape.variant.throughput or tile < max(tiles, default=0)
-        if not tiles or tile in tiles or not is_asked:
+        # Shapes may be let go of meanwhile.
+        if not tiles or tile in tiles:
             return
         rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
         found = self._in_tiles(model, shape, plans, rows, (tile,))
@@ -291,33 +302,25 @@ class Engine:
         by_row: Arrays,
         tiles: tuple[int, ...],
     ) -> Arrays:
-        # Dispatch is asynchronous: some tiles are on their way before one is fetched.
-        waiting: deque[tuple[int, dict[str, Any]]] = deque()
-        parts: list[Arrays] = []
-
-        def fetch() -> None:
-            count, part = waiting.popleft()
-            parts.append(
-                {name: np.asarray(each)[:count] for name, each in part.items()}
-            )
-
         most = max(1, self._tile_bytes // (tiles[-1] * model.row_bytes(shape) or 1))
-        most = min(most, _IN_FLIGHT) * len(plans)
-        # Devices take turns; plans and weights lie on each of them.
-        devices = itertools.cycle(range(len(plans)))
-        for start, stop, tile in pieces(len(by_row["x0"]), tiles):
+        room = threading.BoundedSemaphore(most * len(plans))
+        cut = list(pieces(len(by_row["x0"]), tiles))
+
+        def computed(number: int) -> Arrays:
+            start, stop, tile = cut[number]
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
-            if len(waiting) >= most:
-                fetch()
-            device = next(devices)
-            part = self._tile(model, shape, plans[device], given, tile, device)
-            waiting.append((stop - start, part))
-        while waiting:
-            fetch()
-        if len(parts) == 1:
-            return parts[0]
+            # Devices take turns; plans and weights lie on each of them.
+            device = number % len(plans)
+            with room:
+                part = self._tile(model, shape, plans[device], given, tile, device)
+                count = stop - start
+                return {name: np.asarray(each)[:count] for name, each in part.items()}
+
+        if len(cut) == 1:
+            return computed(0)
+        parts = list(self._tiles.map(computed, range(len(cut))))
         return {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0]
         }

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from services.rollouts.canonical import USUAL, Variant
-from services.rollouts.operations import OPERATIONS
+from services.rollouts.operations import OPERATIONS, turned
 from services.rollouts.request import Arrays
 from services.rollouts.shapes import Shape, padded_plan
 from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
@@ -47,7 +47,7 @@ class Form:
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
         """Put a surrogate on the device."""
-        arrays, static = eqx.partition(surrogate, eqx.is_array)
+        arrays, static = eqx.partition(turned(surrogate), eqx.is_array)
         return cls(_functions(static), on_devices(arrays), static)
 
 
@@ -74,6 +74,8 @@ class Model:
     """Shape, tile and device."""
     untried: list[tuple[Shape, Plans, int]] = field(default_factory=list)
     """Other tiles of these shapes, to be tried when there is time."""
+    grown: set[Shape] = field(default_factory=set)
+    """Shapes whose larger tiles are among them, or were."""
     _plans: OrderedDict[bytes, Plans] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -101,6 +103,7 @@ class Model:
         """Let all programs go: what is asked for again is compiled again."""
         self.tiles.clear()
         self.untried.clear()
+        self.grown.clear()
         self.compiled.clear()
         renewed = {
             form: dataclasses.replace(form, functions=_functions(form.static))

@@ -26,9 +26,16 @@ import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
 from spnode_core.ensemble import rollout_and_spread
+from spnode_core.networks import transposed
 from spnode_core.rollout import decoded, rollout
 from spnode_core.timegrid import Plan
 
+COMPILER_OPTIONS = {
+    # The widest registers that the processor has, where 256 bits are the default.
+    "xla_cpu_prefer_vector_width": 512,
+    # Products of a tile are too small to be shared out, and round alike in all sizes.
+    "xla_cpu_multi_thread_eigen": False,
+}
 Values = dict[str, Any]
 Operation = Callable[[Any, Plan, Values], Values]
 
@@ -40,11 +47,25 @@ def _inputs(given: Values, group: str = "") -> Values:
     }
 
 
+def turned(surrogate: Any) -> Any:
+    """A surrogate whose operator has its weights transposed; twice it is itself.
+
+    Small tiles read them by columns at each step: there they are not moved any more.
+    """
+    dynamics = transposed(surrogate.dynamics)
+    return eqx.tree_at(lambda s: s.dynamics, surrogate, dynamics)
+
+
+def _surrogate(static: Any, arrays: Any) -> Any:
+    """The surrogate of a form."""
+    return turned(eqx.combine(arrays, static))
+
+
 def _states(
     static: Any, arrays: Any, plan: Plan, inputs: Values, *, latent: bool = False
 ) -> Any:
     return rollout(
-        eqx.combine(arrays, static),
+        _surrogate(static, arrays),
         inputs["x0"],
         plan,
         inputs.get("parameters"),
@@ -65,7 +86,7 @@ def _along(
 
 def _rollout(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    surrogate = eqx.combine(arrays, static)
+    surrogate = _surrogate(static, arrays)
     if surrogate.signature.members == 1:
         return {"x": _states(static, arrays, plan, inputs)}
     others = (inputs.get("parameters"), inputs.get("controls"))
@@ -78,7 +99,7 @@ def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
     z = _states(static, arrays, plan, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
-    x = decoded(eqx.combine(arrays, static), z, inputs["x0"], parameters)
+    x = decoded(_surrogate(static, arrays), z, inputs["x0"], parameters)
     return {"x": x, "z": z}
 
 
@@ -134,7 +155,7 @@ def _with_distance(
 ) -> Values:
     """The results, and how far each row starts from the training samples."""
     results = operation(static, arrays, plan, given)
-    surrogate = eqx.combine(arrays, static)
+    surrogate = _surrogate(static, arrays)
     if surrogate.neighbours is None:
         return results
     return results | {"distance": distances(surrogate, given)}
@@ -157,7 +178,10 @@ def _named(group: str, arrays: Values) -> Values:
 
 
 def _compiled(operation: Callable[..., Values]) -> Callable[[Any], Operation]:
-    return lambda static: jax.jit(functools.partial(_with_distance, operation, static))
+    return lambda static: jax.jit(
+        functools.partial(_with_distance, operation, static),
+        compiler_options=COMPILER_OPTIONS,
+    )
 
 
 OPERATIONS: dict[str, Callable[[Any], Operation]] = {

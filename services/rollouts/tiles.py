@@ -1,8 +1,9 @@
 """How the rows of a batch are cut into tiles: pieces of few fixed sizes.
 
 Matrix products of different sizes may round differently, so a row's bits are kept by
-computing it in a tile of one size, or of sizes that have shown the same bits. Where
-throughput is asked for, tiles are larger and that promise does not hold.
+computing it in a tile of one size, or of sizes that have shown the same bits: smaller
+ones always get to show them, larger ones once a batch would fill them. Where throughput
+is asked for, tiles are large at once and that promise does not hold.
 """
 
 import functools
@@ -15,7 +16,7 @@ from services.rollouts.request import Arrays
 TILES = (2, 8, 32)
 """Rows of a tile where bits are promised; the largest computes every shape first."""
 LARGE_TILES = (2, 8, 32, 64, 256)
-"""Rows of a tile where throughput is asked for."""
+"""Rows of a tile where throughput is asked for, or bits have turned out the same."""
 DERIVATIVE_TILES = (2, 8, 32, 64)
 """The same for derivatives, whose stored steps leave the cache sooner."""
 BACKWARDS = frozenset({"vjp", "hvp", "objective"})
@@ -31,6 +32,12 @@ def tiles_of(operation: str, *, throughput: bool) -> tuple[int, ...]:
     if not throughput:
         return TILES
     return DERIVATIVE_TILES if operation in DERIVATIVES else LARGE_TILES
+
+
+def larger_tiles(operation: str) -> tuple[int, ...]:
+    """Tiles that may turn out to give the bits that are promised, smallest first."""
+    every = tiles_of(operation, throughput=True)
+    return tuple(tile for tile in every if tile > TILES[-1])
 
 
 def pieces(rows: int, tiles: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:

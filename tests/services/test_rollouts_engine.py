@@ -16,7 +16,7 @@ from services.rollouts.loaded import Form
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, bucket
-from services.rollouts.tiles import TILES
+from services.rollouts.tiles import TILES, larger_tiles, same_bits
 from services.settings import Settings
 from spnode_core import artifact
 from tests.core.models import GRID, MASS, random_states, small_surrogate
@@ -242,6 +242,26 @@ def test_small_tiles_are_used_once_proven(engine, stored):
     tiles = engine.resident.get(digest).tiles.values()
     assert all(each[-1] == TILES[-1] for each in tiles)
     assert any(len(each) > 1 for each in tiles)
+
+
+@pytest.mark.parametrize("name", ["mixed", "float64"])
+@pytest.mark.parametrize("operation", ["rollout", "vjp"])
+def test_large_tiles_change_no_bits(stored, name, operation):
+    settings, blobs, digests = stored
+    engine = Engine(settings, blobs)
+    model, given = engine.resident.get(digests[name]), arrays(operation, 150)
+    before = engine.run(operation, digests[name], given)
+    ((shape, tiles),) = model.tiles.items()
+    assert tiles == TILES[-1:]
+    assert model.grown == {shape}
+    while engine.idle():
+        pass
+    tried = {tile for _, tile, _ in model.compiled}
+    assert tried == {*TILES, *larger_tiles(operation)}
+    compilations = engine.counters.compilations
+    after = engine.run(operation, digests[name], given)
+    assert same_bits(before, after)
+    assert engine.counters.compilations == compilations
 
 
 def test_a_warm_model_compiles_nothing_for_its_own_times(engine, stored):

@@ -1,0 +1,82 @@
+"""Networks of whole batches: the values and derivatives of the plain ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spnode_core.networks import Network, batched, transposed
+
+# Few rows, many, and more than a block holds.
+SIZES = (1, 2, 63, 64, 65, 128, 300)
+BOUNDS = {"float32": 2e-6, "float64": 1e-13}
+
+
+def network(dtype="float64", seed=0):
+    return Network(
+        3, 2, width=20, depth=2, dtype=jnp.dtype(dtype), key=jax.random.key(seed)
+    )
+
+
+def rows(count):
+    return jax.random.normal(jax.random.key(count), (count, 3), jnp.float64)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("count", SIZES)
+def test_a_batch_has_the_values_of_its_rows(dtype, count):
+    plain = network(dtype)
+    found = jax.jit(jax.vmap(batched(plain)))(rows(count))
+    assert found.dtype == jnp.float64
+    expected = jax.vmap(plain)(rows(count))
+    np.testing.assert_allclose(found, expected, atol=BOUNDS[dtype])
+
+
+def test_one_input_needs_no_batch():
+    x = rows(1)[0]
+    np.testing.assert_allclose(batched(network())(x), network()(x), rtol=1e-13)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_derivatives_are_those_of_the_plain_network(count):
+    x, direction = rows(count), rows(count + 1)[:count]
+
+    def loss(net, x):
+        return (jax.vmap(net)(x) ** 2).sum()
+
+    def derivatives(change):
+        by_weights = jax.grad(lambda net: loss(change(net), x))(network())
+        by_rows = jax.grad(lambda x: loss(change(network()), x))
+        return by_weights, *jax.jvp(by_rows, (x,), (direction,))
+
+    found, expected = derivatives(batched), derivatives(lambda net: net)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [5, 200])
+def test_members_with_weights_of_their_own_share_rows(count):
+    members = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(network(seed=seed) for seed in range(3))
+    )
+    found = jax.vmap(lambda net: jax.vmap(batched(net))(rows(count)))(members)
+    inside = jax.vmap(lambda x: jax.vmap(lambda net: batched(net)(x))(members))
+    for number in range(3):
+        expected = jax.vmap(network(seed=number))(rows(count))
+        np.testing.assert_allclose(found[number], expected, rtol=1e-12)
+        np.testing.assert_allclose(inside(rows(count))[:, number], expected, rtol=1e-12)
+
+
+def test_a_jacobian_within_a_batch():
+    x = rows(70)
+    found = jax.vmap(jax.jacfwd(batched(network())))(x)
+    expected = jax.vmap(jax.jacfwd(network()))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
+
+
+def test_transposed_twice_is_the_network():
+    plain = network()
+    once, twice = transposed(plain), transposed(transposed(plain))
+    assert [w.shape for w in once.weights] == [w.shape[::-1] for w in plain.weights]
+    for one, other in zip(plain.weights, twice.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
