@@ -29,6 +29,7 @@ from spnode_core.integrators.base import (
     stacked_propagators,
 )
 from spnode_core.integrators.initialise import create_integrator
+from spnode_core.networks import batched
 from spnode_core.timegrid import Plan
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def prepared_rollout(
         controls: Control values of each row.
         latent: Whether to return the latent states.
     """
-    batch = x0.shape[0]
+    surrogate, batch = batched(surrogate), x0.shape[0]
     if parameters is None:
         parameters = jnp.zeros((batch, 0), jnp.float64)
     if controls is None:
@@ -144,6 +145,7 @@ def decoded(
         x0: Initial states, whose conserved sums the states have.
         parameters: Parameters of each row, physical units.
     """
+    surrogate = batched(surrogate)
     # Rows and times as one axis: products then round alike for any number of rows.
     rows, times, columns = z.shape
     sums = jax.vmap(surrogate.conserved_sums)(x0)
@@ -172,7 +174,7 @@ def march(
         every: Steps between two states that are returned.
         count: How many are returned, the last of them the state to go on from.
     """
-    surrogate = surrogate.prepared()
+    surrogate = batched(surrogate.prepared())
     none = jnp.zeros(0, jnp.float64)
     steps = jnp.asarray([step], jnp.float64)
     shared, each = separated(_propagators(surrogate, steps, none))
@@ -209,7 +211,7 @@ def restarted(
         parameters: Parameters of each row, physical units.
         controls: Control values of each row over the plan's control intervals.
     """
-    prepared = surrogate.prepared()
+    prepared = batched(surrogate.prepared())
     steps, _ = shared_propagators(prepared, plan)
     kind, distinct = jnp.asarray(plan.step_kind), jnp.asarray(plan.distinct)
 

@@ -24,7 +24,7 @@ from spnode_core.errors import InvalidInput
 from spnode_core.inputs import batched_inputs
 from spnode_core.linear.initialise import create_linear
 from spnode_core.neighbours import Neighbours
-from spnode_core.networks import Network, batched
+from spnode_core.networks import Network
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
 from spnode_core.normaliser import Normaliser
@@ -127,9 +127,7 @@ class Surrogate(eqx.Module):
 
     def prepared(self) -> "Surrogate":
         """The surrogate with what does not change along a rollout worked out once."""
-        return batched(
-            eqx.tree_at(lambda s: s.dynamics, self, self.dynamics.prepared())
-        )
+        return eqx.tree_at(lambda s: s.dynamics, self, self.dynamics.prepared())
 
     def conserved_sums(self, x: Float[Array, " state"]) -> Float[Array, " sum"]:
         """The conserved sums of a state, in physical units."""

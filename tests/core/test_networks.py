@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from spnode_core.networks import Network, batched, transposed
+from tests.core.models import GRID, STATES, random_states, small_surrogate
 
 # Few rows, many, and more than a block holds.
 SIZES = (1, 2, 63, 64, 65, 128, 300)
@@ -80,3 +81,27 @@ def test_transposed_twice_is_the_network():
     assert [w.shape for w in once.weights] == [w.shape[::-1] for w in plain.weights]
     for one, other in zip(plain.weights, twice.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_user_may_differentiate_within_a_batch():
+    surrogate = small_surrogate(normalisation=dict.fromkeys(STATES, "linear"))
+    x0 = jnp.asarray(random_states(70))
+
+    def last_states(x0):
+        return surrogate.rollout(x0, GRID[-1:])[:, -1].sum()
+
+    one_by_one = jax.vmap(jax.grad(lambda row: last_states(row[None])))(x0)
+    np.testing.assert_allclose(one_by_one, jax.grad(last_states)(x0), rtol=1e-10)
+
+    dynamics = surrogate.prepared().dynamics
+    none = jnp.zeros(0)
+    latent = surrogate.signature.latent
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(70, latent)))
+
+    def derivative(z):
+        value, linear = jax.linearize(lambda z: dynamics.derivative(z, none, none), z)
+        return value, linear(value)
+
+    value, along = jax.vmap(derivative)(z)
+    assert jnp.isfinite(value).all()
+    assert jnp.isfinite(along).all()
