@@ -176,7 +176,9 @@ def rollout_and_spread(
         surrogate: An ensemble.
         *inputs: As of ``spnode_core.rollout.rollout``.
     """
-    return _mean_and_spread(surrogate.by_member(lambda one: rollout(one, *inputs)))
+    return _mean_and_spread(
+        surrogate.by_member(lambda one: rollout(one, *inputs, by_size=True))
+    )
 
 
 @eqx.filter_jit

@@ -241,7 +241,7 @@ class Surrogate(eqx.Module):
 
 @eqx.filter_jit
 def _compiled_rollout(*args: object) -> Float[Array, "batch time state"]:
-    return rollout(*args)  # type: ignore[arg-type]
+    return rollout(*args, by_size=True)  # type: ignore[arg-type]
 
 
 def require_x64() -> None:

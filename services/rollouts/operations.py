@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
 from spnode_core.ensemble import rollout_and_spread
-from spnode_core.networks import transposed
+from spnode_core.networks import batched, transposed
 from spnode_core.rollout import decoded, rollout
 from spnode_core.timegrid import Plan
 
@@ -71,6 +71,7 @@ def _states(
         inputs.get("parameters"),
         inputs.get("controls"),
         latent=latent,
+        by_size=True,
     )
 
 
@@ -99,7 +100,8 @@ def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
     z = _states(static, arrays, plan, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
-    x = decoded(_surrogate(static, arrays), z, inputs["x0"], parameters)
+    surrogate = batched(_surrogate(static, arrays))
+    x = decoded(surrogate, z, inputs["x0"], parameters)
     return {"x": x, "z": z}
 
 
