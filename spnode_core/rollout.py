@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from spnode_core.batched_networks import batched, filled
 from spnode_core.integrators.base import (
     AbstractIntegrator,
     Propagators,
@@ -29,7 +30,6 @@ from spnode_core.integrators.base import (
     stacked_propagators,
 )
 from spnode_core.integrators.initialise import create_integrator
-from spnode_core.networks import batched
 from spnode_core.timegrid import Plan
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def decoded(
         x0: Initial states, whose conserved sums the states have.
         parameters: Parameters of each row, physical units.
     """
-    # Rows and times as one axis: products then round alike for any number of rows.
-    rows, times, columns = z.shape
+    # Rows and times as one axis, filled up: all numbers of rows then round alike.
+    surrogate, (rows, times, columns) = filled(surrogate), z.shape
     sums = jax.vmap(surrogate.conserved_sums)(x0)
     by_row = (jnp.repeat(each, times, axis=0) for each in (sums, parameters))
     x = jax.vmap(surrogate.decode)(z.reshape(rows * times, columns), *by_row)

@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
+from spnode_core.batched_networks import batched
 from spnode_core.ensemble import rollout_and_spread
-from spnode_core.networks import batched, transposed
+from spnode_core.networks import transposed
 from spnode_core.rollout import decoded, rollout
 from spnode_core.timegrid import Plan
 

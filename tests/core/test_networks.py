@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spnode_core.networks import Network, batched, transposed
+from spnode_core.batched_networks import batched, filled
+from spnode_core.networks import Network, transposed
 from tests.core.models import GRID, STATES, random_states, small_surrogate
 
 # Few rows, many, and more than a block holds.
 SIZES = (1, 2, 63, 64, 65, 128, 300)
+LAYOUTS = {"by size": batched, "filled": lambda net: filled(batched(net))}
 BOUNDS = {"float32": 2e-6, "float64": 1e-13}
 
 
@@ -23,11 +25,12 @@ def rows(count):
     return jax.random.normal(jax.random.key(count), (count, 3), jnp.float64)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("count", SIZES)
-def test_a_batch_has_the_values_of_its_rows(dtype, count):
+def test_a_batch_has_the_values_of_its_rows(dtype, count, layout):
     plain = network(dtype)
-    found = jax.jit(jax.vmap(batched(plain)))(rows(count))
+    found = jax.jit(jax.vmap(LAYOUTS[layout](plain)))(rows(count))
     assert found.dtype == jnp.float64
     expected = jax.vmap(plain)(rows(count))
     np.testing.assert_allclose(found, expected, atol=BOUNDS[dtype])
@@ -38,8 +41,9 @@ def test_one_input_needs_no_batch():
     np.testing.assert_allclose(batched(network())(x), network()(x), rtol=1e-13)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", SIZES)
-def test_derivatives_are_those_of_the_plain_network(count):
+def test_derivatives_are_those_of_the_plain_network(count, layout):
     x, direction = rows(count), rows(count + 1)[:count]
 
     def loss(net, x):
@@ -50,7 +54,7 @@ def test_derivatives_are_those_of_the_plain_network(count):
         by_rows = jax.grad(lambda x: loss(change(network()), x))
         return by_weights, *jax.jvp(by_rows, (x,), (direction,))
 
-    found, expected = derivatives(batched), derivatives(lambda net: net)
+    found, expected = derivatives(LAYOUTS[layout]), derivatives(lambda net: net)
     for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
@@ -105,3 +109,24 @@ def test_a_user_may_differentiate_within_a_batch():
     value, along = jax.vmap(derivative)(z)
     assert jnp.isfinite(value).all()
     assert jnp.isfinite(along).all()
+
+
+@pytest.mark.parametrize("count", [5, 64])
+def test_hessians_by_weights_and_rows(count):
+    x = rows(count)
+
+    def loss(net, x):
+        return (jax.vmap(net)(x) ** 2).sum()
+
+    def products(change):
+        def gradient(net, x):
+            return jax.grad(lambda *given: loss(change(given[0]), given[1]), (0, 1))(
+                net, x
+            )
+
+        along = (network(seed=5), rows(count + 1)[:count])
+        return jax.jvp(gradient, (network(), x), along)
+
+    found, expected = products(batched), products(lambda net: net)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
