@@ -10,7 +10,8 @@
     x = client.rollout("robertson", x0, times)
 """
 
-from spnode_client.aio import AsyncClient, AsyncJob
+from spnode_client.aio import AsyncClient
+from spnode_client.aio_jobs import AsyncJob
 from spnode_client.calibrations import Calibration, Estimate
 from spnode_client.client import Client
 from spnode_client.comparisons import Comparison

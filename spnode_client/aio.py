@@ -1,33 +1,22 @@
 """The async client: the same operations, awaited."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import numpy as np
 
-from spnode_client.calibrations import Calibration, calibration_request
-from spnode_client.calls import Lost, Operation, T, broken, retry_delay
+from spnode_client.aio_jobs import AsyncJob, AsyncJobs, AsyncResource
+from spnode_client.aio_registry import AsyncModels
+from spnode_client.calibrations import calibration_request
+from spnode_client.calls import Operation, T
 from spnode_client.client import DEFAULT_URL
-from spnode_client.comparisons import Comparison, comparison_request
 from spnode_client.derivatives import AsyncDerivatives
-from spnode_client.errors import ProblemError, Unreachable
 from spnode_client.fixed import AsyncModel
-from spnode_client.operations import datasets, jobs, models, results, rollouts
-from spnode_client.progress_line import progress_line
-from spnode_client.records import (
-    AbstractJob,
-    Dataset,
-    Event,
-    ModelVersion,
-    Record,
-    Rollout,
-)
-from spnode_client.results import AsyncRolloutResult
-from spnode_client.sse import EventReader
-from spnode_client.sweeps import Ranking, sweep_request
+from spnode_client.operations import datasets, jobs, keys, rollouts
+from spnode_client.operations.pages import items
+from spnode_client.records import Dataset, Record, Rollout
+from spnode_client.sweeps import sweep_request
 from spnode_client.transport import AsyncTransport
 
 
@@ -57,6 +46,10 @@ class AsyncClient(AsyncDerivatives):
         self.url = url.rstrip("/")
         self.retries = retries
         self.transport = AsyncTransport(self.url, key, timeout_s)
+        self.datasets = AsyncDatasets(self)
+        self.jobs = AsyncJobs(self)
+        self.models = AsyncModels(self)
+        self.keys = AsyncKeys(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,15 +65,11 @@ class AsyncClient(AsyncDerivatives):
         """Run one operation."""
         return await self.transport.run(operation)
 
-    async def upload(self, path: str | Path, name: str | None = None) -> Dataset:
-        """Stream a file of trajectories into the store, as ``Client`` does."""
-        return await self.run(datasets.upload(path, name, self.retries))
-
     async def train(
         self, dataset: Dataset | str, model: str, **options: Any
-    ) -> "AsyncJob":
+    ) -> AsyncJob:
         """Queue the training of a new version; options as ``Client.train``."""
-        return await self.submit(jobs.training_request(dataset, model, options))
+        return await self.jobs.submit(jobs.training_request(dataset, model, options))
 
     async def sweep(
         self,
@@ -88,12 +77,12 @@ class AsyncClient(AsyncDerivatives):
         model: str,
         candidates: Sequence[Record] | None = None,
         **options: Any,
-    ) -> "AsyncJob":
+    ) -> AsyncJob:
         """Queue trainings that differ in some settings, as ``Client.sweep``."""
         named = ("grid", "split", "ensemble", "alias", "tags", "schedule")
         own = {name: options.pop(name, None) for name in named}
         own["candidates"] = None if candidates is None else list(candidates)
-        return await self.submit(sweep_request(dataset, model, own, options))
+        return await self.jobs.submit(sweep_request(dataset, model, own, options))
 
     async def calibrate(
         self,
@@ -102,40 +91,15 @@ class AsyncClient(AsyncDerivatives):
         observations: Any,
         unknowns: Record,
         **options: Any,
-    ) -> "AsyncJob":
+    ) -> AsyncJob:
         """Queue the search for parameters and the like, as ``Client.calibrate``."""
-        return await self.submit(
+        return await self.jobs.submit(
             calibration_request(model, times, observations, unknowns, options)
         )
 
-    async def compare(
-        self, *models: Any, dataset: Dataset | str, **options: Any
-    ) -> "AsyncJob":
-        """Queue a comparison of versions, as ``Client.models.compare``."""
-        return await self.submit(comparison_request(models, dataset, options))
-
-    async def submit(self, request: Record) -> "AsyncJob":
-        """Queue a job."""
-        return AsyncJob(self, await self.run(jobs.submit(request, self.retries)))
-
-    async def rollout_job(
-        self, model: str, x0: Any = None, times: Any = None, **options: Any
-    ) -> "AsyncJob":
-        """Queue a rollout of more rows than one answer holds, as ``Jobs.rollout``."""
-        submit = results.submit(model, x0, times, options, self.retries)
-        return AsyncJob(self, await self.run(submit))
-
-    async def job(self, job_id: str) -> "AsyncJob":
-        """One job."""
-        return AsyncJob(self, await self.run(jobs.get(job_id, None, self.retries)))
-
-    async def version(self, reference: str) -> ModelVersion:
-        """The version that ``name``, ``name@alias`` or ``name/3`` stands for."""
-        return await self.run(models.version(reference, self.retries))
-
     async def model(self, reference: str) -> AsyncModel:
         """A version, fixed from here on, as ``Client.model``."""
-        return AsyncModel(self, await self.version(reference))
+        return AsyncModel(self, await self.models.version(reference))
 
     async def rollout(
         self, model: str, x0: Any, times: Any, **options: Any
@@ -151,85 +115,66 @@ class AsyncClient(AsyncDerivatives):
         return await self.run(rollouts.rollout(body, self.retries))
 
 
-AsyncMade = (
-    ModelVersion
-    | Dataset
-    | AsyncRolloutResult
-    | Calibration
-    | Comparison
-    | Ranking
-    | Record
-)
-"""What a job may make."""
+class AsyncDatasets(AsyncResource):
+    """``client.datasets``, awaited; arguments as of ``Datasets``."""
 
+    async def upload(self, path: str | Path, name: str | None = None) -> Dataset:
+        """Stream a file of trajectories into the store; it is checked on arrival."""
+        return await self._run(datasets.upload(path, name, self._retries))
 
-class AsyncJob(AbstractJob):
-    """A job of the service.
+    async def get(self, dataset_id: str) -> Dataset:
+        """One dataset."""
+        return await self._run(datasets.get(dataset_id, self._retries))
 
-    Attributes:
-        record: What the service said of it last.
-    """
+    async def list(self, limit: int | None = 20, **query: Any) -> list[Dataset]:
+        """The newest datasets, 1 to 100, or None for all."""
+        found = await self._run(items(datasets.page, query, limit, self._retries))
+        return [Dataset.of(record) for record in found]
 
-    def __init__(self, client: AsyncClient, record: Record) -> None:
-        self._client = client
-        self.record = record
+    async def download(self, dataset_id: str, path: str | Path) -> Path:
+        """Write the dataset's file to ``path``."""
+        return await self._run(datasets.download(dataset_id, path, self._retries))
 
-    async def wait(
-        self,
-        timeout_s: float | None = None,
-        on_record: Callable[[Record], None] | None = None,
-    ) -> AsyncMade:
-        """Wait for the end; give what the job made, as ``Job.wait``."""
-        client = self._client
-        self.record = await client.run(
-            jobs.wait(self.id, timeout_s, on_record or progress_line(), client.retries)
+    async def delete(self, dataset_id: str) -> None:
+        """Remove a dataset."""
+        await self._run(datasets.delete(dataset_id, self._retries))
+
+    async def generate(self, system: str, trajectories: int, seed: int = 0) -> AsyncJob:
+        """Queue the making of a dataset from a built-in system."""
+        request = {"kind": "dataset", "system": system}
+        return await self._client.jobs.submit(
+            {**request, "trajectories": trajectories, "seed": seed}
         )
-        return await self.result()
 
-    async def result(
+
+class AsyncKeys(AsyncResource):
+    """``client.keys``, awaited; arguments as of ``Keys``."""
+
+    async def create(
         self,
-    ) -> AsyncMade:
-        """What a succeeded job made, as ``Job.result``."""
-        made = await self._client.run(jobs.result(self.record, self._client.retries))
-        if self.record.get("kind") == "rollout":
-            return AsyncRolloutResult(self._client, made)
-        return made
+        name: str,
+        scopes: list[str],
+        *,
+        project: str = "default",
+        expires_in_seconds: float | None = None,
+    ) -> Record:
+        """Make a key, by default for good; ``secret`` is shown this once."""
+        body = {"name": name, "scopes": scopes, "project": project}
+        body["expires_in_seconds"] = expires_in_seconds
+        return await self._run(keys.create(body, self._retries))
 
-    async def cancel(self) -> Self:
-        """Ask for the end of the job."""
-        client = self._client
-        self.record = await client.run(jobs.act(self.id, "cancel", client.retries))
-        return self
+    async def rotate(self, key_id: str, *, keep_seconds: float = 3600.0) -> Record:
+        """Make a key in the place of another, which stays valid for a while."""
+        return await self._run(keys.rotate(key_id, keep_seconds, self._retries))
 
-    async def events(self, after: str | None = None) -> AsyncIterator[Event]:
-        """Events as they happen, until the job ends.
+    async def audit(self, limit: int | None = 20, **query: Any) -> list[Record]:
+        """The newest requests that may have changed something, what came of them."""
+        return await self._run(items(keys.acts, query, limit, self._retries))
 
-        Raises:
-            Unreachable: The stream broke, and again after the retries.
-        """
-        reader = EventReader(after)
-        failures = 0
-        while True:
-            reader.begin()
-            before = reader.last_id
-            call = jobs.events_call(self.id, before)
-            try:
-                async for line in self._client.transport.lines(call):
-                    failures = 0
-                    if (event := reader.feed(line)) is not None:
-                        yield event
-                if reader.is_over:
-                    return
-                client = self._client
-                self.record = await client.run(jobs.get(self.id, None, client.retries))
-                if reader.is_through(self.record, before):
-                    return
-                if reader.last_id != before:
-                    continue
-                found = Lost("it ended before the job")
-            except (httpx.TransportError, ProblemError) as error:
-                found = broken(error)
-            failures += 1
-            if failures > self._client.retries:
-                raise Unreachable(f"no events from {self._client.url}: {found.reason}")
-            await asyncio.sleep(retry_delay(failures, found))
+    async def list(self) -> list[Record]:
+        """The keys, without their secrets."""
+        return (await self._run(keys.page(self._retries)))["data"]
+
+    async def revoke(self, key_id: str) -> None:
+        """Make a key useless."""
+        await self._run(keys.revoke(key_id, self._retries))

@@ -1,7 +1,9 @@
 """The models of a service and their versions: ``client.models``."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,10 @@ class Models(Resource):
 
         Needs ``spnode[jax]``, and JAX in 64-bit mode.
         """
-        from spnode_client.local import load_version
+        from spnode_client.local import load_file
 
-        return load_version(self, reference)
+        with self._fetched(reference) as (path, version):
+            return load_file(path, version)
 
     def export(
         self,
@@ -110,10 +113,11 @@ class Models(Resource):
         Returns:
             The content of ``export.json``.
         """
-        from spnode_client.local import export_version
+        from spnode_client.local import export_file
 
         options = {"times": times, "control_times": control_times, "rows": rows}
-        return export_version(self, reference, folder, **options)
+        with self._fetched(reference) as (path, version):
+            return export_file(path, version, folder, **options)
 
     def register(self, path: str | Path, name: str) -> ModelVersion:
         """Make a file of ``spnode_core.save`` the next version of a model.
@@ -160,3 +164,11 @@ class Models(Resource):
     def delete_version(self, reference: str) -> None:
         """Remove a version that no alias points at."""
         self._run(models.delete_version(reference, self._retries))
+
+    @contextlib.contextmanager
+    def _fetched(self, reference: str) -> Iterator[tuple[Path, ModelVersion]]:
+        """A version's artifact, until the end of the block."""
+        version = self.version(reference)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "version.spnode"
+            yield self.download(str(version), path), version

@@ -126,9 +126,9 @@ class AsyncTransport:
             else:
                 outcome = await self._exchange(wanted)
 
-    async def lines(self, call: Call) -> AsyncIterator[str]:
-        """The lines of an endless answer, as they come."""
-        async with self.http.stream(**_request(call, 60.0)) as response:
+    async def lines(self, call: Call, quiet_s: float = 60.0) -> AsyncIterator[str]:
+        """The lines of an endless answer, as they come; an error after silence."""
+        async with self.http.stream(**_request(call, quiet_s)) as response:
             if not response.is_success:
                 await response.aread()
             async for line in _checked(response).aiter_lines():

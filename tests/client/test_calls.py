@@ -118,7 +118,7 @@ def test_the_async_client_retries_by_the_same_rules(server):
 
     async def submit():
         async with AsyncClient(server.url, retries=2) as client:
-            return await client.submit(REQUEST)
+            return await client.jobs.submit(REQUEST)
 
     assert asyncio.run(submit()).id == "job_1"
     assert len({asked.headers["idempotency-key"] for asked in server.asked}) == 1

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from spnode_client import AsyncClient, Client
-from spnode_client.aio import AsyncJob
+from spnode_client.aio_jobs import AsyncJob
 from spnode_client.errors import Forbidden, Unreachable
 from tests.client.conftest import Answer
 

@@ -1,10 +1,11 @@
 """A job as a person reads it, and as a script does."""
 
+import asyncio
 import json
 
 import pytest
 
-from spnode_client import Client
+from spnode_client import AsyncClient, Client
 from spnode_client.commands.job_report import attempts_of, print_job
 from spnode_client.errors import Unreachable
 from spnode_client.moments import lasting, moment, span
@@ -110,19 +111,31 @@ def test_a_job_is_read_from_its_record_and_its_log(server):
     assert paths == ["/v1/jobs/job_1", "/v1/jobs/job_1/events", "/v1/jobs/job_1"]
 
 
-def test_the_log_of_a_job_that_goes_on_is_read_as_far_as_it_is(server):
+def blocking(url):
+    with Client(url) as client:
+        return client.jobs.get("job_1").past_events()
+
+
+def awaited(url):
+    async def collect():
+        async with AsyncClient(url) as client:
+            return await (await client.jobs.get("job_1")).past_events()
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("past_events", [blocking, awaited])
+def test_the_log_of_a_job_that_goes_on_is_read_as_far_as_it_is(server, past_events):
     far = Event("", "progress", {"id": None, "data": None})
     held = stream([*LOG[:3], far, LOG[3]])
     server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
     server.answers.append(held)
-    with Client(server.url) as client:
-        assert len(client.jobs.get("job_1").past_events()) == 3
+    assert len(past_events(server.url)) == 3
     broken = stream(LOG[:3])
     broken.break_after = len(broken.body) - 1
     server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
     server.answers += [broken, held]
-    with Client(server.url) as client:
-        found = client.jobs.get("job_1").past_events()
+    found = past_events(server.url)
     assert [each.id for each in found] == [each.id for each in LOG[:3]]
 
 
@@ -135,13 +148,12 @@ def test_times_are_said_to_the_second_and_lengths_in_the_unit_that_fits():
     assert [lasting(650.46), lasting(7200), lasting(None)] == ["10.8 min", "2.0 h", ""]
 
 
-def test_a_log_that_does_not_come_is_no_empty_log(server):
+@pytest.mark.parametrize("past_events", [blocking, awaited])
+def test_a_log_that_does_not_come_is_no_empty_log(server, past_events):
     server.answers += [Answer(200, json.dumps({**JOB, "state": "running"}).encode())]
     server.answers += [Answer(break_after=-1)] * 2
-    with Client(server.url) as client:
-        job = client.jobs.get("job_1")
-        with pytest.raises(Unreachable, match="job 'job_1' gave no events"):
-            job.past_events()
+    with pytest.raises(Unreachable, match="job 'job_1' gave no events"):
+        past_events(server.url)
 
 
 def test_texts_of_others_move_no_cursor(capsys):

@@ -208,7 +208,7 @@ def test_the_async_client_does_the_same(server, tmp_path):
 
     async def use():
         async with AsyncClient(server.url, retries=1) as client:
-            result = await (await client.job("job_1")).result()
+            result = await (await client.jobs.get("job_1")).result()
             serve(server, 1, 0, 2, 0, 1, 2, 0, 1, 2)
             np.testing.assert_array_equal(await result.rows(slice(4, 6)), X[4:6])
             np.testing.assert_array_equal(await result.array(), X)
