@@ -1,8 +1,7 @@
 """Find the initial condition behind noisy observations in a JAX loop.
 
-The misfit is a function that JAX differentiates and compiles, though the surrogate runs
-in the service: a callback asks for value and gradient in one request, ``custom_vjp``
-hands the gradient on. Needs a model and a running service:
+A version is a function that JAX differentiates and compiles, though the surrogate runs
+in the service. Needs a model and a running service:
 
     ./spnode demo
     ./spnode up
@@ -31,40 +30,15 @@ TRUTH = np.array([0.96, 5e-7, 0.04])
 client = Client(
     os.environ.get("SPNODE_URL", "http://127.0.0.1:8000"), os.environ.get("SPNODE_KEY")
 )
+rollout = client.model(MODEL).as_jax(precision="float64")
 noise = np.random.default_rng(0).normal(size=(TIMES.size, 3)) * NOISE * SCALE
-observed = client.rollout(MODEL, TRUTH, TIMES) + noise
-objective = {
-    "kind": "misfit",
-    "observations": observed,
-    "weights": 0.5 / (NOISE * SCALE) ** 2,
-}
-
-
-def ask(x0):
-    """One request: the misfit and its gradient, as the service computes them."""
-    answer = client.objective(MODEL, np.asarray(x0), TIMES, objective)
-    return np.float64(answer["value"]), np.asarray(answer["gradient"]["x0"])
-
-
-def value_and_gradient(x0):
-    shapes = (
-        jax.ShapeDtypeStruct((), x0.dtype),
-        jax.ShapeDtypeStruct(x0.shape, x0.dtype),
-    )
-    return jax.pure_callback(ask, shapes, x0, vmap_method="sequential")
-
-
-@jax.custom_vjp
-def misfit(x0):
-    return value_and_gradient(x0)[0]
-
-
-misfit.defvjp(value_and_gradient, lambda gradient, ct: (ct * gradient,))
+observed = rollout(TRUTH, TIMES) + noise
 
 
 def loss(y):
     """The misfit of ``x0 = (y1, 5e-7, y3)``; ``y`` is in units of about one step."""
-    return misfit(jnp.stack([0.92 + 0.01 * y[0], TRUTH[1], 0.08 + 0.01 * y[1]]))
+    x0 = jnp.stack([0.92 + 0.01 * y[0], TRUTH[1], 0.08 + 0.01 * y[1]])
+    return 0.5 * (((rollout(x0, TIMES) - observed) / (NOISE * SCALE)) ** 2).sum()
 
 
 optimiser = optax.lbfgs()

@@ -1,9 +1,10 @@
 """Find the initial condition behind noisy observations, through tesseract_jax.
 
 The model is a Tesseract at an address; ``apply_tesseract`` makes it a function that JAX
-differentiates and compiles. Each step of Levenberg and Marquardt asks for the residuals
-and their Jacobian: two requests, whatever the number of unknowns. Needs tesseract-jax,
-a model and a running service:
+differentiates and compiles. Under ``vmap`` many starts are one request; the best one is
+taken. Each step of Levenberg and Marquardt then asks for the residuals and their
+Jacobian: two requests, whatever the number of unknowns. In the end the gradient tells
+that nothing is left to gain. Needs tesseract-jax, a model and a running service:
 
     ./spnode demo
     ./spnode up
@@ -38,7 +39,7 @@ tesseract = Tesseract.from_url(
 
 def rollout(x0):
     inputs = {"x0": x0, "times": TIMES, "precision": "float64"}
-    return apply_tesseract(tesseract, inputs)["x"]
+    return apply_tesseract(tesseract, inputs, vmap_method="auto_experimental")["x"]
 
 
 noise = np.random.default_rng(0).normal(size=(TIMES.size, 3)) * NOISE * SCALE
@@ -51,10 +52,19 @@ def residuals(y):
     return ((rollout(x0) - observed) / (NOISE * SCALE)).ravel()
 
 
+def misfit(y):
+    """The sum of their squares."""
+    return (residuals(y) ** 2).sum()
+
+
 value = jax.jit(residuals)
 jacobian = jax.jit(jax.jacfwd(residuals))
+gradient = jax.jit(jax.grad(misfit))
 
-y, damping = jnp.array([0.92, 0.08]), 1e-3
+axes = jnp.linspace(0.91, 0.97, 5), jnp.linspace(0.02, 0.08, 5)
+starts = jnp.stack([axis.ravel() for axis in jnp.meshgrid(*axes)], axis=1)
+y, damping = starts[jnp.argmin(jax.vmap(misfit)(starts))], 1e-3
+steepest = jnp.linalg.norm(gradient(y))
 r = value(y)
 first = last = float(r @ r)
 for _ in range(15):
@@ -76,4 +86,7 @@ for name, found, deviation, true in zip(
     ("y1", "y3"), y, deviations, TRUTH[[0, 2]], strict=True
 ):
     print(f"{name} at the start: {found:.4f} +- {deviation:.4f}, true {true}")
+flattest = jnp.linalg.norm(gradient(y))
+print(f"norm of the gradient {steepest:.3g} -> {flattest:.3g}")
+assert flattest < 0.1 * steepest, "a minimum"
 assert last < 2 * observed.size, "the minimum explains the data to the noise"

@@ -1,4 +1,4 @@
-"""Every method of tritonclient's HTTP client that this door answers; ends with "ok"."""
+"""What tritonclient's HTTP client calls for models; ends with "ok"."""
 
 import sys
 from itertools import product
