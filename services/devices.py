@@ -1,7 +1,9 @@
-"""Which accelerators this machine shows, without JAX, and what JAX holds on them."""
+"""Which accelerators there are, without JAX; what JAX is told, has, and may use."""
 
 import os
 from pathlib import Path
+
+from services.settings import Settings
 
 # Computations of an accelerator, of which some are on their way to it or back.
 _IN_FLIGHT = 4
@@ -14,6 +16,18 @@ def visible_gpus() -> list[str]:
         return [name for name in chosen.split(",") if name]
     found = Path("/dev").glob("nvidia[0-9]*")
     return sorted((each.name.removeprefix("nvidia") for each in found), key=int)
+
+
+def configure_jax(settings: Settings) -> None:
+    """Set what JAX must know before its first computation: this is an entry point."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    cache = settings.data_folder / "compiled"
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def bytes_in_use() -> int:
@@ -36,6 +50,15 @@ def worth_at_a_time() -> int:
 
     if jax.default_backend() != "cpu":
         return _IN_FLIGHT * jax.local_device_count()
+    return cores()
+
+
+def cores() -> int:
+    """Cores that this process may compute on; 1 where an accelerator computes."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

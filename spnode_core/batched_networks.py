@@ -53,7 +53,7 @@ class BatchedNetwork(eqx.Module):
         self, weights: Weights, biases: Biases, *, is_filled: bool = False
     ) -> None:
         self.weights, self.biases = weights, biases
-        self.columns = tuple(weight.T for weight in weights)
+        self.columns = tuple(jnp.swapaxes(weight, -1, -2) for weight in weights)
         self.is_filled = is_filled
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
@@ -83,7 +83,7 @@ def _values(
     if is_plain or (size < _MANY and not is_filled):
         axes = jax.tree.map(lambda given: 0 if given else None, tuple(is_batched))
         return jax.vmap(_at_one, axes)(weights, columns, biases, x), True
-    block = _BLOCK if is_filled or size > _MANY else _MANY
+    block = _MANY if size <= _MANY else _BLOCK
     blocks = -(-size // block)
     whole = jnp.pad(x, ((0, blocks * block - size), (0, 0)))
     at_columns = functools.partial(_at_columns, weights, columns, biases)

@@ -32,8 +32,9 @@ from benchmarks.speed.turns import (
     repeated,
     spread,
 )
+from services.devices import cores
 from services.rollouts.canonical import USUAL, Variant
-from services.rollouts.tiles import pieces
+from services.rollouts.tiles import for_cores, pieces
 
 _MODES = {"usual": USUAL, "throughput": THROUGHPUT}
 # Batch, mode, bar in percent of the peak.
@@ -249,7 +250,8 @@ def _tiles(ours: Computing, rows: int, variant: Variant) -> str:
         for shape, tiles in model.tiles.items()
         if shape.operation == "rollout" and shape.plan[1] == STEPS
     }
-    used = [stop - start for start, stop, _ in pieces(rows, shapes[variant])]
+    allowed = for_cores(shapes[variant], rows, cores())
+    used = [stop - start for start, stop, _ in pieces(rows, allowed)]
     return (
         f"Tiles allowed on this machine: {', '.join(map(str, shapes[variant]))}; "
         + (f"{len(used)} used.")

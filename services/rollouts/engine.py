@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import jax
 import numpy as np
 
 from services.blobs import Blobs, Damaged
-from services.devices import bytes_in_use, worth_at_a_time
+from services.devices import bytes_in_use, configure_jax, cores, worth_at_a_time
 from services.errors import Unavailable
 from services.metrics import COMPUTE_SECONDS
 from services.rollouts.canonical import USUAL, Variant
@@ -39,7 +38,16 @@ from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, padded_rows, trimmed
-from services.rollouts.tiles import TILES, filled, larger_tiles, pieces, same_bits
+from services.rollouts.threads import on_threads
+from services.rollouts.tiles import (
+    TILES,
+    filled,
+    for_cores,
+    joined,
+    larger_tiles,
+    pieces,
+    same_bits,
+)
 from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
@@ -81,8 +89,7 @@ class Engine:
             self._load, settings.resident_bytes, settings.resident_programs
         )
         self._remembered = Remembered(settings.data_folder / "shapes")
-        # JAX computes one after the other what one thread asks for.
-        self._tiles = ThreadPoolExecutor(worth_at_a_time(), thread_name_prefix="tiles")
+        self._at_a_time, self._cores = worth_at_a_time(), cores()
         self.counters = Counters()
 
     @property
@@ -243,10 +250,12 @@ class Engine:
     def _grow(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
         """Leave larger tiles to ``idle``, where a batch fills several of the usual."""
         largest = model.tiles.get(shape, (0,))[-1]
-        if largest != TILES[-1] or rows <= largest or shape in model.grown:
+        is_usual = largest == TILES[-1] and not shape.variant.throughput
+        if not is_usual or rows <= largest or shape in model.grown:
             return
         model.grown.add(shape)
-        most = self._tile_bytes // (model.row_bytes(shape) or 1)
+        # They are tried beside batches, which need memory, too.
+        most = self._tile_bytes // 4 // (model.row_bytes(shape) or 1)
         larger = larger_tiles(shape.operation)
         model.untried += [(shape, plans, tile) for tile in larger if tile <= most]
 
@@ -257,13 +266,18 @@ class Engine:
         if not tiles or tile in tiles:
             return
         rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
-        found = self._in_tiles(model, shape, plans, rows, (tile,))
-        if not shape.variant.throughput:
-            whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
-            if not same_bits(whole, found):
-                return
-        model.tiles[shape] = tuple(sorted({*tiles, tile}))
-        self._resident.evict()
+        try:
+            found = self._in_tiles(model, shape, plans, rows, (tile,))
+            if not shape.variant.throughput:
+                whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
+                if not same_bits(whole, found):
+                    return
+            model.tiles[shape] = tuple(sorted({*tiles, tile}))
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        finally:
+            self._resident.evict()
 
     def _computed(
         self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
@@ -274,7 +288,9 @@ class Engine:
             # They may have been let go of since they were looked up.
             tiles = model.tiles.get(shape, allowed[-1:])
             try:
-                return self._in_tiles(model, shape, plans, by_row, tiles)
+                return self._in_tiles(
+                    model, shape, plans, by_row, tiles, self._at_a_time
+                )
             except jax.errors.JaxRuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -301,29 +317,28 @@ class Engine:
         plans: Plans,
         by_row: Arrays,
         tiles: tuple[int, ...],
+        at_a_time: int = 1,
     ) -> Arrays:
-        most = max(1, self._tile_bytes // (tiles[-1] * model.row_bytes(shape) or 1))
-        room = threading.BoundedSemaphore(most * len(plans))
-        cut = list(pieces(len(by_row["x0"]), tiles))
+        count = len(by_row["x0"])
+        cores = self._cores if at_a_time > 1 else 1
+        cut = list(pieces(count, for_cores(tiles, count, cores)))
+        most = self._tile_bytes // (cut[0][2] * model.row_bytes(shape) or 1)
+        rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
 
-        def computed(number: int) -> Arrays:
+        def one(number: int) -> Arrays:
             start, stop, tile = cut[number]
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
             # Devices take turns; plans and weights lie on each of them.
             device = number % len(plans)
-            with room:
+            with rooms[device]:
                 part = self._tile(model, shape, plans[device], given, tile, device)
-                count = stop - start
-                return {name: np.asarray(each)[:count] for name, each in part.items()}
+                rows = stop - start
+                return {name: np.asarray(each)[:rows] for name, each in part.items()}
 
-        if len(cut) == 1:
-            return computed(0)
-        parts = list(self._tiles.map(computed, range(len(cut))))
-        return {
-            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-        }
+        parts = on_threads(one, len(cut), at_a_time)
+        return joined(parts)
 
     def _tile(
         self,
@@ -370,16 +385,6 @@ class Engine:
                 f"the device has too little memory for the model {digest[:12]}",
                 code="out_of_memory",
             ) from error
-
-
-def configure_jax(settings: Settings) -> None:
-    """Set what JAX must know before its first computation: this is an entry point."""
-    jax.config.update("jax_enable_x64", True)
-    cache = settings.data_folder / "compiled"
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -13,6 +13,7 @@ attempt has made are left out.
 import contextlib
 import json
 import resource
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ from spnode_core.training.fit import Stopped
 
 Report = Callable[[dict[str, Any]], None]
 # The job was checked against the limits when it was submitted.
+# What a job has left when it is worth some seconds to try larger tiles.
+_WORTH_TRYING_S = 20.0
 _NO_LIMITS = Limits(rows=2**62, times=2**62, output_values=2**62)
 
 
@@ -89,12 +92,15 @@ def run_rollout(
                 continue
             if (reason := should_stop()) is not None:
                 raise Stopped(reason)
-            path = folder / f"chunk-{number:06d}.npz"
+            path, began = folder / f"chunk-{number:06d}.npz", time.monotonic()
             facts = _write_chunk(path, engine, job, served, rows.take(count), start)
             report(
                 {"type": "chunk", "number": number, "start": start, "rows": count}
                 | {"file": path.name, **facts}
             )
+            left = (time.monotonic() - began) * (job.chunks - number - 1)
+            while left > _WORTH_TRYING_S and engine.idle():
+                pass  # larger tiles for the chunks to come
             wait_for_room()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"index": described, "peak_memory_bytes": peak}

@@ -75,7 +75,7 @@ class Model:
     untried: list[tuple[Shape, Plans, int]] = field(default_factory=list)
     """Other tiles of these shapes, to be tried when there is time."""
     grown: set[Shape] = field(default_factory=set)
-    """Shapes whose larger tiles are among them, or were."""
+    """Shapes whose larger tiles are among them, or were, forgotten or not."""
     _plans: OrderedDict[bytes, Plans] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,7 +103,6 @@ class Model:
         """Let all programs go: what is asked for again is compiled again."""
         self.tiles.clear()
         self.untried.clear()
-        self.grown.clear()
         self.compiled.clear()
         renewed = {
             form: dataclasses.replace(form, functions=_functions(form.static))

@@ -42,6 +42,12 @@ def larger_tiles(operation: str) -> tuple[int, ...]:
     return tuple(tile for tile in every if tile > TILES[-1])
 
 
+def for_cores(tiles: tuple[int, ...], rows: int, cores: int) -> tuple[int, ...]:
+    """Of tiles larger than usual those of which so many rows fill one on each core."""
+    most = max(TILES[-1], rows // cores)
+    return tuple(tile for tile in tiles if tile <= most) or tiles[:1]
+
+
 def pieces(rows: int, tiles: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     """Start, stop and tile of each piece: whole large tiles, then the cheapest.
 
@@ -78,6 +84,13 @@ def filled(array: np.ndarray, tile: int) -> np.ndarray:
     if not missing:
         return array
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+def joined(parts: list[Arrays]) -> Arrays:
+    """Results one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def same_bits(one: Arrays, other: Arrays) -> bool:

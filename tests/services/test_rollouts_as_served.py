@@ -8,12 +8,12 @@ from pathlib import Path
 
 from services.blobs import Blobs
 from services.rollouts.engine import Engine
-from services.rollouts.tiles import TILES
+from services.rollouts.tiles import TILES, same_bits
 from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.spec import RelaxationSpec, ResidualSpec
-from tests.core.models import small_surrogate
-from tests.services.test_rollouts_engine import LINEAR
+from tests.core.models import GRID, small_surrogate
+from tests.services.test_rollouts_engine import LINEAR, arrays, some
 
 AS_TESTS_COMPILE = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
 
@@ -33,7 +33,19 @@ def proven_tiles(data: Path) -> list[list[int]]:
     engine.warm(digest)
     while engine.idle():
         pass
-    return list(map(list, engine.resident.get(digest).tiles.values()))
+    tiles = list(map(list, engine.resident.get(digest).tiles.values()))
+    # Large tiles, where they are admitted, change no bits; nor do several at a time.
+    for operation in ("rollout", "vjp"):
+        given = arrays(operation, 300, GRID[1:])
+        before = engine.run(operation, digest, given)
+        while engine.idle():
+            pass
+        assert same_bits(before, engine.run(operation, digest, given))
+        for start, stop in ((7, 8), (40, 110)):
+            part = engine.run(operation, digest, some(given, start, stop))
+            rows = {name: array[start:stop] for name, array in before.items()}
+            assert same_bits(rows, part)
+    return tiles
 
 
 def test_a_wide_model_in_float32_uses_the_smallest_tile(tmp_path):
