@@ -5,8 +5,8 @@ neither on its neighbours nor on the size of its batch**. Matrix products of oth
 may round differently, so a shape is computed in tiles of 32 until other tiles have
 shown, on random rows, that they give the same bits; that is tried when the engine is
 idle, for tiles of up to 256 rows once a batch would fill them. Batches that ask for
-throughput have those at once, without that promise. Tiles take turns on the devices of
-the process; a CPU computes as many as it has cores.
+throughput have those at once, without that promise. Tiles take turns on the devices; a
+CPU computes as many as it has cores.
 
 Two threads may use an engine, so that loading and compiling hold up no batch that is
 ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
@@ -41,6 +41,7 @@ from services.rollouts.shapes import Shape, padded_rows, trimmed
 from services.rollouts.threads import on_threads
 from services.rollouts.tiles import (
     TILES,
+    WORTH_A_THREAD,
     filled,
     for_cores,
     joined,
@@ -262,9 +263,8 @@ class Engine:
     def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""
         tiles = model.tiles.get(shape, ())
-        # Shapes may be let go of meanwhile.
         if not tiles or tile in tiles:
-            return
+            return  # shapes may be let go of meanwhile
         rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
         try:
             found = self._in_tiles(model, shape, plans, rows, (tile,))
@@ -320,8 +320,8 @@ class Engine:
         at_a_time: int = 1,
     ) -> Arrays:
         count = len(by_row["x0"])
-        cores = self._cores if at_a_time > 1 else 1
-        cut = list(pieces(count, for_cores(tiles, count, cores)))
+        tiles = for_cores(tiles, count, self._cores if at_a_time > 1 else 1)
+        cut = list(pieces(count, tiles))
         most = self._tile_bytes // (cut[0][2] * model.row_bytes(shape) or 1)
         rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
 
@@ -337,8 +337,8 @@ class Engine:
                 rows = stop - start
                 return {name: np.asarray(each)[:rows] for name, each in part.items()}
 
-        parts = on_threads(one, len(cut), at_a_time)
-        return joined(parts)
+        threads = min(at_a_time, max(1, count // WORTH_A_THREAD))
+        return joined(on_threads(one, len(cut), threads))
 
     def _tile(
         self,
@@ -373,7 +373,7 @@ class Engine:
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        # The limit on resident models was too high for this device.
+        # The limit on resident models was too high.
         self._resident.clear()
         gc.collect()
         try:

@@ -19,6 +19,8 @@ LARGE_TILES = (2, 8, 32, 64, 256)
 """Rows of a tile where throughput is asked for, or bits have turned out the same."""
 DERIVATIVE_TILES = (2, 8, 32, 64)
 """The same for derivatives, whose stored steps leave the cache sooner."""
+WORTH_A_THREAD = 64
+"""Rows: fewer take longer on two threads than on one."""
 BACKWARDS = frozenset({"vjp", "hvp", "objective"})
 """Operations that keep every step until they come back to it."""
 DERIVATIVES = BACKWARDS | {"jvp"}
@@ -43,8 +45,8 @@ def larger_tiles(operation: str) -> tuple[int, ...]:
 
 
 def for_cores(tiles: tuple[int, ...], rows: int, cores: int) -> tuple[int, ...]:
-    """Of tiles larger than usual those of which so many rows fill one on each core."""
-    most = max(TILES[-1], rows // cores)
+    """Of the largest tiles those of which so many rows fill one on each core."""
+    most = max(WORTH_A_THREAD, rows // cores)
     return tuple(tile for tile in tiles if tile <= most) or tiles[:1]
 
 

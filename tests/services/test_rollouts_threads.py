@@ -50,7 +50,7 @@ def test_after_an_error_no_more_begin_and_none_runs_on():
 
 @pytest.mark.parametrize(
     ("rows", "cores", "largest"),
-    [(64, 1, 64), (64, 2, 32), (128, 2, 64), (300, 1, 256), (511, 2, 64), (5, 8, 32)],
+    [(64, 2, 64), (5, 8, 64), (256, 8, 64), (300, 1, 256), (511, 2, 64), (512, 2, 256)],
 )
 def test_large_tiles_are_for_batches_that_fill_one_on_each_core(rows, cores, largest):
     assert for_cores((2, 8, 32, 64, 256), rows, cores)[-1] == largest
