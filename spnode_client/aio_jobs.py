@@ -1,8 +1,6 @@
 """Jobs of the service, and what they made: the async form of ``jobs``."""
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +22,7 @@ from spnode_client.records import (
     Record,
 )
 from spnode_client.results import AsyncRolloutResult
-from spnode_client.sse import EventReader
+from spnode_client.sse import EventReader, PastEvents
 from spnode_client.sweeps import Ranking
 
 if TYPE_CHECKING:
@@ -131,29 +129,21 @@ class AsyncJobs(AsyncResource):
 
     async def past_events(self, job_id: str, quiet_s: float = 1.0) -> list[Event]:
         """A job's events until now, oldest first."""
-        found: list[Event] = []
         lost: httpx.TransportError | None = None
         for patience in (quiet_s, 10 * quiet_s):
-            reader, call = EventReader(), jobs.events_call(job_id, None)
-            end = math.inf
+            past, call = PastEvents(quiet_s), jobs.events_call(job_id, None)
             try:
                 async for line in self._client.transport.lines(call, patience):
-                    if (event := reader.feed(line)) is not None:
-                        if event.kind == "progress":
-                            return found
-                        found.append(event)
-                        # A job that goes on may never be quiet.
-                        end = min(end, time.monotonic() + 5 * quiet_s)
-                    if time.monotonic() > end:
+                    if past.are_all_after(line):
                         break
-                return found
+                return past.events
             except httpx.ReadTimeout as error:
-                if found:
-                    return found
+                if past.events:
+                    return past.events
                 lost = error
             except httpx.TransportError as error:
                 # Some are no whole history: another gateway may have it.
-                found, lost = [], error
+                lost = error
         raise Unreachable(f"job {job_id!r} gave no events: {lost}") from lost
 
     async def list(self, limit: int | None = 20, **query: Any) -> list[AsyncJob]:

@@ -1,6 +1,5 @@
 """Jobs of the service, and what they made: the blocking form."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +22,7 @@ from spnode_client.records import (
     Record,
 )
 from spnode_client.results import RolloutResult
-from spnode_client.sse import EventReader
+from spnode_client.sse import EventReader, PastEvents
 from spnode_client.sweeps import Ranking
 
 if TYPE_CHECKING:
@@ -167,29 +166,21 @@ class Jobs(Resource):
         Raises:
             Unreachable: Nothing came at all.
         """
-        found: list[Event] = []
         lost: httpx.TransportError | None = None
         for patience in (quiet_s, 10 * quiet_s):
-            reader, call = EventReader(), jobs.events_call(job_id, None)
-            end = math.inf
+            past, call = PastEvents(quiet_s), jobs.events_call(job_id, None)
             try:
                 for line in self._client.transport.lines(call, patience):
-                    if (event := reader.feed(line)) is not None:
-                        if event.kind == "progress":
-                            return found
-                        found.append(event)
-                        # A job that goes on may never be quiet.
-                        end = min(end, time.monotonic() + 5 * quiet_s)
-                    if time.monotonic() > end:
+                    if past.are_all_after(line):
                         break
-                return found
+                return past.events
             except httpx.ReadTimeout as error:
-                if found:
-                    return found
+                if past.events:
+                    return past.events
                 lost = error
             except httpx.TransportError as error:
                 # Some are no whole history: another gateway may have it.
-                found, lost = [], error
+                lost = error
         raise Unreachable(f"job {job_id!r} gave no events: {lost}") from lost
 
     def list(self, limit: int | None = 20, **query: Any) -> list[Job]:

@@ -1,6 +1,8 @@
 """Server-sent events, read line by line."""
 
 import json
+import math
+import time
 
 from spnode_client.records import ENDED, Event, Record
 
@@ -61,3 +63,25 @@ class EventReader:
         if name == "status":
             self.is_over = (data.get("data") or {}).get("state") in ENDED
         return Event(id=self.last_id or "", kind=name or "message", data=data)
+
+
+class PastEvents:
+    """Events until now, from a stream that may go on.
+
+    Args:
+        quiet_s: How long nothing comes before that was all.
+    """
+
+    def __init__(self, quiet_s: float) -> None:
+        self.events: list[Event] = []
+        self._reader, self._quiet_s, self._end = EventReader(), quiet_s, math.inf
+
+    def are_all_after(self, line: str) -> bool:
+        """Take a line; whether no more are waited for after it."""
+        if (event := self._reader.feed(line)) is not None:
+            if event.kind == "progress":
+                return True
+            self.events.append(event)
+            # A job that goes on may never be quiet.
+            self._end = min(self._end, time.monotonic() + 5 * self._quiet_s)
+        return time.monotonic() > self._end

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 T = TypeVar("T")
-N = TypeVar("N")
 HIGHEST = jax.lax.Precision.HIGHEST
 """What products of networks have, on every device."""
 
@@ -95,8 +94,10 @@ def transposed(tree: T) -> T:
     return changed(tree, Network, turned)
 
 
-def changed(tree: T, kind: type[N], change: Callable[[N], Any]) -> T:
-    """A tree with something else in place of each node of a kind."""
+def changed(
+    tree: T, kind: type[Any] | tuple[type[Any], ...], change: Callable[[Any], Any]
+) -> T:
+    """A tree with something else in place of each node of a kind, or of some."""
     return jax.tree.map(
         lambda node: change(node) if isinstance(node, kind) else node,
         tree,

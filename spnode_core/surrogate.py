@@ -24,7 +24,7 @@ from spnode_core.errors import InvalidInput
 from spnode_core.inputs import batched_inputs
 from spnode_core.linear.initialise import create_linear
 from spnode_core.neighbours import Neighbours
-from spnode_core.networks import Network
+from spnode_core.networks import Network, changed
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
 from spnode_core.normaliser import Normaliser
@@ -333,18 +333,13 @@ def trainable(surrogate: Surrogate) -> Surrogate:
 def cast_networks(surrogate: Surrogate, dtype: DTypeLike) -> Surrogate:
     """The surrogate with its networks in another dtype; all else stays float64."""
 
-    def is_network(node: object) -> bool:
-        return isinstance(node, (Network, BilinearOperator))
-
-    def cast(node: object) -> object:
-        if not is_network(node):
-            return node
+    def cast(network: object) -> object:
         return jax.tree.map(
             lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
-            node,
+            network,
         )
 
-    return jax.tree.map(cast, surrogate, is_leaf=is_network)
+    return changed(surrogate, (Network, BilinearOperator), cast)
 
 
 def _sizes(signature: Signature) -> NDArray[np.float64]:
