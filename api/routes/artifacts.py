@@ -24,7 +24,7 @@ from services.database.idempotency import (
 )
 from services.database.tables import instant
 from services.errors import Gone, Invalid, NotFound
-from services.rollouts.canonical import Work
+from services.rollouts.work import Work
 from services.texts import check_storable
 from services.versions import ARTIFACTS, VersionRecord, check_name
 from spnode_core.artifact_file import file_digest, read_card, read_spec

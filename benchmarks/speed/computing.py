@@ -15,9 +15,9 @@ from benchmarks.peers.process import Program
 from benchmarks.speed.figures import Options, Tell
 from benchmarks.speed.robertson import Floats, Model, find_model, times, truth, unseen
 from services.blobs import Blobs
-from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.engine import Engine
 from services.rollouts.request import Arrays
+from services.rollouts.work import USUAL, Variant
 from services.settings import Settings
 from spnode_core import artifact
 

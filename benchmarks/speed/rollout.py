@@ -33,8 +33,8 @@ from benchmarks.speed.turns import (
     spread,
 )
 from services.devices import cores
-from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.tiles import for_cores, pieces
+from services.rollouts.work import USUAL, Variant
 
 _MODES = {"usual": USUAL, "throughput": THROUGHPUT}
 # Batch, mode, bar in percent of the peak.

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from services.errors import Overloaded
-from services.rollouts.canonical import Work
-from services.rollouts.request import DIFFERENTIABLE
 
 # Rates are means over about this much busy time.
 _MEMORY_S = 10.0
@@ -132,38 +130,3 @@ class Admission:
         self.size_bytes -= size_bytes
         if not self.size_bytes:
             self.rate.idle()
-
-
-def expected_bytes(work: Work) -> int:
-    """Bytes of a request's inputs and of the answer that it will have."""
-    given = sum(array.nbytes for array in work.rows.values())
-    shared = sum(array.nbytes for array in work.shared.values())
-    inputs = sum(
-        array.nbytes for name, array in work.rows.items() if name in DIFFERENTIABLE
-    )
-    # float64 whatever the inputs are: x0 has as many states as x.
-    trajectory = 8 * work.rows["x0"].size * len(work.shared["times"])
-    match work.operation:
-        case "latent":
-            answer = 2 * trajectory
-        case "jvp":
-            answer = trajectory * (1 + _directions(work))
-        case "vjp":
-            answer = trajectory + inputs * _directions(work)
-        case "hvp":
-            answer = inputs * (1 + _directions(work))
-        case "objective":
-            answer = inputs
-        case _:
-            answer = trajectory * (2 if work.members > 1 else 1)
-    return given + shared + answer
-
-
-def _directions(work: Work) -> int:
-    """How many directions, or cotangents of a vjp, each row has."""
-    name = next(
-        name
-        for name in work.rows
-        if name.startswith("cotangents" if work.operation == "vjp" else "tangents.")
-    )
-    return work.rows[name].shape[1]

@@ -11,19 +11,42 @@ from typing import Any
 import numpy as np
 
 from services.errors import RolloutFailed
-from services.rollouts.canonical import Layout, Work
-from services.rollouts.domain import domain_fields
+from services.rollouts.domain import all_inside, domain_fields
 from services.rollouts.request import RANK, Arrays, Request
 from services.rollouts.served import Served
+from services.rollouts.work import Layout, Work
 from spnode_core.intervals import interval_bounds
 
 Fields = dict[str, Any]
 
 
+def is_plain(served: Served, rows: Arrays, results: Arrays) -> bool:
+    """Whether everything is finite and every row inside the training data.
+
+    So are most batches; then none of their requests needs to look again.
+    """
+    finite = all(np.isfinite(array).all() for array in results.values())
+    return finite and all_inside(served, rows, results.get("distance"))
+
+
 def answer(
-    request: Request, served: Served, work: Work, layout: Layout, results: Arrays
+    request: Request,
+    served: Served,
+    work: Work,
+    layout: Layout,
+    results: Arrays,
+    *,
+    plain: bool = False,
 ) -> Fields:
     """Shape the answer; arrays stay numpy arrays.
+
+    Args:
+        request: What was asked for.
+        served: The version that was meant.
+        work: What was computed.
+        layout: How the answer is shaped.
+        results: What came of it.
+        plain: Whether ``is_plain`` has said so of the batch that it was in.
 
     Raises:
         RolloutFailed: A row is not finite, and the request does not mask; or none is
@@ -33,12 +56,12 @@ def answer(
     if not layout.spread:
         results.pop("spread", None)
     distance = results.pop("distance", None)
-    if distance is not None:
+    if distance is not None and layout.repeats > 1:
         distance = distance[:: layout.repeats]
     if layout.columns is not None:
         results = layout.columns.assembled(results)
     times = work.shared["times"]
-    failed = _failed_rows(results, times)
+    failed = {} if plain else _failed_rows(results, times)
     masks = request.options.on_error == "mask"
     if failed:
         if not masks or not _may_mask(request, layout, len(failed), results):
@@ -52,13 +75,16 @@ def answer(
         "times": times,
         **_results(request, layout, results, sorted(failed)),
     }
-    inputs = {name: array[:: layout.repeats] for name, array in work.rows.items()}
+    inputs = work.rows
+    if layout.repeats > 1:
+        inputs = {name: array[:: layout.repeats] for name, array in inputs.items()}
     fields |= domain_fields(
         served,
         inputs,
         float(layout.times[-1]),
         distance=distance,
         listed=request.options.outputs.domain,
+        is_known=plain,
     )
     if layout.coverage is not None:
         fields |= _intervals(served, layout, results["x"], times)

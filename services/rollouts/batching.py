@@ -27,14 +27,19 @@ import numpy as np
 
 from services.errors import DeadlinePassed, Overloaded, ServiceError, WorkersDied
 from services.metrics import BATCH_ROWS, BATCH_SECONDS, BATCH_WAIT
-from services.rollouts.admission import Admission, expected_bytes
-from services.rollouts.canonical import Work
+from services.rollouts.admission import Admission
+from services.rollouts.answer import is_plain
 from services.rollouts.deadlines import Deadlines
 from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.groups import Group, Part, Request
 from services.rollouts.request import Arrays
 from services.rollouts.statistics import Counted, Statistics
+from services.rollouts.work import RowResults, Work
 from services.traces import shared_span
+
+# Numbers of a batch that are looked at on the event loop; those of larger ones are
+# where their answers are written.
+_LOOKED_AT = 50_000
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Batcher:
         # Groups that wait for a model or a program; the rows of others run meanwhile.
         self._preparing: dict[asyncio.Task[None], tuple] = {}
 
-    async def run(self, work: Work, *, deadline: float) -> Arrays:
+    async def run(self, work: Work, *, deadline: float) -> RowResults:
         """Compute a request's rows, with others' where these fit.
 
         Args:
@@ -123,8 +128,8 @@ class Batcher:
             **self.executor.counters(),
         }
 
-    async def _run_counted(self, work: Work, deadline: float) -> Arrays:
-        size = expected_bytes(work)
+    async def _run_counted(self, work: Work, deadline: float) -> RowResults:
+        size = work.expected_bytes
         try:
             self.admission.admit(work.count, size)
         except Overloaded:
@@ -252,17 +257,17 @@ class Batcher:
             }
             callers = (part.request.traceparent for part in parts)
             with shared_span("batch", callers, attributes) as traceparent:
-                results = await self.executor.run(
-                    _gather(parts, traceparent), lambda: self._set_aside(key)
-                )
+                batch = _gather(parts, traceparent)
+                results = await self.executor.run(batch, lambda: self._set_aside(key))
             took = time.monotonic() - began
             self.statistics.of(work.digest).batch(rows, took)
             BATCH_ROWS.observe(rows)
             BATCH_SECONDS.labels(work.operation).observe(took)
+            plain = _is_plain(work, batch, results)
             start = 0
             for part in parts:
                 if not part.request.future.done():
-                    _deliver(part, results, start)
+                    _deliver(part, results, start, plain=plain)
                     delivered.append(part)
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
@@ -294,12 +299,23 @@ class Batcher:
             self._enqueue(request)
 
 
-def _deliver(part: Part, results: Arrays, start: int) -> None:
+def _is_plain(work: Work, batch: Batch, results: Arrays) -> bool:
+    """Look once at what is small for what each request would look for."""
+    if work.served is None:
+        return False
+    if sum(array.size for array in results.values()) > _LOOKED_AT:
+        return False
+    return is_plain(work.served, batch.arrays, results)
+
+
+def _deliver(part: Part, results: Arrays, start: int, *, plain: bool) -> None:
     """Give a request its rows of a batch's results, from ``start`` on."""
     request = part.request
-    rows = {name: array[start : start + part.rows] for name, array in results.items()}
+    stop = start + part.rows
+    rows = RowResults({name: array[start:stop] for name, array in results.items()})
     count = request.work.count
     if part.rows == count:
+        rows.plain = plain
         request.missing = 0
         request.future.set_result(rows)
         return

@@ -6,8 +6,6 @@ That is the simplest rule that is right: callers that ask for the model's own ti
 for one set of times, are gathered; others run on their own. No JAX here.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from services.rollouts.directions import (
@@ -25,109 +23,15 @@ from services.rollouts.sweep import Grid, unrolled
 from services.rollouts.times import control_times, output_times
 from services.rollouts.uncertainty import coverage_of, spread_of
 from services.rollouts.wire import JacobianOptions
+from services.rollouts.work import USUAL, Layout, Limits, Variant, Work
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import Signature
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for."""
-
-    rows: int
-    times: int
-    output_values: int
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How a batch is computed, where there is a choice; part of the batching key.
-
-    Args:
-        throughput: Large tiles: more rows a second, and a row's bits then depend on the
-            size of its batch.
-        double: Networks in float64, whatever dtype their weights were stored in.
-    """
-
-    throughput: bool = False
-    double: bool = False
-
-
-USUAL = Variant()
-"""Fixed tiles, networks in their own dtype."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One request in the form that executors take.
-
-    Args:
-        operation: One of ``services.rollouts.operations``.
-        digest: The artifact to run.
-        rows: Arrays with a leading axis of rows.
-        shared: Arrays that every row shares: ``times``, ``control_times``.
-        count: Number of rows.
-        variant: How they are computed.
-        members: How many an ensemble has; a rollout of one gives its spread too.
-    """
-
-    operation: str
-    digest: str
-    rows: Arrays
-    shared: Arrays
-    count: int
-    variant: Variant = USUAL
-    members: int = 1
-
-    @property
-    def key(self) -> tuple:
-        """What must be equal for rows of two requests to run in one batch."""
-        return (
-            self.digest,
-            self.operation,
-            self.variant,
-            *((name, array.tobytes()) for name, array in sorted(self.shared.items())),
-            *((name, array.shape[1:]) for name, array in sorted(self.rows.items())),
-        )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the answer to a request is shaped.
-
-    Args:
-        batched: Whether ``x`` has an axis of rows.
-        ranks: Number of axes that each input had when it was given.
-        times: The output times.
-        final: Whether only the last time is returned, without its axis.
-        states: Indices of the states to return, None for all.
-        directions: Length of the leading axis of tangents or cotangents, None without
-            one.
-        columns: How a Jacobian is computed, where one is asked for.
-        grid: What the rows stand for, where they are those of a sweep.
-        coverage: Of the prediction intervals that are asked for, if any are.
-        spread: Whether the spread of an ensemble is asked for.
-    """
-
-    batched: bool
-    ranks: dict[str, int]
-    times: np.ndarray
-    final: bool
-    states: list[int] | None
-    directions: int | None = None
-    columns: Columns | None = None
-    grid: Grid | None = None
-    coverage: float | None = None
-    spread: bool = False
-
-    @property
-    def repeats(self) -> int:
-        """How often each row is computed, one after the other."""
-        return 1 if self.columns is None else self.columns.pieces
-
-    @property
-    def leading(self) -> tuple[int, ...]:
-        """The shape of that axis."""
-        return () if self.directions is None else (self.directions,)
+# Most requests differ from others in the values of their rows alone: so many kinds are
+# known of each version, with times of up to this many bytes.
+_REMEMBERED = 64
+_REMEMBERED_BYTES = 8192
+_NONE = np.empty(0)
 
 
 def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, Layout]:
@@ -136,9 +40,51 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     Raises:
         InvalidInput: A shape, a name or a value that the version does not take.
     """
+    if request.options.sweep is not None:
+        request, grid = unrolled(request, served.signature, limits.rows)
+        return _planned(request, served, limits, grid)
+    given = [request.arrays.get(name, _NONE) for name in ("times", "control_times")]
+    if sum(array.nbytes for array in given) > _REMEMBERED_BYTES:
+        return _planned(request, served, limits)
+    asked = (limits, *_asked(request, *given))
+    known = served.known.get(asked)
+    if known is None:
+        work, layout = _planned(request, served, limits)
+        if len(served.known) >= _REMEMBERED:
+            served.known.clear()
+        served.known[asked] = work.of({}), layout
+        return work, layout
+    work, layout = known
+    return work.of(_rows(request, layout, served.signature)[1]), layout
+
+
+def _asked(request: Request, times: np.ndarray, switches: np.ndarray) -> tuple:
+    """All that the layout of a request depends on: all but the values of its rows."""
+    options, arrays = request.options, request.arrays
+    outputs = options.outputs
+    return (
+        times.tobytes(),
+        None if request.times is None else tuple(request.times.__dict__.items()),
+        switches.tobytes(),
+        request.operation,
+        options.mode,
+        options.precision,
+        options.intervals,
+        options.spread,
+        tuple(options.inputs or ()) if isinstance(options, JacobianOptions) else None,
+        outputs.times,
+        outputs.latent,
+        None if outputs.states is None else tuple(outputs.states),
+        tuple([(name, array.shape) for name, array in arrays.items()]),
+    )
+
+
+def _planned(
+    request: Request, served: Served, limits: Limits, grid: Grid | None = None
+) -> tuple[Work, Layout]:
+    """The same for a request that no other was like."""
     signature = served.signature
-    request, grid = unrolled(request, signature, limits.rows)
-    arrays = dict(request.arrays)
+    arrays = request.arrays
     times = output_times(request, limits.times)
     final = request.options.outputs.times == "final"
     switches = control_times(arrays, signature)
@@ -158,6 +104,7 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
         columns.check(count, limits.output_values)
     layout = Layout(
         batched,
+        count,
         ranks,
         times,
         final,
@@ -168,16 +115,28 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
         coverage,
         spread,
     )
-    rows = {name: repeated(arrays[name], RANK[name], count) for name in ranks}
-    operation, rows = _completed(request, layout, signature, rows, count)
+    operation, rows = _rows(request, layout, signature)
     shared = {"times": times[-1:] if final else times}
     if switches is not None:
         shared["control_times"] = switches
-    count *= layout.repeats
-    variant = _variant(request, served)
-    members = signature.members
-    work = Work(operation, served.digest, rows, shared, count, variant, members)
+    work = Work(
+        operation,
+        served.digest,
+        rows,
+        shared,
+        count * layout.repeats,
+        _variant(request, served),
+        signature.members,
+        served,
+    )
     return work, layout
+
+
+def _rows(request: Request, layout: Layout, signature: Signature) -> tuple[str, Arrays]:
+    """What executors are to compute, and the rows for it."""
+    arrays, count = request.arrays, layout.count
+    rows = {name: repeated(arrays[name], RANK[name], count) for name in layout.ranks}
+    return _completed(request, layout, signature, rows, count)
 
 
 def _completed(

@@ -12,6 +12,16 @@ _LISTED = 1000
 Fields = dict[str, Any]
 
 
+def all_inside(served: Served, rows: Arrays, distance: np.ndarray | None) -> bool:
+    """Whether every row lies inside the training data, as far as inputs tell."""
+    if distance is not None and (distance > 1).any():
+        return False
+    values = _domain_values(served, rows)
+    return not any(
+        served.boxes[name].outside(each).any() for name, each in values.items()
+    )
+
+
 def domain_fields(
     served: Served,
     rows: Arrays,
@@ -19,6 +29,7 @@ def domain_fields(
     *,
     distance: np.ndarray | None = None,
     listed: bool,
+    is_known: bool = False,
 ) -> Fields:
     """``warnings`` and ``domain`` of an answer.
 
@@ -29,19 +40,20 @@ def domain_fields(
         distance: Of each row from the training samples, where 1 is the most that is
             usual; None where the version keeps none.
         listed: Whether to list what lies outside.
+        is_known: Whether ``all_inside`` has said so of these rows.
     """
     count = len(rows["x0"])
-    values = _domain_values(served, rows)
-    beyond = {name: served.boxes[name].outside(each) for name, each in values.items()}
-    beyond = {name: outside for name, outside in beyond.items() if outside.any()}
     end = served.signature.domain.end
     is_late = last > end * (1 + 1e-9)
-    far = np.zeros(count, bool) if distance is None else distance > 1
-    if not beyond and not is_late and not far.any():
+    if not is_late and (is_known or all_inside(served, rows, distance)):
         found: Fields = {"inside": [True] * count}
         if listed:
             found |= {"outside": [], **_distances(distance)}
         return {"warnings": [], "domain": found}
+    values = _domain_values(served, rows)
+    beyond = {name: served.boxes[name].outside(each) for name, each in values.items()}
+    beyond = {name: outside for name, outside in beyond.items() if outside.any()}
+    far = np.zeros(count, bool) if distance is None else distance > 1
     inside = np.ones(count, bool)
     outliers: list[Fields] = []
     for name, outside in beyond.items():

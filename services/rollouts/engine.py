@@ -31,7 +31,6 @@ from services.blobs import Blobs, Damaged
 from services.devices import bytes_in_use, configure_jax, cores, worth_at_a_time
 from services.errors import Unavailable
 from services.metrics import COMPUTE_SECONDS
-from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Model, Plans, on_devices
 from services.rollouts.remembered import Remembered, example_plan
@@ -49,6 +48,7 @@ from services.rollouts.tiles import (
     pieces,
     same_bits,
 )
+from services.rollouts.work import USUAL, Variant
 from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError

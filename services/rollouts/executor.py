@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from services.blobs import Blobs
-from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.request import Arrays
 from services.rollouts.standstill import Standstill
+from services.rollouts.work import USUAL, Variant
 from services.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.rollouts.canonical import Work
-from services.rollouts.request import Arrays
+from services.rollouts.work import RowResults, Work
 from services.traces import traceparent
 
 
@@ -26,7 +25,7 @@ class Request:
     key: tuple
     """Requests with the same one share batches."""
     deadline: float
-    future: asyncio.Future[Arrays]
+    future: asyncio.Future[RowResults]
     size_bytes: int
     order: int
     """Counts requests as they come."""
@@ -34,7 +33,7 @@ class Request:
     """Ranges of rows that are in no batch."""
     missing: int
     """Rows without results."""
-    results: Arrays = field(default_factory=dict)
+    results: RowResults = field(default_factory=RowResults)
     traceparent: str | None = field(default_factory=traceparent)
     """Of the span that asked for it."""
     since: float | None = field(default_factory=time.monotonic)

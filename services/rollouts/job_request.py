@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from services.datasets import DatasetRecord
-from services.rollouts.canonical import Layout, Limits, Work, canonical
+from services.rollouts.canonical import canonical
 from services.rollouts.request import ARRAYS, Arrays, Request, add_array
 from services.rollouts.rows import (
     NUMERIC,
@@ -35,6 +35,7 @@ from services.rollouts.wire import (
     Times,
     Vector,
 )
+from services.rollouts.work import Layout, Limits, Work
 from services.schedule import Scheduled
 from services.settings import Settings
 from spnode_core.errors import InvalidInput

@@ -26,7 +26,7 @@ from services.errors import RolloutFailed
 from services.identity import sha256
 from services.job_files import DATASET, DONE, INPUTS, STORE
 from services.rollouts.answer import Fields, answer
-from services.rollouts.canonical import Limits, canonical
+from services.rollouts.canonical import canonical
 from services.rollouts.engine import Engine
 from services.rollouts.job_request import PlannedRollout, request_of, rows_of
 from services.rollouts.request import Arrays
@@ -37,6 +37,7 @@ from services.rollouts.rows import (
     sent_members,
 )
 from services.rollouts.served import Served
+from services.rollouts.work import Limits
 from services.settings import Settings
 from services.versions import ARTIFACTS
 from spnode_core.artifact_file import read_spec

@@ -18,11 +18,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from services.rollouts.canonical import USUAL, Variant
 from services.rollouts.operations import OPERATIONS, turned
 from services.rollouts.request import Arrays
 from services.rollouts.shapes import Shape, padded_plan
 from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
+from services.rollouts.work import USUAL, Variant
 from services.settings import MIB
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import GridStepsSpec

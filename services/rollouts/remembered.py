@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from services.rollouts.canonical import Variant
 from services.rollouts.shapes import Shape
+from services.rollouts.work import Variant
 from spnode_core.atomic import replacing
 from spnode_core.timegrid import Plan, TimeGrid
 

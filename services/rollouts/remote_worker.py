@@ -13,12 +13,12 @@ from typing import Any
 import redis
 
 from services.errors import Unavailable, WorkersDied
-from services.rollouts.canonical import Variant
 from services.rollouts.executor import AbstractEngine, NotReady
 from services.rollouts.failures import fields_of
 from services.rollouts.frames import pack, unpack
 from services.rollouts.remote import LEASE_S, lease_key, payload_key
 from services.rollouts.request import Arrays
+from services.rollouts.work import Variant
 from services.traces import shared_span
 from spnode_core.errors import InvalidInput
 

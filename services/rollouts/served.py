@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,11 @@ class Served:
             ),
         }
         return {name: box for name, box in found.items() if box is not None}
+
+    @functools.cached_property
+    def known(self) -> dict[tuple, tuple[Any, Any]]:
+        """What requests were like so far, with their work and layout."""
+        return {}
 
     @functools.cached_property
     def sums(self) -> np.ndarray:

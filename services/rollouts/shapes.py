@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.rollouts.canonical import Variant
 from services.rollouts.request import Arrays
+from services.rollouts.work import Variant
 from spnode_core.timegrid import Plan, TimeGrid
 
 # Products with fewer than 8 rows may round differently: 2 rows at 4 times are 8.

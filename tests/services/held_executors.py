@@ -6,8 +6,8 @@ import time
 import numpy as np
 
 from services.rollouts.batching import Batcher
-from services.rollouts.canonical import Work
 from services.rollouts.executor import AbstractExecutor
+from services.rollouts.work import Work
 
 
 class Doubling(AbstractExecutor):

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from services.rollouts.canonical import Limits, canonical
+from services.rollouts.canonical import canonical
 from services.rollouts.encoding import to_npz
 from services.rollouts.request import from_json, from_npz
 from services.rollouts.served import Served
 from services.rollouts.sweep import grid_of
 from services.rollouts.wire import Sweep
+from services.rollouts.work import Limits
 from spnode_core.errors import InvalidInput
 from tests.core.models import small_surrogate
 

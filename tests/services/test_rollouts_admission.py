@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from services.errors import Overloaded
-from services.rollouts.admission import Admission, expected_bytes
-from services.rollouts.canonical import Work
+from services.rollouts.admission import Admission
+from services.rollouts.work import Work
 
 
 def test_the_time_to_come_back_follows_from_the_measured_rate():
@@ -44,7 +44,7 @@ def test_expected_answers_count_every_direction():
     }
     given = Work("jvp", "d", rows, {"times": np.zeros(times)}, 2)
     inputs = 8 * (2 * 4) * (1 + k) + 8 * times
-    assert expected_bytes(given) == inputs + 8 * 2 * times * 3 * (1 + k)
+    assert given.expected_bytes == inputs + 8 * 2 * times * 3 * (1 + k)
 
 
 def test_who_comes_when_it_is_nearly_full_is_refused_unread():

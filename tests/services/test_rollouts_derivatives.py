@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from services.rollouts.canonical import Limits, canonical
+from services.rollouts.canonical import canonical
 from services.rollouts.jacobian import Columns
 from services.rollouts.request import from_json, from_npz
+from services.rollouts.work import Limits
 from spnode_core.errors import InvalidInput
 from tests.services.test_rollouts_request import FORCED, PLAIN
 

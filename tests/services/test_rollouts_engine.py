@@ -9,7 +9,6 @@ import pytest
 
 from services.blobs import Blobs, Damaged
 from services.errors import NotFound, Unavailable
-from services.rollouts.canonical import Variant
 from services.rollouts.engine import Engine
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Form
@@ -17,6 +16,7 @@ from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape, bucket
 from services.rollouts.tiles import TILES, larger_tiles, same_bits
+from services.rollouts.work import Variant
 from services.settings import Settings
 from spnode_core import artifact
 from tests.core.models import GRID, MASS, random_states, small_surrogate

@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from services.rollouts.answer import answer
 from services.rollouts.archive import write_archive
-from services.rollouts.canonical import Limits, Variant, canonical
+from services.rollouts.canonical import canonical
 from services.rollouts.encoding import to_json
 from services.rollouts.frames import pack, unpack
 from services.rollouts.request import from_json, from_npz
 from services.rollouts.served import Served
+from services.rollouts.work import Limits, Variant
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import DomainSpec, IntervalsSpec, Signature, SurrogateSpec
 

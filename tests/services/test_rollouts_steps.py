@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from services.blobs import Blobs
-from services.rollouts.canonical import Variant
 from services.rollouts.engine import Engine
 from services.rollouts.shapes import Shape
+from services.rollouts.work import Variant
 from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import InvalidInput
