@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import ctypes
 import functools
 import gc
 import logging
@@ -29,9 +30,9 @@ from services.queue_names import ROLLOUTS_QUEUE
 from services.rates import Rates
 from services.results import Results
 from services.rollouts.batching import Batcher
-from services.rollouts.canonical import Limits
 from services.rollouts.executor import make_executor
 from services.rollouts.served import champions, pinned
+from services.rollouts.work import Limits
 from services.settings import Settings
 from services.work_folder import sweep_requests
 from services.workers import Workers
@@ -251,6 +252,7 @@ class Gateway:
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
+            _give_memory_back()
             self.warmed = True
 
     async def _computes(self) -> bool:
@@ -288,6 +290,13 @@ async def _called(
 def get_gateway(request: Request) -> Gateway:
     """The services of this process."""
     return request.app.state.gateway
+
+
+def _give_memory_back() -> None:
+    """Return to the system what imports and warming let go of, where glibc keeps it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Paging:

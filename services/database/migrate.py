@@ -6,23 +6,27 @@ process waits and then finds nothing to do, and a failed one leaves nothing behi
 While versions are changed, processes of the one before may end and start again on a
 schema that they do not know. They work with it if it says so: see ``compatibility`` in
 ``services.database.tables``.
+
+Alembic is imported where there is something to migrate, which is rare: it costs each
+start 0.1 s and each process 8 MB.
 """
 
+import functools
 import logging
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 
 from services.database import tables
 from services.database.engine import Database
 from services.errors import Unavailable
 from services.settings import settings_or_exit
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 log = logging.getLogger(__name__)
@@ -57,40 +61,46 @@ def _upgrade(database: Database) -> None:
         database.lock(connection, "spnode migrations")
         if not database.is_sqlite:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_S}s'")
-        config = configuration()
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            if _is_newer_and_fits(connection):
-                log.warning(
-                    "the database has the schema of a newer version, which fits"
-                )
-                return
+        found = _found(connection)
+        if found == max(_known()):
+            return
+        if _is_newer_and_fits(connection):
+            log.warning("the database has the schema of a newer version, which fits")
+        elif found is not None and found not in _known():
             raise Unavailable(
-                f"this database is of another version of spnode ({error}); start that "
-                "version, or restore a backup"
-            ) from error
+                f"this database is of another version of spnode (revision {found!r}); "
+                "start that version, or restore a backup"
+            )
+        else:
+            _migrate(connection)
+
+
+def _migrate(connection: sa.Connection) -> None:
+    from alembic import command
+
+    config = configuration()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def fits(database: Database) -> bool:
     """Whether this version works with the schema as it is."""
     with database.reading() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return False
-        head = ScriptDirectory.from_config(configuration()).get_current_head()
-        return _revision(connection) == head or _is_newer_and_fits(connection)
+        return _found(connection) == max(_known()) or _is_newer_and_fits(connection)
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def _found(connection: sa.Connection) -> str | None:
+    """The revision of the schema, None where there is none."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
     table = sa.table("alembic_version", sa.column("version_num"))
     return connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
 
 
 def is_newer(connection: sa.Connection) -> bool:
     """Whether the schema is one that this version does not know."""
-    has_any = sa.inspect(connection).has_table("alembic_version")
-    return has_any and _revision(connection) not in _known()
+    found = _found(connection)
+    return found is not None and found not in _known()
 
 
 def _is_newer_and_fits(connection: sa.Connection) -> bool:
@@ -101,13 +111,17 @@ def _is_newer_and_fits(connection: sa.Connection) -> bool:
     return since in _known()
 
 
-def _known() -> set[str]:
-    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
-    return {each.revision for each in scripts}
+@functools.cache
+def _known() -> frozenset[str]:
+    """Revisions by their files' names, which begin with them; the last is the head."""
+    files = (MIGRATIONS / "versions").glob("[0-9]*.py")
+    return frozenset(file.name.partition("_")[0] for file in files)
 
 
-def configuration() -> Config:
+def configuration() -> "Config":
     """Return Alembic's configuration; the connection is its caller's to add."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

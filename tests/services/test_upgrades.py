@@ -1,6 +1,8 @@
 """Versions side by side: what a migration may do, and what an older process makes of it."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -86,6 +88,25 @@ def test_a_migration_leaves_what_the_version_before_needs(empty_database) -> Non
                 is_in_new_table = column[0] not in known
                 assert is_in_new_table or may_be_null or has_default, (revision, column)
             before = after
+
+
+def test_the_files_of_migrations_are_named_by_their_revisions() -> None:
+    # By these names a process knows what it needs, without Alembic.
+    scripts = ScriptDirectory.from_config(configuration())
+    for each in scripts.walk_revisions():
+        assert Path(each.path).name.startswith(f"{each.revision}_")
+    assert scripts.get_heads() == [max(FIRST, *LATER)]
+
+
+def test_a_start_on_the_newest_schema_goes_without_alembic(any_database) -> None:
+    code = (
+        "import sys; from services.database.engine import Database; "
+        "from services.database.migrate import upgrade; "
+        "upgrade(Database(sys.argv[1])); "
+        "assert not {'alembic', 'mako', 'pygments'} & sys.modules.keys()"
+    )
+    url = any_database.url.render_as_string(hide_password=False)
+    subprocess.run([sys.executable, "-c", code, url], check=True)
 
 
 def test_a_newer_schema_is_worked_with_if_it_says_so(any_database) -> None:
