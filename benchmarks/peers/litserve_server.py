@@ -5,6 +5,7 @@ from typing import Any
 
 import litserve
 import numpy as np
+from fastapi import Request
 
 from benchmarks.peers.served import MAX_BATCH_ROWS, MAX_WAIT_MS, Served
 
@@ -16,8 +17,12 @@ class Rollout(litserve.LitAPI):
         """Load the model in the worker."""
         self._served = Served()
 
-    def decode_request(self, request: Any, **_: Any) -> Any:
-        """The initial state of a request."""
+    def decode_request(self, request: Request, **_: Any) -> Any:
+        """The initial state of a request, of which JSON is handed over.
+
+        Its type becomes that of the endpoint's argument, where any other one is taken
+        for a part of the query.
+        """
         return np.asarray(request["x0"])
 
     def predict(self, x: Any, **_: Any) -> Any:
