@@ -18,6 +18,7 @@ from spnode_client.comparisons import Comparison
 from spnode_client.errors import (
     ClientError,
     Conflict,
+    DeadlinePassed,
     DomainWarning,
     Forbidden,
     InvalidRequest,
@@ -48,6 +49,7 @@ __all__ = [
     "Comparison",
     "Conflict",
     "Dataset",
+    "DeadlinePassed",
     "DomainWarning",
     "Estimate",
     "Event",

@@ -102,17 +102,32 @@ class AsyncClient(AsyncDerivatives):
         return AsyncModel(self, await self.models.version(reference))
 
     async def rollout(
-        self, model: str, x0: Any, times: Any, **options: Any
+        self,
+        model: str,
+        x0: Any,
+        times: Any,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
     ) -> np.ndarray:
         """Trajectories from each initial condition, as ``Client.rollout``."""
-        return (await self.rollout_record(model, x0, times, **options)).x
+        found = await self.rollout_record(
+            model, x0, times, timeout_s=timeout_s, **options
+        )
+        return found.x
 
     async def rollout_record(
-        self, model: str, x0: Any, times: Any, **options: Any
+        self,
+        model: str,
+        x0: Any,
+        times: Any,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
     ) -> Rollout:
         """The same with times, version and warnings beside the trajectories."""
         body = rollouts.request_body(model, x0, times, **options)
-        return await self.run(rollouts.rollout(body, self.retries))
+        return await self.run(rollouts.rollout(body, self.retries, timeout_s))
 
 
 class AsyncDatasets(AsyncResource):

@@ -16,7 +16,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spnode_client.errors import NotFound, ProblemError, Unreachable, problem_error
+from spnode_client.deadlines import Deadline
+from spnode_client.errors import (
+    ClientError,
+    DeadlinePassed,
+    NotFound,
+    ProblemError,
+    Unreachable,
+    problem_error,
+)
 
 T = TypeVar("T")
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
@@ -24,6 +32,7 @@ FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 LONGEST_ASKED_S = 120.0
 """A Retry-After beyond this is the caller's to wait for: ``error.retry_after``."""
+_TOO_LATE = "deadline_passed"
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Call:
     """How long it may take at most, whatever the client's own limit is."""
     is_computed: bool = False
     """Whether the service is told how long the client waits: it computes so long."""
+    deadline: Deadline | None = None
+    """When it is given up with all its tries, whatever the client's own limit is."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,11 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether what was asked is done."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     def json(self) -> Any:
         """The body, parsed."""
@@ -108,27 +124,31 @@ def perform(
         until: ``time.monotonic()`` from which on it is not asked again.
 
     Raises:
+        DeadlinePassed: The call's deadline came, or comes before another try.
         Unreachable: No answer came at any try.
         ProblemError: The service refused.
     """
+    if call.deadline is not None:
+        until = call.deadline.at
     outcome: Reply | Lost = yield call
-    is_doubtful = False
+    is_doubtful = is_over = False
     for number in range(retries):
         if not _is_retried(outcome, is_repeatable, number):
             break
         delay = retry_delay(number, outcome)
         if until is not None and time.monotonic() + delay >= until:
+            is_over = True
             break
         is_doubtful |= isinstance(outcome, Lost) or outcome.status >= 500
         yield Pause(delay)
         outcome = yield call
-    if isinstance(outcome, Lost):
-        raise Unreachable(outcome.reason)
-    if not HTTPStatus.OK <= outcome.status < HTTPStatus.MULTIPLE_CHOICES:
-        error = refusal(outcome)
-        error.is_doubtful = is_doubtful
-        raise error
-    return outcome
+    if not isinstance(outcome, Lost) and outcome.is_success:
+        return outcome
+    error = _error(outcome, is_doubtful)
+    if call.deadline is not None and (is_over or _is_late(call.deadline, error)):
+        said = f"no good answer within {call.deadline.timeout_s:g} s: {error}"
+        raise DeadlinePassed(said) from error
+    raise error
 
 
 def delete(call: Call, retries: int) -> Operation[None]:
@@ -186,9 +206,24 @@ def _is_retried(outcome: Reply | Lost, is_repeatable: bool, number: int) -> bool
     if outcome.status == HTTPStatus.GATEWAY_TIMEOUT:
         # Once more, since a model that was loaded meanwhile is ready then; where that
         # was not enough the next try's time is none either.
-        is_repeatable &= number == 0 or refusal(outcome).code != "deadline_passed"
+        is_repeatable &= number == 0 or refusal(outcome).code != _TOO_LATE
     retried = RETRIED_STATUS if is_repeatable else {HTTPStatus.TOO_MANY_REQUESTS}
     return outcome.status in retried
+
+
+def _error(outcome: Reply | Lost, is_doubtful: bool) -> ClientError:
+    if isinstance(outcome, Lost):
+        return Unreachable(outcome.reason)
+    error = refusal(outcome)
+    error.is_doubtful = is_doubtful
+    return error
+
+
+def _is_late(deadline: Deadline, error: ClientError) -> bool:
+    """Whether it is the deadline that an error is about."""
+    if isinstance(error, Unreachable):
+        return deadline.left() <= 0
+    return isinstance(error, ProblemError) and error.code == _TOO_LATE
 
 
 def refusal(reply: Reply) -> ProblemError:

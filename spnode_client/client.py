@@ -27,7 +27,8 @@ class Client(Derivatives):
     Args:
         url: Address of the service.
         key: API key, or None where the service asks for none.
-        timeout_s: How long an answer may take to begin.
+        timeout_s: How long an answer may take to begin. A rollout or derivative has a
+            ``timeout_s`` of its own, which bounds the whole call.
         retries: Further tries after 429, 503 or a lost connection, with jitter and
             never sooner than the service's Retry-After.
 
@@ -157,7 +158,15 @@ class Client(Derivatives):
         """
         return Model(self, self.models.version(reference))
 
-    def rollout(self, model: str, x0: Any, times: Any, **options: Any) -> np.ndarray:
+    def rollout(
+        self,
+        model: str,
+        x0: Any,
+        times: Any,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> np.ndarray:
         """Trajectories from each initial condition, ``([batch,] time, state)``.
 
         Args:
@@ -165,6 +174,8 @@ class Client(Derivatives):
             x0: ``(state,)`` or ``(batch, state)``.
             times: Increasing times since the start, ``(time,)``, or
                 ``{"start", "stop", "count", "spacing"}``.
+            timeout_s: How long this call may take, all its tries together; 3600 at
+                most. By default each try has the client's own.
             **options: ``parameters``, ``controls``, ``control_times``, ``outputs``,
                 ``on_error``, ``mode`` (``"throughput"``), ``precision``
                 (``"float64"``), ``sweep`` (``rollout_record(...).grid()`` has its
@@ -172,17 +183,27 @@ class Client(Derivatives):
                 ``lower`` and ``upper``), ``spread`` (True: it then has the ``spread``
                 of an ensemble's members).
 
+        Raises:
+            DeadlinePassed: There was no answer within ``timeout_s``.
+            ValueError: ``timeout_s`` is no number of seconds, or out of bounds.
+
         Warns:
             DomainWarning: A trajectory left the domain of the training data.
         """
-        return self.rollout_record(model, x0, times, **options).x
+        return self.rollout_record(model, x0, times, timeout_s=timeout_s, **options).x
 
     def rollout_record(
-        self, model: str, x0: Any, times: Any, **options: Any
+        self,
+        model: str,
+        x0: Any,
+        times: Any,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
     ) -> Rollout:
         """The same with times, version and warnings beside the trajectories."""
         body = rollouts.request_body(model, x0, times, **options)
-        return self.run(rollouts.rollout(body, self.retries))
+        return self.run(rollouts.rollout(body, self.retries, timeout_s))
 
 
 class Datasets(Resource):

@@ -32,6 +32,8 @@ class Derivatives:
         x0: Any,
         times: Any,
         tangents: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """The rollout ``x`` and its derivative ``jvp`` along ``tangents``.
@@ -42,13 +44,21 @@ class Derivatives:
             times: Times since the start.
             tangents: By input, of the shape of the input, or many of them behind a
                 leading axis; inputs without tangents do not move.
+            timeout_s: As for ``rollout``.
             **options: As for ``rollout``.
         """
         body = rollouts.request_body(model, x0, times, tangents=tangents, **options)
-        return self.run(rollouts.derivative("jvp", body, self.retries))
+        return self.run(rollouts.derivative("jvp", body, self.retries, timeout_s))
 
     def vjp(
-        self: _Client, model: str, x0: Any, times: Any, cotangents: Any, **options: Any
+        self: _Client,
+        model: str,
+        x0: Any,
+        times: Any,
+        cotangents: Any,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
     ) -> Record:
         """The rollout ``x`` and gradients of ``sum(cotangents * x)``.
 
@@ -58,6 +68,7 @@ class Derivatives:
             times: Times since the start.
             cotangents: Weights, of the shape of the rollout's answer, or many of them
                 behind a leading axis.
+            timeout_s: As for ``rollout``.
             **options: As for ``rollout``.
 
         Returns:
@@ -65,7 +76,7 @@ class Derivatives:
             rows share are summed.
         """
         body = rollouts.request_body(model, x0, times, cotangents=cotangents, **options)
-        return self.run(rollouts.derivative("vjp", body, self.retries))
+        return self.run(rollouts.derivative("vjp", body, self.retries, timeout_s))
 
     def hvp(
         self: _Client,
@@ -74,6 +85,8 @@ class Derivatives:
         times: Any,
         cotangents: Any,
         tangents: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """Products of the Hessian of ``sum(cotangents * x)`` with ``tangents``.
@@ -84,6 +97,7 @@ class Derivatives:
             times: Times since the start.
             cotangents: Weights, of the shape of the rollout's answer.
             tangents: By input, one direction, or many behind a leading axis.
+            timeout_s: As for ``rollout``.
             **options: As for ``rollout``.
 
         Returns:
@@ -92,7 +106,7 @@ class Derivatives:
         body = rollouts.request_body(
             model, x0, times, cotangents=cotangents, tangents=tangents, **options
         )
-        return self.run(rollouts.derivative("hvp", body, self.retries))
+        return self.run(rollouts.derivative("hvp", body, self.retries, timeout_s))
 
     def jacobian(
         self: _Client,
@@ -100,6 +114,8 @@ class Derivatives:
         x0: Any,
         times: Any,
         inputs: Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """The rollout ``x`` and its derivative by every number of its inputs.
@@ -109,6 +125,7 @@ class Derivatives:
             x0: ``(state,)`` or ``(batch, state)``.
             times: Times since the start.
             inputs: Which of ``x0``, ``parameters``, ``controls``; all by default.
+            timeout_s: As for ``rollout``.
             **options: As for ``rollout``.
 
         Returns:
@@ -116,7 +133,7 @@ class Derivatives:
             input of one row has.
         """
         body = rollouts.request_body(model, x0, times, inputs=inputs, **options)
-        return self.run(rollouts.derivative("jacobian", body, self.retries))
+        return self.run(rollouts.derivative("jacobian", body, self.retries, timeout_s))
 
     def objective(
         self: _Client,
@@ -124,6 +141,8 @@ class Derivatives:
         x0: Any,
         times: Any,
         objective: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """The value of an objective and its gradient: one call for each iteration.
@@ -136,6 +155,7 @@ class Derivatives:
                 ``sum(weights * (x - observations)**2)``, NaN being observations that
                 are missing; or ``{"kind": "quadratic", "target", "weights",
                 "final_weights"}``.
+            timeout_s: As for ``rollout``.
             **options: As for ``rollout``.
 
         Returns:
@@ -143,7 +163,7 @@ class Derivatives:
             ``gradient`` of ``value``.
         """
         body = rollouts.request_body(model, x0, times, objective=objective, **options)
-        return self.run(rollouts.derivative("objective", body, self.retries))
+        return self.run(rollouts.derivative("objective", body, self.retries, timeout_s))
 
 
 class _AsyncClient(Protocol):
@@ -161,11 +181,13 @@ class AsyncDerivatives:
         x0: Any,
         times: Any,
         tangents: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """The derivative along ``tangents``, as ``Client.jvp``."""
         body = rollouts.request_body(model, x0, times, tangents=tangents, **options)
-        return await self.run(rollouts.derivative("jvp", body, self.retries))
+        return await self.run(rollouts.derivative("jvp", body, self.retries, timeout_s))
 
     async def vjp(
         self: _AsyncClient,
@@ -173,11 +195,13 @@ class AsyncDerivatives:
         x0: Any,
         times: Any,
         cotangents: Any,
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """Gradients of ``sum(cotangents * x)``, as ``Client.vjp``."""
         body = rollouts.request_body(model, x0, times, cotangents=cotangents, **options)
-        return await self.run(rollouts.derivative("vjp", body, self.retries))
+        return await self.run(rollouts.derivative("vjp", body, self.retries, timeout_s))
 
     async def hvp(
         self: _AsyncClient,
@@ -186,13 +210,15 @@ class AsyncDerivatives:
         times: Any,
         cotangents: Any,
         tangents: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """Products of a Hessian, as ``Client.hvp``."""
         body = rollouts.request_body(
             model, x0, times, cotangents=cotangents, tangents=tangents, **options
         )
-        return await self.run(rollouts.derivative("hvp", body, self.retries))
+        return await self.run(rollouts.derivative("hvp", body, self.retries, timeout_s))
 
     async def jacobian(
         self: _AsyncClient,
@@ -200,11 +226,15 @@ class AsyncDerivatives:
         x0: Any,
         times: Any,
         inputs: Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """The derivative by every input, as ``Client.jacobian``."""
         body = rollouts.request_body(model, x0, times, inputs=inputs, **options)
-        return await self.run(rollouts.derivative("jacobian", body, self.retries))
+        return await self.run(
+            rollouts.derivative("jacobian", body, self.retries, timeout_s)
+        )
 
     async def objective(
         self: _AsyncClient,
@@ -212,8 +242,12 @@ class AsyncDerivatives:
         x0: Any,
         times: Any,
         objective: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
         **options: Any,
     ) -> Record:
         """An objective and its gradient, as ``Client.objective``."""
         body = rollouts.request_body(model, x0, times, objective=objective, **options)
-        return await self.run(rollouts.derivative("objective", body, self.retries))
+        return await self.run(
+            rollouts.derivative("objective", body, self.retries, timeout_s)
+        )

@@ -4,6 +4,7 @@
 
     ClientError
     ├── Unreachable       no answer came, after the retries
+    ├── DeadlinePassed    a call had no answer within its ``timeout_s``
     ├── ProblemError      the service refused; carries its problem document (RFC 9457)
     │   ├── InvalidRequest   400, 413, 415, 422: the request must change
     │   ├── Forbidden        401, 403: the key is missing, unknown or too narrow
@@ -27,6 +28,13 @@ class DomainWarning(UserWarning):
 
 class Unreachable(ClientError):
     """No answer came from the service, after the retries."""
+
+
+class DeadlinePassed(ClientError, TimeoutError):
+    """A call had no answer within its ``timeout_s``, or no time for another try.
+
+    What the last try met, where one ended, is its ``__cause__``.
+    """
 
 
 class ProblemError(ClientError):

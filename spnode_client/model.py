@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spnode_client.deadlines import timeout_of
 from spnode_client.fixed import FixedCalls
 from spnode_client.functions.served import ServedRollout
 
@@ -33,6 +34,7 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[..., Any]:
         """The rollout as a function of JAX arrays.
 
@@ -45,13 +47,15 @@ class Model(FixedCalls):
             states: Which states; all by default.
             precision: ``"float64"`` for networks in float64: derivatives exact to
                 1e-10.
+            timeout_s: How long each request may take, as for ``Client.rollout``.
 
         Raises:
             ImportError: JAX is not installed.
+            ValueError: A state is unknown, or ``timeout_s`` is no number of seconds.
         """
         from spnode_client.functions.as_jax import jax_function
 
-        return jax_function(self._maker(final, states, precision))
+        return jax_function(self._maker(final, states, precision, timeout_s))
 
     def as_torch(
         self,
@@ -59,6 +63,7 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[..., Any]:
         """The rollout as a function of torch tensors, on the CPU or on a device.
 
@@ -69,13 +74,15 @@ class Model(FixedCalls):
             final: As for ``as_jax``; so are ``states`` and ``precision``.
             states: Which states; all by default.
             precision: Of the networks.
+            timeout_s: Of each request, as for ``as_jax``.
 
         Raises:
             ImportError: torch is not installed.
+            ValueError: A state is unknown, or ``timeout_s`` is no number of seconds.
         """
         from spnode_client.functions.as_torch import torch_function
 
-        return torch_function(self._maker(final, states, precision))
+        return torch_function(self._maker(final, states, precision, timeout_s))
 
     def as_scipy(
         self, x0: Any, times: Any, parameters: Any = None, **options: Any
@@ -89,7 +96,8 @@ class Model(FixedCalls):
             **options: ``vary`` (names of inputs and of their entries, ``["x0"]`` or
                 ``["k1", "k2"]``), ``observations`` (``(time, state)``, NaN where there
                 is none), ``noise`` (standard deviations that broadcast to them),
-                ``states``, ``precision``, ``controls``, ``control_times``.
+                ``states``, ``precision``, ``controls``, ``control_times``,
+                ``timeout_s`` (of each request, as for ``as_jax``).
         """
         from spnode_client.functions.as_scipy import scipy_functions
 
@@ -103,12 +111,14 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        timeout_s: float | None = None,
     ) -> ServedRollout:
         """The rollout at some times, as a function of numpy arrays.
 
         Raises:
-            ValueError: Times are no list of numbers, a state is unknown, or
-                ``control_times`` are missing or too many.
+            ValueError: Times are no list of numbers, a state is unknown,
+                ``control_times`` are missing or too many, or ``timeout_s`` is no
+                number of seconds.
         """
         unknown = [name for name in states or () if name not in self.states]
         if unknown:
@@ -127,6 +137,8 @@ class Model(FixedCalls):
             options["outputs"] = tuple(states)
         if precision is not None:
             options["precision"] = precision
+        if (seconds := timeout_of(timeout_s)) is not None:
+            options["timeout_s"] = seconds
         sizes = {"x0": self.states, "parameters": self.parameters}
         sizes["controls"] = self.controls
         return ServedRollout(
@@ -141,9 +153,14 @@ class Model(FixedCalls):
         )
 
     def _maker(
-        self, final: bool, states: Sequence[str] | None, precision: str | None
+        self,
+        final: bool,
+        states: Sequence[str] | None,
+        precision: str | None,
+        timeout_s: float | None,
     ) -> Callable[[Any, Any], ServedRollout]:
-        chosen = {"final": final, "states": states, "precision": precision}
+        chosen: dict[str, Any] = {"final": final, "states": states}
+        chosen |= {"precision": precision, "timeout_s": timeout_s}
         self.at([1.0], [0.0] if self.controls else None, **chosen)
 
         def make(times: Any, control_times: Any) -> ServedRollout:

@@ -1,22 +1,31 @@
 """The two drivers that run operations on httpx: blocking and async."""
 
 import asyncio
+import contextlib
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
 from spnode_client.calls import Call, Lost, OnBytes, Operation, Pause, Reply, refusal
+from spnode_client.deadlines import LONGEST_S, Deadline
 from spnode_client.errors import ClientError
 
 T = TypeVar("T")
 _DEADLINE = "request-timeout"
-# The most that the service takes for one, and what an answer may need to come back.
-_LONGEST_S, _ON_ITS_WAY_S = 3600.0, 5.0
+# What an answer may need to come back.
+_ON_ITS_WAY_S = 5.0
+# Of what is left at a deadline: httpx takes no limit of 0.
+_LEAST_S = 0.001
+_TIMED_OUT = "timed out"
 CHUNK_BYTES = 1 << 20
+CALLING = "spnode-call"
+"""Name of the thread that has a call with a deadline of its own."""
 
 
 class Transport:
@@ -76,6 +85,22 @@ class Transport:
             yield from _checked(response).iter_lines()
 
     def _exchange(self, call: Call) -> Reply | Lost:
+        if call.deadline is None:
+            return self._asked(call)
+        left = call.deadline.left()
+        if left <= 0:
+            return _late(self.http.base_url)
+        # httpx bounds each wait for the network, not all of them together, and not
+        # the search for a host's address: the thread that has these may be left alone.
+        answer: Future[Reply | Lost] = Future()
+        given = (answer, self._asked, call)
+        threading.Thread(None, _settle, CALLING, given, daemon=True).start()
+        try:
+            return answer.result(left)
+        except TimeoutError:
+            return _late(self.http.base_url)
+
+    def _asked(self, call: Call) -> Reply | Lost:
         content: Any = call.content
         if isinstance(content, Path):
             content = self._sent(content)
@@ -84,7 +109,8 @@ class Transport:
                 **_request(call, self.timeout_s, self.http.headers), content=content
             ) as response:
                 if call.save_to is None or not response.is_success:
-                    return _reply(response, response.read())
+                    parts = _wanted(response, call.deadline)
+                    return _reply(response, b"".join(parts))
                 with _saving(call.save_to) as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
@@ -135,6 +161,16 @@ class AsyncTransport:
                 yield line
 
     async def _exchange(self, call: Call) -> Reply | Lost:
+        if call.deadline is None:
+            return await self._asked(call)
+        left = call.deadline.left()
+        if left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    return await self._asked(call)
+        return _late(self.http.base_url)
+
+    async def _asked(self, call: Call) -> Reply | Lost:
         content: Any = call.content
         if isinstance(content, Path):
             content = _async_chunks(content)
@@ -210,9 +246,12 @@ def _request(
 ) -> dict[str, Any]:
     limit = timeout_s + (call.timeout_s or 0.0)
     headers = dict(call.headers)
-    if call.is_computed and _DEADLINE not in (usual or {}):
+    if call.deadline is not None:
+        limit = max(call.deadline.left(), _LEAST_S)
+        headers[_DEADLINE] = f"{limit:g}"
+    elif call.is_computed and _DEADLINE not in (usual or {}):
         # The service gives up when nobody waits any more, and says so a bit earlier.
-        headers[_DEADLINE] = f"{min(limit, _LONGEST_S):g}"
+        headers[_DEADLINE] = f"{min(limit, LONGEST_S):g}"
         limit += _ON_ITS_WAY_S
     if call.most_s is not None:
         limit = min(limit, call.most_s)
@@ -241,14 +280,38 @@ def _length(response: httpx.Response) -> int | None:
     return int(told) if told.isdecimal() else None
 
 
+def _settle(
+    answer: Future[Reply | Lost], ask: Callable[[Call], Reply | Lost], call: Call
+) -> None:
+    try:
+        answer.set_result(ask(call))
+    except Exception as error:  # whoever waits raises it
+        answer.set_exception(error)
+
+
+def _wanted(response: httpx.Response, deadline: Deadline | None) -> Iterator[bytes]:
+    """The body's parts, as long as somebody waits for them."""
+    for part in response.iter_bytes():
+        if deadline is not None and deadline.left() <= 0:
+            raise httpx.ReadTimeout(_TIMED_OUT, request=response.request)
+        yield part
+
+
 def _reply(response: httpx.Response, content: bytes) -> Reply:
     return Reply(response.status_code, response.headers, content)
 
 
 def _lost(error: httpx.TransportError) -> Lost:
-    request = error.request
-    where = f"{request.url.scheme}://{request.url.netloc.decode()}"
-    return Lost(f"no answer from {where}: {error or type(error).__name__}")
+    return _nothing(error.request.url, str(error) or type(error).__name__)
+
+
+def _late(url: httpx.URL) -> Lost:
+    return _nothing(url, _TIMED_OUT)
+
+
+def _nothing(url: httpx.URL, reason: str) -> Lost:
+    where = f"{url.scheme}://{url.netloc.decode()}"
+    return Lost(f"no answer from {where}: {reason}")
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -99,14 +99,21 @@ def scipy_functions(
     precision: str | None = None,
     controls: Any = None,
     control_times: Any = None,
+    timeout_s: float | None = None,
 ) -> ScipyFunctions:
     """The functions of ``Model.as_scipy``.
 
     Raises:
-        ValueError: A name is unknown, a shape does not fit, or noise is not positive.
+        ValueError: A name is unknown, a shape does not fit, noise is not positive, or
+            ``timeout_s`` is no number of seconds.
     """
-    chosen = {"states": states, "precision": precision}
-    rollout = model.at(times, control_times, **chosen)
+    rollout = model.at(
+        times,
+        control_times,
+        states=states,
+        precision=precision,
+        timeout_s=timeout_s,
+    )
     given = {"x0": x0, "parameters": parameters, "controls": controls}
     inputs = tuple(_floats(name, given[name]) for name in rollout.names)
     entries = {"x0": model.states, "parameters": model.parameters}

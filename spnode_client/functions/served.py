@@ -37,7 +37,8 @@ class ServedRollout:
         states: How many states come back.
         times: The output times, as bytes of float64.
         control_times: When controls switch, likewise; empty without controls.
-        options: What else each request says, as items: ``outputs``, ``precision``, ….
+        options: What else each request has, as items: ``outputs``, ``precision``,
+            ``timeout_s``, ….
     """
 
     client: "Client" = field(repr=False)

@@ -4,12 +4,14 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from spnode_client.arrays import NPZ, pack, real_floats, states_batch, unpack
 from spnode_client.calls import Call, Operation, Reply, json_call, perform
+from spnode_client.deadlines import Deadline
 from spnode_client.errors import DomainWarning
 from spnode_client.records import Record, Rollout, listed
 
@@ -17,10 +19,9 @@ from spnode_client.records import Record, Rollout, listed
 _JSON = ("warnings", "domain", "rows", "sweep")
 
 
-def rollout(body: Record, retries: int) -> Operation[Rollout]:
-    """Trajectories from each initial condition."""
-    reply = yield from perform(_call("/v1/rollout", body), retries)
-    answer = _answer(reply)
+def rollout(body: Record, retries: int, timeout_s: float | None) -> Operation[Rollout]:
+    """Trajectories from each initial condition, within ``timeout_s`` where given."""
+    answer = yield from _asked("/v1/rollout", body, retries, timeout_s)
     told = tuple(map(str, answer.get("warnings", ())))
     for warning in told:
         warnings.warn(warning, DomainWarning, stacklevel=_outside())
@@ -42,11 +43,20 @@ def rollout(body: Record, retries: int) -> Operation[Rollout]:
     )
 
 
-def derivative(kind: str, body: Record, retries: int) -> Operation[Record]:
+def derivative(
+    kind: str, body: Record, retries: int, timeout_s: float | None
+) -> Operation[Record]:
     """``jvp``, ``vjp``, ``hvp``, ``jacobian`` or ``objective``, as named arrays."""
     path = "/v1/objective" if kind == "objective" else f"/v1/rollout/{kind}"
-    reply = yield from perform(_call(path, body), retries)
-    return _answer(reply)
+    return (yield from _asked(path, body, retries, timeout_s))
+
+
+def _asked(
+    path: str, body: Record, retries: int, timeout_s: float | None
+) -> Operation[Record]:
+    deadline = Deadline.after(timeout_s)
+    call = replace(_call(path, body), deadline=deadline)
+    return _answer((yield from perform(call, retries)))
 
 
 def _outside() -> int:

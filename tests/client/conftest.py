@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,6 +19,10 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     break_after: int | None = None
     """Close the connection after so many bytes of the body; -1: before any answer."""
+    after_s: float = 0.0
+    """How long the answer takes to begin."""
+    byte_s: float = 0.0
+    """How long each byte of the body takes."""
 
 
 @dataclass
@@ -56,6 +61,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.asked.append(Asked(self.command, self.path, headers, body))
         answer = self.server.answers.pop(0)
+        time.sleep(answer.after_s)
         if answer.break_after == -1:
             return self._break()
         self.send_response(answer.status)
@@ -63,10 +69,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("content-length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body[: answer.break_after])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._send(answer)
         if answer.break_after is not None:
             self._break()
         return None
+
+    def _send(self, answer: Answer) -> None:
+        body = answer.body[: answer.break_after]
+        if not answer.byte_s:
+            self.wfile.write(body)
+            return
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            time.sleep(answer.byte_s)
 
     def _chunks(self) -> bytes:
         body = b""

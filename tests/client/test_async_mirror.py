@@ -10,6 +10,7 @@ from spnode_client.aio import AsyncDatasets, AsyncKeys
 from spnode_client.aio_jobs import AsyncJob, AsyncJobs
 from spnode_client.aio_registry import AsyncModels
 from spnode_client.client import Datasets, Keys
+from spnode_client.derivatives import Derivatives
 from spnode_client.jobs import Job, Jobs
 from spnode_client.registry import Models
 
@@ -70,6 +71,7 @@ CALLS = {
         "revoke": ("key_1",),
     },
 }
+COMPUTED = ("rollout", "rollout_record", *(n for n in vars(Derivatives) if n[0] != "_"))
 STREAMS = {"events", "past_events"}
 # Two versions, and a dataset by its name.
 COMPARED = (("m/1", "m/2"), {"dataset": "ds_1"})
@@ -106,6 +108,14 @@ def test_names_and_arguments_are_the_same(blocking, awaited):
     for name, signature in one.items():
         if not any(p.kind == p.VAR_KEYWORD for p in other[name].parameters.values()):
             assert [*signature.parameters] == [*other[name].parameters], name
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_each_rollout_and_derivative_has_a_deadline_of_its_own(kind):
+    for name in COMPUTED:
+        found = public(kind)[name].parameters["timeout_s"]
+        assert found.kind == found.KEYWORD_ONLY, name
+        assert (found.default, found.annotation) == (None, float | None), name
 
 
 @pytest.mark.parametrize("collection", CALLS)
