@@ -15,11 +15,11 @@ from starlette.types import Receive
 from api.dependencies import Gateway
 from services.errors import ContentGone, Invalid, NotFound
 from services.rollouts.answer import Fields, answer
-from services.rollouts.canonical import Layout, Work, canonical
-from services.rollouts.request import Arrays, Request
+from services.rollouts.canonical import canonical
+from services.rollouts.request import Request
 from services.rollouts.served import Served
+from services.rollouts.work import Layout, RowResults, Work
 
-DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0
 
 
@@ -31,7 +31,7 @@ class Computed:
     served: Served
     work: Work
     layout: Layout
-    results: Arrays
+    results: RowResults
 
     def fields(self) -> Fields:
         """The answer's fields; arrays stay numpy arrays.
@@ -39,7 +39,14 @@ class Computed:
         Raises:
             RolloutFailed: A row is not finite, and the request does not mask.
         """
-        return answer(self.request, self.served, self.work, self.layout, self.results)
+        return answer(
+            self.request,
+            self.served,
+            self.work,
+            self.layout,
+            self.results,
+            plain=self.results.plain,
+        )
 
 
 async def compute(
@@ -100,15 +107,15 @@ async def read_body(receive: Receive) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def deadline_of(headers: Mapping[str, str]) -> float:
-    """When the answer is of no use any more, by ``Request-Timeout``.
+def deadline_of(gateway: Gateway, headers: Mapping[str, str]) -> float:
+    """When the answer is of no use any more, by ``Request-Timeout`` or the settings.
 
     Raises:
         Invalid: The header is no number of seconds.
     """
     given = headers.get("request-timeout")
     if given is None:
-        return time.monotonic() + DEFAULT_TIMEOUT_S
+        return time.monotonic() + gateway.settings.rollout_timeout_seconds
     try:
         seconds = float(given)
     except ValueError:

@@ -7,27 +7,30 @@ sent, however long its other end reads nothing.
 
 import asyncio
 import json
+import urllib.parse
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.errors import PROBLEM, Problem
+from api.protocols.shapes import shape_at
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers together, give or take what one read brings; trailers of a
 body in chunks likewise."""
-_PROBLEM = json.dumps(
-    {
-        "type": "urn:spnode:problem:head_too_large",
-        "title": "Request Header Fields Too Large",
-        "status": 431,
-        "detail": f"found more than {MAX_HEAD_BYTES} bytes of headers; expected fewer",
-        "code": "head_too_large",
-    }
-).encode()
-_REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/problem+json\r\n"
-    b"content-length: %d\r\n"
-    b"connection: close\r\n\r\n%s"
-) % (len(_PROBLEM), _PROBLEM)
+_TOO_LARGE = Problem(
+    431,
+    "head_too_large",
+    f"found more than {MAX_HEAD_BYTES} bytes of headers; expected fewer",
+)
+_TITLE = "Request Header Fields Too Large"
+_PROBLEM = {
+    "type": f"urn:spnode:problem:{_TOO_LARGE.code}",
+    "title": _TITLE,
+    "status": _TOO_LARGE.status,
+    "detail": _TOO_LARGE.detail,
+    "code": _TOO_LARGE.code,
+}
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -38,6 +41,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     patience_s = 30.0
     """How long a piece of an answer may wait for who is to read it."""
+    url = b""
+    """Target of the request that comes in, as far as it has come."""
     _head_bytes = 0
     """Read since a head, a part of a body, or a request ended."""
     _unread: asyncio.TimerHandle | None = None
@@ -78,6 +83,7 @@ class BoundedHeads(HttpToolsProtocol):
         """A request has ended."""
         self._head_bytes = 0
         super().on_message_complete()
+        self.url = b""
 
     def _stop_waiting(self) -> None:
         if self._unread is not None:
@@ -87,5 +93,34 @@ class BoundedHeads(HttpToolsProtocol):
     def _refuse(self) -> None:
         """Say so where no answer is under way, and close."""
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_REFUSAL)
+            self.transport.write(_refusal(_path(self.url)))
         self.transport.close()
+
+
+def _path(url: bytes) -> str:
+    """The path of a target, of which the end may be missing; empty where it is none."""
+    try:
+        # It reads no longer ones, and a door is told by the beginning.
+        path = httptools.parse_url(url[: MAX_HEAD_BYTES - 1]).path or b""
+    except httptools.HttpParserInvalidURLError:
+        return ""
+    return urllib.parse.unquote(path.decode("latin-1"))
+
+
+def _refusal(path: str) -> bytes:
+    """The answer in the form of the door that a path is at.
+
+    A problem where it is at none, and where so little of the request has been read that
+    nobody knows.
+    """
+    shape, kind = shape_at(path), "application/json"
+    if shape is None:
+        status, content, kind = _TOO_LARGE.status, _PROBLEM, PROBLEM
+    else:
+        status, content = shape(_TOO_LARGE)
+    body = json.dumps(content).encode()
+    head = (
+        f"HTTP/1.1 {status} {_TITLE}\r\ncontent-type: {kind}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -109,7 +109,8 @@ _TIMEOUT = {
     "required": False,
     "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
     "description": "Seconds after which the answer is of no use any more; work that "
-    "has not begun by then is dropped.",
+    "has not begun by then is dropped. Where there is none, `rollout_timeout_seconds` "
+    "of `/v1/limits`.",
 }
 
 

@@ -41,6 +41,7 @@ HTTP: dict[str, tuple[int, str]] = {
     "too_slow": (408, "The body came too slowly."),
     "unsupported_media_type": (415, "The Content-Type is none that is taken here."),
     "range_not_satisfiable": (416, "The range lies beyond the end."),
+    "head_too_large": (431, "The request line and the headers are too large."),
     "internal_error": (500, "Something failed here; request_id finds it in the log."),
 }
 """Those of HTTP itself, without an error of the services."""

@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     """Most numbers in one answer: rows x times x states."""
     max_batch_rows: PositiveInt = 256
     """Most rows that are gathered into one batch."""
+    rollout_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """How long a rollout may take whose caller says nothing: no Request-Timeout."""
     max_job_rows: PositiveInt = 100_000_000
     """Most initial conditions in one rollout job."""
     max_observations: PositiveInt = 10_000

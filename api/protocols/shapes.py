@@ -25,12 +25,19 @@ def refusal(error: Exception, scope: Scope) -> Response:
     """The answer that an exception is, in the form of the door where it came up."""
     problem = problem_of(error, scope)
     PROBLEMS.labels(problem.code).inc()
-    path = scope.get("path", "")
+    shape = shape_at(scope.get("path", ""))
+    if shape is None:
+        return problem.response(scope)
+    status, content = shape(problem)
+    return JSONResponse(content, status, dict(problem.headers))
+
+
+def shape_at(path: str) -> Shape | None:
+    """The form of refusals at a path, or None where they are problems."""
     for prefix, shape in SHAPES.items():
         if path == prefix or path.startswith(f"{prefix}/"):
-            status, content = shape(problem)
-            return JSONResponse(content, status, dict(problem.headers))
-    return problem.response(scope)
+            return shape
+    return None
 
 
 def _umbridge(problem: Problem) -> tuple[int, Any]:

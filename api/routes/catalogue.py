@@ -128,6 +128,7 @@ async def get_limits(gateway: GatewayDep) -> dict[str, int | float | str]:
         "max_times",
         "max_output_values",
         "max_batch_rows",
+        "rollout_timeout_seconds",
         "max_job_rows",
         "max_observations",
         "max_result_bytes",

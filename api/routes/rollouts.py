@@ -49,7 +49,7 @@ class RolloutEndpoint:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
         headers: Mapping[str, str] = scope["state"]["headers"]
-        deadline = deadline_of(headers)
+        deadline = deadline_of(gateway, headers)
         as_npz = _wants_npz(headers)
         body = await read_body(receive)
         request = await self._request(gateway, headers, body)

@@ -1,6 +1,8 @@
 """Tricks with the head of a request end with it: nothing is smuggled past the key."""
 
 import contextlib
+import http.client
+import json
 import socket
 import time
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ import pytest
 from api.heads import MAX_HEAD_BYTES
 
 LINE = "GET /v1/models HTTP/1.1"
+FEWER = f"found more than {MAX_HEAD_BYTES} bytes of headers; expected fewer"
 SMUGGLED = "GET /v1/limits HTTP/1.1\r\nHost: x\r\nX-Request-Id: smuggled\r\n\r\n"
 EMPTY_CHUNK = "0\r\n\r\n"
 
@@ -192,6 +195,81 @@ def test_a_head_that_grows_is_refused_without_a_key(door, beginning) -> None:
         answer = everything(one)
     assert status_of(answer) == 431
     assert b"application/problem+json" in answer
+
+
+FORMS = {
+    "umbridge": {"error": {"type": "head_too_large", "message": FEWER}},
+    "v2": {"error": FEWER},
+    "tesseract": {"detail": FEWER},
+}
+
+
+def grown(one: socket.socket, beginning: str, part: str = "a") -> tuple[str, dict]:
+    """Type and content of the answer to a head that begins like this and goes on."""
+    one.sendall(beginning.encode() + part.encode() * (MAX_HEAD_BYTES - 10_000))
+    time.sleep(0.3)
+    one.sendall(part.encode() * 20_000)
+    answer = everything(one)
+    assert status_of(answer) == 431
+    head, _, body = answer.partition(b"\r\n\r\n")
+    fields = dict(line.split(b": ") for line in head.lower().split(b"\r\n")[1:])
+    assert int(fields[b"content-length"]) == len(body)
+    assert fields[b"connection"] == b"close"
+    return fields[b"content-type"].decode(), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("target", "form"),
+    [
+        ("/umbridge/Evaluate HTTP/1.1\r\nX-A: ", "umbridge"),
+        ("/umbridge HTTP/1.1\r\nX-A: ", "umbridge"),
+        ("http://x/umbridge/Info HTTP/1.1\r\nX-A: ", "umbridge"),
+        ("/v2/models/m/infer HTTP/1.1\r\nX-A: ", "v2"),
+        ("/%76%32/models/m/infer HTTP/1.1\r\nX-A: ", "v2"),
+        ("/v2?", "v2"),
+        ("/tesseract/m/3/apply HTTP/1.1\r\nX-A: ", "tesseract"),
+        ("/tesseract/", "tesseract"),
+    ],
+)
+def test_a_door_refuses_a_head_that_grows_in_its_own_form(door, target, form) -> None:
+    with door.connected() as one:
+        assert grown(one, f"POST {target}") == ("application/json", FORMS[form])
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        *("GET /v2", "GET /umbridges/"),
+        "GET /v1/models?/v2/ HTTP/1.1\r\nX-A: ",
+    ],
+)
+def test_elsewhere_it_is_a_problem(door, beginning) -> None:
+    with door.connected() as one:
+        kind, found = grown(one, beginning)
+    assert kind == "application/problem+json"
+    assert (found["code"], found["detail"]) == ("head_too_large", FEWER)
+
+
+def test_the_form_is_that_of_the_last_request(door) -> None:
+    def ask(one: socket.socket, path: str) -> None:
+        head = (f"GET {path} HTTP/1.1", "Host: x", door.key)
+        one.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+        with one.makefile("rb") as answer:
+            assert answer.readline().split()[1] == b"200"
+            length = http.client.parse_headers(answer)["content-length"]
+            answer.read(int(length or 0))
+
+    for first, begun, kind in (
+        ("/v1/presets", "POST /v2/models/m/infer HTTP/1.1\r\nX-A: ", "json"),
+        ("/v2", "GET /v1/models HTTP/1.1\r\nX-A: ", "problem+json"),
+    ):
+        with door.connected() as one:
+            ask(one, first)
+            assert grown(one, begun)[0] == f"application/{kind}"
+    # Of what comes before a request nobody knows where it leads.
+    with door.connected() as one:
+        ask(one, "/v2")
+        assert grown(one, "", "\n")[0] == "application/problem+json"
 
 
 def test_trailers_that_grow_end_the_connection(door) -> None:

@@ -220,7 +220,7 @@ def test_systems_presets_and_limits_are_listed(client):
     assert limits["max_body_bytes"] == 4 * 2**20
     assert (limits["max_head_bytes"], limits["max_document_bytes"]) == (2**16, 2**21)
     assert limits["max_page"] == 100
-    kinds = re.compile(r"^max_|_limit$|^queued_|_space_bytes$|^parser_|^rate_")
+    kinds = re.compile(r"^max_|_limit$|^queued_|_space_bytes$|^parser_|^rate_|timeout")
     settings = {name for name in Settings.model_fields if kinds.search(name)}
     assert len(settings) > 15
     assert settings <= limits.keys(), "a limit that is a setting is told"

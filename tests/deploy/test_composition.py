@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.settings import Settings
 from tests.api.deployment import ROOT
 from tests.deploy.test_manifests import (
     COMPOSE,
@@ -188,14 +189,18 @@ def test_the_store_lets_go_of_garbage_within_its_limit() -> None:
     assert bytes_of(soft) < bytes_of(COMPOSED["store"]["mem_limit"])
 
 
-def test_a_rate_can_be_chosen_wherever_it_is_deployed() -> None:
-    name = "SPNODE_RATE_PER_KEY"
+@pytest.mark.parametrize(
+    ("setting", "default"), [("rate_per_key", "0"), ("rollout_timeout_seconds", "60")]
+)
+def test_it_can_be_chosen_wherever_it_is_deployed(setting: str, default: str) -> None:
+    assert Settings.model_fields[setting].default == float(default)
+    name = f"SPNODE_{setting.upper()}"
     gateway = OURS["gateway"]["environment"]
-    assert gateway[name] == f"${{{name}:-0}}"
+    assert gateway[name] == f"${{{name}:-{default}}}"
     settings = ROOT / "deploy" / "kubernetes" / "base" / "settings.yaml"
-    assert yaml.safe_load(settings.read_text())["data"][name] == "0"
+    assert yaml.safe_load(settings.read_text())["data"][name] == default
     example = ROOT / "deploy" / "systemd" / "environment.example"
-    assert f"\n{name}=0\n" in example.read_text()
+    assert f"\n{name}={default}\n" in example.read_text()
 
 
 def test_grafana_finds_what_it_is_provisioned_with() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.computing import MAX_TIMEOUT_S
 from services.settings import (
     CLIENT_VARIABLES,
     PREFIX,
@@ -77,6 +78,18 @@ def test_a_lease_shorter_than_two_heartbeats_is_refused(monkeypatch) -> None:
     with pytest.raises(
         SettingsError, match=r"lease_seconds 4\.0 must be at least twice"
     ):
+        read_settings()
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "inf", "3600.1"])
+def test_a_rollout_has_a_deadline_that_its_caller_could_ask_for(
+    monkeypatch, wrong: str
+) -> None:
+    name = "SPNODE_ROLLOUT_TIMEOUT_SECONDS"
+    monkeypatch.setenv(name, str(MAX_TIMEOUT_S))
+    assert read_settings().rollout_timeout_seconds == 3600
+    monkeypatch.setenv(name, wrong)
+    with pytest.raises(SettingsError, match=f"{name}='{wrong}'"):
         read_settings()
 
 

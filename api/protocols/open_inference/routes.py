@@ -66,7 +66,7 @@ class Inference:
         """Answer one request."""
         gateway: Gateway = scope["app"].state.gateway
         headers: Mapping[str, str] = scope["state"]["headers"]
-        deadline = deadline_of(headers)
+        deadline = deadline_of(gateway, headers)
         body = await read_body(receive)
         coding = content_coding(headers)
         if coding is not None:

@@ -20,10 +20,10 @@ from api.protocols.tesseract.arrays import brief, read_array, read_shape
 from api.protocols.tesseract.leading import AXES, SHARED, Leading, shared_row
 from services.errors import Invalid, RolloutFailed
 from services.rollouts.answer import Fields
-from services.rollouts.canonical import Limits
 from services.rollouts.request import DIFFERENTIABLE, Arrays, Operation, Request
 from services.rollouts.served import Served
 from services.rollouts.wire import JacobianOptions, Options, Outputs
+from services.rollouts.work import Limits
 from spnode_core.errors import InvalidInput
 
 OUTPUT = "x"

@@ -151,7 +151,7 @@ async def _posted(
     headers: Mapping[str, str],
     receive: Receive,
 ) -> Response:
-    deadline = deadline_of(headers)
+    deadline = deadline_of(gateway, headers)
     form = format_of(headers.get("accept", ""))
     if form is None:
         return _not_acceptable(headers["accept"])

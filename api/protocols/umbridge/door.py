@@ -88,7 +88,7 @@ class Door:
     ) -> dict[str, Any]:
         if operation not in OPERATIONS:
             raise UnsupportedFeature(operation)
-        deadline = deadline_of(headers)
+        deadline = deadline_of(gateway, headers)
         body = await read_body(receive)
         large = len(body) > _LARGE_BYTES
         call = await gateway.parsed(read_call, body) if large else read_call(body)
