@@ -22,6 +22,7 @@ FOLDER = os.environ.get("FUZZ_FOLDER")
 in_time = pytest.mark.timeout(300 + 180 * MINUTES)
 """For a test that calls ``fuzz``."""
 
+LEFT_OUT = object()
 _LARGE = st.sampled_from([b"\xff" * 4, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\x80"])
 
 
@@ -55,6 +56,38 @@ def fuzz(drawn, check, *, examples):
     while time.monotonic() < start + 60 * MINUTES:
         once()
     print(f"{sent} examples in {time.monotonic() - start:.0f} s")
+
+
+def places(value, place=()):
+    """Every place in a tree of JSON."""
+    yield place
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for key, inner in items:
+        yield from places(inner, (*place, key))
+
+
+def changed(value, place, new):
+    """The same tree with something else at a place, or ``LEFT_OUT``."""
+    if not place:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    if new is LEFT_OUT and len(place) == 1:
+        del copy[place[0]]
+    else:
+        copy[place[0]] = changed(value[place[0]], place[1:], new)
+    return copy
+
+
+@st.composite
+def nearly(draw, right, anything):
+    """Whether it is right, and a tree of JSON with up to three places changed."""
+    count = draw(st.integers(0, 3))
+    for _ in range(count):
+        place = draw(st.sampled_from(list(places(right))))
+        is_gone = place and draw(st.integers(0, 4)) == 0
+        right = changed(right, place, LEFT_OUT if is_gone else draw(anything))
+    return count == 0, right
 
 
 class Content(bytes):

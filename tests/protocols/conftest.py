@@ -4,7 +4,14 @@ import httpx
 import jax
 import pytest
 
-from tests.api.deployment import Deployment, deployed, opened, publish
+from tests.api.deployment import (
+    Deployment,
+    deployed,
+    ensemble,
+    opened,
+    publish,
+    unsure,
+)
 from tests.api.differentiable import surrogate
 from tests.api.serving import serving
 from tests.core.models import MASS, small_surrogate
@@ -47,6 +54,14 @@ def service():
                 publish(database, blobs, name, each, certificate={})
         with serving(deployment.settings) as url:
             yield Service(url, deployment.key, made, deployment)
+
+
+@pytest.fixture(scope="session")
+def unsure_models(service):
+    """One with prediction intervals, and an ensemble."""
+    with opened(service.deployment.settings) as (database, blobs):
+        publish(database, blobs, "unsure", unsure(models()["plain"]), certificate={})
+        publish(database, blobs, "many", ensemble(), certificate={})
 
 
 @pytest.fixture(scope="session")

@@ -63,9 +63,8 @@ def run_client(name: str, program: Path, *arguments: object, **environment: str)
         arguments: Of the program.
         environment: Variables beside the usual ones.
     """
-    usual = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     # The light client and its own packages are there too.
-    usual |= {"PYTHONPATH": os.fspath(ROOT), "JAX_PLATFORMS": "cpu"}
+    usual = usual_environment() | {"PYTHONPATH": os.fspath(ROOT)}
     done = subprocess.run(
         [client_python(name), program, *map(str, arguments)],
         capture_output=True,
@@ -76,6 +75,12 @@ def run_client(name: str, program: Path, *arguments: object, **environment: str)
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout
+
+
+def usual_environment() -> dict[str, str]:
+    """The variables of a program with packages of its own."""
+    usual = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    return usual | {"JAX_PLATFORMS": "cpu"}
 
 
 def _told() -> list[str]:

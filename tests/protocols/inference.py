@@ -14,6 +14,24 @@ GIVEN = {
     "control_times": np.array([0.0, 0.5]),
 }
 
+TAKES = {
+    "plain": (),
+    "kinetics": ("parameters",),
+    "forced": ("parameters", "controls", "control_times"),
+    "unsure": (),
+    "many": (),
+}
+"""What each model takes beside x0 and times; the last two are ``unsure_models``."""
+
+
+def taken(model):
+    """The inputs of a model."""
+    found = [tensor(name) for name in ("x0", *TAKES[model], "times")]
+    if model == "forced":
+        # One parameter, not two.
+        found[1] |= {"shape": [1, 1], "data": [1.2]}
+    return found
+
 
 def tensor(name, **fields):
     array = GIVEN[name]

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import check_grad, least_squares, minimize
 
 from spnode_client import Client, InvalidRequest
+from spnode_core.surrogate import cast_networks
 from tests.core.models import random_states
 
 jax.config.update("jax_enable_x64", True)
@@ -138,19 +139,55 @@ def test_jax_says_what_it_cannot_do(client, remote):
         )
 
 
-def test_controls_are_differentiated_too(client, service):
-    surrogate, switches = service.surrogates["forced"], [0.0, 0.5]
-    remote = client.model("forced/1").as_jax(precision="float64")
-    u = jnp.array([[0.3, -0.2], [0.1, 0.4]])
+SWITCHES = [0.0, 0.5]
+U = jnp.array([[0.3, -0.2], [0.1, 0.4]])
 
-    given = {"parameters": K[:1], "control_times": switches}
 
-    def rolled(f):
-        return lambda u: jnp.sum(f(X0[0], TIMES, controls=u, **given) ** 2)
+@pytest.fixture(scope="module")
+def forced(service):
+    """The model with controls in this process, its float32 networks in float64."""
+    exact = cast_networks(service.surrogates["forced"], jnp.float64)
 
-    expected = jax.grad(rolled(surrogate.rollout))(u)
-    found = jax.grad(rolled(remote))(u)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    def rollout(x0, k, u):
+        given = {"parameters": k, "controls": u, "control_times": np.array(SWITCHES)}
+        return exact.rollout(x0, TIMES, **given)
+
+    return rollout
+
+
+def test_controls_are_differentiated_too(client, forced):
+    f = client.model("forced/1").as_jax(precision="float64")
+
+    def remote(x0, k, u):
+        return f(x0, TIMES, parameters=k, controls=u, control_times=SWITCHES)
+
+    args, every = (X0[0], K[:1], U), (0, 1, 2)
+    along = (1e-5 * X0[1], K[1:], U[::-1])
+    for transform in (
+        lambda f: f,
+        lambda f: jax.jacrev(f, every),
+        lambda f: lambda *a: jax.jvp(f, a, along)[1],
+        lambda f: jax.hessian(lambda *a: jnp.sum(jnp.sin(f(*a))), 2),
+    ):
+        found, expected = transform(remote)(*args), transform(forced)(*args)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, **EXACT), found, expected
+        )
+
+
+def test_scipy_holds_the_controls(client, forced):
+    f = client.model("forced/1").as_scipy(
+        *(X0[0], TIMES, K[:1]),
+        vary=["x0", "parameters"],
+        controls=U,
+        control_times=SWITCHES,
+        precision="float64",
+    )
+    assert f.names == ("a", "b", "c", "p0")
+    args = X0[0], K[:1]
+    expected = np.dstack(jax.jacfwd(lambda x0, k: forced(x0, k, U), (0, 1))(*args))
+    np.testing.assert_allclose(f.fun(f.start), forced(*args, U).ravel(), **EXACT)
+    np.testing.assert_allclose(f.jac(f.start), expected.reshape(9, 4), **EXACT)
 
 
 def test_scipy_recovers_parameters(client, local):

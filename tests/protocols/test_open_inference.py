@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from spnode_core.surrogate import cast_networks
-from tests.api.deployment import LINEAR, ensemble, opened, publish, unsure
-from tests.core.models import MASS, small_surrogate
 from tests.protocols.environments import run_client
 from tests.protocols.inference import GIVEN, ROWS, TIMES, body, tensor
 from tests.protocols.pages import run_page_block
@@ -119,15 +117,6 @@ def test_one_row_is_for_all_and_one_vector_is_a_row(client):
     ]
     single = infer(client, body(*inputs), "kinetics")
     assert (output(single)[0] == output(many)[0]).all()
-
-
-@pytest.fixture(scope="module")
-def unsure_models(service):
-    """One with prediction intervals, and an ensemble."""
-    with opened(service.deployment.settings) as (database, blobs):
-        plain = small_surrogate(conserved=MASS, normalisation=LINEAR)
-        publish(database, blobs, "unsure", unsure(plain), certificate={})
-        publish(database, blobs, "many", ensemble(), certificate={})
 
 
 @pytest.mark.usefixtures("unsure_models")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spnode_core.surrogate import cast_networks
 from tests.protocols.environments import (
     FOLDER,
     ROOT,
@@ -25,6 +26,13 @@ pytestmark = [
     pytest.mark.timeout(900),
     *([] if is_small_torch_at_hand() else [pytest.mark.slow]),
 ]
+
+# Of the model with controls, beside what both models are given.
+DRIVEN = {
+    "parameter": np.array([1.2]),
+    "controls": np.random.default_rng(5).uniform(-1, 1, (2, 2, 2)),
+    "control_times": np.array([0.0, 0.6]),
+}
 
 
 @pytest.fixture
@@ -40,8 +48,9 @@ def run(service):
 
 def test_torch_differentiates_twice_as_this_process_does(service, run, tmp_path):
     given, found = tmp_path / "given.npz", tmp_path / "found.npz"
-    np.savez(given, **GIVEN)
-    run(FOLDER / "programs" / "torch_derivatives.py", f"{MODEL}/1", given, found)
+    np.savez(given, **GIVEN, **DRIVEN)
+    program = FOLDER / "programs" / "torch_derivatives.py"
+    run(program, f"{MODEL}/1", "forced/1", given, found)
     with np.load(found) as members:
         found = dict(members)
     model = service.surrogates[MODEL]
@@ -64,6 +73,19 @@ def test_torch_differentiates_twice_as_this_process_does(service, run, tmp_path)
     close(found["mixed"], second[0], SCALE)
     close(found["hessian"], second[1])
     np.testing.assert_allclose(found["single"], x, rtol=1e-5, atol=1e-9)
+
+    exact = cast_networks(service.surrogates["forced"], jnp.float64)
+
+    def driven(x0, parameter, controls):
+        given = {"parameters": parameter, "controls": controls}
+        return exact.rollout(x0, TIMES, **given, control_times=DRIVEN["control_times"])
+
+    args = X0, DRIVEN["parameter"], DRIVEN["controls"]
+    x, pulled = jax.vjp(driven, *map(jnp.asarray, args))
+    close(found["driven"], x, 1 / SCALE)
+    gradients = pulled(jnp.asarray(GIVEN["cotangent"]))
+    for name, each in zip(("x0", "parameter", "controls"), gradients, strict=True):
+        close(found[f"driven_{name}"], each, SCALE if name == "x0" else 1.0)
 
 
 def test_a_torch_module_is_trained_through_the_service(run):

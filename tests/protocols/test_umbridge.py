@@ -15,6 +15,7 @@ import pytest
 
 from spnode_core.surrogate import cast_networks
 from tests.core.models import random_states
+from tests.protocols.kinetics import SCALE, close
 from tests.protocols.umbridge_calls import OPERATIONS, answer, opened_door, refused
 
 SIZES = {"plain": [3], "kinetics": [3, 2], "forced": [3, 1, 2]}
@@ -22,8 +23,8 @@ SIZES = {"plain": [3], "kinetics": [3, 2], "forced": [3, 1, 2]}
 T1 = 3.0
 TIMES = [0.3, 1.7, 3.0]
 EXACT = {"precision": "float64"}
-# The scale of each number of a state.
-SCALE = np.array([1.0, 4e-5, 1.1])
+# Two states at all times, and controls that switch once.
+CHOSEN = {"times": TIMES, "states": ["c", "a"], "control_times": [0.0, 0.5]}
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,14 @@ def door(service):
         yield client
 
 
-def inputs(model):
+def inputs(model, intervals=1):
     x0 = random_states(1, seed=4)[0].tolist()
     parameters = {"plain": [], "kinetics": [1.2, 0.8], "forced": [1.2]}[model]
-    return [x0, parameters, [0.4, -0.7]][: len(SIZES[model])]
+    controls = [0.4, -0.7, 0.1, 0.6][: 2 * intervals]
+    return [x0, parameters, controls][: len(SIZES[model])]
 
 
-def function(surrogate, model, times, final=True):
+def function(surrogate, model, times, *, order=(0, 1, 2), switches=(0.0,), final=True):
     """The states as one vector of the input vectors, in this process."""
     exact = cast_networks(surrogate, jnp.float64)
 
@@ -47,18 +49,12 @@ def function(surrogate, model, times, final=True):
         if model != "plain":
             rest["parameters"] = vectors[1]
         if model == "forced":
-            rest |= {"controls": vectors[2][None], "control_times": np.zeros(1)}
-        x = exact.rollout(vectors[0], np.array(times), **rest)
+            controls = vectors[2].reshape(len(switches), 2)
+            rest |= {"controls": controls, "control_times": np.array(switches)}
+        x = exact.rollout(vectors[0], np.array(times), **rest)[:, jnp.array(order)]
         return (x[-1] if final else x).ravel()
 
     return states
-
-
-def close(found, expected):
-    expected = np.asarray(expected)
-    np.testing.assert_allclose(
-        found, expected, rtol=1e-10, atol=1e-10 * abs(expected).max()
-    )
 
 
 def test_info_lists_the_models_and_nothing_else(door):
@@ -121,23 +117,34 @@ def test_sizes_follow_the_config(door, config, sizes, outputs):
     assert answer(door, "OutputSizes", name=name, config=config) == [outputs]
 
 
-@pytest.mark.parametrize(("model", "index"), [("kinetics", 1), ("forced", 2)])
-def test_derivatives_are_those_of_the_surrogate(service, door, model, index):
-    states = function(service.surrogates[model], model, [T1])
-    given = inputs(model)
-    vectors = [jnp.array(each) for each in given]
-    call = {"name": f"{model}@latest", "input": given, "config": {"t1": T1, **EXACT}}
-    close(answer(door, "Evaluate", **call)[0], states(*vectors))
-    sens = np.array([0.3, -2.0, 1.1])
-    every = jax.jacobian(states, tuple(range(len(vectors))))(*vectors)
-    for each, jacobian in enumerate(every):
-        wrt = {"outWrt": 0, "inWrt": each}
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [("kinetics", {"t1": T1}), ("forced", {"t1": T1}), ("forced", CHOSEN)],
+)
+def test_derivatives_are_those_of_the_surrogate(service, door, model, config):
+    surrogate = service.surrogates[model]
+    if config is CHOSEN:
+        given, order = inputs(model, 2), [2, 0]
+        chosen = {"order": order, "switches": [0.0, 0.5], "final": False}
+        states = function(surrogate, model, TIMES, **chosen)
+    else:
+        given, order = inputs(model), [0, 1, 2]
+        states = function(surrogate, model, [T1])
+    call = {"name": f"{model}@latest", "input": given, "config": config | EXACT}
+    x = np.asarray(states(*map(jnp.array, given)))
+    scale = np.resize(SCALE[order], x.shape)
+    close(answer(door, "Evaluate", **call)[0], x, 1 / scale)
+    every = jax.jacobian(states, tuple(range(len(given))))(*map(jnp.array, given))
+    draws = np.random.default_rng(1)
+    sens = draws.normal(size=len(x)) / scale
+    for index, jacobian in enumerate(every):
+        sizes = np.ones(len(given[index])) if index else SCALE
+        wrt = {"outWrt": 0, "inWrt": index}
         found = answer(door, "Gradient", **call, **wrt, sens=sens.tolist())
-        close(found, sens @ jacobian)
-    vec = np.random.default_rng(1).normal(size=SIZES[model][index])
-    wrt = {"outWrt": 0, "inWrt": index}
-    found = answer(door, "ApplyJacobian", **call, **wrt, vec=vec.tolist())
-    close(found, every[index] @ vec)
+        close(found, sens @ jacobian, sizes)
+        vec = draws.normal(size=len(sizes)) * sizes
+        found = answer(door, "ApplyJacobian", **call, **wrt, vec=vec.tolist())
+        close(found, jacobian @ vec, 1 / scale)
 
 
 def test_hessians_cross_inputs(service, door):
@@ -160,7 +167,7 @@ def test_hessians_cross_inputs(service, door):
         sens=sens.tolist(),
         vec=vec.tolist(),
     )
-    close(found, expected)
+    close(found, expected, SCALE)
 
 
 def test_the_log_likelihood_has_all_derivatives(service, door):

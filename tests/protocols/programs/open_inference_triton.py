@@ -50,7 +50,7 @@ client = InferenceServerClient(address, concurrency=8)
 client.register_plugin(BasicAuth("key", KEY))
 server = client.get_server_metadata()
 assert set(server) == {"name", "version", "extensions"}
-assert "binary_tensor_data" in server["extensions"]
+assert {"binary_tensor_data", "statistics"} <= set(server["extensions"])
 
 model = client.get_model_metadata("plain")
 assert model["versions"] == ["1"]
@@ -75,6 +75,14 @@ assert {"plain", "kinetics", "forced"} <= names
 fails("neither loaded nor unloaded", client.load_model, "plain")
 fails("neither loaded nor unloaded", client.unload_model, "plain")
 
+
+def statistics(*version):
+    (found,) = client.get_inference_statistics("plain", *version)["model_stats"]
+    assert (found["name"], found["version"]) == ("plain", "1")
+    return found
+
+
+before = statistics("1")
 inputs = [tensor("x0"), tensor("times")]
 usual = client.infer("plain", inputs, request_id="42")
 assert usual.get_response()["id"] == "42"
@@ -112,6 +120,20 @@ found["single"] = client.infer("plain", single).as_numpy("x")
 narrow = client.infer("plain", inputs, parameters={"datatype": "FP32"})
 assert (narrow.as_numpy("x") == found["binary"].astype(np.float32)).all()
 assert narrow.as_numpy("x").dtype == np.float32
+
+after = statistics()
+calls = {
+    name: after["inference_stats"][name]["count"] - each["count"]
+    for name, each in before["inference_stats"].items()
+}
+# One, four in two forms, one of both, nine compressed, sixteen at once, two in float32.
+assert (calls["success"], calls["fail"]) == (33, 0)
+rows = after["inference_count"] - before["inference_count"]
+assert rows == calls["success"] * len(given["x0"])
+assert 0 < after["execution_count"] - before["execution_count"] <= calls["success"]
+assert after["last_inference"] > before["last_inference"]
+assert after in client.get_inference_statistics()["model_stats"]
+fails("there is no model 'nothing'", client.get_inference_statistics, "nothing")
 
 kinetics = [tensor(name) for name in ("x0", "parameters", "times")]
 found["kinetics"] = client.infer("kinetics", kinetics).as_numpy("x")

@@ -1,6 +1,7 @@
 """torch on a model in the service: values, gradients, their gradients, forward mode.
 
-torch_derivatives.py MODEL GIVEN.npz FOUND.npz, with SPNODE_URL and SPNODE_KEY.
+torch_derivatives.py MODEL FORCED GIVEN.npz FOUND.npz, with SPNODE_URL and SPNODE_KEY.
+Of ``FORCED``, which has controls, gradients by all inputs.
 """
 
 import os
@@ -12,7 +13,7 @@ from torch.autograd import forward_ad
 
 from spnode_client import Client
 
-model, given, found = sys.argv[1:]
+model, forced, given, found = sys.argv[1:]
 client = Client(os.environ["SPNODE_URL"], os.environ["SPNODE_KEY"], timeout_s=280)
 arrays = {name: torch.from_numpy(each) for name, each in np.load(given).items()}
 times = arrays["times"]
@@ -34,6 +35,18 @@ with forward_ad.dual_level():
     tangent = forward_ad.unpack_dual(f(moved, times, parameters=by)).tangent
 single = f(x0.detach().float(), times, parameters=k.detach().float())
 assert single.dtype == torch.float32
+
+every = {
+    name: arrays[name].requires_grad_() for name in ("x0", "parameter", "controls")
+}
+driven = client.model(forced).as_torch(precision="float64")(
+    x0,
+    times,
+    parameters=every["parameter"],
+    controls=every["controls"],
+    control_times=arrays["control_times"],
+)
+gradients = torch.autograd.grad(driven, [*every.values()], arrays["cotangent"])
 
 # Numbers in a list are no float32 beside tensors of float64.
 listed = f(x0[0].detach().tolist(), times, parameters=k.detach())
@@ -60,5 +73,7 @@ results = {
     "mixed": torch.stack(mixed),
     "jvp": tangent,
     "single": single,
+    "driven": driven,
 }
+results |= {f"driven_{name}": g for name, g in zip(every, gradients, strict=True)}
 np.savez(found, **{name: each.detach().numpy() for name, each in results.items()})
