@@ -23,6 +23,9 @@ def configure_jax(settings: Settings) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    # A CPU computes in the thread that asks, which waits for it anyway: 10 % of the
+    # time of one row is handing it to another thread.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     cache = settings.data_folder / "compiled"
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -20,7 +20,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,23 @@ class Counters:
     longest_wait_seconds: float = 0.0
 
 
+@dataclass
+class _Ended:
+    """What came of a batch.
+
+    Args:
+        work: The first of its requests.
+        rows: How many it had.
+        took: Seconds that it was computed; None where it failed.
+        delivered: What requests have got of it.
+    """
+
+    work: Work
+    rows: int
+    took: float | None = None
+    delivered: list[Part] = field(default_factory=list)
+
+
 class Batcher:
     """Gathers the rows of many requests into batches for one executor.
 
@@ -84,9 +101,9 @@ class Batcher:
         self._groups: dict[tuple, Group] = {}
         self._order = itertools.count()
         self._deadlines = Deadlines()
-        self._running: dict[asyncio.Task[None], list[Part]] = {}
+        self._running: dict[asyncio.Task[_Ended], list[Part]] = {}
         # Groups that wait for a model or a program; the rows of others run meanwhile.
-        self._preparing: dict[asyncio.Task[None], tuple] = {}
+        self._preparing: dict[asyncio.Task[_Ended], tuple] = {}
 
     async def run(self, work: Work, *, deadline: float) -> RowResults:
         """Compute a request's rows, with others' where these fit.
@@ -229,9 +246,16 @@ class Batcher:
         longest = max(self.counters.longest_wait_seconds, waited)
         self.counters.longest_wait_seconds = longest
 
-    def _finished(self, key: tuple, task: asyncio.Task[None]) -> None:
+    def _finished(self, key: tuple, task: "asyncio.Task[_Ended]") -> None:
         self._preparing.pop(task, None)
         self._running.pop(task)
+        if not task.cancelled():
+            ended = task.result()
+            self.admission.computed(
+                sum(part.rows for part in ended.delivered),
+                sum(part.size_bytes for part in ended.delivered),
+            )
+            asyncio.get_running_loop().call_soon(self._count, ended)
         # What came while a large request was computed goes before its next batch.
         self._had_its_turn(key)
         self._dispatch()
@@ -243,12 +267,13 @@ class Batcher:
         self._preparing[task] = key
         self._dispatch()
 
-    async def _run(self, key: tuple, parts: list[Part]) -> None:
+    async def _run(self, key: tuple, parts: list[Part]) -> "_Ended":
+        """Compute a batch, and give each request its rows of what comes of it."""
         rows = sum(part.rows for part in parts)
         self.counters.batches += 1
         self.counters.rows += rows
-        delivered: list[Part] = []
         began, work = time.monotonic(), parts[0].request.work
+        ended = _Ended(work, rows)
         try:
             attributes = {
                 "spnode.operation": work.operation,
@@ -257,25 +282,27 @@ class Batcher:
             }
             callers = (part.request.traceparent for part in parts)
             with shared_span("batch", callers, attributes) as traceparent:
-                batch = _gather(parts, traceparent)
+                batch = _gather(parts, traceparent, self.admission.rows == rows)
                 results = await self.executor.run(batch, lambda: self._set_aside(key))
-            took = time.monotonic() - began
-            self.statistics.of(work.digest).batch(rows, took)
-            BATCH_ROWS.observe(rows)
-            BATCH_SECONDS.labels(work.operation).observe(took)
+            ended.took = time.monotonic() - began
             plain = _is_plain(work, batch, results)
             start = 0
             for part in parts:
                 if not part.request.future.done():
                     _deliver(part, results, start, plain=plain)
-                    delivered.append(part)
+                    ended.delivered.append(part)
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
-            self._failed(parts, delivered, error)
-        self.admission.computed(
-            sum(part.rows for part in delivered),
-            sum(part.size_bytes for part in delivered),
-        )
+            self._failed(parts, ended.delivered, error)
+        return ended
+
+    def _count(self, ended: "_Ended") -> None:
+        """Count a batch, when its requests have their answers."""
+        if ended.took is None:
+            return
+        self.statistics.of(ended.work.digest).batch(ended.rows, ended.took)
+        BATCH_ROWS.observe(ended.rows)
+        BATCH_SECONDS.labels(ended.work.operation).observe(ended.took)
 
     def _failed(
         self, parts: list[Part], delivered: list[Part], error: Exception
@@ -330,7 +357,7 @@ def _deliver(part: Part, results: Arrays, start: int, *, plain: bool) -> None:
         request.future.set_result(request.results)
 
 
-def _gather(parts: list[Part], traceparent: str | None) -> Batch:
+def _gather(parts: list[Part], traceparent: str | None, is_alone: bool) -> Batch:
     first = parts[0].request.work
     rows = {
         name: np.concatenate(
@@ -347,4 +374,5 @@ def _gather(parts: list[Part], traceparent: str | None) -> Batch:
         deadline=max(part.request.deadline for part in parts),
         variant=first.variant,
         traceparent=traceparent,
+        is_alone=is_alone,
     )

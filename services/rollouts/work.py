@@ -65,9 +65,8 @@ class Work:
     def of(self, rows: Arrays) -> "Work":
         """The same for other rows of the same shapes."""
         work = object.__new__(Work)
-        # With the key and the size, which are the same.
-        work.__dict__.update(self.__dict__)
-        work.__dict__["rows"] = rows
+        same = {"key": self.key, "expected_bytes": self.expected_bytes}
+        work.__dict__.update(self.__dict__, rows=rows, **same)
         return work
 
     @functools.cached_property

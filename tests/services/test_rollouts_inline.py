@@ -19,11 +19,15 @@ class Engine:
         self.idled = 0
         self.may_compute = threading.Event()
         self.may_compute.set()
+        self.computed_in = []
+        self.takes_s = 0.0
 
     def run(self, operation, digest, arrays, variant, *, only_ready=False):
         if only_ready and digest not in self.ready:
             raise NotReady
         assert self.may_compute.wait(30)
+        time.sleep(self.takes_s)
+        self.computed_in.append(threading.current_thread().name)
         self.done.append(digest)
         return {"x": arrays["x0"]}
 
@@ -44,8 +48,9 @@ class Engine:
         return {}
 
 
-def batch(digest):
-    return Batch("rollout", digest, {"x0": np.zeros((1, 1))}, time.monotonic() + 60)
+def batch(digest, rows=1, **more):
+    arrays = {"x0": np.zeros((rows, 1))}
+    return Batch("rollout", digest, arrays, time.monotonic() + 60, **more)
 
 
 def test_a_batch_waits_for_one_step_of_a_version_that_is_warmed():
@@ -88,6 +93,64 @@ def test_what_is_done_when_idle_goes_on_after_a_batch():
         await running
         await asyncio.sleep(0.6)
         assert engine.idled > before
+        await executor.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop():
+    here, there = threading.current_thread().name, "rollouts"
+
+    async def scenario():
+        engine = Engine()
+        executor = InlineExecutor(lambda: engine)
+        await executor.start()
+
+        async def computed_in(**asked):
+            await executor.run(batch("d", **asked))
+            return engine.computed_in[-1]
+
+        # What is not ready is prepared, and what it takes is not known at first.
+        assert await computed_in(is_alone=True) == there
+        assert await computed_in(is_alone=True) == there
+        assert await computed_in(is_alone=True) == here
+        assert await computed_in() == there, "others wait behind it"
+        assert await computed_in(is_alone=True, rows=3) == there
+        # Of another number of rows it is not known what it takes.
+        assert await computed_in(is_alone=True, rows=2) == there
+        assert await computed_in(is_alone=True, rows=2) == here
+        # What has turned out slow holds up the event loop once.
+        engine.takes_s = 0.02
+        assert await computed_in(is_alone=True) == here
+        assert await computed_in(is_alone=True) == there
+        engine.takes_s = 0.0
+        assert await computed_in(is_alone=True) == there
+        assert await computed_in(is_alone=True) == here
+        await executor.close()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes():
+    async def scenario():
+        engine = Engine()
+        engine.ready.add("d")
+        executor = InlineExecutor(lambda: engine)
+        await executor.start()
+        await executor.run(batch("d", is_alone=True))
+        engine.may_compute.clear()
+        held = asyncio.create_task(executor.run(batch("d", rows=3)))
+        await asyncio.sleep(0.1)
+        # Whoever waited for it has gone, and it is computed all the same.
+        held.cancel()
+        await asyncio.sleep(0)
+        alone = asyncio.create_task(executor.run(batch("d", is_alone=True)))
+        await asyncio.sleep(0.1)
+        engine.may_compute.set()
+        await alone
+        assert engine.computed_in[-2:] == ["rollouts", "rollouts"]
+        await executor.run(batch("d", is_alone=True))
+        assert engine.computed_in[-1] == threading.current_thread().name
         await executor.close()
 
     asyncio.run(scenario())
