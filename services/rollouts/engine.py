@@ -283,10 +283,9 @@ class Engine:
         self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
     ) -> Arrays:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
-        allowed = model.allowed(shape, self._tile_bytes)
         while True:
             # They may have been let go of since they were looked up.
-            tiles = model.tiles.get(shape, allowed[-1:])
+            tiles = model.tiles.get(shape) or model.allowed(shape, self._tile_bytes)
             try:
                 return self._in_tiles(
                     model, shape, plans, by_row, tiles, self._at_a_time
@@ -295,7 +294,7 @@ class Engine:
                 if not _is_out_of_memory(error):
                     raise
                 cause = str(error)
-            largest = tiles[-1]
+            largest, allowed = tiles[-1], model.allowed(shape, self._tile_bytes)
             # Those that are proven keep the bits; one that is not is better than none.
             smaller = tiles[:-1] or tuple(t for t in allowed if t < largest)[-1:]
             if not smaller:
@@ -322,34 +321,34 @@ class Engine:
         count = len(by_row["x0"])
         tiles = for_cores(tiles, count, self._cores if at_a_time > 1 else 1)
         cut = list(pieces(count, tiles))
-        most = self._tile_bytes // (cut[0][2] * model.row_bytes(shape) or 1)
-        rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
 
-        def one(number: int) -> Arrays:
+        def one(number: int, device: int) -> Arrays:
             start, stop, tile = cut[number]
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
+            part = self._tile(model, shape, plans[device], given, device)
+            rows = stop - start
+            return {name: np.asarray(each)[:rows] for name, each in part.items()}
+
+        if len(cut) == 1:
+            return one(0, 0)
+        most = self._tile_bytes // (cut[0][2] * model.row_bytes(shape) or 1)
+        rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
+
+        def in_turn(number: int) -> Arrays:
             # Devices take turns; plans and weights lie on each of them.
             device = number % len(plans)
             with rooms[device]:
-                part = self._tile(model, shape, plans[device], given, tile, device)
-                rows = stop - start
-                return {name: np.asarray(each)[:rows] for name, each in part.items()}
+                return one(number, device)
 
         threads = min(at_a_time, max(1, count // WORTH_A_THREAD))
-        return joined(on_threads(one, len(cut), threads))
+        return joined(on_threads(in_turn, len(cut), threads))
 
     def _tile(
-        self,
-        model: Model,
-        shape: Shape,
-        plan: Plan,
-        given: Arrays,
-        tile: int,
-        device: int,
+        self, model: Model, shape: Shape, plan: Plan, given: Arrays, device: int
     ) -> dict[str, Any]:
-        form = model.form(shape.variant)
+        form, tile = model.form(shape.variant), len(given["x0"])
         function = form.functions[shape.operation]
         if (shape, tile, device) in model.compiled:
             return function(form.arrays[device], plan, given)

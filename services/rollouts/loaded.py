@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from services.rollouts.operations import OPERATIONS, turned
+from services.rollouts.operations import OPERATIONS, Whole, turned
 from services.rollouts.request import Arrays
 from services.rollouts.shapes import Shape, padded_plan
 from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
@@ -38,21 +38,29 @@ _KEPT_PLANS, _KEPT_PLAN_BYTES = 64, 32 * MIB
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What computes: compiled functions and the arrays that they take, by device."""
+    """What computes: compiled functions and the arrays that they take, by device.
+
+    The arrays are a list: taking a surrogate apart costs each call some 20 us.
+    """
 
     functions: dict[str, Callable[..., Any]]
-    arrays: tuple[Any, ...]
-    static: Any
+    arrays: tuple[list[Any], ...]
+    whole: Whole
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
         """Put a surrogate on the device."""
         arrays, static = eqx.partition(turned(surrogate), eqx.is_array)
-        return cls(_functions(static), on_devices(arrays), static)
+        leaves, structure = jax.tree.flatten(arrays)
+
+        def whole(leaves: list[Any]) -> Surrogate:
+            return turned(eqx.combine(jax.tree.unflatten(structure, leaves), static))
+
+        return cls(_functions(whole), on_devices(leaves), whole)
 
 
-def _functions(static: Any) -> dict[str, Callable[..., Any]]:
-    return {name: make(static) for name, make in OPERATIONS.items()}
+def _functions(whole: Whole) -> dict[str, Callable[..., Any]]:
+    return {name: make(whole) for name, make in OPERATIONS.items()}
 
 
 def on_devices(tree: Any) -> tuple[Any, ...]:
@@ -105,7 +113,7 @@ class Model:
         self.untried.clear()
         self.compiled.clear()
         renewed = {
-            form: dataclasses.replace(form, functions=_functions(form.static))
+            form: dataclasses.replace(form, functions=_functions(form.whole))
             for form in {*self.forms.values()}
         }
         self.forms = {double: renewed[form] for double, form in self.forms.items()}

@@ -29,6 +29,7 @@ from spnode_core.batched_networks import batched
 from spnode_core.ensemble import rollout_and_spread
 from spnode_core.networks import transposed
 from spnode_core.rollout import decoded, rollout
+from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 
 COMPILER_OPTIONS = {
@@ -38,7 +39,9 @@ COMPILER_OPTIONS = {
     "xla_cpu_multi_thread_eigen": False,
 }
 Values = dict[str, Any]
-Operation = Callable[[Any, Plan, Values], Values]
+Operation = Callable[[list[Any], Plan, Values], Values]
+Whole = Callable[[list[Any]], Surrogate]
+"""Puts a surrogate together from its leaves."""
 
 
 def _inputs(given: Values, group: str = "") -> Values:
@@ -48,7 +51,7 @@ def _inputs(given: Values, group: str = "") -> Values:
     }
 
 
-def turned(surrogate: Any) -> Any:
+def turned(surrogate: Surrogate) -> Surrogate:
     """A surrogate whose operator has its weights transposed; twice it is itself.
 
     Small tiles read them by columns at each step: there they are not moved any more.
@@ -57,16 +60,11 @@ def turned(surrogate: Any) -> Any:
     return eqx.tree_at(lambda s: s.dynamics, surrogate, dynamics)
 
 
-def _surrogate(static: Any, arrays: Any) -> Any:
-    """The surrogate of a form."""
-    return turned(eqx.combine(arrays, static))
-
-
 def _states(
-    static: Any, arrays: Any, plan: Plan, inputs: Values, *, latent: bool = False
+    surrogate: Surrogate, plan: Plan, inputs: Values, *, latent: bool = False
 ) -> Any:
     return rollout(
-        _surrogate(static, arrays),
+        surrogate,
         inputs["x0"],
         plan,
         inputs.get("parameters"),
@@ -86,32 +84,30 @@ def _along(
     return jax.vmap(function, in_axes=1, out_axes=(None, 1))(directions)
 
 
-def _rollout(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    surrogate = _surrogate(static, arrays)
     if surrogate.signature.members == 1:
-        return {"x": _states(static, arrays, plan, inputs)}
+        return {"x": _states(surrogate, plan, inputs)}
     others = (inputs.get("parameters"), inputs.get("controls"))
     # Always both, so that a row's bits are those of one program.
     x, spread = rollout_and_spread(surrogate, inputs["x0"], plan, *others)
     return {"x": x, "spread": spread}
 
 
-def _latent(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+def _latent(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    z = _states(static, arrays, plan, inputs, latent=True)
+    z = _states(surrogate, plan, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
-    surrogate = batched(_surrogate(static, arrays))
-    x = decoded(surrogate, z, inputs["x0"], parameters)
+    x = decoded(batched(surrogate), z, inputs["x0"], parameters)
     return {"x": x, "z": z}
 
 
-def _jvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+def _jvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def states(moved: Values) -> Any:
-        return _states(static, arrays, plan, inputs | moved)
+        return _states(surrogate, plan, inputs | moved)
 
     x, tangents = _along(
         lambda direction: jax.jvp(states, (moved,), (direction,)), directions
@@ -119,8 +115,8 @@ def _jvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     return {"x": x, "tangents": tangents}
 
 
-def _vjp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
-    states = functools.partial(_states, static, arrays, plan)
+def _vjp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+    states = functools.partial(_states, surrogate, plan)
     x, pull = jax.vjp(states, _inputs(given))
     _, gradients = _along(
         lambda cotangents: (None, pull(cotangents)[0]), given["cotangents"]
@@ -128,12 +124,12 @@ def _vjp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     return {"x": x, **_named("gradients", gradients)}
 
 
-def _hvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+def _hvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def gradient(moved: Values) -> Values:
-        states = functools.partial(_states, static, arrays, plan)
+        states = functools.partial(_states, surrogate, plan)
         _, pull = jax.vjp(states, inputs | moved)
         return pull(given["cotangents"])[0]
 
@@ -143,9 +139,9 @@ def _hvp(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
     return _named("gradients", gradients) | _named("products", products)
 
 
-def _objective(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
+def _objective(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     def value(inputs: Values) -> Any:
-        x = _states(static, arrays, plan, inputs)
+        x = _states(surrogate, plan, inputs)
         return jnp.sum(given["weights"] * (x - given["observations"]) ** 2, (1, 2))
 
     values, pull = jax.vjp(value, _inputs(given))
@@ -154,11 +150,15 @@ def _objective(static: Any, arrays: Any, plan: Plan, given: Values) -> Values:
 
 
 def _with_distance(
-    operation: Callable[..., Values], static: Any, arrays: Any, plan: Plan, given: Any
+    operation: Callable[[Surrogate, Plan, Values], Values],
+    whole: Whole,
+    leaves: list[Any],
+    plan: Plan,
+    given: Values,
 ) -> Values:
     """The results, and how far each row starts from the training samples."""
-    results = operation(static, arrays, plan, given)
-    surrogate = _surrogate(static, arrays)
+    surrogate = whole(leaves)
+    results = operation(surrogate, plan, given)
     if surrogate.neighbours is None:
         return results
     return results | {"distance": distances(surrogate, given)}
@@ -180,14 +180,16 @@ def _named(group: str, arrays: Values) -> Values:
     return {f"{group}.{name}": array for name, array in arrays.items()}
 
 
-def _compiled(operation: Callable[..., Values]) -> Callable[[Any], Operation]:
-    return lambda static: jax.jit(
-        functools.partial(_with_distance, operation, static),
+def _compiled(
+    operation: Callable[[Surrogate, Plan, Values], Values],
+) -> Callable[[Whole], Operation]:
+    return lambda whole: jax.jit(
+        functools.partial(_with_distance, operation, whole),
         compiler_options=COMPILER_OPTIONS,
     )
 
 
-OPERATIONS: dict[str, Callable[[Any], Operation]] = {
+OPERATIONS: dict[str, Callable[[Whole], Operation]] = {
     "rollout": _compiled(_rollout),
     "latent": _compiled(_latent),
     "jvp": _compiled(_jvp),
