@@ -6,8 +6,8 @@ import time
 
 import uvicorn
 
-from api.__main__ import server_config
 from api.app import create_app
+from api.server import server_config
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
-from api.__main__ import server_config
 from api.disconnects import Disconnects
+from api.server import server_config
 
 
 class Caller:

@@ -13,9 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from api.__main__ import _STOP_SECONDS
 from api.app import create_app
 from api.dependencies import LIMITED_AT_ONCE, PARSING_THREADS
+from api.server import _STOP_SECONDS
 from services.queue_names import GPU_QUEUES, JOB_QUEUES
 from services.settings import Settings
 from tests.api.deployment import ROOT

@@ -338,6 +338,11 @@ def test_a_batch_knows_whether_nobody_waits_behind_it():
         tasks = await started(batches, work(2), work(3), work(4, 5))
         executor.gate.set()
         await asyncio.gather(*tasks)
-        assert [each.is_alone for each in executor.batches] == [True, False, False, True]
+        assert [each.is_alone for each in executor.batches] == [
+            True,
+            False,
+            False,
+            True,
+        ]
 
     asyncio.run(scenario())
