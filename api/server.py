@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.heads import BoundedHeads
-from services import traces
+from services import heap, traces
 from services.database.engine import Database
 from services.database.migrate import upgrade
 from services.logs import configure
@@ -26,6 +26,8 @@ def main() -> None:
     settings = settings_or_exit()
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     configure(settings)
+    if settings.executor == "queue":
+        heap.keep_few_arenas()
     traces.configure(settings, "spnode-gateway")
     database = Database(settings.database_url)
     upgrade(database)
