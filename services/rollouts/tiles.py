@@ -17,7 +17,7 @@ TILES = (2, 8, 32)
 """Rows of a tile where bits are promised; the largest computes every shape first."""
 LARGE_TILES = (2, 8, 32, 64, 256)
 """Rows of a tile where throughput is asked for, or bits have turned out the same."""
-DERIVATIVE_TILES = (2, 8, 32, 64)
+DERIVATIVE_TILES = (2, 8, 32, 64, 128)
 """The same for derivatives, whose stored steps leave the cache sooner."""
 WORTH_A_THREAD = 64
 """Rows: fewer take longer on two threads than on one."""
