@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -23,6 +25,7 @@ _ON_ITS_WAY_S = 5.0
 # Of what is left at a deadline: httpx takes no limit of 0.
 _LEAST_S = 0.001
 _TIMED_OUT = "timed out"
+_DIGEST = re.compile('"[0-9a-f]{64}"')
 CHUNK_BYTES = 1 << 20
 CALLING = "spnode-call"
 """Name of the thread that has a call with a deadline of its own."""
@@ -111,7 +114,7 @@ class Transport:
                 if call.save_to is None or not response.is_success:
                     parts = _wanted(response, call.deadline)
                     return _reply(response, b"".join(parts))
-                with _saving(call.save_to) as file:
+                with _saving(call.save_to, response) as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
                         self._tell(response.num_bytes_downloaded, _length(response))
@@ -180,7 +183,7 @@ class AsyncTransport:
             ) as response:
                 if call.save_to is None or not response.is_success:
                     return _reply(response, await response.aread())
-                with _saving(call.save_to) as file:
+                with _saving(call.save_to, response) as file:
                     async for chunk in response.aiter_bytes():
                         file.write(chunk)
                 return _reply(response, b"")
@@ -189,22 +192,41 @@ class AsyncTransport:
 
 
 class _saving:
-    """A file that takes its name only when it is complete."""
+    """A file that takes its name only when it is complete, and as it was sent.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Its name.
+        response: What it comes from; a digest as its ETag is that of the file.
+    """
+
+    def __init__(self, path: Path, response: httpx.Response) -> None:
         self._path = path
         self._part = path.with_name(f"{path.name}.part")
+        self._response = response
+        self._found = hashlib.sha256()
 
-    def __enter__(self) -> BinaryIO:
+    def __enter__(self) -> Self:
         self._file = self._part.open("wb")
-        return self._file
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        """Add to it."""
+        self._file.write(chunk)
+        self._found.update(chunk)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         self._file.close()
-        if kind is None:
+        sent, found = self._response.headers.get("etag", ""), self._found.hexdigest()
+        is_other = _DIGEST.fullmatch(sent) is not None and sent.strip('"') != found
+        if kind is None and not is_other:
             os.replace(self._part, self._path)
-        else:
-            self._part.unlink(missing_ok=True)
+            return
+        self._part.unlink(missing_ok=True)
+        if kind is None:
+            raise httpx.ReadError(
+                f"the file came altered: found sha256 {found}, expected {sent}",
+                request=self._response.request,
+            )
 
 
 def _settings(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:

@@ -308,9 +308,16 @@ def _clean() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and what it started that goes on without it."""
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from spnode_client import AsyncClient, Client
+from spnode_client import AsyncClient, Client, Unreachable
 from spnode_core import save
 from spnode_core.errors import ArtifactError
 from tests.api.deployment import LINEAR
@@ -106,3 +106,37 @@ def test_the_async_client_refuses_it_too(server, whole, temporary, tmp_path):
     asyncio.run(use())
     assert list(tmp_path.iterdir()) == [temporary]
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("altered", [flipped, cut, empty])
+def test_a_file_that_came_altered_is_fetched_again(server, whole, tmp_path, altered):
+    content, digest = whole
+    etag = {"ETag": f'"{digest}"'}
+    asked = Answer(200, altered(content), etag), Answer(200, content, etag)
+    path = tmp_path / "version.spnode"
+    server.answers += asked
+    with Client(server.url) as client:
+        client.models.download("m@latest", path)
+    assert path.read_bytes() == content
+    server.answers += asked
+    with Client(server.url, retries=0) as client:
+        with pytest.raises(Unreachable, match=rf"came altered.* expected \"{digest}\""):
+            client.models.download("m@latest", tmp_path / "other.spnode")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_async_client_fetches_it_again_too(server, whole, tmp_path):
+    content, digest = whole
+    etag = {"ETag": f'"{digest}"'}
+    server.answers += [
+        Answer(200, flipped(content), etag),
+        Answer(200, content, etag),
+    ]
+    path = tmp_path / "version.spnode"
+
+    async def use():
+        async with AsyncClient(server.url) as client:
+            await client.models.download("m@latest", path)
+
+    asyncio.run(use())
+    assert path.read_bytes() == content
