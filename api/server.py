@@ -27,7 +27,9 @@ def main() -> None:
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     configure(settings)
     if settings.executor == "queue":
-        heap.keep_few_arenas()
+        heap.for_waiting()
+    else:
+        heap.for_computing()
     traces.configure(settings, "spnode-gateway")
     database = Database(settings.database_url)
     upgrade(database)

@@ -71,12 +71,14 @@ class Group:
         about: How it is measured, Markdown.
         figures: Those for some options; what they start is closed with the stack, when
             all are measured.
+        draw: Draws them from their records onto a matplotlib figure, if anything does.
     """
 
     name: str
     title: str
     about: str
     figures: Callable[[Options, ExitStack], Sequence[Figure]]
+    draw: Callable[[Records, Any], None] | None = None
 
 
 @dataclass(frozen=True)

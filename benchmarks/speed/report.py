@@ -1,5 +1,6 @@
 """A group's figures as JSON and Markdown, and the index of all groups."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from benchmarks.paper.rows import Record, Records, table
 from benchmarks.paper.store import Store
 from benchmarks.speed.figures import Bar, Group, bars
 from spnode_core.atomic import replacing
+from spnode_core.plots import png
 
 _SIGNS = {True: "reached", False: "**not reached**", None: ""}
 _HEAD = """# Speed
@@ -20,7 +22,7 @@ Absolute times belong to the machine and its load, which each group's page names
 
 
 def write_report(group: Group, store: Store, out: Path) -> list[Bar]:
-    """Write ``<group>.json`` and ``<group>.md`` from the stored figures.
+    """Write ``<group>.json``, ``<group>.md`` and its picture from the stored figures.
 
     Returns:
         The figures as judged now.
@@ -30,12 +32,18 @@ def write_report(group: Group, store: Store, out: Path) -> list[Bar]:
         store.write(found)
         with replacing(out / f"{group.name}.md") as file:
             file.write(page(group, store.records, found).encode())
+        if group.draw is not None:
+            picture = png(functools.partial(group.draw, store.records))
+            with replacing(out / f"{group.name}.png") as file:
+                file.write(picture)
     return found
 
 
 def page(group: Group, records: Records, found: Sequence[Bar]) -> str:
     """The Markdown page of a group."""
     parts = [f"# {group.title}", group.about.strip(), bar_table(found)]
+    if group.draw is not None:
+        parts.append(f"![{group.title}]({group.name}.png)")
     parts += ["## In detail", *map(_detail, records.values())]
     parts += ["## How these numbers were made", _provenance(list(records.values()))]
     return "\n\n".join(parts) + "\n"

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.paper.rows import Numbers
+from benchmarks.paper.rows import Numbers, Records
 from benchmarks.speed.computing import (
     THROUGHPUT,
     Computing,
@@ -151,7 +151,9 @@ def _states(options: Options) -> tuple[list[Point], str]:
     return points, (
         "Steps cost the same whatever the number of states; the decoder's product and "
         "the answer's bytes grow with it, so that small states are dear by the state "
-        "and large ones cost what they write."
+        "and large ones cost what they write. An array beyond 32 MiB (1,300 states "
+        "here) takes new pages of memory each time, which cost more than the numbers "
+        "in them; smaller ones are kept for the next answer."
     )
 
 
@@ -190,8 +192,8 @@ def _workers(options: Options, tell: Tell) -> Numbers:
         },
         "notes": [
             f"Batches of {_BATCH_ROWS} rows, throughput mode, as many in flight as the "
-            "executor allows, by the clock. Two workers need two free cores, and the "
-            "gateway's side, which packs and unpacks 0.3 MB a batch, a part of one."
+            "executor allows, by the clock. One worker computes the tiles of a batch on "
+            "all cores already: a second one gains where it has cores of its own."
         ],
     }
     if len(rates) > 1:
@@ -270,4 +272,29 @@ def _relaxing(states: int) -> Any:
     return check_arrays({"states": values, "times": at})
 
 
-GROUP = Group("scale", "Scale", ABOUT, figures)
+def _draw(records: Records, figure: Any) -> None:
+    """One panel for each figure: what one costs over what it costs at least."""
+    figure.set_size_inches(9.0, 5.0)
+    figure.set_layout_engine("constrained")
+    for panel, record in zip(
+        figure.subplots(2, 3).flat, [*records.values(), None], strict=False
+    ):
+        if record is None:
+            panel.set_axis_off()
+            continue
+        if "points" in record.numbers:
+            sizes, times_s = np.array(record.numbers["points"]).T
+            costs = times_s / sizes
+            panel.loglog(sizes, costs / costs.min(), "o-")
+            panel.set_ylabel("cost of one over the least")
+        else:
+            counts, _, shares = zip(*record.numbers["table"]["rows"], strict=True)
+            panel.plot(counts, shares, "o-")
+            panel.set_xticks(counts)
+            panel.set_ylabel("rows/s over linear")
+            panel.set_ylim(0, 1.1)
+        panel.axhline(1.0, color="0.6", linewidth=0.8, linestyle="--")
+        panel.set_xlabel(record.name)
+
+
+GROUP = Group("scale", "Scale", ABOUT, figures, _draw)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks.peers import environment
 from benchmarks.peers.environment import PeerError
 from benchmarks.peers.process import Program
-from benchmarks.speed import command, deployment
+from benchmarks.speed import command, deployment, scale
 from benchmarks.speed.claim_stores import sqlite_store
 from benchmarks.speed.command import Request, bench
 from benchmarks.speed.deployment import Running, Server
@@ -299,6 +299,24 @@ def test_a_sweep_tells_what_a_unit_costs_over_the_cheapest():
     costs = [row[-1] for row in told["table"]["rows"]]
     assert costs == pytest.approx([4.0, 1.0, 1.0])
     assert told["notes"] == ["Why."]
+
+
+def test_the_picture_of_a_group_lies_beside_its_page(monkeypatch, tmp_path):
+    points = [(1, Took(9.0, 2.0)), (10, Took(9.0, 5.0))]
+    workers = {"columns": ["workers", "rows/s", "of linear"], "rows": [(1, "9", 1.0)]}
+
+    def swept(tell):
+        return _swept(Options(), "rows", lambda options: (points, "Why."), tell)
+
+    found = [
+        Figure("rows", "linear", swept),
+        Figure("workers", "linear", lambda tell: {"table": workers}),
+    ]
+    draw = scale.GROUP.draw
+    group = Group("made-up", "Made up", "Nothing.", lambda *_: found, draw)
+    run_made_up(monkeypatch, tmp_path, group)
+    assert "![Made up](made-up.png)" in (tmp_path / "made-up.md").read_text()
+    assert (tmp_path / "made-up.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_process_that_computes_is_not_quiet(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def test_what_lies_free_goes_back_to_the_system():
 
 def test_threads_share_two_arenas():
     code = (
-        "import psutil, threading; from services.heap import keep_few_arenas\n"
+        "import psutil, threading; from services.heap import for_waiting\n"
         "reserved = lambda: psutil.Process().memory_info().vms\n"
         "{}\n"
         "threading.stack_size(2**16 * 4); end = threading.Event(); before = reserved()\n"
@@ -41,6 +41,18 @@ def test_threads_share_two_arenas():
         "[each.start() for each in threads]; print(reserved() - before); end.set()"
     )
     # Each arena reserves 64 MiB of addresses.
-    assert (
-        said_by(code.format("keep_few_arenas()")) < 3 * 2**26 < said_by(code.format(""))
+    assert said_by(code.format("for_waiting()")) < 3 * 2**26 < said_by(code.format(""))
+
+
+def test_large_blocks_are_kept_for_the_next():
+    code = (
+        "import psutil, threading; from services.heap import for_computing\n"
+        "resident = lambda: psutil.Process().memory_info().rss\n"
+        "{}\n"
+        "before = resident()\n"
+        "def work(): bytearray(26_000_000)\n"
+        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
+        "print(resident() - before)"
     )
+    assert said_by(code.format("")) < 5e6
+    assert 20e6 < said_by(code.format("for_computing()")) < 35e6
