@@ -192,8 +192,8 @@ def _workers(options: Options, tell: Tell) -> Numbers:
         },
         "notes": [
             f"Batches of {_BATCH_ROWS} rows, throughput mode, as many in flight as the "
-            "executor allows, by the clock. One worker computes the tiles of a batch on "
-            "all cores already: a second one gains where it has cores of its own."
+            "executor allows, by the clock. One worker computes the tiles of a batch "
+            "on all cores already: a second one gains where it has cores of its own."
         ],
     }
     if len(rates) > 1:
