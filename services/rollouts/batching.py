@@ -18,6 +18,7 @@ import asyncio
 import contextvars
 import functools
 import itertools
+import logging
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,7 @@ from services.rollouts.statistics import Counted, Statistics
 from services.rollouts.work import RowResults, Work
 from services.traces import shared_span
 
+_LOG = logging.getLogger(__name__)
 # Numbers of a batch that are looked at on the event loop; those of larger ones are
 # where their answers are written.
 _LOOKED_AT = 50_000
@@ -250,15 +252,22 @@ class Batcher:
         self._preparing.pop(task, None)
         self._running.pop(task)
         if not task.cancelled():
-            ended = task.result()
-            self.admission.computed(
-                sum(part.rows for part in ended.delivered),
-                sum(part.size_bytes for part in ended.delivered),
-            )
-            asyncio.get_running_loop().call_soon(self._count, ended)
+            self._settle(task)
         # What came while a large request was computed goes before its next batch.
         self._had_its_turn(key)
         self._dispatch()
+
+    def _settle(self, task: "asyncio.Task[_Ended]") -> None:
+        """Let rows go that were given back; what they took is counted afterwards."""
+        if error := task.exception():
+            _LOG.error("a batch could not be given back", exc_info=error)
+            return
+        ended = task.result()
+        self.admission.computed(
+            sum(part.rows for part in ended.delivered),
+            sum(part.size_bytes for part in ended.delivered),
+        )
+        asyncio.get_running_loop().call_soon(self._count, ended)
 
     def _set_aside(self, key: tuple) -> None:
         """A batch waits for what is prepared: it takes no room, and its group waits."""

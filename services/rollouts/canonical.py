@@ -52,10 +52,12 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
         work, layout = _planned(request, served, limits)
         if len(served.known) >= _REMEMBERED:
             served.known.clear()
+        # Without the version, which would never be let go of by itself.
         served.known[asked] = work.of({}), layout
         return work, layout
     work, layout = known
-    return work.of(_rows(request, layout, served.signature)[1]), layout
+    rows = _rows(request, layout, served.signature)[1]
+    return work.of(rows, served), layout
 
 
 def _asked(request: Request, times: np.ndarray, switches: np.ndarray) -> tuple:

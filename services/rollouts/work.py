@@ -62,11 +62,11 @@ class Work:
     members: int = 1
     served: Served | None = None
 
-    def of(self, rows: Arrays) -> "Work":
-        """The same for other rows of the same shapes."""
+    def of(self, rows: Arrays, served: Served | None = None) -> "Work":
+        """The same for other rows of the same shapes, of this version."""
         work = object.__new__(Work)
         same = {"key": self.key, "expected_bytes": self.expected_bytes}
-        work.__dict__.update(self.__dict__, rows=rows, **same)
+        work.__dict__.update(self.__dict__, rows=rows, served=served, **same)
         return work
 
     @functools.cached_property

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +78,21 @@ def test_a_request_like_others_before_is_made_as_if_it_were_the_first():
     assert len(PLAIN.known) == sum(
         served is PLAIN and "sweep" not in fields for served, _, fields in ASKED
     )
+
+
+def test_a_version_is_let_go_of_with_what_is_known_of_it():
+    # At once: full collections are rare, and versions are looked up every few seconds.
+    gc.disable()
+    try:
+        served = dataclasses.replace(PLAIN)
+        for _ in range(2):
+            canonical(requested("rollout", {}), served, LIMITS)
+        assert served.known
+        left = weakref.ref(served)
+        del served
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_limits_hold_for_requests_that_were_known_with_others():
