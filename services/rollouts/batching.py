@@ -24,24 +24,18 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from services.errors import DeadlinePassed, Overloaded, ServiceError, WorkersDied
 from services.metrics import BATCH_ROWS, BATCH_SECONDS, BATCH_WAIT
 from services.rollouts.admission import Admission
-from services.rollouts.answer import is_plain
 from services.rollouts.deadlines import Deadlines
-from services.rollouts.executor import AbstractExecutor, Batch
+from services.rollouts.executor import AbstractExecutor
+from services.rollouts.gathering import deliver, gathered, looks_plain
 from services.rollouts.groups import Group, Part, Request
-from services.rollouts.request import Arrays
 from services.rollouts.statistics import Counted, Statistics
 from services.rollouts.work import RowResults, Work
 from services.traces import shared_span
 
 _LOG = logging.getLogger(__name__)
-# Numbers of a batch that are looked at on the event loop; those of larger ones are
-# where their answers are written.
-_LOOKED_AT = 50_000
 
 
 @dataclass
@@ -104,6 +98,8 @@ class Batcher:
         self._order = itertools.count()
         self._deadlines = Deadlines()
         self._running: dict[asyncio.Task[_Ended], list[Part]] = {}
+        self._began: dict[asyncio.Task[_Ended], float] = {}
+        self._later: asyncio.TimerHandle | None = None
         # Groups that wait for a model or a program; the rows of others run meanwhile.
         self._preparing: dict[asyncio.Task[_Ended], tuple] = {}
 
@@ -217,18 +213,34 @@ class Batcher:
             running = self._run(key, parts)
             task = asyncio.get_running_loop().create_task(running, context=context)
             self._running[task] = parts
+            self._began[task] = time.monotonic()
             finished = functools.partial(self._finished, key)
             task.add_done_callback(finished, context=context)
 
     def _next_group(self) -> tuple | None:
         """The group whose turn it is, if the executor has room."""
-        if len(self._running) - len(self._preparing) >= self.executor.concurrency:
+        waiting = self._groups.keys() - self._preparing.values()
+        if not waiting or not self._has_room():
             return None
-        return min(
-            self._groups.keys() - self._preparing.values(),
-            key=lambda key: self._groups[key].turn,
-            default=None,
-        )
+        return min(waiting, key=lambda key: self._groups[key].turn)
+
+    def _has_room(self) -> bool:
+        """Whether a batch may begin; where it may soon, that is looked at then."""
+        running = self._running.keys() - self._preparing.keys()
+        if len(running) >= self.executor.concurrency:
+            return False
+        after_s = self.executor.beside_after_s
+        if not running or not after_s:
+            return True
+        left_s = max(self._began[task] for task in running) + after_s - time.monotonic()
+        if left_s > 0 and self._later is None:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(left_s, self._look_again)
+        return left_s <= 0
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._dispatch()
 
     def _had_its_turn(self, key: tuple) -> None:
         """A group goes behind the others, or where no rows are left, away."""
@@ -250,7 +262,7 @@ class Batcher:
 
     def _finished(self, key: tuple, task: "asyncio.Task[_Ended]") -> None:
         self._preparing.pop(task, None)
-        self._running.pop(task)
+        del self._running[task], self._began[task]
         if not task.cancelled():
             self._settle(task)
         # What came while a large request was computed goes before its next batch.
@@ -291,14 +303,14 @@ class Batcher:
             }
             callers = (part.request.traceparent for part in parts)
             with shared_span("batch", callers, attributes) as traceparent:
-                batch = _gather(parts, traceparent, self.admission.rows == rows)
+                batch = gathered(parts, traceparent, self.admission.rows == rows)
                 results = await self.executor.run(batch, lambda: self._set_aside(key))
             ended.took = time.monotonic() - began
-            plain = _is_plain(work, batch, results)
+            plain = looks_plain(work, batch, results)
             start = 0
             for part in parts:
                 if not part.request.future.done():
-                    _deliver(part, results, start, plain=plain)
+                    deliver(part, results, start, plain=plain)
                     ended.delivered.append(part)
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
@@ -333,55 +345,3 @@ class Batcher:
             request.todo.extendleft((part.start, part.stop) for part in mine)
             request.separate()
             self._enqueue(request)
-
-
-def _is_plain(work: Work, batch: Batch, results: Arrays) -> bool:
-    """Look once at what is small for what each request would look for."""
-    if work.served is None:
-        return False
-    if sum(array.size for array in results.values()) > _LOOKED_AT:
-        return False
-    return is_plain(work.served, batch.arrays, results)
-
-
-def _deliver(part: Part, results: Arrays, start: int, *, plain: bool) -> None:
-    """Give a request its rows of a batch's results, from ``start`` on."""
-    request = part.request
-    stop = start + part.rows
-    rows = RowResults({name: array[start:stop] for name, array in results.items()})
-    count = request.work.count
-    if part.rows == count:
-        rows.plain = plain
-        request.missing = 0
-        request.future.set_result(rows)
-        return
-    for name, array in rows.items():
-        # Where memory ends here the part has not been delivered.
-        if name not in request.results:
-            request.results[name] = np.empty((count, *array.shape[1:]), array.dtype)
-    for name, array in rows.items():
-        request.results[name][part.start : part.stop] = array
-    request.missing -= part.rows
-    if not request.missing:
-        request.future.set_result(request.results)
-
-
-def _gather(parts: list[Part], traceparent: str | None, is_alone: bool) -> Batch:
-    first = parts[0].request.work
-    rows = {
-        name: np.concatenate(
-            [part.request.work.rows[name][part.start : part.stop] for part in parts]
-        )
-        if len(parts) > 1
-        else first.rows[name][parts[0].start : parts[0].stop]
-        for name in first.rows
-    }
-    return Batch(
-        first.operation,
-        first.digest,
-        {**rows, **first.shared},
-        deadline=max(part.request.deadline for part in parts),
-        variant=first.variant,
-        traceparent=traceparent,
-        is_alone=is_alone,
-    )

@@ -8,8 +8,8 @@ idle, for tiles of up to 256 rows once a batch would fill them. Batches that ask
 throughput have those at once, without that promise. Tiles take turns on the devices; a
 CPU computes as many as it has cores.
 
-Two threads may use an engine, so that loading and compiling hold up no batch that is
-ready: one calls ``run``, another one ``prepare``, ``warm`` and ``idle``. With
+Threads may share an engine, so that loading and compiling hold up no batch that is
+ready: some call ``run``, another one ``prepare``, ``warm`` and ``idle``. With
 ``loaded``, ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from services.blobs import Blobs, Damaged
 from services.devices import bytes_in_use, configure_jax, cores, worth_at_a_time
 from services.errors import Unavailable
 from services.metrics import COMPUTE_SECONDS
+from services.rollouts.counters import Counters
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Model, Plans, on_devices
 from services.rollouts.remembered import Remembered, example_plan
@@ -61,19 +61,6 @@ _OFF_GRID = 0.997
 _REMEMBERED_BYTES = 256 * MIB
 
 
-@dataclass
-class Counters:
-    """What an engine has done since it began."""
-
-    batches: int = 0
-    rows: int = 0
-    compilations: int = 0
-    """Programs that were met for the first time, warm-up included."""
-    compilations_on_request: int = 0
-    """Those of them that a batch waited for."""
-    compile_seconds: float = 0.0
-
-
 class Engine:
     """Runs batches.
 
@@ -91,6 +78,7 @@ class Engine:
         )
         self._remembered = Remembered(settings.data_folder / "shapes")
         self._at_a_time, self._cores = worth_at_a_time(), cores()
+        self.batches_at_a_time = self._cores
         self.counters = Counters()
 
     @property
@@ -138,8 +126,7 @@ class Engine:
                 raise NotReady
             self._prepare(model, shape, plans, len(arrays["x0"]))
         self._grow(model, shape, plans, len(arrays["x0"]))
-        self.counters.batches += 1
-        self.counters.rows += len(arrays["x0"])
+        self.counters.begun(len(arrays["x0"]))
         began = time.monotonic()
         results = self._computed(model, shape, plans, by_row)
         COMPUTE_SECONDS.labels(operation).observe(time.monotonic() - began)

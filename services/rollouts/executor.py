@@ -65,8 +65,11 @@ class NotReady(Exception):
 class AbstractEngine(Protocol):
     """What computes batches: ``services.rollouts.engine.Engine``.
 
-    One thread may call ``run`` while another one calls the other methods.
+    Several threads may call ``run`` while another one calls the other methods.
     """
+
+    batches_at_a_time: int
+    """How many are worth computing at a time."""
 
     def run(
         self,
@@ -108,6 +111,8 @@ class AbstractExecutor(abc.ABC):
 
     concurrency: int
     """How many batches may run at a time before rows are gathered instead."""
+    beside_after_s: float = 0.0
+    """How long batches have run before another one begins beside them."""
 
     @abc.abstractmethod
     async def start(self) -> None:
@@ -149,10 +154,11 @@ class AbstractExecutor(abc.ABC):
 
 
 class InlineExecutor(AbstractExecutor):
-    """Two threads of this process: one computes, the other loads and compiles.
+    """Threads of this process: some compute, another one loads and compiles.
 
     A row or two that nobody else waits behind, and that took less than a millisecond
-    the last time, are computed on the event loop itself.
+    the last time, are computed on the event loop itself. A batch that takes long, and
+    is too small for all cores, leaves the others to the batches after it.
 
     Args:
         make_engine: Builds the engine; called in the thread that computes.
@@ -160,6 +166,8 @@ class InlineExecutor(AbstractExecutor):
     """
 
     concurrency = 1
+    # Shorter ones are better gathered: what the event loop does meanwhile costs more.
+    beside_after_s = 0.005
 
     def __init__(
         self,
@@ -169,7 +177,7 @@ class InlineExecutor(AbstractExecutor):
         self._make_engine = make_engine
         self._engine: AbstractEngine | None = None
         self._standstill = standstill or Standstill(math.inf)
-        self._computing = _Thread("rollouts", self._standstill)
+        self._computing = [_Thread("rollouts", self._standstill)]
         self._preparing = _Thread("prepare", self._standstill, self._idle)
         self._warming = 0
         # Seconds that few rows took the last time, by all that they depend on.
@@ -184,8 +192,14 @@ class InlineExecutor(AbstractExecutor):
     async def start(self) -> None:
         """Start the threads and load the engine."""
         self._standstill.start()
-        self._computing.start()
-        self._engine = await self._computing.call(self._make_engine)
+        first = self._computing[0]
+        first.start()
+        self._engine = await first.call(self._make_engine)
+        self.concurrency = self._engine.batches_at_a_time
+        for number in range(1, self.concurrency):
+            thread = _Thread(f"rollouts-{number}", self._standstill)
+            thread.start()
+            self._computing.append(thread)
         self._preparing.start()
 
     async def run(
@@ -196,14 +210,16 @@ class InlineExecutor(AbstractExecutor):
         asked = (batch.operation, batch.digest, batch.arrays, batch.variant)
         try:
             if not batch.is_alone or len(batch.arrays["x0"]) > _QUICK_ROWS:
-                return await self._computing.call(
-                    lambda: engine.run(*asked, only_ready=True)
-                )
+                return await self._compute(lambda: engine.run(*asked, only_ready=True))
             return await self._compute_few(asked)
         except NotReady:
             preparing()
         await self._preparing.call(lambda: engine.prepare(*asked))
-        return await self._computing.call(lambda: engine.run(*asked))
+        return await self._compute(lambda: engine.run(*asked))
+
+    async def _compute(self, run: Callable[[], Arrays]) -> Arrays:
+        """Call a function in the thread that has least to do."""
+        return await min(self._computing, key=lambda thread: thread.given).call(run)
 
     async def _compute_few(self, asked: tuple[str, str, Arrays, Variant]) -> Arrays:
         """Compute what is alone, here where it has been quick so far."""
@@ -217,10 +233,10 @@ class InlineExecutor(AbstractExecutor):
             self._took[kind] = time.perf_counter() - began
             return results
 
-        if self._took.get(kind, math.inf) > _QUICK_S or self._computing.waits:
+        if self._took.get(kind, math.inf) > _QUICK_S or self._computes:
             if len(self._took) >= _KINDS_KNOWN:
                 self._took.clear()
-            return await self._computing.call(timed)
+            return await self._compute(timed)
         with self._standstill:
             return timed()
 
@@ -247,13 +263,17 @@ class InlineExecutor(AbstractExecutor):
 
     async def close(self) -> None:
         """End the threads after what they have been given."""
-        for thread in (self._computing, self._preparing):
+        for thread in (*self._computing, self._preparing):
             await thread.close()
         self._standstill.close()
 
+    @property
+    def _computes(self) -> bool:
+        return any(thread.given for thread in self._computing)
+
     def _idle(self) -> bool:
         """Prepare a bit more, unless a batch waits for the processor."""
-        if self._warming or self._computing.waits:
+        if self._warming or self._computes:
             return False
         return self.engine.idle()
 
@@ -279,13 +299,8 @@ class _Thread:
         self._standstill, self._idle = standstill, idle
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        # Changed on the event loop alone.
-        self._given = 0
-
-    @property
-    def waits(self) -> bool:
-        """Whether something is called or waits to be."""
-        return self._given > 0
+        # Calls that have not ended; changed on the event loop alone.
+        self.given = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -295,7 +310,7 @@ class _Thread:
         """Call a function in the thread."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._given += 1
+        self.given += 1
         self._calls.put(_Call(function, loop, future))
         return await future
 
@@ -305,7 +320,7 @@ class _Thread:
         future: asyncio.Future[Any],
         value: Any,
     ) -> None:
-        self._given -= 1
+        self.given -= 1
         if not future.done():
             how(future, value)
 

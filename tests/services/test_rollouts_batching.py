@@ -265,7 +265,7 @@ def test_a_part_that_could_not_be_delivered_alone_is_computed_again(monkeypatch)
                 raise MemoryError
             return np.full(shape, np.nan, dtype)
 
-        monkeypatch.setattr("services.rollouts.batching.np.empty", empty)
+        monkeypatch.setattr("services.rollouts.gathering.np.empty", empty)
         # A batch has rows of both; neither fits into it whole.
         asked = [work(*range(12)), work(*range(100, 112))]
         tasks = await started(batches, *asked)
@@ -344,5 +344,43 @@ def test_a_batch_knows_whether_nobody_waits_behind_it():
             False,
             True,
         ]
+
+    asyncio.run(scenario())
+
+
+def test_another_batch_begins_beside_one_that_takes_long():
+    async def scenario():
+        executor = Doubling(concurrency=2)
+        executor.beside_after_s = 0.2
+        executor.gate.clear()
+        batches = batcher(executor)
+        began = time.monotonic()
+        tasks = await started(batches, work(1), work(2), work(3))
+        # What comes while it is young is gathered.
+        assert rows_of(executor) == [1]
+        while rows_of(executor) != [1, 2]:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began >= 0.2
+        # As many as there are threads: a third one waits until one has ended.
+        tasks += await started(batches, work(4))
+        await asyncio.sleep(0.4)
+        assert rows_of(executor) == [1, 2]
+        executor.gate.set()
+        await asyncio.gather(*tasks)
+        assert rows_of(executor) == [1, 2, 1]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_begins_beside_what_ended_in_time():
+    async def scenario():
+        executor = Stepping()
+        executor.concurrency, executor.beside_after_s = 2, 0.2
+        batches = batcher(executor)
+        tasks = await started(batches, work(1), work(2), work(3))
+        await executor.step()
+        assert rows_of(executor) == [1, 2]
+        await executor.step()
+        await asyncio.gather(*tasks)
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""The two threads of the inline executor, with an engine that a test holds back."""
+"""The threads of the inline executor, with an engine that a test holds back."""
 
 import asyncio
 import threading
@@ -12,7 +12,8 @@ from services.rollouts.executor import Batch, InlineExecutor, NotReady
 class Engine:
     """Is ready for what it has prepared; each step of warming waits to be let go."""
 
-    def __init__(self):
+    def __init__(self, batches_at_a_time=1):
+        self.batches_at_a_time = batches_at_a_time
         self.ready = set()
         self.steps = threading.Semaphore(0)
         self.done = []
@@ -151,6 +152,24 @@ def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes():
         assert engine.computed_in[-2:] == ["rollouts", "rollouts"]
         await executor.run(batch("d", is_alone=True))
         assert engine.computed_in[-1] == threading.current_thread().name
+        await executor.close()
+
+    asyncio.run(scenario())
+
+
+def test_batches_that_take_long_are_computed_side_by_side():
+    async def scenario():
+        engine = Engine(batches_at_a_time=2)
+        engine.ready.add("d")
+        executor = InlineExecutor(lambda: engine)
+        await executor.start()
+        assert executor.concurrency == 2
+        engine.may_compute.clear()
+        both = [asyncio.create_task(executor.run(batch("d", rows=3))) for _ in "ab"]
+        await asyncio.sleep(0.1)
+        engine.may_compute.set()
+        await asyncio.gather(*both)
+        assert sorted(engine.computed_in) == ["rollouts", "rollouts-1"]
         await executor.close()
 
     asyncio.run(scenario())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,14 +65,16 @@ def test_one_after_the_other_stands_nothing_still(watched):
         assert standstill.longest() > 0.5
 
 
-@pytest.mark.parametrize("name", ["_computing", "_preparing"])
-def test_a_gateway_that_computes_watches_both_of_its_threads(name):
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_gateway_that_computes_watches_all_of_its_threads(number):
     ended = threading.Event()
-    executor = InlineExecutor(lambda: None, Standstill(0.5, ended.set))
+    engine = SimpleNamespace(batches_at_a_time=2)
+    executor = InlineExecutor(lambda: engine, Standstill(0.5, ended.set))
 
     async def scenario():
         await executor.start()
-        assert await getattr(executor, name).call(lambda: ended.wait(20))
+        threads = [*executor._computing, executor._preparing]
+        assert await threads[number].call(lambda: ended.wait(20))
         await executor.close()
 
     asyncio.run(scenario())
