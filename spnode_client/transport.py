@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import os
 import re
@@ -96,8 +97,9 @@ class Transport:
         # httpx bounds each wait for the network, not all of them together, and not
         # the search for a host's address: the thread that has these may be left alone.
         answer: Future[Reply | Lost] = Future()
-        given = (answer, self._asked, call)
-        threading.Thread(None, _settle, CALLING, given, daemon=True).start()
+        context = contextvars.copy_context()
+        given = (_settle, answer, self._asked, call)
+        threading.Thread(None, context.run, CALLING, given, daemon=True).start()
         try:
             return answer.result(left)
         except TimeoutError:
@@ -121,6 +123,8 @@ class Transport:
                 return _reply(response, b"")
         except httpx.TransportError as error:
             return _lost(error)
+        except _AlteredError as error:
+            return Lost(str(error))
 
     def _sent(self, path: Path) -> Iterator[bytes]:
         done, total = 0, path.stat().st_size
@@ -189,6 +193,12 @@ class AsyncTransport:
                 return _reply(response, b"")
         except httpx.TransportError as error:
             return _lost(error)
+        except _AlteredError as error:
+            return Lost(str(error))
+
+
+class _AlteredError(Exception):
+    """A file is not the one that was sent."""
 
 
 class _saving:
@@ -223,9 +233,10 @@ class _saving:
             return
         self._part.unlink(missing_ok=True)
         if kind is None:
-            raise httpx.ReadError(
-                f"the file came altered: found sha256 {found}, expected {sent}",
-                request=self._response.request,
+            where = _origin(self._response.request.url)
+            raise _AlteredError(
+                f"the file from {where} came altered: found sha256 {found}, expected "
+                f"{sent}"
             )
 
 
@@ -332,8 +343,11 @@ def _late(url: httpx.URL) -> Lost:
 
 
 def _nothing(url: httpx.URL, reason: str) -> Lost:
-    where = f"{url.scheme}://{url.netloc.decode()}"
-    return Lost(f"no answer from {where}: {reason}")
+    return Lost(f"no answer from {_origin(url)}: {reason}")
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -4,11 +4,11 @@ Children import this module as their main one, so nothing is done or imported he
 """
 
 if __name__ == "__main__":
-    import gc
     import sys
 
-    # As in ``api.__main__``.
-    gc.set_threshold(50_000, 20, 20)
+    from services import heap
+
+    heap.collect_rarely()
 
     from worker.start import main
 

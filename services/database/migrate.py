@@ -114,7 +114,9 @@ def _is_newer_and_fits(connection: sa.Connection) -> bool:
 @functools.cache
 def _known() -> frozenset[str]:
     """Revisions by their files' names, which begin with them; the last is the head."""
-    files = (MIGRATIONS / "versions").glob("[0-9]*.py")
+    files = list((MIGRATIONS / "versions").glob("[0-9]*.py"))
+    if not files:
+        raise Unavailable(f"there are no migrations in {MIGRATIONS}")
     return frozenset(file.name.partition("_")[0] for file in files)
 
 

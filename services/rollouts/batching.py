@@ -264,22 +264,17 @@ class Batcher:
         self._preparing.pop(task, None)
         del self._running[task], self._began[task]
         if not task.cancelled():
-            self._settle(task)
+            self._count_later(task)
         # What came while a large request was computed goes before its next batch.
         self._had_its_turn(key)
         self._dispatch()
 
-    def _settle(self, task: "asyncio.Task[_Ended]") -> None:
-        """Let rows go that were given back; what they took is counted afterwards."""
+    def _count_later(self, task: "asyncio.Task[_Ended]") -> None:
+        """Count a batch when those who waited for it have gone on."""
         if error := task.exception():
             _LOG.error("a batch could not be given back", exc_info=error)
-            return
-        ended = task.result()
-        self.admission.computed(
-            sum(part.rows for part in ended.delivered),
-            sum(part.size_bytes for part in ended.delivered),
-        )
-        asyncio.get_running_loop().call_soon(self._count, ended)
+        else:
+            asyncio.get_running_loop().call_soon(self._count, task.result())
 
     def _set_aside(self, key: tuple) -> None:
         """A batch waits for what is prepared: it takes no room, and its group waits."""
@@ -315,6 +310,11 @@ class Batcher:
                 start += part.rows
         except Exception as error:  # the boundary between requests that share a batch
             self._failed(parts, ended.delivered, error)
+        # Before those requests go on: their bytes leave with them.
+        self.admission.computed(
+            sum(part.rows for part in ended.delivered),
+            sum(part.size_bytes for part in ended.delivered),
+        )
         return ended
 
     def _count(self, ended: "_Ended") -> None:

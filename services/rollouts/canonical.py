@@ -29,8 +29,8 @@ from spnode_core.spec import Signature
 
 # Most requests differ from others in the values of their rows alone: so many kinds are
 # known of each version, with times of up to this many bytes.
-_REMEMBERED = 64
-_REMEMBERED_BYTES = 8192
+_REMEMBERED = 32
+_REMEMBERED_BYTES = 4096
 _NONE = np.empty(0)
 
 
@@ -50,10 +50,12 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     known = served.known.get(asked)
     if known is None:
         work, layout = _planned(request, served, limits)
-        if len(served.known) >= _REMEMBERED:
-            served.known.clear()
-        # Without the version, which would never be let go of by itself.
-        served.known[asked] = work.of({}), layout
+        named = 8 * len(layout.states or ())
+        if layout.times.nbytes + named <= _REMEMBERED_BYTES:
+            if len(served.known) >= _REMEMBERED:
+                del served.known[next(iter(served.known))]
+            # Without the version, which would never be let go of by itself.
+            served.known[asked] = work.of({}), layout
         return work, layout
     work, layout = known
     rows = _rows(request, layout, served.signature)[1]

@@ -80,6 +80,8 @@ class Engine:
         self._at_a_time, self._cores = worth_at_a_time(), cores()
         self.batches_at_a_time = self._cores
         self.counters = Counters()
+        # What models know of their shapes, where threads would undo each other's.
+        self._changing = threading.Lock()
 
     @property
     def resident(self) -> Resident[Model]:
@@ -180,8 +182,10 @@ class Engine:
     def idle(self) -> bool:
         """Try one more tile of one shape; whether there was one to try."""
         for model in self._resident.models:
-            if model.untried:
-                self._try(model, *model.untried.pop(0))
+            with self._changing:
+                tried = model.untried.pop(0) if model.untried else None
+            if tried is not None:
+                self._try(model, *tried)
                 return True
         return False
 
@@ -239,9 +243,12 @@ class Engine:
         """Leave larger tiles to ``idle``, where a batch fills several of the usual."""
         largest = model.tiles.get(shape, (0,))[-1]
         is_usual = largest == TILES[-1] and not shape.variant.throughput
-        if not is_usual or rows <= largest or shape in model.grown:
+        if not is_usual or rows <= largest:
             return
-        model.grown.add(shape)
+        with self._changing:
+            if shape in model.grown:
+                return
+            model.grown.add(shape)
         # They are tried beside batches, which need memory, too.
         most = self._tile_bytes // 4 // (model.row_bytes(shape) or 1)
         larger = larger_tiles(shape.operation)
@@ -272,7 +279,9 @@ class Engine:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
         while True:
             # They may have been let go of since they were looked up.
-            tiles = model.tiles.get(shape) or model.allowed(shape, self._tile_bytes)
+            tiles = (
+                model.tiles.get(shape) or model.allowed(shape, self._tile_bytes)[-1:]
+            )
             try:
                 return self._in_tiles(
                     model, shape, plans, by_row, tiles, self._at_a_time
@@ -293,8 +302,9 @@ class Engine:
                     code="out_of_memory",
                 )
             _LOG.warning("tiles of %d rows do not fit into memory", largest)
-            model.tiles[shape] = smaller
-            model.untried = [each for each in model.untried if each[0] != shape]
+            with self._changing:
+                model.tiles[shape] = smaller
+                model.untried[:] = [t for t in model.untried if t[0] != shape]
 
     def _in_tiles(
         self,
@@ -320,7 +330,9 @@ class Engine:
 
         if len(cut) == 1:
             return one(0, 0)
-        most = self._tile_bytes // (cut[0][2] * model.row_bytes(shape) or 1)
+        # Other batches may be computed beside this one.
+        most = self._tile_bytes // self.batches_at_a_time
+        most //= cut[0][2] * model.row_bytes(shape) or 1
         rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
 
         def in_turn(number: int) -> Arrays:

@@ -63,7 +63,7 @@ class Work:
     served: Served | None = None
 
     def of(self, rows: Arrays, served: Served | None = None) -> "Work":
-        """The same for other rows of the same shapes, of this version."""
+        """The same for other rows, of the same shapes and dtypes, of this version."""
         work = object.__new__(Work)
         same = {"key": self.key, "expected_bytes": self.expected_bytes}
         work.__dict__.update(self.__dict__, rows=rows, served=served, **same)

@@ -108,6 +108,25 @@ def test_the_async_client_refuses_it_too(server, whole, temporary, tmp_path):
     assert list(temporary.iterdir()) == []
 
 
+def test_what_the_service_says_the_digest_of_is_fetched_again_first(
+    server, whole, temporary
+):
+    content, digest = whole
+    etag = {"ETag": f'"{digest}"'}
+    version, _ = answers(whole)
+    server.answers += [version, Answer(200, flipped(content), etag)]
+    with (
+        Client(server.url, retries=0) as client,
+        pytest.raises(Unreachable, match=r"^the file from .* came altered"),
+    ):
+        client.models.load("m")
+    server.answers += [version, Answer(200, flipped(content), etag)]
+    server.answers += [Answer(200, content, etag)]
+    with Client(server.url) as client:
+        client.models.load("m")
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize("altered", [flipped, cut, empty])
 def test_a_file_that_came_altered_is_fetched_again(server, whole, tmp_path, altered):
     content, digest = whole

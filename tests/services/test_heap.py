@@ -1,6 +1,7 @@
 """What glibc keeps: skipped where another library allocates."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,13 @@ pytestmark = pytest.mark.skipif(
 
 
 def said_by(code: str) -> int:
+    usual = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     found = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=usual,
     )
     return int(found.stdout)
 

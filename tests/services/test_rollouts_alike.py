@@ -13,6 +13,7 @@ from services.errors import RolloutFailed
 from services.rollouts.answer import answer
 from services.rollouts.canonical import canonical
 from services.rollouts.request import from_json
+from services.rollouts.wire import JacobianOptions, Options, Outputs
 from spnode_core.errors import InvalidInput
 from tests.services.held_executors import Doubling, batcher, started
 from tests.services.test_rollouts_request import FORCED, LIMITS, PLAIN, UNSURE
@@ -106,7 +107,24 @@ def test_what_is_known_of_a_version_does_not_grow_for_ever():
     served = dataclasses.replace(PLAIN)
     for last in range(1, 200):
         canonical(requested("rollout", {"times": [float(last)]}), served, LIMITS)
-        assert len(served.known) <= 64
+        assert len(served.known) <= 32
+    known = len(served.known)
+    many = dataclasses.replace(LIMITS, times=10**5, output_values=10**9)
+    for fields in (
+        {"times": {"dt": 1e-4, "steps": 65535}},
+        {"times": np.arange(1.0, 1000.0).tolist()},
+        {"outputs": {"states": ["a", "b"] * 1000}},
+    ):
+        canonical(requested("rollout", fields), served, many)
+    assert len(served.known) == known, "what is large is made each time"
+
+
+def test_every_option_is_told_apart_or_known_not_to_matter():
+    options = {*Options.model_fields, *JacobianOptions.model_fields}
+    told = {"mode", "precision", "intervals", "spread", "inputs", "outputs"}
+    # By the version; not remembered; of the answer alone.
+    assert options - told == {"model", "sweep", "on_error"}
+    assert set(Outputs.model_fields) == {"times", "states", "latent", "domain"}
 
 
 @pytest.mark.parametrize("odd", [(0.5, 5.0), (np.nan, 1.0)])

@@ -384,3 +384,19 @@ def test_nothing_begins_beside_what_ended_in_time():
         await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
+
+
+def test_how_fast_rows_leave_is_known_of_requests_one_after_the_other():
+    async def scenario():
+        executor = Doubling()
+        batches = batcher(executor, queued_rows_limit=10)
+        for _ in range(20):
+            executor.gate.clear()
+            (task,) = await started(batches, work(1))
+            executor.gate.set()
+            await task
+        # Each took 10 ms and more, and nothing else was computed.
+        assert 0.1 < batches.admission.rate.seconds_for(20, 0) < 0.9
+        assert batches.admission.rows == 0
+
+    asyncio.run(scenario())

@@ -49,8 +49,8 @@ class Engine:
         return {}
 
 
-def batch(digest, rows=1, **more):
-    arrays = {"x0": np.zeros((rows, 1))}
+def batch(digest, rows=1, end=1.0, **more):
+    arrays = {"x0": np.zeros((rows, 1)), "times": np.array([end])}
     return Batch("rollout", digest, arrays, time.monotonic() + 60, **more)
 
 
@@ -120,6 +120,8 @@ def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop():
         # Of another number of rows it is not known what it takes.
         assert await computed_in(is_alone=True, rows=2) == there
         assert await computed_in(is_alone=True, rows=2) == here
+        # To another time there may be a million steps more.
+        assert await computed_in(is_alone=True, end=1e6) == there
         # What has turned out slow holds up the event loop once.
         engine.takes_s = 0.02
         assert await computed_in(is_alone=True) == here
