@@ -351,7 +351,7 @@ def test_a_batch_knows_whether_nobody_waits_behind_it():
 def test_another_batch_begins_beside_one_that_takes_long():
     async def scenario():
         executor = Doubling(concurrency=2)
-        executor.beside_after_s = 0.2
+        executor.beside_after_s = 1.0
         executor.gate.clear()
         batches = batcher(executor)
         began = time.monotonic()
@@ -360,10 +360,10 @@ def test_another_batch_begins_beside_one_that_takes_long():
         assert rows_of(executor) == [1]
         while rows_of(executor) != [1, 2]:
             await asyncio.sleep(0.01)
-        assert time.monotonic() - began >= 0.2
+        assert time.monotonic() - began >= 1.0
         # As many as there are threads: a third one waits until one has ended.
         tasks += await started(batches, work(4))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         assert rows_of(executor) == [1, 2]
         executor.gate.set()
         await asyncio.gather(*tasks)
@@ -375,7 +375,7 @@ def test_another_batch_begins_beside_one_that_takes_long():
 def test_nothing_begins_beside_what_ended_in_time():
     async def scenario():
         executor = Stepping()
-        executor.concurrency, executor.beside_after_s = 2, 0.2
+        executor.concurrency, executor.beside_after_s = 2, 60.0
         batches = batcher(executor)
         tasks = await started(batches, work(1), work(2), work(3))
         await executor.step()
@@ -396,7 +396,7 @@ def test_how_fast_rows_leave_is_known_of_requests_one_after_the_other():
             executor.gate.set()
             await task
         # Each took 10 ms and more, and nothing else was computed.
-        assert 0.1 < batches.admission.rate.seconds_for(20, 0) < 0.9
+        assert batches.admission.rate.seconds_for(200, 0) > 1.5
         assert batches.admission.rows == 0
 
     asyncio.run(scenario())

@@ -99,7 +99,8 @@ def test_what_is_done_when_idle_goes_on_after_a_batch():
     asyncio.run(scenario())
 
 
-def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop():
+def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop(monkeypatch):
+    monkeypatch.setattr("services.rollouts.executor._QUICK_S", 0.5)
     here, there = threading.current_thread().name, "rollouts"
 
     async def scenario():
@@ -123,7 +124,7 @@ def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop():
         # To another time there may be a million steps more.
         assert await computed_in(is_alone=True, end=1e6) == there
         # What has turned out slow holds up the event loop once.
-        engine.takes_s = 0.02
+        engine.takes_s = 0.6
         assert await computed_in(is_alone=True) == here
         assert await computed_in(is_alone=True) == there
         engine.takes_s = 0.0
@@ -134,7 +135,9 @@ def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop():
     asyncio.run(scenario())
 
 
-def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes():
+def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes(monkeypatch):
+    monkeypatch.setattr("services.rollouts.executor._QUICK_S", 0.5)
+
     async def scenario():
         engine = Engine()
         engine.ready.add("d")
