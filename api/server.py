@@ -28,8 +28,6 @@ def main() -> None:
     configure(settings)
     if settings.executor == "queue":
         heap.for_waiting()
-    else:
-        heap.for_computing()
     traces.configure(settings, "spnode-gateway")
     database = Database(settings.database_url)
     upgrade(database)

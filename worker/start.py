@@ -10,7 +10,7 @@ import celery
 from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_shutting_down
 
-from services import heap, traces
+from services import traces
 from services.database.migrate import upgrade
 from services.devices import visible_gpus
 from services.errors import ServiceError
@@ -39,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 2
     _log(settings)
-    if options.rollouts:
-        heap.for_computing()
     _prepare_jax(settings)
     # Before any thread, and before a connection could be inherited.
     server = None if options.rollouts else fork_server()

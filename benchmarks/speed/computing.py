@@ -14,7 +14,6 @@ from benchmarks.peers.environment import find_python
 from benchmarks.peers.process import Program
 from benchmarks.speed.figures import Options, Tell
 from benchmarks.speed.robertson import Floats, Model, find_model, times, truth, unseen
-from services import heap
 from services.blobs import Blobs
 from services.rollouts.engine import Engine
 from services.rollouts.request import Arrays
@@ -43,7 +42,6 @@ class Computing:
         settings = Settings(data_folder=Path(self._folder.name))
         self._blobs = Blobs(settings.store_url)
         self.store(self.model.path, self.model.digest)
-        heap.for_computing()  # as every process that computes
         self.engine = Engine(settings, self._blobs)
 
     @property

@@ -151,9 +151,9 @@ def _states(options: Options) -> tuple[list[Point], str]:
     return points, (
         "Steps cost the same whatever the number of states; the decoder's product and "
         "the answer's bytes grow with it, so that small states are dear by the state "
-        "and large ones cost what they write. An array beyond 32 MiB (1,300 states "
-        "here) takes new pages of memory each time, which cost more than the numbers "
-        "in them; smaller ones are kept for the next answer."
+        "and large ones cost what they write. From about 20 MB on (800 states here) an "
+        "answer takes new pages of memory each time, which cost several times more "
+        "than the numbers in them."
     )
 
 

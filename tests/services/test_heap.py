@@ -48,17 +48,3 @@ def test_threads_share_two_arenas():
     )
     # Each arena reserves 64 MiB of addresses.
     assert said_by(code.format("for_waiting()")) < 3 * 2**26 < said_by(code.format(""))
-
-
-def test_large_blocks_are_kept_for_the_next():
-    code = (
-        "import psutil, threading; from services.heap import for_computing\n"
-        "resident = lambda: psutil.Process().memory_info().rss\n"
-        "{}\n"
-        "before = resident()\n"
-        "def work(): bytearray(26_000_000)\n"
-        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
-        "print(resident() - before)"
-    )
-    assert said_by(code.format("")) < 5e6
-    assert 20e6 < said_by(code.format("for_computing()")) < 35e6
