@@ -40,8 +40,8 @@ def canonical(request: Request, served: Served, limits: Limits) -> tuple[Work, L
     Raises:
         InvalidInput: A shape, a name or a value that the version does not take.
     """
-    if request.options.sweep is not None:
-        request, grid = unrolled(request, served.signature, limits.rows)
+    if (sweep := request.options.sweep) is not None:
+        request, grid = unrolled(request, sweep, served.signature, limits.rows)
         return _planned(request, served, limits, grid)
     given = [request.arrays.get(name, _NONE) for name in ("times", "control_times")]
     if sum(array.nbytes for array in given) > _REMEMBERED_BYTES:

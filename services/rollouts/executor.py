@@ -5,29 +5,25 @@ engine by name, so that nothing of the gateway imports JAX.
 """
 
 import abc
-import asyncio
-import contextlib
 import importlib
 import logging
 import math
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from services.blobs import Blobs
 from services.rollouts.request import Arrays
 from services.rollouts.standstill import Standstill
+from services.rollouts.threads import CallingThread
 from services.rollouts.work import USUAL, Variant
 from services.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_IDLE_AGAIN_S = 0.2
 # What is over sooner, and is alone, is computed on the event loop: the way to another
 # thread and back takes 0.07 ms where both threads sleep.
 _QUICK_S = 0.001
@@ -179,8 +175,8 @@ class InlineExecutor(AbstractExecutor):
         self._make_engine = make_engine
         self._engine: AbstractEngine | None = None
         self._standstill = standstill or Standstill(math.inf)
-        self._computing = [_Thread("rollouts", self._standstill)]
-        self._preparing = _Thread("prepare", self._standstill, self._idle)
+        self._computing = [CallingThread("rollouts", self._standstill)]
+        self._preparing = CallingThread("prepare", self._standstill, self._idle)
         self._warming = 0
         # Seconds that few rows took the last time, by all that they depend on.
         self._took: dict[tuple, float] = {}
@@ -199,7 +195,7 @@ class InlineExecutor(AbstractExecutor):
         self._engine = await first.call(self._make_engine)
         self.concurrency = self._engine.batches_at_a_time
         for number in range(1, self.concurrency):
-            thread = _Thread(f"rollouts-{number}", self._standstill)
+            thread = CallingThread(f"rollouts-{number}", self._standstill)
             thread.start()
             self._computing.append(thread)
         self._preparing.start()
@@ -210,10 +206,15 @@ class InlineExecutor(AbstractExecutor):
         """Compute a batch in one thread, after the other one has prepared it."""
         engine = self.engine
         asked = (batch.operation, batch.digest, batch.arrays, batch.variant)
+
+        def ready() -> Arrays:
+            return engine.run(*asked, only_ready=True)
+
         try:
-            if not batch.is_alone or len(batch.arrays["x0"]) > _QUICK_ROWS:
-                return await self._compute(lambda: engine.run(*asked, only_ready=True))
-            return await self._compute_few(asked)
+            kind = _kind_of_few(batch) if batch.is_alone else None
+            if kind is None:
+                return await self._compute(ready)
+            return await self._compute_few(kind, ready)
         except NotReady:
             preparing()
         await self._preparing.call(lambda: engine.prepare(*asked))
@@ -223,20 +224,12 @@ class InlineExecutor(AbstractExecutor):
         """Call a function in the thread that has least to do."""
         return await min(self._computing, key=lambda thread: thread.given).call(run)
 
-    async def _compute_few(self, asked: tuple[str, str, Arrays, Variant]) -> Arrays:
-        """Compute what is alone, here where it has been quick so far."""
-        operation, digest, arrays, variant = asked
-        at = [arrays[name] for name in ("times", "control_times") if name in arrays]
-        if sum(array.nbytes for array in at) > _QUICK_BYTES:
-            return await self._compute(lambda: self.engine.run(*asked, only_ready=True))
-        # A later time may be a million steps away.
-        told = tuple(array.tobytes() for array in at)
-        shapes = tuple((name, array.shape) for name, array in arrays.items())
-        kind = (operation, digest, variant, told, shapes)
+    async def _compute_few(self, kind: tuple, ready: Callable[[], Arrays]) -> Arrays:
+        """Compute what is alone, here where its kind was quick the last time."""
 
         def timed() -> Arrays:
             began = time.perf_counter()
-            results = self.engine.run(*asked, only_ready=True)
+            results = ready()
             self._took[kind] = time.perf_counter() - began
             return results
 
@@ -285,99 +278,17 @@ class InlineExecutor(AbstractExecutor):
         return self.engine.idle()
 
 
-class _Thread:
-    """Calls functions one after the other, for coroutines that wait.
-
-    SimpleQueue and call_soon_threadsafe: 11 us there and back, against 25 us for
-    run_in_executor.
-
-    Args:
-        name: Of the thread.
-        standstill: Watches what it calls.
-        idle: Called while nothing waits, until it returns False; then now and again.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        standstill: Standstill,
-        idle: Callable[[], bool] | None = None,
-    ) -> None:
-        self._standstill, self._idle = standstill, idle
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        # Calls that have not ended; changed on the event loop alone.
-        self.given = 0
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread."""
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self.given += 1
-        self._calls.put(_Call(function, loop, future))
-        return await future
-
-    def _settle(
-        self,
-        how: Callable[[asyncio.Future[Any], Any], None],
-        future: asyncio.Future[Any],
-        value: Any,
-    ) -> None:
-        self.given -= 1
-        if not future.done():
-            how(future, value)
-
-    async def close(self) -> None:
-        """End the thread after what it has been given."""
-        self._calls.put(None)
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, 30)
-
-    def _serve(self) -> None:
-        while (call := self._next()) is not None:
-            how, value = asyncio.Future.set_result, None
-            try:
-                if not call.future.cancelled():
-                    with self._standstill:
-                        value = call.function()
-            except Exception as error:  # the boundary of the thread
-                how, value = asyncio.Future.set_exception, error
-            # A loop that is closed has nobody left who waits.
-            if not call.loop.is_closed():
-                call.loop.call_soon_threadsafe(self._settle, how, call.future, value)
-            # Its arrays and its answer are nobody's here, until the next one comes.
-            call = value = None
-
-    def _next(self) -> "_Call | None":
-        """The next call; what can be done meanwhile is done while none waits."""
-        if self._idle is None:
-            return self._calls.get()
-        while True:
-            while self._calls.empty() and self._has_idled():
-                pass
-            # What could not be done now may be possible later.
-            with contextlib.suppress(queue.Empty):
-                return self._calls.get(timeout=_IDLE_AGAIN_S)
-
-    def _has_idled(self) -> bool:
-        assert self._idle is not None
-        try:
-            with self._standstill:
-                return self._idle()
-        except Exception:  # the boundary of the thread
-            _LOG.exception("a shape could not be prepared")
-            return True
-
-
-@dataclass(frozen=True)
-class _Call:
-    function: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+def _kind_of_few(batch: Batch) -> tuple | None:
+    """All that the time of few rows depends on; None where there is more of it."""
+    arrays = batch.arrays
+    at = [arrays[name] for name in ("times", "control_times") if name in arrays]
+    is_large = sum(array.nbytes for array in at) > _QUICK_BYTES
+    if is_large or len(arrays["x0"]) > _QUICK_ROWS:
+        return None
+    # A later time may be a million steps away.
+    told = tuple(array.tobytes() for array in at)
+    shapes = tuple((name, array.shape) for name, array in arrays.items())
+    return (batch.operation, batch.digest, batch.variant, told, shapes)
 
 
 def make_executor(settings: Settings, blobs: Blobs) -> AbstractExecutor:

@@ -83,16 +83,13 @@ class Grid:
 
 
 def unrolled(
-    request: Request, signature: Signature, most: int
-) -> tuple[Request, Grid | None]:
-    """A request with the rows of its sweep, and the grid; as it is without one.
+    request: Request, sweep: Sweep, signature: Signature, most: int
+) -> tuple[Request, Grid]:
+    """A request with the rows of its sweep, and the grid.
 
     Raises:
         InvalidInput: As ``grid_of``.
     """
-    sweep = request.options.sweep
-    if sweep is None:
-        return request, None
     grid = grid_of(sweep, request.arrays, signature, most)
     rows = grid.rows(0, grid.count)
     return replace(request, arrays=request.arrays | rows), grid
