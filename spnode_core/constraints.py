@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import Scaling
+from spnode_core.normaliser import Scaling, columns
 
 # Positive states may exceed what the data showed by this factor, and no more; those on
 # a logarithmic scale by as much of half their range.
@@ -89,8 +89,7 @@ class Conserving(AbstractConstraint):
         free, pivots = list(self.free), list(self.pivots)
         known = scaling.take(self.free).restore(outputs)
         rest = np.linalg.inv(matrix[:, pivots]) @ (sums - matrix[:, free] @ known)
-        empty = jnp.zeros(matrix.shape[1], known.dtype)
-        return empty.at[np.array(free)].set(known).at[np.array(pivots)].set(rest)
+        return columns(jnp.concatenate([known, rest]), np.argsort(free + pivots))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,14 @@ by its standard deviation over them and all of them so that 1 is the most that i
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _FARTHEST = 1e18
+# Points at a time: the least, and numbers of them. XLA shares longer loops out to
+# threads, and one row would wait for these.
+_BLOCK = 32, 512
 
 
 class Neighbours(eqx.Module):
@@ -40,7 +44,16 @@ class Neighbours(eqx.Module):
         """Distance to the nearest; above 1 where it is farther than is usual."""
         # Not |z|^2 - 2 z p + |p|^2: a product would round by the number of rows.
         at = (z * self.scale).astype(jnp.float32)[:, None]
-        squares = jnp.sum((at - self.points) ** 2, axis=0)
-        distance = jnp.sqrt(jnp.min(squares)).astype(jnp.float64)
+        latent, count = self.points.shape
+        block = min(count, max(_BLOCK[0], _BLOCK[1] // latent))
+
+        def nearer(number: Array, least: Array) -> Array:
+            # The last block reaches back where it would not be full.
+            points = jax.lax.dynamic_slice_in_dim(self.points, number * block, block, 1)
+            return jnp.minimum(least, jnp.min(jnp.sum((at - points) ** 2, axis=0)))
+
+        blocks = -(-count // block)
+        least = jax.lax.fori_loop(0, blocks, nearer, jnp.float32(jnp.inf))
+        distance = jnp.sqrt(least).astype(jnp.float64)
         # What overflows is far, and a number.
         return jnp.where(distance < _FARTHEST, distance, _FARTHEST)

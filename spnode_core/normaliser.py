@@ -19,6 +19,8 @@ from spnode_core.spec import ScalingKind
 
 # A column that moves by less than this part of its size moves by rounding only.
 _STILL = 1e-12
+# Columns in more pieces are gathered.
+_MOST_SLICES = 8
 _LEAST = float(np.finfo(np.float64).tiny)
 # The floor of a logarithm: this part of the least positive value, so that 0 is told
 # from it, and so many times the largest negative one.
@@ -74,18 +76,34 @@ class Scaling(eqx.Module):
             x = jnp.where(is_asinh, self.width * jnp.sinh(argument), x)
         return x
 
-    def take(self, columns: Sequence[int]) -> "Scaling":
+    def take(self, chosen: Sequence[int]) -> "Scaling":
         """The scaling of some of the columns."""
-        index = np.asarray(columns, np.int32)
         return Scaling(
-            tuple(self.kinds[i] for i in columns),
-            self.offset[index],
-            self.scale[index],
-            self.width[index],
+            tuple(self.kinds[i] for i in chosen),
+            columns(self.offset, chosen),
+            columns(self.scale, chosen),
+            columns(self.width, chosen),
         )
 
     def _is(self, kind: ScalingKind) -> NDArray[np.bool_]:
         return np.array([k == kind for k in self.kinds])
+
+
+def columns(
+    values: Float[Array, " column"], chosen: Sequence[int] | NDArray[np.int_]
+) -> Float[Array, " chosen"]:
+    """``values[chosen]``, by slices where neighbours stay together.
+
+    XLA computes slices within what reads them; to gather is an operation of its own,
+    and scatters on the way back.
+    """
+    index = np.asarray(chosen, np.int64)
+    starts = np.flatnonzero(np.diff(index, prepend=index[:1] - 2) != 1)
+    if not 0 < len(starts) <= _MOST_SLICES:
+        return values[index]
+    runs = np.split(index, starts[1:])
+    pieces = [values[run[0] : run[-1] + 1] for run in runs]
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)
 
 
 def fit_scaling(

@@ -131,7 +131,9 @@ class Surrogate(eqx.Module):
 
     def conserved_sums(self, x: Float[Array, " state"]) -> Float[Array, " sum"]:
         """The conserved sums of a state, in physical units."""
-        return jnp.asarray(conserved_matrix(self.spec, self.signature.states)) @ x
+        # Not a product: small ones are operations of their own.
+        matrix = conserved_matrix(self.spec, self.signature.states)
+        return jnp.sum(matrix * x[None], axis=1)
 
     def encode(
         self, x: Float[Array, " state"], parameters: Float[Array, " parameter"]

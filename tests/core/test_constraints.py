@@ -1,5 +1,6 @@
 """Scalings invert, and decoded states obey their sums and signs for any output."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from spnode_core.constraints import HEADROOM, Positive, create_constraint
 from spnode_core.data_report import choose_kind
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import fit_scaling
+from spnode_core.normaliser import columns, fit_scaling
 from spnode_core.spec import SurrogateSpec
 
 NAMES = ("a", "b", "c", "d")
@@ -34,6 +35,20 @@ def test_scaling_maps_the_data_to_one_and_back(kinds):
         v = scaling.normalise(jnp.asarray(row))
         np.testing.assert_allclose(v, edge, rtol=1e-12)
         np.testing.assert_allclose(scaling.restore(v), row, rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [[], [2], [0, 1, 2], [0, 2, 3], [3, 0, 1], [4, 3, 2, 1, 0], list(range(0, 40, 2))],
+)
+def test_columns_are_those_chosen_and_so_is_the_way_back(chosen):
+    values = jnp.arange(40.0) ** 2
+    weights = jnp.arange(1.0, len(chosen) + 1)
+    np.testing.assert_array_equal(columns(values, chosen), np.asarray(values)[chosen])
+    back = jax.grad(lambda v: jnp.sum(weights * columns(v, chosen)))(values)
+    expected = np.zeros(40)
+    expected[chosen] = weights
+    np.testing.assert_array_equal(back, expected)
 
 
 def test_a_tiny_species_is_scaled_like_any_other():
