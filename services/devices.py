@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from services import heap
 from services.settings import Settings
 
 # Computations of an accelerator, of which some are on their way to it or back.
@@ -22,15 +23,26 @@ def configure_jax(settings: Settings) -> None:
     """Set what JAX must know before its first computation: this is an entry point."""
     import jax
 
-    jax.config.update("jax_enable_x64", True)
-    # A CPU computes in the thread that asks, which waits for it anyway: 10 % of the
-    # time of one row is handing it to another thread.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    start_backend()
     cache = settings.data_folder / "compiled"
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def start_backend() -> None:
+    """Start JAX for processes that serve: a CPU computes in the thread that asks.
+
+    That thread waits for it anyway, and handing one row over took up to half of its
+    time again. What is set here counts only before the backend starts.
+    """
+    import jax
+
+    heap.for_computing()
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.local_devices()
 
 
 def bytes_in_use() -> int:

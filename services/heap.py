@@ -1,15 +1,20 @@
 """The memory of this process: what is looked for in it, and what glibc keeps of it.
 
 A thread that starts gets a heap of its own: a process that mostly waits then has much
-memory that it does not need. Elsewhere, where there are no such functions, nothing
-happens.
+memory that it does not need. Large blocks go back to the system at once: one that
+computes takes their pages anew each time. Elsewhere, where there are no such functions,
+nothing happens.
 """
 
 import ctypes
 import gc
 from collections.abc import Callable
 
-_M_ARENA_MAX = -8
+_MIB = 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# The largest that glibc takes.
+_LARGE_BYTES = 32 * _MIB
+_KEPT_BYTES = 128 * _MIB
 
 
 def collect_rarely() -> None:
@@ -25,6 +30,17 @@ def for_waiting() -> None:
     """Have all threads share two heaps; before they start."""
     if mallopt := _function("mallopt"):
         mallopt(_M_ARENA_MAX, 2)
+
+
+def for_computing() -> None:
+    """Have each heap keep up to 128 MiB that lie free, and blocks of up to 32 among it.
+
+    Gradients of 512 rows took a third more CPU time in new pages, answers of 26 MB four
+    times as long. One heap for all threads would make batches beside each other wait.
+    """
+    if mallopt := _function("mallopt"):
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def give_back() -> None:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from benchmarks.paper.command import plain
 from benchmarks.paper.machine import commit, machine, processor, versions
 from benchmarks.paper.meter import Meter
@@ -28,6 +26,7 @@ from benchmarks.speed import (
 )
 from benchmarks.speed.figures import Figure, Group, Options
 from benchmarks.speed.report import write_index, write_report
+from services.devices import start_backend
 
 GROUPS: dict[str, Group] = {
     module.GROUP.name: module.GROUP
@@ -64,7 +63,8 @@ def bench(request: Request) -> list[dict[str, Any]]:
     Returns:
         What was found in all of them, as it is stored.
     """
-    jax.config.update("jax_enable_x64", True)
+    # As processes that serve do, for all contestants of this process.
+    start_backend()
     found = []
     for name in request.groups:
         group = GROUPS[name]

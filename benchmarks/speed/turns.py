@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Spread = dict[str, float]
-_LEAST_S = 0.02
+# Long enough that the caches of the contestant before do not count.
+_LEAST_S = 0.1
 _MOST_REPEATS = 2000
 
 

@@ -36,6 +36,20 @@ def test_what_lies_free_goes_back_to_the_system():
     assert freed > 80e6
 
 
+def test_what_computes_keeps_its_large_blocks():
+    code = (
+        "import resource; from services.heap import for_computing\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "{}\n"
+        "def use():\n"
+        "    one, other = bytearray(20 << 20), bytearray(10 << 20)\n"
+        "use(); before = faults()\n"
+        "for _ in range(5): use()\n"
+        "print(faults() - before)"
+    )
+    assert said_by(code.format("for_computing()")) < 500 < said_by(code.format(""))
+
+
 def test_threads_share_two_arenas():
     code = (
         "import psutil, threading; from services.heap import for_waiting\n"
