@@ -21,15 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from spnode_core.batched_networks import batched, filled
-from spnode_core.integrators.base import (
-    AbstractIntegrator,
-    Propagators,
-    joined,
-    relaxation_step,
-    separated,
-    stacked_propagators,
-)
-from spnode_core.integrators.initialise import create_integrator
+from spnode_core.integrators.base import Propagators, joined, separated
+from spnode_core.stepping import fits_one_piece, grid_states, one_step, propagators_of
 from spnode_core.timegrid import Plan
 
 if TYPE_CHECKING:
@@ -62,6 +55,7 @@ def rollout(
     *,
     latent: bool = False,
     by_size: bool = False,
+    in_one_piece: bool = False,
 ) -> Float[Array, "batch time column"]:
     """States of a batch of trajectories at the plan's output times.
 
@@ -74,6 +68,8 @@ def rollout(
         latent: Return the latent states instead, ``(batch, time, latent)``.
         by_size: Compute networks in the layout that suits the number of rows: faster
             on CPUs, but for gradients by the weights.
+        in_one_piece: Compile the steps of few rows of a small model into one function:
+            faster on CPUs, but for derivatives.
 
     Returns:
         States in physical units, float64; of an ensemble the mean of its members'.
@@ -85,8 +81,10 @@ def rollout(
     prepared = surrogate.prepared()
     prepared = batched(prepared) if by_size else prepared
     shared = shared_propagators(prepared, plan)
+    others = (x0, plan, parameters, controls)
+    is_small = in_one_piece and fits_one_piece(prepared, len(x0))
     return prepared_rollout(
-        prepared, shared, x0, plan, parameters, controls, latent=latent
+        prepared, shared, *others, latent=latent, in_one_piece=is_small
     )
 
 
@@ -99,6 +97,7 @@ def prepared_rollout(
     controls: Float[Array, "batch interval control"] | None = None,
     *,
     latent: bool = False,
+    in_one_piece: bool = False,
 ) -> Float[Array, "batch time column"]:
     """The same, with what no trajectory changes worked out before.
 
@@ -110,6 +109,7 @@ def prepared_rollout(
         parameters: Parameters of each row.
         controls: Control values of each row.
         latent: Whether to return the latent states.
+        in_one_piece: Whether to, which asks for ``fits_one_piece``.
     """
     batch = x0.shape[0]
     if parameters is None:
@@ -119,7 +119,7 @@ def prepared_rollout(
     p = jax.vmap(surrogate.normaliser.parameters.normalise)(parameters)
     u = jax.vmap(jax.vmap(surrogate.normaliser.controls.normalise))(controls)
     z0 = jax.vmap(surrogate.encode)(x0, parameters)
-    one = partial(_trajectory, surrogate, shared)
+    one = partial(_trajectory, surrogate, shared, in_one_piece)
     z = jax.vmap(one, in_axes=(0, _plan_axes(plan), 0, 0))(z0, plan, p, u)
     if not plan.on_grid and shared[1] is not None:
         z = _advanced(surrogate, shared[1], z, plan, p, u[:, plan.output_control])
@@ -130,10 +130,10 @@ def shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
     """Those of a plan's steps and remainders, where all rows have the same ones."""
     if surrogate.dynamics.linear.depends_on_parameters:
         return None, None
-    steps = _propagators(surrogate, jnp.asarray(plan.distinct), None)
+    steps = propagators_of(surrogate, jnp.asarray(plan.distinct), None)
     if plan.on_grid or plan.output_index.ndim == 2:
         return steps, None
-    return steps, _propagators(surrogate, jnp.asarray(plan.output_step), None)
+    return steps, propagators_of(surrogate, jnp.asarray(plan.output_step), None)
 
 
 def decoded(
@@ -181,9 +181,11 @@ def march(
     surrogate = surrogate.prepared()
     none = jnp.zeros(0, jnp.float64)
     steps = jnp.asarray([step], jnp.float64)
-    shared, each = separated(_propagators(surrogate, steps, none))
+    shared, each = separated(propagators_of(surrogate, steps, none))
     propagators = joined(shared, jax.tree.map(lambda leaf: leaf[0], each))
-    advance = jax.vmap(lambda v: _step(surrogate, none, v, propagators, steps[0], none))
+    advance = jax.vmap(
+        lambda v: one_step(surrogate, none, v, propagators, steps[0], none)
+    )
 
     def outputs(
         z: Float[Array, "batch latent"], _: None
@@ -227,13 +229,13 @@ def restarted(
     ) -> Float[Array, "step latent"]:
         p = surrogate.normaliser.parameters.normalise(parameters)
         u = jax.vmap(surrogate.normaliser.controls.normalise)(controls)
-        own = _propagators(prepared, distinct, p) if steps is None else steps
+        own = propagators_of(prepared, distinct, p) if steps is None else steps
         same, each = separated(own)
 
         def body(z: Float[Array, " latent"], inputs: Any) -> tuple[Any, Any]:
             k, control, sample, is_there = inputs
             propagators = joined(same, jax.tree.map(lambda leaf: leaf[k], each))
-            arrived = _step(prepared, p, z, propagators, distinct[k], control)
+            arrived = one_step(prepared, p, z, propagators, distinct[k], control)
             return jnp.where(is_there, sample, arrived), arrived
 
         inputs = (kind, u[plan.step_control], samples[1:], present[1:])
@@ -253,6 +255,7 @@ def _plan_axes(plan: Plan) -> Any:
 def _trajectory(
     surrogate: "Surrogate",
     shared: Shared,
+    in_one_piece: bool,
     z0: Float[Array, " latent"],
     plan: Plan,
     p: Float[Array, " parameter"],
@@ -264,11 +267,12 @@ def _trajectory(
     """
     propagators, remainders = shared
     if propagators is None:
-        propagators = _propagators(surrogate, jnp.asarray(plan.distinct), p)
-    z = _steps(surrogate, propagators, z0, plan, p, u)[plan.output_index]
+        propagators = propagators_of(surrogate, jnp.asarray(plan.distinct), p)
+    z = grid_states(surrogate, propagators, z0, plan, p, u, in_one_piece=in_one_piece)
+    z = z[plan.output_index]
     if plan.on_grid or remainders is not None:
         return z
-    own = _propagators(surrogate, jnp.asarray(plan.output_step), p)
+    own = propagators_of(surrogate, jnp.asarray(plan.output_step), p)
     return _to_outputs(surrogate, own, z, plan, p, u[plan.output_control])
 
 
@@ -326,75 +330,4 @@ def _remainder(
     control: Float[Array, " control"],
 ) -> Float[Array, " latent"]:
     """The step from the grid to one output time."""
-    return _step(surrogate, p, z, joined(same, each), step, control)
-
-
-def _steps(
-    surrogate: "Surrogate",
-    propagators: Propagators,
-    z0: Float[Array, " latent"],
-    plan: Plan,
-    p: Float[Array, " parameter"],
-    u: Float[Array, "interval control"],
-) -> Float[Array, "grid latent"]:
-    """Latent states on the grid, the initial one first."""
-    distinct = jnp.asarray(plan.distinct)
-    shared, each = separated(propagators)
-    kinds = (each, distinct)
-    all_differ = plan.distinct.shape[0] == plan.step_kind.shape[0]
-    # Where all steps differ their propagators are scanned over, else looked up.
-    per_step = kinds if all_differ else jnp.asarray(plan.step_kind)
-
-    def body(
-        z: Float[Array, " latent"], inputs: tuple[object, Float[Array, " control"]]
-    ) -> tuple[Float[Array, " latent"], Float[Array, " latent"]]:
-        kind, control = inputs
-        if not all_differ:
-            kind = jax.tree.map(lambda leaf: leaf[kind], kinds)
-        own, step = kind  # type: ignore[misc]
-        z = _step(surrogate, p, z, joined(shared, own), step, control)
-        return z, z
-
-    _, later = jax.lax.scan(body, z0, (per_step, u[plan.step_control]))
-    return jnp.concatenate([z0[None], later])
-
-
-def _step(
-    surrogate: "Surrogate",
-    p: Float[Array, " parameter"],
-    z: Float[Array, " latent"],
-    propagators: Propagators,
-    step: Float[Array, ""],
-    control: Float[Array, " control"],
-) -> Float[Array, " latent"]:
-    """One step of the surrogate's integrator."""
-    dynamics = surrogate.dynamics
-
-    def forcing(v: Float[Array, " latent"]) -> Float[Array, " latent"]:
-        return dynamics.forcing(v, control, p)
-
-    if dynamics.nonlinear.is_relaxation:
-        return relaxation_step(forcing, propagators, z)
-    return _integrator(surrogate).step(forcing, propagators, step, z)
-
-
-def _propagators(
-    surrogate: "Surrogate",
-    steps: Float[Array, " step"],
-    p: Float[Array, " parameter"] | None,
-) -> Propagators:
-    dynamics = surrogate.dynamics
-    return stacked_propagators(
-        _integrator(surrogate),
-        dynamics.linear,
-        steps,
-        p,
-        is_relaxation=dynamics.nonlinear.is_relaxation,
-    )
-
-
-def _integrator(surrogate: "Surrogate") -> AbstractIntegrator:
-    spec = surrogate.spec
-    return create_integrator(
-        spec.integrator, matrix_free=spec.propagators == "matrix_free"
-    )
+    return one_step(surrogate, p, z, joined(same, each), step, control)

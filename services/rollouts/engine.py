@@ -3,10 +3,10 @@
 Rows run in tiles of 2, 8 or 32, larger batches in several, so **a row's bits depend
 neither on its neighbours nor on the size of its batch**. Matrix products of other sizes
 may round differently, so a shape is computed in tiles of 32 until other tiles have
-shown, on random rows, that they give the same bits; that is tried when the engine is
-idle, for tiles of up to 256 rows once a batch would fill them. Batches that ask for
-throughput have those at once, without that promise. Tiles take turns on the devices; a
-CPU computes as many as it has cores.
+shown, on random rows, that they give the same bits and take no longer; that is tried
+when the engine is idle, for tiles of up to 256 rows once a batch would fill them.
+Batches that ask for throughput have those at once, without that promise. Tiles take
+turns on the devices; a CPU computes as many as it has cores.
 
 Threads may share an engine, so that loading and compiling hold up no batch that is
 ready: some call ``run``, another one ``prepare``, ``warm`` and ``idle``. With
@@ -36,13 +36,14 @@ from services.rollouts.loaded import Model, Plans, on_devices
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
-from services.rollouts.shapes import Shape, padded_rows, trimmed
+from services.rollouts.shapes import Shape, trimmed
 from services.rollouts.threads import on_threads
 from services.rollouts.tiles import (
     TILES,
     WORTH_A_THREAD,
     filled,
     for_cores,
+    is_quicker,
     joined,
     larger_tiles,
     pieces,
@@ -122,7 +123,7 @@ class Engine:
             if only_ready:
                 raise NotReady
             model = self._resident.get(digest)
-        plans, by_row, shape = _shaped(model, operation, arrays, variant)
+        plans, by_row, shape = model.shaped(operation, arrays, variant)
         if shape not in model.tiles:
             if only_ready:
                 raise NotReady
@@ -143,7 +144,7 @@ class Engine:
             NotFound, Damaged: The artifact cannot be served.
         """
         model = self._resident.get(digest)
-        plans, _, shape = _shaped(model, operation, arrays, variant)
+        plans, _, shape = model.shaped(operation, arrays, variant)
         if shape not in model.tiles:
             self._prepare(model, shape, plans, len(arrays["x0"]))
 
@@ -163,7 +164,7 @@ class Engine:
 
         def usual(times: np.ndarray) -> None:
             given = probe | {"times": times}
-            plans, _, shape = _shaped(model, "rollout", given, USUAL)
+            plans, _, shape = model.shaped("rollout", given, USUAL)
             self._compile(model, shape, plans)
 
         def asked(shape: Shape) -> None:
@@ -266,6 +267,14 @@ class Engine:
                 whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
                 if not same_bits(whole, found):
                     return
+
+            def once(size: int) -> Callable[[], Arrays]:
+                given = model.random_rows(shape, size)
+                one = (model, shape, plans, given, (size,))
+                return functools.partial(self._in_tiles, *one)
+
+            if tile < tiles[-1] and not is_quicker(once(tile), once(tiles[-1])):
+                return
             model.tiles[shape] = tuple(sorted({*tiles, tile}))
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
@@ -387,12 +396,3 @@ class Engine:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _shaped(
-    model: Model, operation: str, arrays: Arrays, variant: Variant
-) -> tuple[Plans, Arrays, Shape]:
-    """The plan of a batch, its arrays by row, padded, and what is compiled for them."""
-    plans = model.plans(arrays["times"], arrays.get("control_times"))
-    by_row = padded_rows(arrays, operation, plans[0].outputs)
-    return plans, by_row, Shape.of(operation, plans[0], by_row, variant)

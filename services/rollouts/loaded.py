@@ -20,7 +20,7 @@ import numpy as np
 
 from services.rollouts.operations import OPERATIONS, Whole, turned
 from services.rollouts.request import Arrays
-from services.rollouts.shapes import Shape, padded_plan
+from services.rollouts.shapes import Shape, padded_plan, padded_rows
 from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
 from services.rollouts.work import USUAL, Variant
 from services.settings import MIB
@@ -167,6 +167,14 @@ class Model:
             ):
                 self._plans.popitem(last=False)
         return plans
+
+    def shaped(
+        self, operation: str, arrays: Arrays, variant: Variant
+    ) -> tuple[Plans, Arrays, Shape]:
+        """The plan of a batch, its arrays by row, padded, and what is compiled."""
+        plans = self.plans(arrays["times"], arrays.get("control_times"))
+        by_row = padded_rows(arrays, operation, plans[0].outputs)
+        return plans, by_row, Shape.of(operation, plans[0], by_row, variant)
 
     @property
     def _plan_bytes(self) -> int:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
+from spnode_core.autoencoder import ResidualAutoencoder
 from spnode_core.batched_networks import batched
 from spnode_core.ensemble import rollout_and_spread
 from spnode_core.networks import transposed
@@ -52,16 +53,26 @@ def _inputs(given: Values, group: str = "") -> Values:
 
 
 def turned(surrogate: Surrogate) -> Surrogate:
-    """A surrogate whose operator has its weights transposed; twice it is itself.
+    """A surrogate with the weights of operator and encoder transposed; twice it is one.
 
-    Small tiles read them by columns at each step: there they are not moved any more.
+    Small tiles read them by columns: there they are not moved any more.
     """
-    dynamics = transposed(surrogate.dynamics)
-    return eqx.tree_at(lambda s: s.dynamics, surrogate, dynamics)
+    dynamics, encoder = transposed(surrogate.dynamics), surrogate.autoencoder
+    if isinstance(encoder, ResidualAutoencoder):
+        network = transposed(encoder.encoder_network)
+        encoder = eqx.tree_at(lambda e: e.encoder_network, encoder, network)
+    return eqx.tree_at(
+        lambda s: (s.dynamics, s.autoencoder), surrogate, (dynamics, encoder)
+    )
 
 
 def _states(
-    surrogate: Surrogate, plan: Plan, inputs: Values, *, latent: bool = False
+    surrogate: Surrogate,
+    plan: Plan,
+    inputs: Values,
+    *,
+    latent: bool = False,
+    in_one_piece: bool = False,
 ) -> Any:
     return rollout(
         surrogate,
@@ -71,6 +82,7 @@ def _states(
         inputs.get("controls"),
         latent=latent,
         by_size=True,
+        in_one_piece=in_one_piece,
     )
 
 
@@ -87,7 +99,7 @@ def _along(
 def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
     if surrogate.signature.members == 1:
-        return {"x": _states(surrogate, plan, inputs)}
+        return {"x": _states(surrogate, plan, inputs, in_one_piece=True)}
     others = (inputs.get("parameters"), inputs.get("controls"))
     # Always both, so that a row's bits are those of one program.
     x, spread = rollout_and_spread(surrogate, inputs["x0"], plan, *others)
@@ -96,7 +108,7 @@ def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
 
 def _latent(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    z = _states(surrogate, plan, inputs, latent=True)
+    z = _states(surrogate, plan, inputs, latent=True, in_one_piece=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
     x = decoded(batched(surrogate), z, inputs["x0"], parameters)
     return {"x": x, "z": z}
@@ -161,7 +173,8 @@ def _with_distance(
     results = operation(surrogate, plan, given)
     if surrogate.neighbours is None:
         return results
-    return results | {"distance": distances(surrogate, given)}
+    # As the rollout has them, which so encodes for both.
+    return results | {"distance": distances(batched(surrogate.prepared()), given)}
 
 
 def distances(surrogate: Any, given: Any) -> Any:

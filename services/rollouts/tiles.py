@@ -7,7 +7,9 @@ is asked for, tiles are large at once and that promise does not hold.
 """
 
 import functools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ DERIVATIVES = BACKWARDS | {"jvp"}
 # Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
 # as 4 rows.
 _COST = 4
+_ATTEMPTS, _LONGER = 3, 1.5
 
 
 def tiles_of(operation: str, *, throughput: bool) -> tuple[int, ...]:
@@ -93,6 +96,21 @@ def joined(parts: list[Arrays]) -> Arrays:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def is_quicker(smaller: Callable[[], Any], larger: Callable[[], Any]) -> bool:
+    """Whether a smaller tile takes about as long as a larger one at most.
+
+    One that a compiler makes badly takes many times as long. It has several attempts,
+    as other work may hold it up.
+    """
+
+    def seconds(compute: Callable[[], Any]) -> float:
+        began = time.perf_counter()
+        compute()
+        return time.perf_counter() - began
+
+    return any(seconds(smaller) <= _LONGER * seconds(larger) for _ in range(_ATTEMPTS))
 
 
 def same_bits(one: Arrays, other: Arrays) -> bool:

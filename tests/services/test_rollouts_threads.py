@@ -6,7 +6,7 @@ import time
 import pytest
 
 from services.rollouts.threads import on_threads
-from services.rollouts.tiles import for_cores
+from services.rollouts.tiles import for_cores, is_quicker
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 5])
@@ -58,3 +58,11 @@ def test_large_tiles_are_for_batches_that_fill_one_on_each_core(rows, cores, lar
 
 def test_where_memory_leaves_one_large_tile_it_is_used():
     assert for_cores((64,), 3, 2) == (64,)
+
+
+def test_a_tile_that_takes_many_times_as_long_is_not_quicker():
+    assert is_quicker(lambda: None, lambda: time.sleep(0.01))
+    assert not is_quicker(lambda: time.sleep(0.02), lambda: time.sleep(0.001))
+    # Held up by other work twice, not a third time.
+    naps = iter([0.05, 0.05, 0.0])
+    assert is_quicker(lambda: time.sleep(next(naps)), lambda: time.sleep(0.002))
