@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import Scaling, columns
+from spnode_core.normaliser import Scaling, picked
 
 # Positive states may exceed what the data showed by this factor, and no more; those on
 # a logarithmic scale by as much of half their range.
@@ -89,7 +89,7 @@ class Conserving(AbstractConstraint):
         free, pivots = list(self.free), list(self.pivots)
         known = scaling.take(self.free).restore(outputs)
         rest = np.linalg.inv(matrix[:, pivots]) @ (sums - matrix[:, free] @ known)
-        return columns(jnp.concatenate([known, rest]), np.argsort(free + pivots))
+        return picked(jnp.concatenate([known, rest]), np.argsort(free + pivots))
 
 
 @dataclass(frozen=True)

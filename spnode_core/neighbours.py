@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _FARTHEST = 1e18
-# Points at a time: the least, and numbers of them. XLA shares longer loops out to
-# threads, and one row would wait for these.
-_BLOCK = 32, 512
+# Points that a CPU looks at together: so many numbers, or at least so many points. XLA
+# shares longer loops out to threads, and one row would wait for these.
+_NUMBERS, _LEAST_POINTS = 512, 32
 
 
 class Neighbours(eqx.Module):
@@ -45,7 +45,9 @@ class Neighbours(eqx.Module):
         # Not |z|^2 - 2 z p + |p|^2: a product would round by the number of rows.
         at = (z * self.scale).astype(jnp.float32)[:, None]
         latent, count = self.points.shape
-        block = min(count, max(_BLOCK[0], _BLOCK[1] // latent))
+        block = min(count, max(_LEAST_POINTS, _NUMBERS // latent))
+        if jax.default_backend() != "cpu":
+            block = count
 
         def nearer(number: Array, least: Array) -> Array:
             # The last block reaches back where it would not be full.

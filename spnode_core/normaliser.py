@@ -80,16 +80,16 @@ class Scaling(eqx.Module):
         """The scaling of some of the columns."""
         return Scaling(
             tuple(self.kinds[i] for i in chosen),
-            columns(self.offset, chosen),
-            columns(self.scale, chosen),
-            columns(self.width, chosen),
+            picked(self.offset, chosen),
+            picked(self.scale, chosen),
+            picked(self.width, chosen),
         )
 
     def _is(self, kind: ScalingKind) -> NDArray[np.bool_]:
         return np.array([k == kind for k in self.kinds])
 
 
-def columns(
+def picked(
     values: Float[Array, " column"], chosen: Sequence[int] | NDArray[np.int_]
 ) -> Float[Array, " chosen"]:
     """``values[chosen]``, by slices where neighbours stay together.

@@ -68,8 +68,8 @@ def rollout(
         latent: Return the latent states instead, ``(batch, time, latent)``.
         by_size: Compute networks in the layout that suits the number of rows: faster
             on CPUs, but for gradients by the weights.
-        in_one_piece: Compile the steps of few rows of a small model into one function:
-            faster on CPUs, but for derivatives.
+        in_one_piece: Compile the steps into one function where ``fits_one_piece``:
+            faster on CPUs, but for derivatives. Members of an ensemble never do.
 
     Returns:
         States in physical units, float64; of an ensemble the mean of its members'.
@@ -109,7 +109,7 @@ def prepared_rollout(
         parameters: Parameters of each row.
         controls: Control values of each row.
         latent: Whether to return the latent states.
-        in_one_piece: Whether to, which asks for ``fits_one_piece``.
+        in_one_piece: Whether the steps become one function, see ``fits_one_piece``.
     """
     batch = x0.shape[0]
     if parameters is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -31,28 +32,37 @@ from spnode_core.timegrid import Plan
 if TYPE_CHECKING:
     from spnode_core.surrogate import Surrogate
 
-# Within one function XLA calls Eigen for products of at most so many rows and units;
+# Rows and units. Within one function XLA calls Eigen for products of up to 32 and 128;
 # it writes out larger ones, which take 10 to 180 times as long.
 _ROWS, _UNITS = 2, 128
-# What calls no library, whose functions XLA cannot call from there.
+# What was measured, and calls no library: XLA knows no FFT and no solver there.
+_LINEAR = frozenset({"modal"})
+_NONLINEAR = frozenset({"mlp", "relaxation"})
 _INTEGRATORS = frozenset({"etd1", "etd2rk", "krogstad"})
-_NETWORKS = frozenset({"mlp", "relaxation"})
 T = TypeVar("T")
 
 
 def fits_one_piece(surrogate: "Surrogate", rows: int) -> bool:
     """Whether the steps of so many rows may become one function: whether it is faster.
 
-    On CPUs, for small networks and propagators that all rows share.
+    On CPUs, for small networks, diagonal propagators that all rows share, and weights
+    that are arguments of what is compiled: constants there make XLA end the process.
     """
     spec, dynamics = surrogate.spec, surrogate.dynamics
-    if spec.nonlinear.kind not in _NETWORKS or spec.integrator not in _INTEGRATORS:
-        return False
-    if spec.propagators == "matrix_free" or dynamics.linear.depends_on_parameters:
-        return False
-    sizes = [leaf.shape for leaf in jax.tree.leaves(dynamics) if hasattr(leaf, "shape")]
-    is_small = all(len(each) <= 2 and max(each, default=0) <= _UNITS for each in sizes)
-    return is_small and rows <= _ROWS and jax.default_backend() == "cpu"
+    is_known = (
+        spec.linear.kind in _LINEAR
+        and spec.nonlinear.kind in _NONLINEAR
+        and spec.integrator in _INTEGRATORS
+        and not dynamics.linear.depends_on_parameters
+    )
+    leaves = [leaf for leaf in jax.tree.leaves(dynamics) if eqx.is_array(leaf)]
+    return (
+        is_known
+        and rows <= _ROWS
+        and all(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        and all(leaf.ndim <= 2 and max(leaf.shape) <= _UNITS for leaf in leaves)
+        and jax.default_backend() == "cpu"
+    )
 
 
 def grid_states(

@@ -27,7 +27,7 @@ from spnode_core.neighbours import Neighbours
 from spnode_core.networks import Network, changed
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
-from spnode_core.normaliser import Normaliser
+from spnode_core.normaliser import Normaliser, picked
 from spnode_core.rollout import rollout
 from spnode_core.spec import (
     DataStepsSpec,
@@ -145,8 +145,8 @@ class Surrogate(eqx.Module):
             self.normaliser.parameters.normalise(parameters),
         ]
         if self.normaliser.logarithms is not None:
-            index = np.array(self.spec.logarithm_columns(self.signature.states))
-            features.append(self.normaliser.logarithms.normalise(x[index]))
+            index = self.spec.logarithm_columns(self.signature.states)
+            features.append(self.normaliser.logarithms.normalise(picked(x, index)))
         return self.autoencoder.encode(jnp.concatenate(features))
 
     def distance(

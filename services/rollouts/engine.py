@@ -3,10 +3,10 @@
 Rows run in tiles of 2, 8 or 32, larger batches in several, so **a row's bits depend
 neither on its neighbours nor on the size of its batch**. Matrix products of other sizes
 may round differently, so a shape is computed in tiles of 32 until other tiles have
-shown, on random rows, that they give the same bits and take no longer; that is tried
-when the engine is idle, for tiles of up to 256 rows once a batch would fill them.
-Batches that ask for throughput have those at once, without that promise. Tiles take
-turns on the devices; a CPU computes as many as it has cores.
+shown, on random rows, that they give the same bits, and that smaller ones take hardly
+longer; that is tried when the engine is idle, for tiles of up to 256 rows once a batch
+would fill them. Batches that ask for throughput have those at once, without that
+promise. Tiles take turns on the devices; a CPU computes as many as it has cores.
 
 Threads may share an engine, so that loading and compiling hold up no batch that is
 ready: some call ``run``, another one ``prepare``, ``warm`` and ``idle``. With
@@ -278,7 +278,7 @@ class Engine:
             model.tiles[shape] = tuple(sorted({*tiles, tile}))
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
-                raise
+                _LOG.warning("tiles of %d rows are not used: %s", tile, error)
         finally:
             self._resident.evict()
 

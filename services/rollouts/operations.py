@@ -53,14 +53,22 @@ def _inputs(given: Values, group: str = "") -> Values:
 
 
 def turned(surrogate: Surrogate) -> Surrogate:
-    """A surrogate with the weights of operator and encoder transposed; twice it is one.
+    """A surrogate whose weights are transposed, but those of decoders, or back.
 
-    Small tiles read them by columns: there they are not moved any more.
+    Small tiles read them by columns: there they are not moved any more, and the
+    products of matrices beside networks round alike in all tiles.
     """
     dynamics, encoder = transposed(surrogate.dynamics), surrogate.autoencoder
     if isinstance(encoder, ResidualAutoencoder):
-        network = transposed(encoder.encoder_network)
-        encoder = eqx.tree_at(lambda e: e.encoder_network, encoder, network)
+        encoder = eqx.tree_at(
+            lambda e: (e.encoder_network, e.encoder_matrix, e.decoder_matrix),
+            encoder,
+            (
+                transposed(encoder.encoder_network),
+                jnp.swapaxes(encoder.encoder_matrix, -1, -2),
+                jnp.swapaxes(encoder.decoder_matrix, -1, -2),
+            ),
+        )
     return eqx.tree_at(
         lambda s: (s.dynamics, s.autoencoder), surrogate, (dynamics, encoder)
     )
@@ -173,8 +181,8 @@ def _with_distance(
     results = operation(surrogate, plan, given)
     if surrogate.neighbours is None:
         return results
-    # As the rollout has them, which so encodes for both.
-    return results | {"distance": distances(batched(surrogate.prepared()), given)}
+    # With the rollout's networks: XLA then encodes once for both.
+    return results | {"distance": distances(batched(surrogate), given)}
 
 
 def distances(surrogate: Any, given: Any) -> Any:

@@ -29,7 +29,9 @@ DERIVATIVES = BACKWARDS | {"jvp"}
 # Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
 # as 4 rows.
 _COST = 4
-_ATTEMPTS, _LONGER = 3, 1.5
+_ATTEMPTS = 3
+# By so much times as short as these are differ from call to call.
+_LONGER = 1.5
 
 
 def tiles_of(operation: str, *, throughput: bool) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import pytest
 from spnode_core.constraints import HEADROOM, Positive, create_constraint
 from spnode_core.data_report import choose_kind
 from spnode_core.errors import InvalidInput
-from spnode_core.normaliser import columns, fit_scaling
+from spnode_core.normaliser import fit_scaling, picked
 from spnode_core.spec import SurrogateSpec
 
 NAMES = ("a", "b", "c", "d")
@@ -44,8 +44,8 @@ def test_scaling_maps_the_data_to_one_and_back(kinds):
 def test_columns_are_those_chosen_and_so_is_the_way_back(chosen):
     values = jnp.arange(40.0) ** 2
     weights = jnp.arange(1.0, len(chosen) + 1)
-    np.testing.assert_array_equal(columns(values, chosen), np.asarray(values)[chosen])
-    back = jax.grad(lambda v: jnp.sum(weights * columns(v, chosen)))(values)
+    np.testing.assert_array_equal(picked(values, chosen), np.asarray(values)[chosen])
+    back = jax.grad(lambda v: jnp.sum(weights * picked(v, chosen)))(values)
     expected = np.zeros(40)
     expected[chosen] = weights
     np.testing.assert_array_equal(back, expected)

@@ -18,7 +18,7 @@ from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.neighbours import Neighbours
 from spnode_core.spec import RelaxationSpec, ResidualSpec
-from tests.core.models import GRID, small_surrogate
+from tests.core.models import GRID, MASS, small_surrogate
 from tests.services.test_rollouts_engine import LINEAR, arrays, some
 
 AS_TESTS_COMPILE = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
@@ -31,6 +31,7 @@ def wide_model(data: Path, *, with_samples: bool = False) -> tuple[Engine, str]:
     engine = Engine(settings, blobs)
     wide = {
         "latent": 8,
+        "conserved": MASS,
         "nonlinear": RelaxationSpec(width=100, depth=2),
         "autoencoder": ResidualSpec(width=100, depth=2),
     }

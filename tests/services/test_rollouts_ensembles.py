@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.ensemble import ensemble_of, members_of
 from spnode_core.errors import InvalidInput
+from spnode_core.neighbours import Neighbours
 from tests.core.models import random_states, small_surrogate
 from tests.services.test_rollouts_engine import LINEAR, TIMES, arrays, some
 from tests.services.test_rollouts_request import LIMITS, PLAIN, fitted, npz
@@ -33,6 +35,20 @@ def surrogate():
 
 
 @pytest.fixture(scope="module")
+def knowing(surrogate):
+    """The same, which knows where it was trained."""
+    draws = np.random.default_rng(0)
+    domain = surrogate.signature.domain.model_copy(update={"neighbours": 40})
+    members = []
+    for one in members_of(surrogate):
+        z = jnp.asarray(draws.uniform(-1, 1, (40, one.signature.latent)))
+        kept = Neighbours.of(z, jnp.ones(z.shape[1]))
+        signature = one.signature.model_copy(update={"domain": domain})
+        members.append(dataclasses.replace(one, signature=signature, neighbours=kept))
+    return ensemble_of(members)
+
+
+@pytest.fixture(scope="module")
 def served(surrogate, tmp_path_factory):
     """An engine, and the digest of the ensemble in its store."""
     folder = tmp_path_factory.mktemp("engine")
@@ -41,6 +57,19 @@ def served(surrogate, tmp_path_factory):
     digest = artifact.save(surrogate, folder / "three")
     blobs.put(f"artifacts/{digest}", folder / "three")
     return Engine(settings, blobs), digest
+
+
+@pytest.mark.parametrize("operation", ["rollout", "vjp"])
+def test_rows_know_how_far_they_are_from_what_was_seen(knowing, tmp_path, operation):
+    settings = Settings(data_folder=tmp_path / "data")
+    blobs = Blobs(settings.store_url)
+    digest = artifact.save(knowing, tmp_path / "three")
+    blobs.put(f"artifacts/{digest}", tmp_path / "three")
+    given = arrays(operation, 3)
+    found = Engine(settings, blobs).run(operation, digest, given)["distance"]
+    parameters = np.zeros((3, 0))
+    expected = jax.vmap(knowing.distance)(given["x0"], parameters)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("operation", ["rollout", "vjp"])
