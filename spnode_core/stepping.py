@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
@@ -59,7 +60,7 @@ def fits_one_piece(surrogate: "Surrogate", rows: int) -> bool:
     return (
         is_known
         and rows <= _ROWS
-        and all(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        and all(isinstance(leaf, Tracer) for leaf in leaves)
         and all(leaf.ndim <= 2 and max(leaf.shape) <= _UNITS for leaf in leaves)
         and jax.default_backend() == "cpu"
     )
