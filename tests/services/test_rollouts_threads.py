@@ -60,9 +60,19 @@ def test_where_memory_leaves_one_large_tile_it_is_used():
     assert for_cores((64,), 3, 2) == (64,)
 
 
-def test_a_tile_that_takes_many_times_as_long_is_not_quicker():
-    assert is_quicker(lambda: None, lambda: time.sleep(0.01))
-    assert not is_quicker(lambda: time.sleep(0.02), lambda: time.sleep(0.001))
+def test_a_tile_that_takes_many_times_as_long_is_not_quicker(monkeypatch):
+    now = [0.0]
+
+    def taking(*seconds):
+        each = iter(seconds)
+
+        def compute():
+            now[0] += next(each)
+
+        return compute
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    assert is_quicker(taking(1.0), taking(4.0))
+    assert not is_quicker(taking(9.0, 9.0, 9.0), taking(4.0, 4.0, 4.0))
     # Held up by other work twice, not a third time.
-    naps = iter([0.05, 0.05, 0.0])
-    assert is_quicker(lambda: time.sleep(next(naps)), lambda: time.sleep(0.002))
+    assert is_quicker(taking(9.0, 9.0, 1.0), taking(4.0, 4.0, 4.0))

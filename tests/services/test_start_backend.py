@@ -10,7 +10,7 @@ import jax
 from services.devices import start_backend
 {start}
 import jax.numpy as jnp
-slow = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: jnp.tanh(y @ x), x))
+slow = jax.jit(lambda x: jax.lax.fori_loop(0, 600, lambda _, y: jnp.tanh(y @ x), x))
 x = jnp.ones((400, 400))
 slow(x).block_until_ready()
 print(slow(x).is_ready(), jnp.ones(1).dtype)
