@@ -36,8 +36,8 @@ def for_computing() -> None:
     """Have heaps keep what lies free at their end, up to 128 MiB, also large blocks.
 
     Those of threads are 64 MiB at most. Gradients of 512 rows took a third more CPU
-    time in new pages, answers of 26 MB four times as long. One heap for all threads
-    would make batches beside each other wait.
+    time in new pages. One heap for all threads would make batches beside each other
+    wait; XLA's own blocks beyond 32 MiB are new each time all the same.
     """
     if mallopt := _function("mallopt"):
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
