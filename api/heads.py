@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.errors import PROBLEM, Problem
 from api.protocols.shapes import shape_at
 
+BODY_IS_HERE = "spnode.body_is_here"
+"""In a request's scope once its body has come: nobody need watch who sends it."""
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers together, give or take what one read brings; trailers of a
 body in chunks likewise."""
@@ -23,6 +25,9 @@ _TOO_LARGE = Problem(
     "head_too_large",
     f"found more than {MAX_HEAD_BYTES} bytes of headers; expected fewer",
 )
+_BEGIN = b"HTTP/1.1 "
+# Longer bodies are not copied behind their head.
+_COPIED_BYTES = 16 * 1024
 _TITLE = "Request Header Fields Too Large"
 _PROBLEM = {
     "type": f"urn:spnode:problem:{_TOO_LARGE.code}",
@@ -31,6 +36,60 @@ _PROBLEM = {
     "detail": _TOO_LARGE.detail,
     "code": _TOO_LARGE.code,
 }
+
+
+class Joining(asyncio.Transport):
+    """Writes the head of an answer together with what follows it.
+
+    uvicorn writes the two apart: one more call of the system for each, and one more
+    turn of whoever reads them.
+
+    Args:
+        transport: What is written to.
+        loop: At whose next turn a head goes that nothing has followed.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__()
+        self._transport, self._loop = transport, loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send what is kept and this, or keep it where it is a head."""
+        head, self._head = self._head, b""
+        if head:
+            if len(data) < _COPIED_BYTES:
+                self._transport.write(head + data)
+            else:
+                self._transport.writelines((head, data))
+        elif data[: len(_BEGIN)] == _BEGIN:
+            self._head = bytes(data)
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._head = b""
+        self._transport.abort()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand the connection over."""
+        self._transport.set_protocol(protocol)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -46,6 +105,11 @@ class BoundedHeads(HttpToolsProtocol):
     _head_bytes = 0
     """Read since a head, a part of a body, or a request ended."""
     _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody has connected."""
+        super().connection_made(transport)
+        self.transport = Joining(transport, self.loop)
 
     def pause_writing(self) -> None:
         """A piece waits to be sent; the next one waits for it."""
@@ -82,6 +146,7 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request has ended."""
         self._head_bytes = 0
+        self.scope[BODY_IS_HERE] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self.url = b""
 

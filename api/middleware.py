@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OPEN, READS, admitted, check_scope, needed_scope
 from api.dependencies import Gateway
+from api.heads import BODY_IS_HERE
 from api.held_bodies import HeldBodies, holder
 from api.protocols.shapes import refusal
-from api.slow_bodies import SlowBodies
+from api.slow_bodies import LEAST_RATE, BodyTooSlow, SlowBodies
 from services.identity import new_id
 from services.logs import of_request
 from services.metrics import REQUESTS
@@ -45,8 +46,6 @@ TENSORS = "inference-header-content-length"
 """Where JSON ends and tensors begin, in a body of the Open Inference Protocol."""
 # What is sent at a time; larger parts of answers count as held until they have gone.
 _PIECE_BYTES = 256 * 1024
-# Bytes a second of a body that comes slowly.
-_LEAST_RATE = 16 * 1024
 _UPLOADS = re.compile(r"^/v1/datasets$|^/v1/models/[^/]+/versions$")
 # Here a body without a type is JSON.
 _SENT_ARRAYS = re.compile(r"^(/v1)?/jobs$")
@@ -70,20 +69,6 @@ class BodyTooLarge(HTTPException):
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"the body is larger than {limit} bytes; see /v1/limits")
-
-
-class BodyTooSlow(HTTPException):
-    """The body did not come in time; an ``HTTPException`` for the same reason."""
-
-    def __init__(self, received: int, seconds: float) -> None:
-        found = f"found {received} bytes of the body in {seconds:.0f} s"
-        least = f"{_LEAST_RATE // 1024} KiB more each second"
-        super().__init__(
-            408,
-            f"{found}; expected it whole, or {least}",
-            # What is still to come would be taken for the next request.
-            {"Connection": "close"},
-        )
 
 
 class Entrance:
@@ -165,6 +150,7 @@ class Entrance:
             _check_address(scope)
             if rule.scope is not None:
                 gateway: Gateway = scope["app"].state.gateway
+                state["gateway"] = gateway
                 caller = await admitted(gateway, scope, headers)
                 if gateway.rates is not None:
                     allowance = await gateway.rates.spend(caller.id)
@@ -173,9 +159,9 @@ class Entrance:
                 check_scope(caller, rule.scope)
             if rule.has_body:
                 if rule.rollouts:
-                    scope["app"].state.gateway.batcher.check_open()
+                    state["gateway"].batcher.check_open()
                     self.held.check(holder(state))
-                receive = self._limited(rule, headers, receive, state)
+                receive = self._limited(rule, headers, receive, scope)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             return
@@ -184,7 +170,8 @@ class Entrance:
             if not started:
                 await response(scope, receive, send_with_id)
         finally:
-            self.held.release(holder(state), state["held_bytes"])
+            if state["held_bytes"]:
+                self.held.release(holder(state), state["held_bytes"])
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer by its route: what stood in the path is no label."""
@@ -197,7 +184,7 @@ class Entrance:
         rule: "Rule",
         headers: Mapping[str, str],
         receive: Receive,
-        state: dict[str, Any],
+        scope: Scope,
     ) -> Receive:
         """Refuse bodies of a wrong type, too large (counted or claimed) or too slow.
 
@@ -219,6 +206,7 @@ class Entrance:
         if length.isdecimal() and int(length) > limit:
             raise BodyTooLarge(limit)
         received, waited, is_whole = 0, 0.0, False
+        state = scope["state"]
         caller = holder(state)
 
         async def counted() -> Message:
@@ -226,10 +214,13 @@ class Entrance:
             if is_whole:
                 return await receive()
             # However much came fast, who stops sending keeps the memory it has.
-            patience = self.body_seconds + min(received / _LEAST_RATE, waited)
+            patience = self.body_seconds + min(received / LEAST_RATE, waited)
             began = time.monotonic()
             try:
-                message = await self._slow.wait(receive, patience - waited)
+                if scope.get(BODY_IS_HERE):
+                    message = await receive()
+                else:
+                    message = await self._slow.wait(receive, patience - waited)
             except TimeoutError:
                 raise BodyTooSlow(received, patience) from None
             # What this process does with a part is not the caller's slowness.

@@ -7,9 +7,30 @@ Most bodies are there already, so one timer serves all that are waited for, as i
 import asyncio
 from dataclasses import dataclass
 
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 _LOOK_EVERY_S = 0.25
+LEAST_RATE = 16 * 1024
+"""Bytes a second of a body that comes slowly."""
+
+
+class BodyTooSlow(HTTPException):
+    """The body did not come in time.
+
+    An ``HTTPException``, since FastAPI turns every other exception of ``receive`` into
+    a 400.
+    """
+
+    def __init__(self, received: int, seconds: float) -> None:
+        found = f"found {received} bytes of the body in {seconds:.0f} s"
+        least = f"{LEAST_RATE // 1024} KiB more each second"
+        super().__init__(
+            408,
+            f"{found}; expected it whole, or {least}",
+            # What is still to come would be taken for the next request.
+            {"Connection": "close"},
+        )
 
 
 @dataclass(eq=False, slots=True)
