@@ -5,6 +5,7 @@ of few values: never a model, a key or an id. What the database knows of jobs is
 when somebody reads: ``services.backlog``.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -64,6 +65,11 @@ COMPUTE_SECONDS = Histogram(
     ("operation",),
     buckets=_FAST,
 )
+# Every batch asks for one of a few, which ``labels`` takes a lock to find.
+batch_seconds = functools.cache(BATCH_SECONDS.labels)
+"""The histogram of an operation."""
+compute_seconds = functools.cache(COMPUTE_SECONDS.labels)
+"""Likewise."""
 JOB_SECONDS = Histogram(
     "spnode_job_seconds",
     "Jobs that ended in this worker, from their submission.",

@@ -33,7 +33,7 @@ from benchmarks.speed.turns import (
     spread,
 )
 from services.devices import cores
-from services.rollouts.tiles import for_cores, pieces
+from services.rollouts.tiles import pieces
 from services.rollouts.work import USUAL, Variant
 
 _MODES = {"usual": USUAL, "throughput": THROUGHPUT}
@@ -250,8 +250,8 @@ def _tiles(ours: Computing, rows: int, variant: Variant) -> str:
         for shape, tiles in model.tiles.items()
         if shape.operation == "rollout" and shape.plan[1] == STEPS
     }
-    allowed = for_cores(shapes[variant], rows, cores())
-    used = [stop - start for start, stop, _ in pieces(rows, allowed)]
+    cut = pieces(rows, shapes[variant], cores())
+    used = [stop - start for start, stop, _ in cut]
     return (
         f"Tiles allowed on this machine: {', '.join(map(str, shapes[variant]))}; "
         + (f"{len(used)} used.")

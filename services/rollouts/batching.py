@@ -1,4 +1,4 @@
-"""Adaptive batching: run at once when the executor is idle, gather while it is busy.
+"""Adaptive batching: run when the executor is idle, gather while it is busy.
 
 ::
 
@@ -6,8 +6,11 @@
                  ^                 |
                  +--- rows left ---+   a large request goes batch by batch
 
-Nothing waits for a fixed time: measured, a wait of 2 ms costs 2.6 ms alone and gains
-nothing under load. **Requests take turns**: the group runs first whose oldest request
+What comes while nothing runs begins in the next turn of the event loop; a row or two
+that are alone are computed there. After a short batch the next one takes half of the
+requests at hand, so that the event loop reads and answers the others meanwhile. Nothing
+waits for a fixed time: measured, a wait of 2 ms costs 2.6 ms alone and gains nothing
+under load. **Requests take turns**: the group runs first whose oldest request
 has waited longest, since it came or the group last ran, and within a group short
 requests go before long ones (``groups``): a row that comes while a large request is
 computed waits for about one batch. Everything here happens on the event loop, so no
@@ -19,56 +22,34 @@ import contextvars
 import functools
 import itertools
 import logging
+import math
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from services.errors import DeadlinePassed, Overloaded, ServiceError, WorkersDied
-from services.metrics import BATCH_ROWS, BATCH_SECONDS, BATCH_WAIT
+from services.metrics import BATCH_ROWS, BATCH_WAIT, batch_seconds
 from services.rollouts.admission import Admission
+from services.rollouts.counters import BatcherCounters
 from services.rollouts.deadlines import Deadlines
-from services.rollouts.executor import AbstractExecutor
-from services.rollouts.gathering import deliver, gathered, looks_plain
+from services.rollouts.executor import AbstractExecutor, Batch, NotReady
+from services.rollouts.gathering import (
+    Ended,
+    deliver,
+    gathered,
+    looks_plain,
+    span_of,
+)
 from services.rollouts.groups import Group, Part, Request
+from services.rollouts.request import Arrays
 from services.rollouts.statistics import Counted, Statistics
 from services.rollouts.work import RowResults, Work
-from services.traces import shared_span
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class Counters:
-    """What a batcher has done since it began."""
-
-    requests: int = 0
-    batches: int = 0
-    rows: int = 0
-    """Rows that went into batches."""
-    expired: int = 0
-    cancelled: int = 0
-    refused: int = 0
-    waited_seconds: float = 0.0
-    """Sum over requests of the time from coming to the first batch."""
-    longest_wait_seconds: float = 0.0
-
-
-@dataclass
-class _Ended:
-    """What came of a batch.
-
-    Args:
-        work: The first of its requests.
-        rows: How many it had.
-        took: Seconds that it was computed; None where it failed.
-        delivered: What requests have got of it.
-    """
-
-    work: Work
-    rows: int
-    took: float | None = None
-    delivered: list[Part] = field(default_factory=list)
+# So many requests are not worth two batches.
+_FEW = 8
 
 
 class Batcher:
@@ -91,17 +72,18 @@ class Batcher:
     ) -> None:
         self.executor = executor
         self.max_batch_rows = max_batch_rows
-        self.counters = Counters()
+        self.counters = BatcherCounters()
         self.statistics = Statistics()
         self.admission = Admission(queued_rows_limit, queued_bytes_limit)
         self._groups: dict[tuple, Group] = {}
         self._order = itertools.count()
         self._deadlines = Deadlines()
-        self._running: dict[asyncio.Task[_Ended], list[Part]] = {}
-        self._began: dict[asyncio.Task[_Ended], float] = {}
+        self._running: dict[asyncio.Task[Ended], list[Part]] = {}
+        self._began: dict[asyncio.Task[Ended], float] = {}
         self._later: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         # Groups that wait for a model or a program; the rows of others run meanwhile.
-        self._preparing: dict[asyncio.Task[_Ended], tuple] = {}
+        self._preparing: dict[asyncio.Task[Ended], tuple] = {}
 
     async def run(self, work: Work, *, deadline: float) -> RowResults:
         """Compute a request's rows, with others' where these fit.
@@ -115,7 +97,24 @@ class Batcher:
             DeadlinePassed: The deadline came before the answer.
         """
         with Counted(self.statistics.of(work.digest), work.count):
-            return await self._run_counted(work, deadline)
+            request = self._admitted(work, deadline)
+            try:
+                self._enqueue(request)
+                if self._running:
+                    self._dispatch()
+                else:
+                    self._dispatch_soon()
+                self._deadlines.add(request.future, deadline)
+                return await request.future
+            except DeadlinePassed:
+                self.counters.expired += 1
+                raise
+            except asyncio.CancelledError:
+                self.counters.cancelled += 1
+                raise
+            finally:
+                self._deadlines.remove(request.future)
+                self._leave(request)
 
     def check_open(self) -> None:
         """Raise ``Overloaded`` before a request is read, where too much waits."""
@@ -127,8 +126,11 @@ class Batcher:
 
     async def close(self) -> None:
         """Wait for the batches that run."""
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._soon is not None or self._running:
+            if self._running:
+                await asyncio.wait(self._running)
+            else:
+                await asyncio.sleep(0)
 
     def snapshot(self) -> dict[str, Any]:
         """What waits now and what was done so far, for whoever looks after it."""
@@ -143,7 +145,8 @@ class Batcher:
             **self.executor.counters(),
         }
 
-    async def _run_counted(self, work: Work, deadline: float) -> RowResults:
+    def _admitted(self, work: Work, deadline: float) -> Request:
+        """A request that is counted in, or refused."""
         size = work.expected_bytes
         try:
             self.admission.admit(work.count, size)
@@ -151,7 +154,7 @@ class Batcher:
             self.counters.refused += 1
             raise
         self.counters.requests += 1
-        request = Request(
+        return Request(
             work,
             work.key,
             deadline,
@@ -161,20 +164,6 @@ class Batcher:
             deque([(0, work.count)]),
             work.count,
         )
-        try:
-            self._enqueue(request)
-            self._dispatch()
-            self._deadlines.add(request.future, deadline)
-            return await request.future
-        except DeadlinePassed:
-            self.counters.expired += 1
-            raise
-        except asyncio.CancelledError:
-            self.counters.cancelled += 1
-            raise
-        finally:
-            self._deadlines.remove(request.future)
-            self._leave(request)
 
     def _enqueue(self, request: Request) -> None:
         if request.key not in self._groups:
@@ -200,17 +189,42 @@ class Batcher:
             if all(part.request.future.done() for part in parts):
                 task.cancel()
 
-    def _dispatch(self) -> None:
+    def _dispatch_soon(self) -> None:
+        """Begin in the loop's next turn, with all requests that come in this one."""
+        if self._soon is None:
+            loop = asyncio.get_running_loop()
+            # Of no request's own context: a batch serves several, and more follow it.
+            self._soon = loop.call_soon(self._begin, context=contextvars.Context())
+
+    def _begin(self) -> None:
+        self._soon = None
+        self._dispatch()
+
+    def _dispatch(self, answered: int = 0) -> None:
+        """Begin the batches that there is room for.
+
+        Args:
+            answered: How many requests are about to get their answers.
+        """
         while key := self._next_group():
-            parts = self._groups[key].take(self.max_batch_rows)
+            group, most = self._groups[key], math.inf
+            if answered:
+                # Half of all: while these are computed the event loop is as busy.
+                most = max(_FEW, (len(group) + answered + 1) // 2)
+            parts = group.take(self.max_batch_rows, requests=most)
             self._had_its_turn(key)
             if not parts:
                 continue
             for part in parts:
                 self._begun(part.request)
-            # Of no request's own context: it serves several, and more follow it.
+            rows = sum(part.rows for part in parts)
+            self.counters.batches += 1
+            self.counters.rows += rows
+            is_alone = rows == self.admission.rows
+            if is_alone and rows <= self.executor.at_once_rows and self._ran(parts):
+                continue
             context = contextvars.Context()
-            running = self._run(key, parts)
+            running = self._run(key, parts, rows)
             task = asyncio.get_running_loop().create_task(running, context=context)
             self._running[task] = parts
             self._began[task] = time.monotonic()
@@ -219,14 +233,20 @@ class Batcher:
 
     def _next_group(self) -> tuple | None:
         """The group whose turn it is, if the executor has room."""
-        waiting = self._groups.keys() - self._preparing.values()
-        if not waiting or not self._has_room():
+        if not self._groups or not self._has_room():
             return None
+        waiting: Collection[tuple] = self._groups
+        if self._preparing:
+            waiting = self._groups.keys() - self._preparing.values()
+        if len(waiting) < 2:
+            return next(iter(waiting), None)
         return min(waiting, key=lambda key: self._groups[key].turn)
 
     def _has_room(self) -> bool:
         """Whether a batch may begin; where it may soon, that is looked at then."""
-        running = self._running.keys() - self._preparing.keys()
+        running: Collection[asyncio.Task[Ended]] = self._running
+        if self._preparing:
+            running = self._running.keys() - self._preparing.keys()
         if len(running) >= self.executor.concurrency:
             return False
         after_s = self.executor.beside_after_s
@@ -260,16 +280,27 @@ class Batcher:
         longest = max(self.counters.longest_wait_seconds, waited)
         self.counters.longest_wait_seconds = longest
 
-    def _finished(self, key: tuple, task: "asyncio.Task[_Ended]") -> None:
+    def _finished(self, key: tuple, task: "asyncio.Task[Ended]") -> None:
         self._preparing.pop(task, None)
         del self._running[task], self._began[task]
+        answered = 0
         if not task.cancelled():
             self._count_later(task)
+            answered = self._answered(task)
         # What came while a large request was computed goes before its next batch.
         self._had_its_turn(key)
-        self._dispatch()
+        self._dispatch(answered)
 
-    def _count_later(self, task: "asyncio.Task[_Ended]") -> None:
+    def _answered(self, task: "asyncio.Task[Ended]") -> int:
+        """How many requests get their answers of a batch, where it was a short one."""
+        if task.exception() is not None:
+            return 0
+        ended = task.result()
+        if ended.took is None or ended.took >= self.executor.beside_after_s:
+            return 0
+        return sum(not part.request.missing for part in ended.delivered)
+
+    def _count_later(self, task: "asyncio.Task[Ended]") -> None:
         """Count a batch when those who waited for it have gone on."""
         if error := task.exception():
             _LOG.error("a batch could not be given back", exc_info=error)
@@ -283,47 +314,65 @@ class Batcher:
         self._preparing[task] = key
         self._dispatch()
 
-    async def _run(self, key: tuple, parts: list[Part]) -> "_Ended":
-        """Compute a batch, and give each request its rows of what comes of it."""
-        rows = sum(part.rows for part in parts)
-        self.counters.batches += 1
-        self.counters.rows += rows
-        began, work = time.monotonic(), parts[0].request.work
-        ended = _Ended(work, rows)
+    def _ran(self, parts: list[Part]) -> bool:
+        """Compute a batch that is alone in this turn of the loop, if it is quick."""
+        ended = Ended(parts[0].request.work, sum(part.rows for part in parts))
         try:
-            attributes = {
-                "spnode.operation": work.operation,
-                "spnode.digest": work.digest,
-                "spnode.rows": rows,
-            }
-            callers = (part.request.traceparent for part in parts)
-            with shared_span("batch", callers, attributes) as traceparent:
-                batch = gathered(parts, traceparent, self.admission.rows == rows)
+            batch = gathered(parts, None)
+            compute = self.executor.at_once(batch)
+            if compute is None:
+                return False
+            with span_of(parts, ended):
+                results = compute()
+            self._deliver(parts, batch, results, ended)
+        except NotReady:
+            return False
+        except Exception as error:  # the boundary between batches
+            self._failed(parts, ended.delivered, error)
+        self._leave_queue(ended)
+        asyncio.get_running_loop().call_soon(self._count, ended)
+        return True
+
+    async def _run(self, key: tuple, parts: list[Part], rows: int) -> Ended:
+        """Compute a batch, and give each request its rows of what comes of it."""
+        ended = Ended(parts[0].request.work, rows)
+        try:
+            with span_of(parts, ended) as traceparent:
+                batch = gathered(parts, traceparent)
                 results = await self.executor.run(batch, lambda: self._set_aside(key))
-            ended.took = time.monotonic() - began
-            plain = looks_plain(work, batch, results)
-            start = 0
-            for part in parts:
-                if not part.request.future.done():
-                    deliver(part, results, start, plain=plain)
-                    ended.delivered.append(part)
-                start += part.rows
+            self._deliver(parts, batch, results, ended)
         except Exception as error:  # the boundary between requests that share a batch
             self._failed(parts, ended.delivered, error)
-        # Before those requests go on: their bytes leave with them.
+        self._leave_queue(ended)
+        return ended
+
+    def _deliver(
+        self, parts: list[Part], batch: Batch, results: Arrays, ended: Ended
+    ) -> None:
+        """Give each request its rows."""
+        ended.took = time.monotonic() - ended.began
+        plain = looks_plain(ended.work, batch, results)
+        start = 0
+        for part in parts:
+            if not part.request.future.done():
+                deliver(part, results, start, plain=plain)
+                ended.delivered.append(part)
+            start += part.rows
+
+    def _leave_queue(self, ended: Ended) -> None:
+        """Count out what was computed, before its requests go on with their bytes."""
         self.admission.computed(
             sum(part.rows for part in ended.delivered),
             sum(part.size_bytes for part in ended.delivered),
         )
-        return ended
 
-    def _count(self, ended: "_Ended") -> None:
+    def _count(self, ended: Ended) -> None:
         """Count a batch, when its requests have their answers."""
         if ended.took is None:
             return
         self.statistics.of(ended.work.digest).batch(ended.rows, ended.took)
         BATCH_ROWS.observe(ended.rows)
-        BATCH_SECONDS.labels(ended.work.operation).observe(ended.took)
+        batch_seconds(ended.work.operation).observe(ended.took)
 
     def _failed(
         self, parts: list[Part], delivered: list[Part], error: Exception

@@ -1,4 +1,4 @@
-"""What an engine counts."""
+"""What engines and batchers count."""
 
 import threading
 from dataclasses import dataclass, field
@@ -22,3 +22,19 @@ class Counters:
         with self._lock:
             self.batches += 1
             self.rows += rows
+
+
+@dataclass
+class BatcherCounters:
+    """What a batcher has done since it began."""
+
+    requests: int = 0
+    batches: int = 0
+    rows: int = 0
+    """Rows that went into batches."""
+    expired: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    waited_seconds: float = 0.0
+    """Sum over requests of the time from coming to the first batch."""
+    longest_wait_seconds: float = 0.0

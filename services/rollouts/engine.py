@@ -29,7 +29,7 @@ import numpy as np
 from services.blobs import Blobs, Damaged
 from services.devices import bytes_in_use, configure_jax, cores, worth_at_a_time
 from services.errors import Unavailable
-from services.metrics import COMPUTE_SECONDS
+from services.metrics import compute_seconds
 from services.rollouts.counters import Counters
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Model, Plans, on_devices
@@ -42,7 +42,6 @@ from services.rollouts.tiles import (
     TILES,
     WORTH_A_THREAD,
     filled,
-    for_cores,
     is_quicker,
     joined,
     larger_tiles,
@@ -132,7 +131,7 @@ class Engine:
         self.counters.begun(len(arrays["x0"]))
         began = time.monotonic()
         results = self._computed(model, shape, plans, by_row)
-        COMPUTE_SECONDS.labels(operation).observe(time.monotonic() - began)
+        compute_seconds(operation).observe(time.monotonic() - began)
         return trimmed(results, arrays, operation)
 
     def prepare(
@@ -325,8 +324,7 @@ class Engine:
         at_a_time: int = 1,
     ) -> Arrays:
         count = len(by_row["x0"])
-        tiles = for_cores(tiles, count, self._cores if at_a_time > 1 else 1)
-        cut = list(pieces(count, tiles))
+        cut = pieces(count, tiles, self._cores if at_a_time > 1 else 1)
 
         def one(number: int, device: int) -> Arrays:
             start, stop, tile = cut[number]

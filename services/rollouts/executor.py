@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ _QUICK_ROWS = 2
 _QUICK_BYTES = 2048
 """Of times: with more it is not quick."""
 _KINDS_KNOWN = 1000
+# For so long a thread that is to compute waits for the event loop to let go of the
+# interpreter. In Python's 5 ms the loop reads all that has come and is idle before the
+# batch begins; with less than this the two interrupt each other too often.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,6 @@ class Batch:
         deadline: ``time.monotonic()`` after which nobody waits for it.
         variant: How they are computed.
         traceparent: Of the span that it is computed in.
-        is_alone: Whether no other rows wait: nobody minds what is held up meanwhile.
     """
 
     operation: str
@@ -53,7 +57,6 @@ class Batch:
     deadline: float
     variant: Variant = USUAL
     traceparent: str | None = None
-    is_alone: bool = False
 
 
 class NotReady(Exception):
@@ -109,6 +112,8 @@ class AbstractExecutor(abc.ABC):
 
     concurrency: int
     """How many batches may run at a time before rows are gathered instead."""
+    at_once_rows: int = 0
+    """Of how many rows it may compute a batch at once."""
     beside_after_s: float = 0.0
     """How long batches have run before another one begins beside them."""
 
@@ -130,6 +135,13 @@ class AbstractExecutor(abc.ABC):
         Returns:
             ``x``, and what the operation adds, with the batch's rows in their order.
         """
+
+    def at_once(self, batch: Batch) -> Callable[[], Arrays] | None:
+        """What computes a batch that nobody waits behind before it returns.
+
+        None where that would take long. It raises what ``run`` does, or NotReady.
+        """
+        return None
 
     @abc.abstractmethod
     async def warm(self, digest: str) -> None:
@@ -164,6 +176,7 @@ class InlineExecutor(AbstractExecutor):
     """
 
     concurrency = 1
+    at_once_rows = _QUICK_ROWS
     # Shorter ones are better gathered: what the event loop does meanwhile costs more.
     beside_after_s = 0.005
 
@@ -178,6 +191,7 @@ class InlineExecutor(AbstractExecutor):
         self._computing = [CallingThread("rollouts", self._standstill)]
         self._preparing = CallingThread("prepare", self._standstill, self._idle)
         self._warming = 0
+        self._switch_s = sys.getswitchinterval()
         # Seconds that few rows took the last time, by all that they depend on.
         self._took: dict[tuple, float] = {}
 
@@ -189,6 +203,8 @@ class InlineExecutor(AbstractExecutor):
 
     async def start(self) -> None:
         """Start the threads and load the engine."""
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         self._standstill.start()
         first = self._computing[0]
         first.start()
@@ -204,41 +220,42 @@ class InlineExecutor(AbstractExecutor):
         self, batch: Batch, preparing: Callable[[], None] = lambda: None
     ) -> Arrays:
         """Compute a batch in one thread, after the other one has prepared it."""
-        engine = self.engine
+        engine, kind = self.engine, _kind_of_few(batch)
         asked = (batch.operation, batch.digest, batch.arrays, batch.variant)
-
-        def ready() -> Arrays:
-            return engine.run(*asked, only_ready=True)
-
         try:
-            kind = _kind_of_few(batch) if batch.is_alone else None
-            if kind is None:
-                return await self._compute(ready)
-            return await self._compute_few(kind, ready)
+            return await self._compute(lambda: self._ready(batch, kind))
         except NotReady:
             preparing()
         await self._preparing.call(lambda: engine.prepare(*asked))
         return await self._compute(lambda: engine.run(*asked))
 
+    def at_once(self, batch: Batch) -> Callable[[], Arrays] | None:
+        """What computes a row or two here, if their kind was quick the last time."""
+        kind = _kind_of_few(batch)
+        if kind is None or self._took.get(kind, math.inf) > _QUICK_S or self._computes:
+            return None
+
+        def compute() -> Arrays:
+            with self._standstill:
+                return self._ready(batch, kind)
+
+        return compute
+
     async def _compute(self, run: Callable[[], Arrays]) -> Arrays:
         """Call a function in the thread that has least to do."""
         return await min(self._computing, key=lambda thread: thread.given).call(run)
 
-    async def _compute_few(self, kind: tuple, ready: Callable[[], Arrays]) -> Arrays:
-        """Compute what is alone, here where its kind was quick the last time."""
-
-        def timed() -> Arrays:
-            began = time.perf_counter()
-            results = ready()
-            self._took[kind] = time.perf_counter() - began
-            return results
-
-        if self._took.get(kind, math.inf) > _QUICK_S or self._computes:
+    def _ready(self, batch: Batch, kind: tuple | None) -> Arrays:
+        """Compute what needs no preparing, and note what it took where it is of few."""
+        began = time.perf_counter()
+        results = self.engine.run(
+            batch.operation, batch.digest, batch.arrays, batch.variant, only_ready=True
+        )
+        if kind is not None:
             if len(self._took) >= _KINDS_KNOWN:
                 self._took.clear()
-            return await self._compute(timed)
-        with self._standstill:
-            return timed()
+            self._took[kind] = time.perf_counter() - began
+        return results
 
     async def warm(self, digest: str) -> None:
         """Load and compile beside the batches that run, one step at a time.
@@ -266,6 +283,7 @@ class InlineExecutor(AbstractExecutor):
         for thread in (*self._computing, self._preparing):
             await thread.close()
         self._standstill.close()
+        sys.setswitchinterval(self._switch_s)
 
     @property
     def _computes(self) -> bool:

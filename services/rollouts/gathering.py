@@ -1,7 +1,12 @@
 """Rows of several requests made one batch, and its results given back to each."""
 
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
 import numpy as np
 
+from services import traces
 from services.rollouts.answer import is_plain
 from services.rollouts.executor import Batch
 from services.rollouts.groups import Part
@@ -11,6 +16,38 @@ from services.rollouts.work import RowResults, Work
 # Numbers of a batch that are looked at on the event loop; those of larger ones are
 # where their answers are written.
 _LOOKED_AT = 50_000
+
+
+@dataclass
+class Ended:
+    """What came of a batch.
+
+    Args:
+        work: The first of its requests.
+        rows: How many it had.
+        began: ``time.monotonic()`` when it did.
+        took: Seconds that it was computed; None where it failed.
+        delivered: What requests have got of it.
+    """
+
+    work: Work
+    rows: int
+    began: float = field(default_factory=time.monotonic)
+    took: float | None = None
+    delivered: list[Part] = field(default_factory=list)
+
+
+def span_of(parts: list[Part], ended: Ended) -> AbstractContextManager[str | None]:
+    """The span of a batch, linked to those of its requests, where traces are kept."""
+    if not traces.are_on():
+        return nullcontext()
+    attributes = {
+        "spnode.operation": ended.work.operation,
+        "spnode.digest": ended.work.digest,
+        "spnode.rows": ended.rows,
+    }
+    callers = (part.request.traceparent for part in parts)
+    return traces.shared_span("batch", callers, attributes)
 
 
 def looks_plain(work: Work, batch: Batch, results: Arrays) -> bool:
@@ -44,7 +81,7 @@ def deliver(part: Part, results: Arrays, start: int, *, plain: bool) -> None:
         request.future.set_result(request.results)
 
 
-def gathered(parts: list[Part], traceparent: str | None, is_alone: bool) -> Batch:
+def gathered(parts: list[Part], traceparent: str | None) -> Batch:
     """The batch of parts that are alike in all but their rows."""
     first = parts[0].request.work
     rows = {
@@ -62,5 +99,4 @@ def gathered(parts: list[Part], traceparent: str | None, is_alone: bool) -> Batc
         deadline=max(part.request.deadline for part in parts),
         variant=first.variant,
         traceparent=traceparent,
-        is_alone=is_alone,
     )

@@ -8,10 +8,12 @@ and the oldest has half of what is computed, however many short ones come.
 
 import asyncio
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.rollouts.work import RowResults, Work
 from services.traces import traceparent
@@ -61,8 +63,7 @@ class Request:
         return parts
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows of a request that run in one batch."""
 
     request: Request
@@ -116,17 +117,24 @@ class Group:
         """They do not any more."""
         self._requests.pop(request.order, None)
 
-    def take(self, rows: int) -> list[Part]:
-        """Cut the next batch, of so many rows at most."""
-        parts = self._cut_from(self._next_shortest, rows // 2)
-        left = rows - sum(part.rows for part in parts)
-        return _joined(parts + self._cut_from(self._next_oldest, left))
+    def take(self, rows: int, *, requests: float = math.inf) -> list[Part]:
+        """Cut the next batch, of so many rows at most, from about so many requests.
 
-    def _cut_from(self, choose: Callable[[], Request | None], rows: int) -> list[Part]:
+        Half of both goes to the shortest, and what that leaves to the oldest.
+        """
+        parts = self._cut_from(self._next_shortest, rows // 2, requests / 2)
+        rows -= sum(part.rows for part in parts)
+        requests -= sum(not part.request.todo for part in parts)
+        rest = self._cut_from(self._next_oldest, rows, max(1, requests))
+        return _joined(parts + rest)
+
+    def _cut_from(
+        self, choose: Callable[[], Request | None], rows: int, requests: float
+    ) -> list[Part]:
         """So many rows at most of one request after the other."""
         parts: list[Part] = []
         now = time.monotonic()
-        while rows and (request := choose()):
+        while rows and len(parts) < requests and (request := choose()):
             mine = self._cut(request, rows, now)
             rows -= sum(part.rows for part in mine)
             parts += mine

@@ -8,7 +8,7 @@ is asked for, tiles are large at once and that promise does not hold.
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,19 +55,26 @@ def for_cores(tiles: tuple[int, ...], rows: int, cores: int) -> tuple[int, ...]:
     return tuple(tile for tile in tiles if tile <= most) or tiles[:1]
 
 
-def pieces(rows: int, tiles: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+@functools.lru_cache(maxsize=256)
+def pieces(
+    rows: int, tiles: tuple[int, ...], cores: int
+) -> tuple[tuple[int, int, int], ...]:
     """Start, stop and tile of each piece: whole large tiles, then the cheapest.
 
     Args:
         rows: Rows of the batch.
         tiles: Sizes to choose from, smallest first.
+        cores: How many compute.
     """
+    tiles = for_cores(tiles, rows, cores)
     start, largest = 0, tiles[-1]
     whole, rest = divmod(rows, largest)
+    found = []
     for tile in (largest,) * whole + _cheapest(rest, tiles):
         stop = min(start + tile, rows)
-        yield start, stop, tile
+        found.append((start, stop, tile))
         start = stop
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -90,7 +97,9 @@ def filled(array: np.ndarray, tile: int) -> np.ndarray:
     missing = tile - len(array)
     if not missing:
         return array
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    if len(array) == 1:
+        return array.repeat(tile, 0)
+    return np.concatenate([array, array[-1:].repeat(missing, 0)])
 
 
 def joined(parts: list[Arrays]) -> Arrays:

@@ -66,10 +66,13 @@ def soon():
 
 
 async def started(batches, *works, deadline=None):
-    tasks = [
-        asyncio.create_task(batches.run(each, deadline=deadline or soon()))
-        for each in works
-    ]
+    """Tasks that run works, each of which comes in a turn of the loop of its own."""
+    tasks = []
+    for each in works:
+        running = batches.run(each, deadline=deadline or soon())
+        tasks.append(asyncio.create_task(running))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     return tasks
 

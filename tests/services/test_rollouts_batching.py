@@ -4,7 +4,12 @@ import time
 import numpy as np
 import pytest
 
-from services.errors import DeadlinePassed, NotFound, Overloaded, WorkersDied
+from services.errors import (
+    DeadlinePassed,
+    NotFound,
+    Overloaded,
+    WorkersDied,
+)
 from tests.services.held_executors import (
     Doubling,
     Stepping,
@@ -325,25 +330,6 @@ def test_the_snapshot_says_what_was_done():
         assert (found["requests"], found["batches"], found["rows"]) == (3, 2, 4)
         assert found["rows_per_batch"] == 2.0
         assert 0 < found["longest_wait_seconds"] <= found["waited_seconds"]
-
-    asyncio.run(scenario())
-
-
-def test_a_batch_knows_whether_nobody_waits_behind_it():
-    async def scenario():
-        executor = Doubling()
-        batches = batcher(executor, max_batch_rows=2)
-        await batches.run(work(1), deadline=soon())
-        executor.gate.clear()
-        tasks = await started(batches, work(2), work(3), work(4, 5))
-        executor.gate.set()
-        await asyncio.gather(*tasks)
-        assert [each.is_alone for each in executor.batches] == [
-            True,
-            False,
-            False,
-            True,
-        ]
 
     asyncio.run(scenario())
 

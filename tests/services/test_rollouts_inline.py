@@ -1,10 +1,12 @@
 """The threads of the inline executor, with an engine that a test holds back."""
 
 import asyncio
+import sys
 import threading
 import time
 
 import numpy as np
+import pytest
 
 from services.rollouts.executor import Batch, InlineExecutor, NotReady
 
@@ -52,6 +54,12 @@ class Engine:
 def batch(digest, rows=1, end=1.0, **more):
     arrays = {"x0": np.zeros((rows, 1)), "times": np.array([end])}
     return Batch("rollout", digest, arrays, time.monotonic() + 60, **more)
+
+
+def compute_at_once(executor, asked):
+    compute = executor.at_once(asked)
+    assert compute is not None
+    compute()
 
 
 def test_a_batch_waits_for_one_step_of_a_version_that_is_warmed():
@@ -109,27 +117,31 @@ def test_a_row_that_is_alone_and_quick_is_computed_on_the_event_loop(monkeypatch
         await executor.start()
 
         async def computed_in(**asked):
-            await executor.run(batch("d", **asked))
+            asked = batch("d", **asked)
+            if executor.at_once(asked) is None:
+                await executor.run(asked)
+            else:
+                compute_at_once(executor, asked)
             return engine.computed_in[-1]
 
         # What is not ready is prepared, and what it takes is not known at first.
-        assert await computed_in(is_alone=True) == there
-        assert await computed_in(is_alone=True) == there
-        assert await computed_in(is_alone=True) == here
-        assert await computed_in() == there, "others wait behind it"
-        assert await computed_in(is_alone=True, rows=3) == there
+        assert await computed_in() == there
+        assert await computed_in() == there
+        assert await computed_in() == here
+        assert await computed_in(rows=3) == there
+        assert await computed_in(rows=3) == there, "more than a few rows"
         # Of another number of rows it is not known what it takes.
-        assert await computed_in(is_alone=True, rows=2) == there
-        assert await computed_in(is_alone=True, rows=2) == here
+        assert await computed_in(rows=2) == there
+        assert await computed_in(rows=2) == here
         # To another time there may be a million steps more.
-        assert await computed_in(is_alone=True, end=1e6) == there
+        assert await computed_in(end=1e6) == there
         # What has turned out slow holds up the event loop once.
         engine.takes_s = 0.6
-        assert await computed_in(is_alone=True) == here
-        assert await computed_in(is_alone=True) == there
+        assert await computed_in() == here
+        assert await computed_in() == there
         engine.takes_s = 0.0
-        assert await computed_in(is_alone=True) == there
-        assert await computed_in(is_alone=True) == here
+        assert await computed_in() == there
+        assert await computed_in() == here
         await executor.close()
 
     asyncio.run(scenario())
@@ -143,21 +155,50 @@ def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes(monkeyp
         engine.ready.add("d")
         executor = InlineExecutor(lambda: engine)
         await executor.start()
-        await executor.run(batch("d", is_alone=True))
+        await executor.run(batch("d"))
         engine.may_compute.clear()
         held = asyncio.create_task(executor.run(batch("d", rows=3)))
         await asyncio.sleep(0.1)
         # Whoever waited for it has gone, and it is computed all the same.
         held.cancel()
         await asyncio.sleep(0)
-        alone = asyncio.create_task(executor.run(batch("d", is_alone=True)))
+        assert executor.at_once(batch("d")) is None
+        alone = asyncio.create_task(executor.run(batch("d")))
         await asyncio.sleep(0.1)
         engine.may_compute.set()
         await alone
         assert engine.computed_in[-2:] == ["rollouts", "rollouts"]
-        await executor.run(batch("d", is_alone=True))
+        compute_at_once(executor, batch("d"))
         assert engine.computed_in[-1] == threading.current_thread().name
         await executor.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_has_been_let_go_of_is_not_computed_on_the_event_loop():
+    async def scenario():
+        engine = Engine()
+        engine.ready.add("d")
+        executor = InlineExecutor(lambda: engine)
+        await executor.start()
+        await executor.run(batch("d"))
+        compute_at_once(executor, batch("d"))
+        engine.ready.clear()
+        with pytest.raises(NotReady):
+            compute_at_once(executor, batch("d"))
+        await executor.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_thread_that_computes_soon_gets_the_interpreter():
+    async def scenario():
+        before = sys.getswitchinterval()
+        executor = InlineExecutor(Engine)
+        await executor.start()
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+        await executor.close()
+        assert sys.getswitchinterval() == before
 
     asyncio.run(scenario())
 
