@@ -7,7 +7,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -23,8 +23,7 @@ from services.rollouts.work import Layout, RowResults, Work
 MAX_TIMEOUT_S = 3600.0
 
 
-@dataclass(frozen=True)
-class Computed:
+class Computed(NamedTuple):
     """A request with its results, before they have the form of an answer."""
 
     request: Request

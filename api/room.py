@@ -29,11 +29,11 @@ class Room:
     @property
     def taken(self) -> int:
         """Bytes that are taken."""
-        return self._taken_by.total()
+        return sum(self._taken_by.values())
 
     def full_for(self, caller: str, size: int) -> Full | None:
         """Why a caller cannot have so many more; None where it can."""
-        mine = self._taken_by[caller]
+        mine = self._taken_by.get(caller, 0)
         if mine + size > self._share:
             return Full(True, mine, self._share)
         if self.taken + size > self._limit:

@@ -5,7 +5,7 @@ not found, as if it did not exist. Administrators and the workers see every proj
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,8 +17,7 @@ PROJECT_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """What a name of one looks like."""
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """What a caller may see, and where what it makes belongs.
 
     Args:

@@ -47,7 +47,7 @@ class RolloutEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["state"]["gateway"]
         headers: Mapping[str, str] = scope["state"]["headers"]
         deadline = deadline_of(gateway, headers)
         as_npz = _wants_npz(headers)

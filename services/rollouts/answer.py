@@ -13,7 +13,7 @@ import numpy as np
 from services.errors import RolloutFailed
 from services.rollouts.domain import all_inside, domain_fields
 from services.rollouts.request import RANK, Arrays, Request
-from services.rollouts.served import Served
+from services.rollouts.served import Served, are_all
 from services.rollouts.work import Layout, Work
 from spnode_core.intervals import interval_bounds
 
@@ -25,7 +25,7 @@ def is_plain(served: Served, rows: Arrays, results: Arrays) -> bool:
 
     So are most batches; then none of their requests needs to look again.
     """
-    finite = all(np.isfinite(array).all() for array in results.values())
+    finite = all(are_all(np.isfinite(array)) for array in results.values())
     return finite and all_inside(served, rows, results.get("distance"))
 
 

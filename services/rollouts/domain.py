@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from services.rollouts.request import DIFFERENTIABLE, Arrays
-from services.rollouts.served import Box, Served
+from services.rollouts.served import Box, Served, are_all
 
 # How many outliers one answer lists; the flags name every row.
 _LISTED = 1000
@@ -14,12 +14,10 @@ Fields = dict[str, Any]
 
 def all_inside(served: Served, rows: Arrays, distance: np.ndarray | None) -> bool:
     """Whether every row lies inside the training data, as far as inputs tell."""
-    if distance is not None and (distance > 1).any():
+    if distance is not None and not are_all(distance <= 1):
         return False
     values = _domain_values(served, rows)
-    return not any(
-        served.boxes[name].outside(each).any() for name, each in values.items()
-    )
+    return all(served.boxes[name].holds(each) for name, each in values.items())
 
 
 def domain_fields(
@@ -85,8 +83,8 @@ def domain_fields(
 
 def _domain_values(served: Served, rows: Arrays) -> dict[str, np.ndarray]:
     values = {name: rows[name] for name in DIFFERENTIABLE if name in rows}
-    if len(served.sums):
-        values["sums"] = rows["x0"] @ served.sums.T
+    if served.sums.size:
+        values["sums"] = rows["x0"].dot(served.sums)
     return {name: value for name, value in values.items() if name in served.boxes}
 
 

@@ -6,7 +6,6 @@ have the same shapes, so a new version is ready for what its predecessor was ask
 
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ class Remembered:
         """Keep a shape; where that fails a later start only compiles it again."""
         shapes = [each for each in self.shapes(architecture) if each != shape]
         shapes = [*shapes, shape][-_KEPT:]
-        content = {"shapes": [asdict(each) for each in shapes]}
+        content = {"shapes": [_fields(each) for each in shapes]}
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with replacing(self._path(architecture)) as file:
@@ -75,6 +74,10 @@ def example_plan(grid: TimeGrid, shape: Shape) -> Plan:
         output_control=np.zeros(outputs, np.int32),
         on_grid=on_grid,
     )
+
+
+def _fields(shape: Shape) -> dict[str, Any]:
+    return shape._asdict() | {"variant": shape.variant._asdict()}
 
 
 def _shape(fields: dict[str, Any]) -> Shape:

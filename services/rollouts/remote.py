@@ -26,7 +26,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -189,7 +189,7 @@ class QueueExecutor(AbstractExecutor):
             fields = {
                 "operation": pending.batch.operation,
                 "digest": pending.batch.digest,
-                "variant": asdict(pending.batch.variant),
+                "variant": pending.batch.variant._asdict(),
                 "traceparent": pending.batch.traceparent,
             }
             payload = pack(fields, pending.batch.arrays)

@@ -10,8 +10,7 @@ is the business of ``services/rollouts/canonical.py``.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -74,8 +73,7 @@ _OPTIONS = TypeAdapter(Options)
 _JACOBIAN_OPTIONS = TypeAdapter(JacobianOptions)
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request whose types are right, before any model has seen it.
 
     Args:

@@ -4,7 +4,7 @@ Times are padded to buckets with ``h = 0``, which is exact, and directions with 
 so few shapes are compiled.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ _LEAST_OUTPUTS = 4
 _IN_TIME = ("cotangents", "observations", "weights")
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """What is compiled for, beside the tile: one program for each.
 
     Args:

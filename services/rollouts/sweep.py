@@ -9,7 +9,7 @@ Rows are made from their numbers, a piece at a time, so a grid takes no memory.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def unrolled(
     """
     grid = grid_of(sweep, request.arrays, signature, most)
     rows = grid.rows(0, grid.count)
-    return replace(request, arrays=request.arrays | rows), grid
+    return request._replace(arrays=request.arrays | rows), grid
 
 
 def grid_of(sweep: Sweep, arrays: Arrays, signature: Signature, most: int) -> Grid:

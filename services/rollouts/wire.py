@@ -18,6 +18,12 @@ def _depth(value: object) -> str:
     return str(depth)
 
 
+def _one_or_two(value: object) -> str:
+    lists = (list, tuple)
+    is_nested = isinstance(value, lists) and value and isinstance(value[0], lists)
+    return "2" if is_nested else "1"
+
+
 def _times_form(value: object) -> str:
     if isinstance(value, dict):
         return "stepped" if "dt" in value or "steps" in value else "spaced"
@@ -31,7 +37,7 @@ Matrix = Annotated[list[Vector], Field(fail_fast=True)]
 Tensor = Annotated[list[Matrix], Field(fail_fast=True)]
 StateOrStates = Annotated[
     Annotated[Vector, Tag("1")] | Annotated[Matrix, Tag("2")],
-    Discriminator(lambda value: "2" if _depth(value) >= "2" else "1"),
+    Discriminator(_one_or_two),
 ]
 Tensors = Annotated[list[Tensor], Field(fail_fast=True)]
 MatrixOrTensor = Annotated[
@@ -56,7 +62,7 @@ Seen = Annotated[list[Number | None], Field(fail_fast=True)]
 SeenMatrix = Annotated[list[Seen], Field(fail_fast=True)]
 SeenOrMatrix = Annotated[
     Annotated[Seen, Tag("1")] | Annotated[SeenMatrix, Tag("2")],
-    Discriminator(lambda value: "2" if _depth(value) >= "2" else "1"),
+    Discriminator(_one_or_two),
 ]
 SeenTensor = Annotated[list[SeenMatrix], Field(fail_fast=True)]
 Observations = Annotated[

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from services.rollouts.served import Served
 from services.rollouts.sweep import Grid
 
 
-@dataclass(frozen=True)
-class Limits:
+# Hashed or made at every request, as those of a few other modules are: a NamedTuple
+# takes a fifth of the time that a frozen dataclass does.
+class Limits(NamedTuple):
     """What one request may ask for."""
 
     rows: int
@@ -20,8 +22,7 @@ class Limits:
     output_values: int
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """How a batch is computed, where there is a choice; part of the batching key.
 
     Args:

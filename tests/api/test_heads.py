@@ -79,7 +79,9 @@ def test_two_heads_stay_in_their_order():
         joining.write(b"{}")
         await asyncio.sleep(0)
 
-    assert b"".join(written(scenario)) == b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"{}"
+    assert (
+        b"".join(written(scenario)) == b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"{}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_limits_hold_for_requests_that_were_known_with_others():
     request = requested("rollout", {"x0": ROWS})
     canonical(request, PLAIN, LIMITS)
     with pytest.raises(InvalidInput, match="3 rows"):
-        canonical(request, PLAIN, dataclasses.replace(LIMITS, rows=2))
+        canonical(request, PLAIN, LIMITS._replace(rows=2))
 
 
 def test_what_is_known_of_a_version_does_not_grow_for_ever():
@@ -109,7 +109,7 @@ def test_what_is_known_of_a_version_does_not_grow_for_ever():
         canonical(requested("rollout", {"times": [float(last)]}), served, LIMITS)
         assert len(served.known) <= 32
     known = len(served.known)
-    many = dataclasses.replace(LIMITS, times=10**5, output_values=10**9)
+    many = LIMITS._replace(times=10**5, output_values=10**9)
     for fields in (
         {"times": {"dt": 1e-4, "steps": 65535}},
         {"times": np.arange(1.0, 1000.0).tolist()},

@@ -64,7 +64,7 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["state"]["gateway"]
         headers: Mapping[str, str] = scope["state"]["headers"]
         deadline = deadline_of(gateway, headers)
         body = await read_body(receive)

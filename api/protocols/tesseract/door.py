@@ -45,7 +45,7 @@ class Tesseracts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["state"]["gateway"]
         workspace: Workspace = scope["state"]["workspace"]
         path = scope.get("path_params", {}).get("path", "")
         reference, endpoint = _parts(path)

@@ -61,7 +61,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["state"]["gateway"]
         workspace: Workspace = scope["state"]["workspace"]
         parts = [part for part in scope["path"].split("/") if part][1:]
         if scope["method"] == "POST":
