@@ -1,4 +1,4 @@
-"""What one connection may take: the head of a request, and answers that nobody reads.
+"""A connection: how large a head may be, how long an answer waits for its reader.
 
 httptools joins the parts of a header as they come, so 100 MB of one took 23 s of the
 event loop, from a caller without a key. And closing a connection waits until all is
@@ -8,12 +8,14 @@ sent, however long its other end reads nothing.
 import asyncio
 import json
 import urllib.parse
+from http import HTTPStatus
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import PROBLEM, Problem
 from api.protocols.shapes import shape_at
+from services.metrics import PROBLEMS
 
 BODY_IS_HERE = "spnode.body_is_here"
 """In a request's scope once its body has come: nobody need watch who sends it."""
@@ -25,17 +27,15 @@ _TOO_LARGE = Problem(
     "head_too_large",
     f"found more than {MAX_HEAD_BYTES} bytes of headers; expected fewer",
 )
+_UNREADABLE = Problem(
+    400,
+    "bad_request",
+    "found bytes that are no HTTP request; expected a request line, headers and "
+    "a body as in RFC 9112",
+)
 _BEGIN = b"HTTP/1.1 "
 # Longer bodies are not copied behind their head.
 _COPIED_BYTES = 16 * 1024
-_TITLE = "Request Header Fields Too Large"
-_PROBLEM = {
-    "type": f"urn:spnode:problem:{_TOO_LARGE.code}",
-    "title": _TITLE,
-    "status": _TOO_LARGE.status,
-    "detail": _TOO_LARGE.detail,
-    "code": _TOO_LARGE.code,
-}
 
 
 class Joining(asyncio.Transport):
@@ -68,13 +68,13 @@ class Joining(asyncio.Transport):
                 self._transport.writelines((head, data))
         elif data[: len(_BEGIN)] == _BEGIN:
             self._head = bytes(data)
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._send_head)
         else:
             self._transport.write(data)
 
     def close(self) -> None:
         """Send what is kept, and close."""
-        self._flush()
+        self._send_head()
         self._transport.close()
 
     def abort(self) -> None:
@@ -86,9 +86,10 @@ class Joining(asyncio.Transport):
         """Hand the connection over."""
         self._transport.set_protocol(protocol)
 
-    def _flush(self) -> None:
+    def _send_head(self) -> None:
         head, self._head = self._head, b""
-        if head:
+        # The other end may have gone since.
+        if head and not self._transport.is_closing():
             self._transport.write(head)
 
 
@@ -131,7 +132,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse()
+            self._refuse(_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
@@ -155,10 +156,18 @@ class BoundedHeads(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
 
-    def _refuse(self) -> None:
-        """Say so where no answer is under way, and close."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_refusal(_path(self.url)))
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(_UNREADABLE)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Say so where no answer has begun, and close."""
+        cycle = self.cycle
+        is_free = cycle is None or cycle.response_complete or not cycle.response_started
+        # In a pipeline an earlier answer may be under way.
+        if is_free and not self.pipeline:
+            PROBLEMS.labels(problem.code).inc()
+            self.transport.write(_refusal(problem, _path(self.url)))
         self.transport.close()
 
 
@@ -172,20 +181,27 @@ def _path(url: bytes) -> str:
     return urllib.parse.unquote(path.decode("latin-1"))
 
 
-def _refusal(path: str) -> bytes:
+def _refusal(problem: Problem, path: str) -> bytes:
     """The answer in the form of the door that a path is at.
 
     A problem where it is at none, and where so little of the request has been read that
     nobody knows.
     """
     shape, kind = shape_at(path), "application/json"
-    if shape is None:
-        status, content, kind = _TOO_LARGE.status, _PROBLEM, PROBLEM
-    else:
-        status, content = shape(_TOO_LARGE)
+    status, content = (problem.status, None) if shape is None else shape(problem)
+    title = HTTPStatus(status).phrase
+    if content is None:
+        kind = PROBLEM
+        content = {
+            "type": f"urn:spnode:problem:{problem.code}",
+            "title": title,
+            "status": status,
+            "detail": problem.detail,
+            "code": problem.code,
+        }
     body = json.dumps(content).encode()
     head = (
-        f"HTTP/1.1 {status} {_TITLE}\r\ncontent-type: {kind}\r\n"
+        f"HTTP/1.1 {status} {title}\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body

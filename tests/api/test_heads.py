@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from uvicorn.server import ServerState
 
-from api.heads import Joining
+from api.heads import BODY_IS_HERE, BoundedHeads, Joining
+from api.server import server_config
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
@@ -21,6 +23,12 @@ class Transport(asyncio.Transport):
 
     def writelines(self, list_of_data):
         self.calls.append(tuple(map(bytes, list_of_data)))
+
+    def pause_reading(self):
+        """Nothing is read here."""
+
+    def resume_reading(self):
+        """Likewise."""
 
     def is_closing(self):
         return "closed" in self.calls
@@ -95,3 +103,58 @@ def test_what_is_kept_goes_before_the_connection_closes(end, told):
         await asyncio.sleep(0)
 
     assert written(scenario) == told
+
+
+class Told(list):
+    """What a gateway's protocol was asked for, request by request."""
+
+    async def __call__(self, scope, receive, send):
+        self.append((scope["path"], bool(scope.get(BODY_IS_HERE))))
+        while (await receive()).get("more_body", False):
+            pass
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+def answered(*parts: bytes) -> tuple[Told, list]:
+    """What an application was told by parts of a connection, and what came of it."""
+
+    async def run():
+        told, transport = Told(), Transport()
+        config = server_config(told, "127.0.0.1", 0)
+        config.load()
+        protocol = BoundedHeads(config, ServerState(), {})
+        protocol.connection_made(transport)
+        for part in parts:
+            protocol.data_received(part)
+            await asyncio.sleep(0.01)
+        protocol.connection_lost(ConnectionResetError())
+        await asyncio.sleep(0.01)
+        return told, transport.calls
+
+    return asyncio.run(run())
+
+
+def request(path: str, method: str = "POST") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n".encode()
+
+
+def test_a_body_that_came_with_its_head_is_not_watched():
+    assert answered(request("/one") + b"abc")[0] == [("/one", True)]
+    assert answered(request("/one"), b"abc")[0] == [("/one", False)]
+    assert answered(request("/one") + b"ab", b"c")[0] == [("/one", False)]
+
+
+def test_answers_of_a_pipeline_keep_their_order():
+    told, calls = answered(request("/one") + b"abc" + request("/two") + b"abc")
+    assert told == [("/one", True), ("/two", True)]
+    assert len(calls) == 2
+    assert all(call.endswith(b"\r\n\r\n{}") for call in calls)
+
+
+def test_an_answer_without_a_body_is_sent_all_the_same():
+    _, calls = answered(request("/one", "HEAD") + b"abc")
+    (head,) = calls
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert head.endswith(b"\r\n\r\n")

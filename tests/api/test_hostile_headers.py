@@ -272,6 +272,49 @@ def test_the_form_is_that_of_the_last_request(door) -> None:
         assert grown(one, "", "\n")[0] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/umbridge/Evaluate", lambda content: content["error"]["message"]),
+        ("/v2/models/m/infer", lambda content: content["error"]),
+        ("/tesseract/m/3/apply", lambda content: content["detail"]),
+        ("/v1/rollout", lambda content: content["detail"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (("no colon",), ""),
+        (("Host: x", "Transfer-Encoding: chunked"), f"-2\r\n{{}}\r\n{EMPTY_CHUNK}"),
+    ],
+    ids=["head", "body"],
+)
+def test_what_is_no_http_is_refused_in_the_form_of_the_door(
+    door, lines, body, path, place
+) -> None:
+    answer = door.ask(f"POST {path} HTTP/1.1", door.key, *lines, body=body)
+    assert status_of(answer) == 400
+    content = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert place(content).startswith("found bytes that are no HTTP request")
+    is_problem = b"content-type: application/problem+json" in answer
+    assert is_problem == (path == "/v1/rollout") == ("code" in content)
+
+
+def test_what_ends_with_its_head_is_counted(door) -> None:
+    def counted(code: str) -> float:
+        answer = door.get(line="GET /metrics HTTP/1.1").decode()
+        name = f'spnode_problems_total{{code="{code}"}} '
+        found = [line for line in answer.splitlines() if line.startswith(name)]
+        return float(found[0].removeprefix(name)) if found else 0.0
+
+    before = counted("head_too_large"), counted("bad_request")
+    with door.connected() as one:
+        grown(one, "GET /v1/models HTTP/1.1\r\nX-A: ")
+    door.get("no colon")
+    after = counted("head_too_large"), counted("bad_request")
+    assert after == (before[0] + 1, before[1] + 1)
+
+
 def test_trailers_that_grow_end_the_connection(door) -> None:
     chunked = ("Content-Type: application/json", "Transfer-Encoding: chunked")
     head = "\r\n".join(("POST /v1/jobs HTTP/1.1", "Host: x", door.key, *chunked))
