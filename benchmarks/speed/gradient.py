@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spnode_core import Surrogate
 
@@ -27,13 +28,7 @@ def step_of(
         x0: Initial states.
         true: States to be near to.
     """
-
-    @eqx.filter_jit
-    @eqx.filter_value_and_grad
-    def loss(surrogate: Surrogate, x0: Any, true: Any) -> Any:
-        return mean_squared_error(surrogate, roll(surrogate.prepared(), x0), true)
-
-    x0, true = jnp.asarray(x0), jnp.asarray(true)
+    loss, x0, true = _loss(roll), jnp.asarray(x0), jnp.asarray(true)
 
     def call() -> float:
         value, gradient = loss(surrogate, x0, true)
@@ -41,3 +36,21 @@ def step_of(
         return float(value)
 
     return call
+
+
+def gradient_of(
+    roll: Callable[[Surrogate, Any], Any], surrogate: Surrogate, x0: Any, true: Any
+) -> np.ndarray:
+    """The gradient itself, as one vector in float64."""
+    _, gradient = _loss(roll)(surrogate, jnp.asarray(x0), jnp.asarray(true))
+    leaves = jax.tree.leaves(gradient)
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in leaves])
+
+
+def _loss(roll: Callable[[Surrogate, Any], Any]) -> Callable[..., Any]:
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def loss(surrogate: Surrogate, x0: Any, true: Any) -> Any:
+        return mean_squared_error(surrogate, roll(surrogate.prepared(), x0), true)
+
+    return loss

@@ -27,15 +27,16 @@ from spnode_core import Surrogate
 from spnode_core.rollout import rollout
 
 BATCH = 100
-# The loosest, which is no less accurate here, is held against the bar.
-_TOLERANCES = {1.0: 100.0, 1e-3: None}
+# At the first diffrax's gradient is right to about a hundredth; others are reported.
+_TOLERANCES = {1e-3: 100.0, 1e-2: None, 1.0: None}
 
 ABOUT = f"""
 Value and gradient, by all trainable arrays, of the mean squared error of {BATCH}
 trajectories of {STEPS} steps, in normalised states: the same model, the same loss, the
 same data. Ours steps by ETD1 on the model's own times; diffrax integrates
-z' = A z + f(z) by Kvaerno5 with `RecursiveCheckpointAdjoint`, at the loosest tolerance
-(relative and absolute) and at a usual one. Times are CPU times of all threads.
+z' = A z + f(z) by Kvaerno5 with `RecursiveCheckpointAdjoint`, at a tolerance (relative
+and absolute) that is usual and at looser ones, whose gradients are further from that at
+1e-7. Ours is the gradient of the rollout itself. Times are CPU times of all threads.
 """
 
 
@@ -117,7 +118,8 @@ def _against_diffrax(options: Options, tolerance: float, tell: Tell) -> Numbers:
         "notes": [
             f"diffrax {release}, tolerance {tolerance:g}; by the clock the "
             f"median is {by_clock:.3g}x. Root mean square of the normalised error: "
-            f"{np.sqrt(loss):.1e} against {np.sqrt(ready['loss']):.1e}."
+            f"{np.sqrt(loss):.1e} against {np.sqrt(ready['loss']):.1e}. Diffrax's "
+            f"gradient is off by {100 * ready['gradient_error']:.2g} % of that at 1e-7."
         ],
     }
 
