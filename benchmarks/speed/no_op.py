@@ -1,7 +1,7 @@
 """``python -m benchmarks.speed.no_op PORT``: reads the body and answers ``{}``.
 
-A raw ASGI application under the gateway's server and settings: what no service that
-stands on them can be faster than.
+A raw ASGI application under uvicorn as it comes, with the gateway's settings: what no
+service under it can be much faster than.
 """
 
 import sys

@@ -34,10 +34,12 @@ ABOUT = f"""
 `POST /v1/rollout` of one row of Robertson's reaction at the model's own 51 times, with
 authentication, limits and every check on; the same request again and again on
 {CONNECTIONS} connections of one thread that speaks HTTP as raw bytes. The no-op is a
-raw ASGI application that reads the body and answers `{{}}`, under the same server and
-settings. In every round each contestant is driven for the same time, one after the
-other. Other servers serve the same surrogate from the same artifact, compiled for
-batches of 1, 8 and 64 rows; those that batch gather up to 64 rows for 1 ms.
+raw ASGI application that reads the body and answers `{{}}`, under uvicorn as it comes,
+with the same settings; the service's own protocol class writes an answer at once, where
+uvicorn writes it in two parts. In every round each contestant is driven for the same
+time, one after the other. Other servers serve the same surrogate from the same
+artifact, compiled for batches of 1, 8 and 64 rows; those that batch gather up to 64
+rows for 1 ms.
 """
 
 
