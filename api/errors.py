@@ -94,19 +94,25 @@ class Problem:
     errors: tuple[dict[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, scope: Scope) -> Response:
-        """The response, with the request's id and path."""
+    def content(self) -> dict[str, Any]:
+        """What is known of it without a request."""
         content: dict[str, Any] = {
             "type": f"urn:spnode:problem:{self.code}",
             "title": http.HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
-            "instance": scope.get("path", ""),
             "code": self.code,
         }
         if self.errors:
             content["errors"] = list(self.errors)
-        content["request_id"] = scope.get("state", {}).get("request_id", "")
+        return content
+
+    def response(self, scope: Scope) -> Response:
+        """The response, with the request's id and path."""
+        content = self.content() | {
+            "instance": scope.get("path", ""),
+            "request_id": scope.get("state", {}).get("request_id", ""),
+        }
         return Response(
             json.dumps(content, ensure_ascii=False).encode(errors="replace"),
             self.status,

@@ -14,8 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import PROBLEM, Problem
-from api.protocols.shapes import shape_at
-from services.metrics import PROBLEMS
+from api.protocols.shapes import counted
 
 BODY_IS_HERE = "spnode.body_is_here"
 """In a request's scope once its body has come: nobody need watch who sends it."""
@@ -166,7 +165,6 @@ class BoundedHeads(HttpToolsProtocol):
         is_free = cycle is None or cycle.response_complete or not cycle.response_started
         # In a pipeline an earlier answer may be under way.
         if is_free and not self.pipeline:
-            PROBLEMS.labels(problem.code).inc()
             self.transport.write(_refusal(problem, _path(self.url)))
         self.transport.close()
 
@@ -182,23 +180,16 @@ def _path(url: bytes) -> str:
 
 
 def _refusal(problem: Problem, path: str) -> bytes:
-    """The answer in the form of the door that a path is at.
+    """The answer, counted, in the form of the door that a path is at.
 
     A problem where it is at none, and where so little of the request has been read that
     nobody knows.
     """
-    shape, kind = shape_at(path), "application/json"
-    status, content = (problem.status, None) if shape is None else shape(problem)
+    found, kind = counted(problem, path), "application/json"
+    if found is None:
+        found, kind = (problem.status, problem.content()), PROBLEM
+    status, content = found
     title = HTTPStatus(status).phrase
-    if content is None:
-        kind = PROBLEM
-        content = {
-            "type": f"urn:spnode:problem:{problem.code}",
-            "title": title,
-            "status": status,
-            "detail": problem.detail,
-            "code": problem.code,
-        }
     body = json.dumps(content).encode()
     head = (
         f"HTTP/1.1 {status} {title}\r\ncontent-type: {kind}\r\n"

@@ -332,7 +332,7 @@ async def _note(scope: Scope, answer: Message) -> None:
     # A redirection names another place, a repetition what was made before.
     is_new = answer["status"] < 300 and b"idempotency-replayed" not in headers
     made = (headers.get(b"location", b"").decode() or None) if is_new else None
-    gateway: Gateway = scope["app"].state.gateway
+    gateway: Gateway = state["gateway"]
     try:
         await gateway.sql(gateway.audit.note, *act, state["request_id"], made)
     except Exception as error:  # the boundary of what is beside the request

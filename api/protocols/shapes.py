@@ -24,19 +24,22 @@ Shape = Callable[[Problem], tuple[int, Any]]
 def refusal(error: Exception, scope: Scope) -> Response:
     """The answer that an exception is, in the form of the door where it came up."""
     problem = problem_of(error, scope)
-    PROBLEMS.labels(problem.code).inc()
-    shape = shape_at(scope.get("path", ""))
-    if shape is None:
+    found = counted(problem, scope.get("path", ""))
+    if found is None:
         return problem.response(scope)
-    status, content = shape(problem)
+    status, content = found
     return JSONResponse(content, status, dict(problem.headers))
 
 
-def shape_at(path: str) -> Shape | None:
-    """The form of refusals at a path, or None where they are problems."""
+def counted(problem: Problem, path: str) -> tuple[int, Any] | None:
+    """Count a refusal; its status and content in the form of the door at a path.
+
+    None where there is no door, and it stays a problem.
+    """
+    PROBLEMS.labels(problem.code).inc()
     for prefix, shape in SHAPES.items():
         if path == prefix or path.startswith(f"{prefix}/"):
-            return shape
+            return shape(problem)
     return None
 
 

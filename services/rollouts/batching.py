@@ -221,7 +221,11 @@ class Batcher:
             self.counters.batches += 1
             self.counters.rows += rows
             is_alone = rows == self.admission.rows
-            if is_alone and rows <= self.executor.at_once_rows and self._ran(parts):
+            if (
+                is_alone
+                and rows <= self.executor.at_once_rows
+                and self._ran(parts, rows)
+            ):
                 continue
             context = contextvars.Context()
             running = self._run(key, parts, rows)
@@ -314,9 +318,9 @@ class Batcher:
         self._preparing[task] = key
         self._dispatch()
 
-    def _ran(self, parts: list[Part]) -> bool:
+    def _ran(self, parts: list[Part], rows: int) -> bool:
         """Compute a batch that is alone in this turn of the loop, if it is quick."""
-        ended = Ended(parts[0].request.work, sum(part.rows for part in parts))
+        ended = Ended(parts[0].request.work, rows)
         try:
             batch = gathered(parts, None)
             compute = self.executor.at_once(batch)

@@ -58,6 +58,11 @@ class Batch:
     variant: Variant = USUAL
     traceparent: str | None = None
 
+    @property
+    def asked(self) -> tuple[str, str, Arrays, Variant]:
+        """What engines are asked for."""
+        return self.operation, self.digest, self.arrays, self.variant
+
 
 class NotReady(Exception):
     """A batch needs a model or a program that is to be prepared first."""
@@ -221,13 +226,12 @@ class InlineExecutor(AbstractExecutor):
     ) -> Arrays:
         """Compute a batch in one thread, after the other one has prepared it."""
         engine, kind = self.engine, _kind_of_few(batch)
-        asked = (batch.operation, batch.digest, batch.arrays, batch.variant)
         try:
             return await self._compute(lambda: self._ready(batch, kind))
         except NotReady:
             preparing()
-        await self._preparing.call(lambda: engine.prepare(*asked))
-        return await self._compute(lambda: engine.run(*asked))
+        await self._preparing.call(lambda: engine.prepare(*batch.asked))
+        return await self._compute(lambda: engine.run(*batch.asked))
 
     def at_once(self, batch: Batch) -> Callable[[], Arrays] | None:
         """What computes a row or two here, if their kind was quick the last time."""
@@ -248,9 +252,7 @@ class InlineExecutor(AbstractExecutor):
     def _ready(self, batch: Batch, kind: tuple | None) -> Arrays:
         """Compute what needs no preparing, and note what it took where it is of few."""
         began = time.perf_counter()
-        results = self.engine.run(
-            batch.operation, batch.digest, batch.arrays, batch.variant, only_ready=True
-        )
+        results = self.engine.run(*batch.asked, only_ready=True)
         if kind is not None:
             if len(self._took) >= _KINDS_KNOWN:
                 self._took.clear()

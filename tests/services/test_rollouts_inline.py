@@ -62,6 +62,16 @@ def compute_at_once(executor, asked):
     compute()
 
 
+async def quick_for(digest):
+    """An engine and its executor, which has computed one row of an artifact."""
+    engine = Engine()
+    engine.ready.add(digest)
+    executor = InlineExecutor(lambda: engine)
+    await executor.start()
+    await executor.run(batch(digest))
+    return engine, executor
+
+
 def test_a_batch_waits_for_one_step_of_a_version_that_is_warmed():
     async def scenario():
         engine = Engine()
@@ -151,11 +161,7 @@ def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes(monkeyp
     monkeypatch.setattr("services.rollouts.executor._QUICK_S", 0.5)
 
     async def scenario():
-        engine = Engine()
-        engine.ready.add("d")
-        executor = InlineExecutor(lambda: engine)
-        await executor.start()
-        await executor.run(batch("d"))
+        engine, executor = await quick_for("d")
         engine.may_compute.clear()
         held = asyncio.create_task(executor.run(batch("d", rows=3)))
         await asyncio.sleep(0.1)
@@ -175,13 +181,11 @@ def test_nothing_is_computed_on_the_event_loop_while_the_thread_computes(monkeyp
     asyncio.run(scenario())
 
 
-def test_what_has_been_let_go_of_is_not_computed_on_the_event_loop():
+def test_what_has_been_let_go_of_is_not_computed_on_the_event_loop(monkeypatch):
+    monkeypatch.setattr("services.rollouts.executor._QUICK_S", 0.5)
+
     async def scenario():
-        engine = Engine()
-        engine.ready.add("d")
-        executor = InlineExecutor(lambda: engine)
-        await executor.start()
-        await executor.run(batch("d"))
+        engine, executor = await quick_for("d")
         compute_at_once(executor, batch("d"))
         engine.ready.clear()
         with pytest.raises(NotReady):
