@@ -4,7 +4,7 @@ A dataset is parsed by an expendable process and kept in the canonical form that
 writes. Records of the same content share one blob, which goes with the last of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +52,11 @@ class DatasetRecord:
     job_id: str | None
     """The job that generated it, if one did."""
     created_at: datetime
+
+    @property
+    def key(self) -> str:
+        """Of its content in the store."""
+        return f"{PREFIX}/{self.digest}"
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -278,15 +283,7 @@ class Datasets:
         Raises:
             NotFound: There is none of that id.
         """
-        self.blobs.download(f"{PREFIX}/{self.get(id).digest}", path)
-
-    def stream(self, id: str) -> Iterator[bytes]:
-        """Yield the npz file of a dataset in pieces.
-
-        Raises:
-            NotFound: There is none of that id.
-        """
-        return self.blobs.stream(f"{PREFIX}/{self.get(id).digest}")
+        self.blobs.download(self.get(id).key, path)
 
     def delete(self, id: str) -> None:
         """Delete a dataset, and its content unless another record shares it.

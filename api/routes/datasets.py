@@ -5,13 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import TypeAdapter
-from starlette.responses import StreamingResponse
 
 from api.auth import check_priority
 from api.bodies import JsonRoute
-from api.conditional import is_known, not_modified
 from api.dataset_schemas import DatasetOut, TrajectoryOut
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
+from api.downloads import Content, downloaded
 from api.middleware import NPZ, media_type, refuse_type
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import JobOut, Page
@@ -117,21 +116,20 @@ async def get_dataset(id: str, workspace: WorkspaceDep) -> DatasetOut:
     "/{id}/data",
     summary="Download a dataset",
     response_class=Response,
-    responses={200: {"content": {NPZ: {}}}},
+    responses={
+        200: {"content": {NPZ: {}}},
+        206: {"description": "The range asked for"},
+        304: {"description": "You have it already"},
+    },
 )
-async def get_data(id: str, request: Request, workspace: WorkspaceDep) -> Response:
+async def get_data(
+    id: str, request: Request, gateway: GatewayDep, workspace: WorkspaceDep
+) -> Response:
     """The dataset as an npz file; its SHA-256 is the ETag."""
     record = await workspace.sql(workspace.datasets.get, id)
-    etag = f'"{record.digest}"'
-    if is_known(request, etag):
-        return not_modified(etag)
-    headers = {
-        "etag": etag,
-        "content-length": str(record.size_bytes),
-        "content-disposition": f'attachment; filename="{record.id}.npz"',
-    }
-    stream = await workspace.sql(workspace.datasets.stream, id)
-    return StreamingResponse(stream, 200, headers, NPZ)
+    name = f"{record.id}.npz"
+    content = Content(record.key, record.digest, record.size_bytes, name, NPZ)
+    return await downloaded(request, workspace, gateway.blobs, content)
 
 
 @router.get("/{id}/trajectories/{number}", summary="Read a trajectory")

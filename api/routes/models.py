@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
-from starlette.responses import StreamingResponse
 
 from api.bodies import JsonRoute
-from api.conditional import Span, is_known, not_modified, read_range
+from api.conditional import is_known, not_modified
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
+from api.downloads import IMMUTABLE, Content, downloaded
 from api.schemas import (
     AliasMoveIn,
     AliasMoveOut,
@@ -31,7 +31,6 @@ IfMatch = Annotated[
     str | None, Header(description="The ETag as you saw it, or * for whatever it is.")
 ]
 PlotName = Annotated[str, Path(pattern=f"^{PLOT_NAME}$")]
-_IMMUTABLE = "private, max-age=31536000, immutable"
 
 
 @router.get("", summary="List models")
@@ -147,31 +146,14 @@ async def get_artifact(
 ) -> Response:
     """The file that ``spnode_core.load`` reads; its SHA-256 is the ETag."""
     record = await _version(workspace, name, version)
-    etag = f'"{record.digest}"'
-    if is_known(request, etag):
-        return not_modified(etag)
-    size = await workspace.in_store(gateway.blobs.size, record.artifact_key)
-    span = read_range(request, size, etag)
-    headers = {
-        "etag": etag,
-        "accept-ranges": "bytes",
-        "cache-control": _IMMUTABLE,
-        "content-disposition": (
-            f'attachment; filename="{record.model}-{record.number}.spnode"'
-        ),
-    }
-    if span is not None:
-        headers["content-range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    whole = span or Span(0, size)
-    headers["content-length"] = str(whole.end - whole.start)
-    return StreamingResponse(
-        gateway.blobs.stream(record.artifact_key, start=whole.start, end=whole.end)
-        if span
-        else gateway.blobs.stream(record.artifact_key),
-        206 if span else 200,
-        headers,
+    content = Content(
+        record.artifact_key,
+        record.digest,
+        record.size_bytes,
+        f"{record.model}-{record.number}.spnode",
         "application/zip",
     )
+    return await downloaded(request, workspace, gateway.blobs, content)
 
 
 @router.get(
@@ -213,7 +195,7 @@ async def get_plot(
         media_type="image/png",
         headers={
             "etag": etag,
-            "cache-control": _IMMUTABLE,
+            "cache-control": IMMUTABLE,
             "x-content-type-options": "nosniff",
         },
     )

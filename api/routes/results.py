@@ -3,16 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from starlette.responses import StreamingResponse
 
-from api.conditional import Span, is_known, not_modified, read_range
+from api.conditional import is_known, not_modified
 from api.dependencies import GatewayDep, WorkspaceDep
+from api.downloads import Content, downloaded
 from api.middleware import NPZ
 from api.result_schemas import ResultOut
 from services.results import index_digest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-_IMMUTABLE = "private, max-age=31536000, immutable"
 
 
 @router.get(
@@ -65,31 +64,9 @@ async def get_chunk(
     """
     job = await workspace.sql(workspace.jobs.get, id)
     chunk = await workspace.sql(gateway.results.chunk, job, number)
-    etag = f'"{chunk.digest}"'
-    if is_known(request, etag):
-        return not_modified(etag)
-    span = read_range(request, chunk.size_bytes, etag)
-    headers = {
-        "etag": etag,
-        "accept-ranges": "bytes",
-        "cache-control": _IMMUTABLE,
-        "content-disposition": f'attachment; filename="{id}-{number:06d}.npz"',
-    }
-    if span is not None:
-        headers["content-range"] = (
-            f"bytes {span.start}-{span.end - 1}/{chunk.size_bytes}"
-        )
-    whole = span or Span(0, chunk.size_bytes)
-    headers["content-length"] = str(whole.end - whole.start)
-    key = chunk.key(id)
-    return StreamingResponse(
-        gateway.blobs.stream(key, start=whole.start, end=whole.end)
-        if span
-        else gateway.blobs.stream(key),
-        206 if span else 200,
-        headers,
-        NPZ,
-    )
+    name = f"{id}-{number:06d}.npz"
+    content = Content(chunk.key(id), chunk.digest, chunk.size_bytes, name, NPZ)
+    return await downloaded(request, workspace, gateway.blobs, content)
 
 
 @router.delete("/{id}/result", status_code=204, summary="Delete what a job made")

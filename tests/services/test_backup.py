@@ -89,6 +89,7 @@ def test_a_backup_under_writes_is_whole(
     work.mkdir()
     writer = Writer(settings, work)
     writer.start()
+    before = 0
     try:
         wait_for(lambda: writer.rounds or writer.error, 60)
         # One after another, until one that found a backup was written under.

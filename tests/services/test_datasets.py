@@ -37,7 +37,7 @@ def test_an_upload_is_kept_and_summarised(datasets, small_file, tmp_path) -> Non
     assert (record.trajectories, record.states, record.name) == (3, ("a", "b"), "Small")
     datasets.download(record.id, tmp_path / "back.npz")
     assert load_dataset(tmp_path / "back.npz").digest == load_dataset(small_file).digest
-    stored = b"".join(datasets.stream(record.id))
+    stored = b"".join(datasets.blobs.stream(record.key))
     assert stored == (tmp_path / "back.npz").read_bytes()
     assert len(stored) == record.size_bytes
 
