@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import Gateway
@@ -40,6 +41,8 @@ from services import traces
 from services.settings import Settings, get_settings
 
 VERSION = "0.1.0"
+# Doors that have the model in their addresses.
+_BY_MODEL = ("/v2/models/", f"{tesseract.PREFIX}/")
 _ROUTES = (
     *(health, metrics, catalogue, datasets, jobs, results, models, artifacts),
     *(keys, audit),
@@ -53,12 +56,19 @@ class _Application(FastAPI):
 
     Args:
         rollouts: What answers a POST, by path.
+        doors: Routes that a POST may take whose path names a model, and what answers.
         options: Those of FastAPI.
     """
 
-    def __init__(self, rollouts: Mapping[str, ASGIApp], **options: Any) -> None:
+    def __init__(
+        self,
+        rollouts: Mapping[str, ASGIApp],
+        doors: Sequence[tuple[Route, ASGIApp]],
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._rollouts = rollouts
+        self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, within a span where traces are kept."""
@@ -69,12 +79,22 @@ class _Application(FastAPI):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            rollout = self._rollouts.get(scope["path"])
+            rollout = self._rollouts.get(scope["path"]) or self._door(scope)
             if rollout is not None:
                 scope["app"] = self
                 await rollout(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+    def _door(self, scope: Scope) -> ASGIApp | None:
+        """What answers at an address that names a model; the scope then says which."""
+        if scope["path"].startswith(_BY_MODEL):
+            for route, answering in self._doors:
+                match, found = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(found)
+                    return answering
+        return None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -96,6 +116,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             path: Entrance(endpoint, route=path, **limits)
             for path, endpoint in (rollouts.ENDPOINTS | umbridge.ENDPOINTS).items()
         },
+        [
+            (route, Entrance(route.endpoint, **limits))
+            for route in (*open_inference.INFER, *tesseract.routes)
+        ],
         title="spnode",
         version=VERSION,
         lifespan=functools.partial(_lifespan, settings=chosen),

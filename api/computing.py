@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Send
 
 from api.dependencies import Gateway
 from services.errors import ContentGone, Invalid, NotFound
@@ -21,6 +21,7 @@ from services.rollouts.served import Served
 from services.rollouts.work import Layout, RowResults, Work
 
 MAX_TIMEOUT_S = 3600.0
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Computed(NamedTuple):
@@ -104,6 +105,27 @@ async def read_body(receive: Receive) -> bytes:
         chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def respond(
+    send: Send, content: bytes, kind: str, headers: Mapping[str, str] = _NO_HEADERS
+) -> None:
+    """Send an answer whole; Starlette's ``Response`` costs as much as a short rollout.
+
+    Args:
+        send: Of the HTTP request.
+        content: The body.
+        kind: Its type.
+        headers: What is said of it beside.
+    """
+    named = {
+        "content-type": kind,
+        "content-length": str(len(content)),
+        **headers,
+    }
+    sent = [(name.encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": sent})
+    await send({"type": "http.response.body", "body": content})
 
 
 def deadline_of(gateway: Gateway, headers: Mapping[str, str]) -> float:

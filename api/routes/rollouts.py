@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import Computed, compute, deadline_of, read_body
+from api.computing import Computed, compute, deadline_of, read_body, respond
 from api.dependencies import Gateway
 from api.middleware import NPZ, media_type, refuse_type
 from api.schemas import (
@@ -63,7 +63,7 @@ class RolloutEndpoint:
             content = await gateway.parsed(_encoded, computed, as_npz)
         else:
             content = _encoded(computed, as_npz)
-        await _send(send, content, NPZ if as_npz else JSON)
+        await respond(send, content, NPZ if as_npz else JSON)
 
     async def _request(
         self, gateway: Gateway, headers: Mapping[str, str], body: bytes
@@ -87,15 +87,6 @@ def _encoded(computed: Computed, as_npz: bool) -> bytes:
         return to_npz(fields)
     many = computed.request.operation if layout.leading else None
     return to_json(fields, batched=layout.batched, many=many)
-
-
-async def _send(send: Send, content: bytes, content_type: str) -> None:
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", str(len(content)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
 
 
 def _wants_npz(headers: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@
     numbers in it, or raw tensors behind it    -> float64 arrays by name -> Request
 """
 
+import functools
 import math
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field, TypeAdapter
 from api.middleware import TENSORS
 from services.errors import Invalid
 from services.rollouts.request import RANK, Arrays, Request, add_array
-from services.rollouts.served import Served
+from services.rollouts.served import Served, are_all
 from services.rollouts.wire import (
     LARGEST_COUNT,
     AnyRank,
@@ -173,15 +174,36 @@ def request_of(envelope: Envelope, arrays: Arrays, served: Served) -> Request:
     arrays, times = _shared(arrays), _times(options, arrays)
     if times is None and "times" not in arrays:
         arrays["times"] = np.array([served.signature.domain.end])
-    chosen = Options(
-        model=f"{served.model}/{served.version}",
-        outputs=Outputs(latent="latent" in wanted),
-        mode=options.mode,
-        precision=options.precision,
-        intervals=coverage,
+    chosen = _chosen(
+        f"{served.model}/{served.version}",
+        options.mode,
+        options.precision,
+        coverage,
+        latent="latent" in wanted,
         spread="spread" in wanted,
     )
     return Request("rollout", chosen, arrays, times)
+
+
+# Most callers ask for the same again.
+@functools.lru_cache(maxsize=1024)
+def _chosen(
+    model: str,
+    mode: Literal["reproducible", "throughput"],
+    precision: Literal["model", "float64"],
+    coverage: float | None,
+    *,
+    latent: bool,
+    spread: bool,
+) -> Options:
+    return Options(
+        model=model,
+        outputs=Outputs(latent=latent),
+        mode=mode,
+        precision=precision,
+        intervals=coverage,
+        spread=spread,
+    )
 
 
 def in_its_words(error: InvalidInput) -> InvalidInput:
@@ -270,7 +292,7 @@ def _from_raw(
 
 def _finite(array: np.ndarray, field: str) -> np.ndarray:
     finite = np.isfinite(array)
-    if finite.all():
+    if are_all(finite):
         return array
     place = tuple(int(index) for index in np.argwhere(~finite)[0])
     raise InvalidInput(

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import Computed, compute, deadline_of, read_body
+from api.computing import compute, deadline_of, read_body, respond
 from api.dependencies import Gateway
 from api.held_bodies import holder
 from api.middleware import TENSORS, BodyTooLarge
@@ -86,8 +86,20 @@ class Inference:
             )
         except InvalidInput as error:
             raise in_its_words(error) from error
-        response = await _response(gateway, headers, envelope, computed)
-        await response(scope, receive, send)
+        numbers = sum(array.size for array in computed.results.values())
+        if numbers * _BYTES_PER_NUMBER > _LARGE_BYTES:
+            content, end = await gateway.parsed(written, envelope, computed)
+        else:
+            content, end = written(envelope, computed)
+        sent = {"vary": "Accept-Encoding"}
+        if end is not None:
+            sent[HEADER] = str(end)
+        coding = accepted_coding(headers, len(content))
+        if coding is not None:
+            content = await gateway.parsed(packed, content, coding)
+            sent["content-encoding"] = coding
+        kind = "application/json" if end is None else "application/octet-stream"
+        await respond(send, content, kind, sent)
 
 
 def _check_named(envelope: Envelope, path: Mapping[str, str], served: Served) -> None:
@@ -152,28 +164,6 @@ async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
         )
     joint = "/" if version.isdecimal() else "@"
     return await workspace.served(f"{name}{joint}{version}")
-
-
-async def _response(
-    gateway: Gateway,
-    headers: Mapping[str, str],
-    envelope: Envelope,
-    computed: Computed,
-) -> Response:
-    numbers = sum(array.size for array in computed.results.values())
-    if numbers * _BYTES_PER_NUMBER > _LARGE_BYTES:
-        content, end = await gateway.parsed(written, envelope, computed)
-    else:
-        content, end = written(envelope, computed)
-    sent = {"vary": "Accept-Encoding"}
-    if end is not None:
-        sent[HEADER] = str(end)
-    coding = accepted_coding(headers, len(content))
-    if coding is not None:
-        content = await gateway.parsed(packed, content, coding)
-        sent["content-encoding"] = coding
-    kind = "application/json" if end is None else "application/octet-stream"
-    return Response(content, headers=sent, media_type=kind)
 
 
 async def _server(request: Request) -> Response:
@@ -254,8 +244,10 @@ def _of_model(rest: str, endpoint: Any, method: str = "GET") -> list[Route]:
     ]
 
 
+INFER = _of_model("/infer", Inference(), "POST")
+"""What clients call most, found before FastAPI's own layers."""
 routes = [
-    *_of_model("/infer", Inference(), "POST"),
+    *INFER,
     Route("/v2", _server),
     Route("/v2/", _server),
     Route("/v2/health/live", _live),

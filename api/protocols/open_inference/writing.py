@@ -12,6 +12,7 @@ import orjson
 
 from api.computing import Computed
 from api.protocols.open_inference.reading import DTYPES, Datatype, Envelope
+from services.rollouts.served import are_all
 from spnode_core.errors import InvalidInput
 
 _FIELDS = {"latent": "z"}
@@ -71,9 +72,12 @@ def _outputs(
 
 
 def _cast(array: np.ndarray, name: str, datatype: Datatype) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        found = np.ascontiguousarray(array, DTYPES[datatype])
-    if not np.isfinite(found).all():
+    if array.dtype == DTYPES[datatype]:
+        found = np.ascontiguousarray(array)
+    else:
+        with np.errstate(over="ignore"):
+            found = array.astype(DTYPES[datatype], order="C")
+    if not are_all(np.isfinite(found)):
         largest = float(np.abs(array).max())
         raise InvalidInput(
             "parameters.datatype",

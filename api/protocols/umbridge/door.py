@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import deadline_of, read_body
+from api.computing import deadline_of, read_body, respond
 from api.dependencies import Gateway
 from api.protocols.umbridge.body import Call, read_call
 from api.protocols.umbridge.calls import COMPUTED, Calling
@@ -27,7 +26,7 @@ from api.protocols.umbridge.config import Config, read_config
 from api.protocols.umbridge.view import View, make_view
 from api.workspace import Workspace
 from services.errors import Invalid, NotFound
-from services.rollouts.served import Served
+from services.rollouts.served import Served, are_all
 from services.versions import CHAMPION, LATEST, ModelRecord
 from spnode_core.errors import InvalidInput
 
@@ -74,8 +73,7 @@ class Door:
         else:
             fields = await self._described(gateway, workspace, parts)
         content = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
-        response = Response(content, media_type="application/json")
-        await response(scope, receive, send)
+        await respond(send, content, "application/json")
 
     async def _answer(
         self,
@@ -200,7 +198,8 @@ def _names_of(model: ModelRecord) -> list[str]:
 
 
 def _check_finite(output: np.ndarray | list[np.ndarray]) -> None:
-    if not np.isfinite(output).all():
+    vectors = output if isinstance(output, list) else [output]
+    if not all(are_all(np.isfinite(vector)) for vector in vectors):
         raise InvalidInput(
             "input",
             found="numbers whose output is not finite",

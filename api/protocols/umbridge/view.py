@@ -8,7 +8,9 @@
 Nothing here depends on the numbers of a call, so one view serves all calls of a config.
 """
 
+import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +45,8 @@ class Slot:
 
     def filled(self, values: np.ndarray, *, is_direction: bool = False) -> np.ndarray:
         """The whole with these numbers in open places."""
+        if len(self.open) == len(self.base):
+            return values.reshape(self.shape)
         whole = np.zeros_like(self.base) if is_direction else self.base.copy()
         whole[self.open] = values
         return whole.reshape(self.shape)
@@ -68,7 +72,7 @@ class View:
     shape: tuple[int, ...]
     density: Density | None
 
-    @property
+    @functools.cached_property
     def input_sizes(self) -> list[int]:
         """Length of each input vector."""
         return [sum(len(slot.open) for slot in group) for group in self.groups]
@@ -143,9 +147,12 @@ def make_view(served: Served, config: Config, most_times: int) -> View:
 
 def _parts(
     group: tuple[Slot, ...], vector: np.ndarray
-) -> list[tuple[Slot, np.ndarray]]:
-    ends = np.cumsum([len(slot.open) for slot in group])
-    return list(zip(group, np.split(vector, ends[:-1]), strict=True))
+) -> Iterator[tuple[Slot, np.ndarray]]:
+    start = 0
+    for slot in group:
+        stop = start + len(slot.open)
+        yield slot, vector[start:stop]
+        start = stop
 
 
 def _times(config: Config, signature: Signature, most: int) -> np.ndarray:
