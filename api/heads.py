@@ -1,12 +1,15 @@
 """A connection: how large a head may be, how long an answer waits for its reader.
 
 httptools joins the parts of a header as they come, so 100 MB of one took 23 s of the
-event loop, from a caller without a key. And closing a connection waits until all is
-sent, however long its other end reads nothing.
+event loop, from a caller without a key. Behind the head of a request that wants another
+protocol it reads no body, so that would be the next request. And closing a connection
+waits until all is sent, however long its other end reads nothing.
 """
 
 import asyncio
+import contextvars
 import json
+import logging
 import urllib.parse
 from http import HTTPStatus
 
@@ -15,6 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import PROBLEM, Problem
 from api.protocols.shapes import counted
+from services.identity import new_id
+from services.logs import of_request
+
+log = logging.getLogger("spnode.api")
 
 BODY_IS_HERE = "spnode.body_is_here"
 """In a request's scope once its body has come: nobody need watch who sends it."""
@@ -104,6 +111,8 @@ class BoundedHeads(HttpToolsProtocol):
     """Target of the request that comes in, as far as it has come."""
     _head_bytes = 0
     """Read since a head, a part of a body, or a request ended."""
+    _wants_other = False
+    """Whether the request that comes in wants another protocol."""
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -129,12 +138,53 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and look how long it has had nothing but headers."""
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._fed(data)
+        except httptools.HttpParserError as error:
+            self._refuse(_UNREADABLE, str(error))
+            return
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(_TOO_LARGE)
+            self._refuse(_TOO_LARGE, f"{self._head_bytes} bytes of headers")
+
+    def _fed(self, data: bytes) -> bytes:
+        """Feed the parser; what is to be fed to it next."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("the method CONNECT") from None
+            (end,) = upgrade.args
+            return self._without_upgrade() + data[end:]
+        return b""
+
+    def _without_upgrade(self) -> bytes:
+        """The head once more, for a new parser, without the wish for another protocol.
+
+        RFC 9110, section 7.8: a server may ignore it.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
+        for name, value in self.headers:
+            kept = value
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                kept = b", ".join(each for each in tokens if each.lower() != b"upgrade")
+            if b"\r" in kept or b"\n" in kept:
+                raise httptools.HttpParserError("a header of several lines")
+            if name != b"upgrade" and (kept or not value):
+                lines.append(b"%s: %s" % (name, kept))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._wants_other = False
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
+        self._wants_other = self.parser.should_upgrade()
+        if self._wants_other:
+            return
         self._head_bytes = 0
         super().on_headers_complete()
 
@@ -145,6 +195,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request has ended."""
+        if self._wants_other:
+            return
         self._head_bytes = 0
         self.scope[BODY_IS_HERE] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
@@ -155,17 +207,17 @@ class BoundedHeads(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(_UNREADABLE)
-
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: Problem, reason: str) -> None:
         """Say so where no answer has begun, and close."""
+        request_id = new_id("req")
+        context = contextvars.copy_context()
+        context.run(_log, request_id, self.client, problem, reason)
         cycle = self.cycle
         is_free = cycle is None or cycle.response_complete or not cycle.response_started
         # In a pipeline an earlier answer may be under way.
         if is_free and not self.pipeline:
-            self.transport.write(_refusal(problem, _path(self.url)))
+            path = _path(self.url)
+            self.transport.write(_refusal(problem, path, request_id))
         self.transport.close()
 
 
@@ -179,7 +231,15 @@ def _path(url: bytes) -> str:
     return urllib.parse.unquote(path.decode("latin-1"))
 
 
-def _refusal(problem: Problem, path: str) -> bytes:
+def _log(
+    request_id: str, client: tuple[str, int] | None, problem: Problem, reason: str
+) -> None:
+    of_request(request_id)
+    whence = client[0] if client else "a socket"
+    log.warning("%d for what came from %s: %s", problem.status, whence, reason)
+
+
+def _refusal(problem: Problem, path: str, request_id: str) -> bytes:
     """The answer, counted, in the form of the door that a path is at.
 
     A problem where it is at none, and where so little of the request has been read that
@@ -191,8 +251,12 @@ def _refusal(problem: Problem, path: str) -> bytes:
     status, content = found
     title = HTTPStatus(status).phrase
     body = json.dumps(content).encode()
-    head = (
-        f"HTTP/1.1 {status} {title}\r\ncontent-type: {kind}\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    headers = {
+        "content-type": kind,
+        "content-length": str(len(body)),
+        "connection": "close",
+        "x-request-id": request_id,
+        **problem.headers,
+    }
+    lines = [f"HTTP/1.1 {status} {title}", *map(": ".join, headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,12 +1,15 @@
 """The head of an answer and what follows it are one write."""
 
 import asyncio
+import json
+import re
 
 import pytest
 from uvicorn.server import ServerState
 
 from api.heads import BODY_IS_HERE, BoundedHeads, Joining
 from api.server import server_config
+from services.logs import JsonLines
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
@@ -108,10 +111,19 @@ def test_what_is_kept_goes_before_the_connection_closes(end, told):
 class Told(list):
     """What a gateway's protocol was asked for, request by request."""
 
+    def __init__(self):
+        super().__init__()
+        self.bodies = []
+
     async def __call__(self, scope, receive, send):
         self.append((scope["path"], bool(scope.get(BODY_IS_HERE))))
-        while (await receive()).get("more_body", False):
-            pass
+        self.headers = dict(scope["headers"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.bodies.append(body)
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"{}"})
@@ -151,6 +163,63 @@ def test_answers_of_a_pipeline_keep_their_order():
     assert told == [("/one", True), ("/two", True)]
     assert len(calls) == 2
     assert all(call.endswith(b"\r\n\r\n{}") for call in calls)
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def upgraded(path: str, *more: bytes) -> bytes:
+    line = b"POST /%s HTTP/1.1\r\nHost: x\r\n" % path.encode()
+    return line + UPGRADE + b"".join(each + b"\r\n" for each in more) + b"\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000], ids=lambda size: f"by {size}")
+@pytest.mark.parametrize("form", ["length", "chunks"])
+def test_the_body_behind_an_upgrade_is_no_request(form, size):
+    body, framing = SMUGGLED, b"Content-Length: %d" % len(SMUGGLED)
+    if form == "chunks":
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+        framing = b"Transfer-Encoding: chunked"
+    sent = upgraded("one", framing) + body + request("/two") + b"abc"
+    told, calls = answered(*(sent[k : k + size] for k in range(0, len(sent), size)))
+    assert told.bodies == [SMUGGLED, b"abc"]
+    assert [path for path, _ in told] == ["/one", "/two"]
+    assert len(calls) == 2
+
+
+def test_requests_behind_each_other_may_all_want_an_upgrade():
+    told, _ = answered(upgraded("one") + upgraded("two") + upgraded("three"))
+    assert [path for path, _ in told] == ["/one", "/two", "/three"]
+
+
+def test_nothing_else_is_taken_from_the_head_of_an_upgrade():
+    close = upgraded("one", b"Connection: close, upgrade", b"X-Empty:", b"X-A: 1, 2")
+    told, calls = answered(close)
+    assert told.headers == {
+        b"host": b"x",
+        b"connection": b"close",
+        b"x-empty": b"",
+        b"x-a": b"1, 2",
+    }
+    assert calls[-1] == "closed"
+
+
+def test_no_tunnel_is_opened():
+    told, calls = answered(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + SMUGGLED)
+    assert told == []
+    assert calls[0].startswith(b"HTTP/1.1 400 ")
+    assert calls[1:] == ["closed"]
+
+
+def test_what_is_no_http_is_in_the_log_with_its_answers_id(caplog):
+    formatter = JsonLines()
+    ids = []
+    caplog.handler.addFilter(lambda r: ids.append(formatter.format(r)) or True)
+    _, (answer, _) = answered(b"GET / HTTP/1.1\r\nno header\r\n\r\n")
+    (named,) = re.findall(rb"x-request-id: (req_\w+)", answer)
+    (record,) = map(json.loads, ids)
+    assert record["request_id"] == named.decode()
 
 
 def test_an_answer_without_a_body_is_sent_all_the_same():
