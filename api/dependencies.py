@@ -5,6 +5,7 @@ import contextvars
 import functools
 import gc
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -34,6 +35,7 @@ from services.rollouts.executor import make_executor
 from services.rollouts.served import champions, pinned
 from services.rollouts.work import Limits
 from services.settings import Settings
+from services.versions import ARTIFACTS
 from services.work_folder import sweep_requests
 from services.workers import Workers
 from spnode_core.errors import SpnodeError
@@ -51,6 +53,8 @@ LIMITED_WAITING = 16
 _GUESSES_WAITING = 64
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
+# When it looks again at one that the store has lost or damaged.
+_UNSERVED_AGAIN_S = 60.0
 # How often until it is warm, or a worker of rollouts is.
 _LOOK_EVERY_S = 0.5
 _LOG = logging.getLogger(__name__)
@@ -104,6 +108,9 @@ class Gateway:
         self._limited = ThreadPoolExecutor(LIMITED_AT_ONCE, "limited")
         self._turns = Room(LIMITED_AT_ONCE + LIMITED_WAITING, 1)
         self.upload_room = UploadRoom(settings)
+        self.unserved: dict[str, float] = {}
+        """Champions and pinned versions that cannot be served, by digest, and when they
+        are tried again."""
         self._warm: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -243,9 +250,13 @@ class Gateway:
         kept = await self.sql(pinned, registry, self.settings.pinned_models)
         digests = await self.sql(champions, registry) | kept
         await self.executor.pin(kept)
-        for digest in digests - self._warm:
+        now = time.monotonic()
+        due = {digest for digest, when in self.unserved.items() if when <= now}
+        for digest in digests - (self._warm - due):
             await self._warm_one(digest)
         self._warm &= digests
+        for digest in self.unserved.keys() - digests:
+            del self.unserved[digest]
         if await self._computes() and not self.warmed:
             await self.sql(self.queue.ping)
             # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
@@ -268,13 +279,18 @@ class Gateway:
     async def _warm_one(self, digest: str) -> None:
         self._warm.add(digest)
         try:
+            await self.in_store(self.blobs.size, f"{ARTIFACTS}/{digest}")
             await self.executor.warm(digest)
+            self.unserved.pop(digest, None)
         except (ServiceError, SpnodeError) as error:
             _LOG.error("artifact %s cannot be served: %s", digest, error)
             if is_away(error):
                 self._warm.discard(digest)  # the store is away: once more, later
+            else:
+                self.unserved[digest] = time.monotonic() + _UNSERVED_AGAIN_S
         except Exception:  # the boundary of the task: one bad model stops no other
             _LOG.exception("artifact %s cannot be served", digest)
+            self.unserved[digest] = time.monotonic() + _UNSERVED_AGAIN_S
 
 
 async def _called(

@@ -5,15 +5,15 @@ like anything else; of a damaged content of several pieces the last one never co
 """
 
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
 from api.conditional import Span, is_known, not_modified, read_range
 from api.workspace import Workspace
-from services.blobs import Blobs
+from services.blobs import Blobs, Lost
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 """What is asked for by name never changes."""
@@ -38,12 +38,23 @@ class Content(NamedTuple):
 
 
 async def downloaded(
-    request: Request, workspace: Workspace, blobs: Blobs, content: Content
+    request: Request,
+    workspace: Workspace,
+    blobs: Blobs,
+    content: Content,
+    record: Callable[[], Awaitable[Any]],
 ) -> Response:
     """Answer with a content.
 
+    Args:
+        request: What it answers.
+        workspace: Of the caller.
+        blobs: The store.
+        content: What was asked for.
+        record: Looks again for what refers to it; it may be deleted just now.
+
     Raises:
-        NotFound: The store has no such key.
+        Lost: The store has no such key, and what refers to it is there.
         Damaged: The content, of one piece, is not the one that its digest says.
         Unavailable: The store does not answer.
         HTTPException: 416: the range lies beyond the end.
@@ -68,7 +79,11 @@ async def downloaded(
             f"bytes {span.start}-{span.end - 1}/{content.size_bytes}"
         )
     headers["content-length"] = str(sent.end - sent.start)
-    pieces = await workspace.in_store(_begun, stream)
+    try:
+        pieces = await workspace.in_store(_begun, stream)
+    except Lost:
+        await record()
+        raise
     return StreamingResponse(pieces, 206 if span else 200, headers, content.kind)
 
 

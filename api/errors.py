@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from services import errors
-from services.blobs import Damaged
+from services.blobs import Damaged, Lost
 from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError
 
 STATUS: dict[type[Exception], int] = {
@@ -45,6 +45,7 @@ STATUS: dict[type[Exception], int] = {
     errors.RolloutFailed: 422,
     errors.LeaseLost: 409,
     Damaged: 500,
+    Lost: 500,
     errors.ServiceError: 500,
     InvalidInput: 422,
     ArtifactError: 422,

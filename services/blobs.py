@@ -46,6 +46,20 @@ class Damaged(ServiceError):
     default_code = "damaged"
 
 
+class Lost(NotFound):
+    """A blob that is not there.
+
+    Who has just read of it finds that what refers to it is gone too; otherwise the
+    store has lost it.
+    """
+
+    default_code = "lost"
+
+    def __init__(self, key: str) -> None:
+        hint = "unless it was deleted just now, restore it from a backup"
+        super().__init__("blob", key, hint=hint)
+
+
 class Blobs:
     """Immutable contents under keys like ``datasets/<sha256>``.
 
@@ -134,7 +148,7 @@ class Blobs:
         """Return a content.
 
         Raises:
-            NotFound: There is no such key.
+            Lost: There is no such key.
             Damaged: The content is not the one that the key names.
             Unavailable: The store does not answer.
         """
@@ -147,7 +161,7 @@ class Blobs:
         """Write a content to a file, which appears only when it is whole and right.
 
         Raises:
-            NotFound: There is no such key.
+            Lost: There is no such key.
             Damaged: The content is not the one that the key names.
             Unavailable: The store does not answer.
         """
@@ -167,7 +181,7 @@ class Blobs:
         """Read a content to its end and check it.
 
         Raises:
-            NotFound: There is no such key.
+            Lost: There is no such key.
             Damaged: The content is not the one that the key names.
             Unavailable: The store does not answer.
         """
@@ -191,10 +205,11 @@ class Blobs:
     ) -> Iterator[bytes]:
         """Yield a content from ``start`` up to, not including, ``end``.
 
-        Of a whole one that is damaged the last piece never comes.
+        Of a whole one that is damaged the last piece never comes. Parts of a content of
+        several pieces are not checked: who joins them has its digest.
 
         Raises:
-            NotFound: There is no such key.
+            Lost: There is no such key.
             Damaged: The content is not the one that the key names.
             Unavailable: The store does not answer.
         """
@@ -202,7 +217,11 @@ class Blobs:
             if start == 0 and end is None:
                 yield from _checked(key, obstore.get(self._store, key).stream())
                 return
-            last = self.size(key) if end is None else end
+            size = self.size(key)
+            last = size if end is None else end
+            if size <= _PIECE_BYTES:
+                yield self.get(key)[start:last]
+                return
             for begin in range(start, last, _PIECE_BYTES):
                 stop = min(begin + _PIECE_BYTES, last)
                 part = obstore.get_range(self._store, key, start=begin, end=stop)
@@ -212,7 +231,7 @@ class Blobs:
         """Return the size of a content in bytes.
 
         Raises:
-            NotFound: There is no such key.
+            Lost: There is no such key.
         """
         with _translated(key):
             return int(obstore.head(self._store, key)["size"])
@@ -274,7 +293,7 @@ def _translated(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise NotFound("blob", key) from error
+        raise Lost(key) from error
     except (BaseError, OSError) as error:
         raise Unavailable(
             f"the store does not answer for {key!r}", reason=error

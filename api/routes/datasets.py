@@ -1,5 +1,6 @@
 """/v1/datasets: upload, look, download, delete; or ask for one to be made."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -126,10 +127,11 @@ async def get_data(
     id: str, request: Request, gateway: GatewayDep, workspace: WorkspaceDep
 ) -> Response:
     """The dataset as an npz file; its SHA-256 is the ETag."""
-    record = await workspace.sql(workspace.datasets.get, id)
+    find = partial(workspace.sql, workspace.datasets.get, id)
+    record = await find()
     name = f"{record.id}.npz"
     content = Content(record.key, record.digest, record.size_bytes, name, NPZ)
-    return await downloaded(request, workspace, gateway.blobs, content)
+    return await downloaded(request, workspace, gateway.blobs, content, find)
 
 
 @router.get("/{id}/trajectories/{number}", summary="Read a trajectory")

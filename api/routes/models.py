@@ -1,5 +1,6 @@
 """/v1/models: the registry. A version is named by number, alias, or ``latest``."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
@@ -145,7 +146,8 @@ async def get_artifact(
     workspace: WorkspaceDep,
 ) -> Response:
     """The file that ``spnode_core.load`` reads; its SHA-256 is the ETag."""
-    record = await _version(workspace, name, version)
+    find = partial(_version, workspace, name, version)
+    record = await find()
     content = Content(
         record.artifact_key,
         record.digest,
@@ -153,7 +155,7 @@ async def get_artifact(
         f"{record.model}-{record.number}.spnode",
         "application/zip",
     )
-    return await downloaded(request, workspace, gateway.blobs, content)
+    return await downloaded(request, workspace, gateway.blobs, content, find)
 
 
 @router.get(

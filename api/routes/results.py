@@ -1,5 +1,6 @@
 """/v1/jobs/{id}/result: what a rollout job made, chunk by chunk."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -63,10 +64,11 @@ async def get_chunk(
     and when), `z` and `outside` where they were asked for.
     """
     job = await workspace.sql(workspace.jobs.get, id)
-    chunk = await workspace.sql(gateway.results.chunk, job, number)
+    find = partial(workspace.sql, gateway.results.chunk, job, number)
+    chunk = await find()
     name = f"{id}-{number:06d}.npz"
     content = Content(chunk.key(id), chunk.digest, chunk.size_bytes, name, NPZ)
-    return await downloaded(request, workspace, gateway.blobs, content)
+    return await downloaded(request, workspace, gateway.blobs, content, find)
 
 
 @router.delete("/{id}/result", status_code=204, summary="Delete what a job made")

@@ -50,6 +50,7 @@ from services.rollouts.tiles import (
 )
 from services.rollouts.work import USUAL, Variant
 from services.settings import MIB, Settings
+from services.versions import ARTIFACTS
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
 from spnode_core.timegrid import Plan
@@ -368,7 +369,7 @@ class Engine:
     def _load(self, digest: str) -> Model:
         with tempfile.TemporaryDirectory(prefix="spnode-") as folder:
             path = Path(folder) / "artifact.spnode"
-            self._blobs.download(f"artifacts/{digest}", path)
+            self._blobs.download(f"{ARTIFACTS}/{digest}", path)
             try:
                 surrogate = artifact.load(path, digest=digest)
             except ArtifactError as error:

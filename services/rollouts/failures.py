@@ -1,6 +1,6 @@
 """What went wrong with a batch, on its way from the worker to the gateway: JSON."""
 
-from services.blobs import Damaged
+from services.blobs import Damaged, Lost
 from services.errors import NotFound, ServiceError, Unavailable, WorkersDied
 from spnode_core.errors import InvalidInput
 
@@ -14,6 +14,8 @@ def fields_of(error: Exception) -> dict[str, str]:
             "found": error.found,
             "expected": error.expected,
         }
+    if isinstance(error, Lost):
+        return {"kind": "lost", "key": error.name}
     if isinstance(error, NotFound):
         return {"kind": "missing", "what": error.kind, "name": error.name}
     if isinstance(error, Damaged):
@@ -34,6 +36,8 @@ def error_of(fields: dict[str, str]) -> Exception:
             return WorkersDied(
                 fields["field"], found=fields["found"], expected=fields["expected"]
             )
+        case "lost":
+            return Lost(fields["key"])
         case "missing":
             return NotFound(fields["what"], fields["name"])
         case "damaged":

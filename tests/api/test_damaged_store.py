@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from spnode_client import Client, NotFound, ServiceFault
+from spnode_client import Client, ServiceFault
 from tests.api.deployment import LINEAR, deployed, opened, publish
 from tests.api.serving import serving
 from tests.core.models import random_states, small_surrogate
@@ -78,8 +78,10 @@ def test_a_dataset_is_whole_or_refused(store, tmp_path):
     with pytest.raises(ServiceFault) as refused:
         client.datasets.download(made.id, back)
     assert refused.value.code == "damaged"
+    part = httpx.get(address, headers=headers, trust_env=False)
+    assert (part.status_code, part.json()["code"]) == (500, "damaged")
     path.unlink()
-    with pytest.raises(NotFound):
+    with pytest.raises(ServiceFault, match="restore it from a backup"):
         client.datasets.download(made.id, back)
     path.write_bytes(whole)
     assert client.datasets.download(made.id, back).read_bytes() == whole

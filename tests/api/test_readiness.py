@@ -3,12 +3,15 @@ import threading
 import time
 from types import SimpleNamespace
 
+import pytest
 import sqlalchemy as sa
 
 from api.dependencies import Gateway
 from api.readiness import Readiness
+from services.blobs import Lost
 from services.queue_names import ROLLOUTS_QUEUE
 from tests.api.deployment import deployed, opened, start_valkey, wait_for
+from tests.api.test_errors import checked
 
 WELL = {"database": "ok", "queue": "ok", "models": "warm"}
 AWAY = {"queue": "does not answer"}
@@ -65,9 +68,68 @@ def test_what_cannot_be_read_of_a_champion_ends_nobody_s_watch():
             wait_for(ready, 120)
 
 
+@pytest.mark.parametrize("executor", ["inline", "queue"])
+def test_a_champion_that_the_store_has_lost_is_told_and_is_no_404(executor):
+    with deployed(models=("small",), executor=executor) as data:
+        with opened(data.settings) as (_, blobs):
+            (key,) = blobs.list("artifacts")
+            content = blobs.get(key)
+            blobs.delete(key)
+        if executor == "queue":
+            data.start("worker", "worker", "--rollouts")
+        with data.start_gateway().client() as client:
+            checks = client.get("/health/ready").json()["checks"]
+            assert checks["models"] == "warm, 1 cannot be served"
+            body = {"model": "small", "x0": [1.0, 0.5, 0.2], "times": [1.0]}
+            for path in ("/v1/rollout", "/v1/rollout/vjp"):
+                sent = body | ({"cotangents": [[1.0] * 3]} if "vjp" in path else {})
+                checked(client.post(path, json=sent), 500, "lost")
+            found = client.get("/v1/models/small/versions/1/artifact")
+            checked(found, 500, "lost")
+            ready = client.get("/v2/models/small/ready")
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+            call = {"name": "small", "input": [[1.0, 0.5, 0.2]]}
+            refused = client.post("/umbridge/Evaluate", json=call)
+            assert refused.status_code == 500
+            assert refused.json()["error"]["type"] == "lost"
+            with opened(data.settings) as (_, blobs):
+                blobs.put(key, content)
+            assert client.post("/v1/rollout", json=body).status_code == 200
+            assert client.get("/v2/models/small/ready").json()["ready"]
+
+
+def test_what_was_lost_is_tried_again_and_forgotten_when_it_is_no_champion(monkeypatch):
+    asked = []
+
+    async def in_store(function, key):
+        asked.append(key)
+        raise Lost(key)
+
+    async def scenario(gateway):
+        monkeypatch.setattr(gateway, "in_store", in_store)
+        wanted = {"a", "b"}
+        monkeypatch.setattr("api.dependencies.champions", lambda registry: wanted)
+        await gateway.executor.start()
+        try:
+            await gateway._warm_all()
+            await gateway._warm_all()
+            assert sorted(asked) == ["artifacts/a", "artifacts/b"]
+            gateway.unserved = dict.fromkeys(gateway.unserved, time.monotonic())
+            wanted.remove("b")
+            await gateway._warm_all()
+            assert asked[2:] == ["artifacts/a"]
+            assert list(gateway.unserved) == ["a"]
+        finally:
+            await gateway.close()
+
+    with deployed() as data:
+        asyncio.run(scenario(Gateway(data.settings)))
+
+
 def gateway_of(living, ping):
     return SimpleNamespace(
         warmed=True,
+        unserved={},
         workers=SimpleNamespace(living=living),
         queue=SimpleNamespace(ping=ping),
     )

@@ -50,6 +50,7 @@ from api.workspace import Workspace
 from services.errors import Conflict, Invalid
 from services.rollouts.request import Arrays
 from services.rollouts.served import Served
+from services.versions import ARTIFACTS
 from spnode_core.errors import InvalidInput
 
 # Bodies and answers above this many bytes are read and written off the event loop.
@@ -190,8 +191,12 @@ async def _model(request: Request) -> Response:
 
 async def _model_ready(request: Request) -> Response:
     # Every version that is registered is served: what is not loaded yet is, when asked.
+    gateway: Gateway = request.app.state.gateway
     served = await _served(request.state.workspace, request.path_params)
-    return JSONResponse({"name": served.model, "ready": True})
+    key = f"{ARTIFACTS}/{served.digest}"
+    is_there = await gateway.in_store(gateway.blobs.exists, key)
+    status = 200 if is_there else 503
+    return JSONResponse({"name": served.model, "ready": is_there}, status)
 
 
 async def _config(request: Request) -> Response:
