@@ -126,6 +126,17 @@ def normalised(scaling: Scaling, values: Values) -> Values:
     return np.asarray(found).reshape(values.shape)
 
 
+def measuring(scaling: Scaling, dataset: Dataset) -> Scaling:
+    """The scaling in which predictions of a dataset are compared with it.
+
+    What is below the floor of a logarithm counts as 0, which is right where there are
+    samples of 0; where a state has none, a prediction that is decades below all of
+    them is wrong by decades.
+    """
+    least = np.min(dataset.states, (0, 1), where=dataset.mask, initial=np.inf)
+    return scaling.uncut(np.isfinite(least) & (least > 0))
+
+
 def sizes(scaling: Scaling, dataset: Dataset) -> Values:
     """Size of each state in normalised numbers: of a logarithm a factor of e."""
     largest = np.max(np.abs(dataset.states), (0, 1), where=dataset.mask, initial=0.0)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spnode_core.agreement import difference
-from spnode_core.baselines import Baselines, normalised, sizes
+from spnode_core.baselines import Baselines, measuring, normalised, sizes
 from spnode_core.data_report import choose_kind
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
@@ -167,7 +167,7 @@ class _Measure:
 
     @classmethod
     def of(cls, dataset: Dataset, kinds: list[ScalingKind], seed: int) -> "_Measure":
-        scaling = fit_scaling(dataset.states, kinds)
+        scaling = measuring(fit_scaling(dataset.states, kinds), dataset)
         states = normalised(scaling, dataset.filled)
         return cls(
             dataset,

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from spnode_core.baselines import Baselines, normalised, sizes
+from spnode_core.baselines import Baselines, measuring, normalised, sizes
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.intervals import calibrated, measured_coverage
+from spnode_core.normaliser import Scaling
 from spnode_core.restarts import restarts
 from spnode_core.rollout import rollout
 from spnode_core.samples import Problem, problem_on
@@ -78,7 +79,7 @@ def evaluate(
     change = np.where(mask, np.abs(fine - coarse), 0.0) / scale
     count = int(mask.sum())
     compared = Compared.of(surrogate, dataset)
-    found = compared.with_states(normalised(surrogate.normaliser.states, coarse))
+    found = compared.with_states(normalised(compared.scaling, coarse))
     by_state = found.by_state
     metrics: dict[str, Any] = {
         "scaled_mse": float(np.sum((error / scale) ** 2) / count),
@@ -95,6 +96,7 @@ def evaluate(
         "worst_state": found.worst_state,
         "over_time": found.over_time(grid.bins(surrogate.signature.domain.end)),
         "over_trajectories": found.over_trajectories(),
+        "start": _brief(compared.at_start(normalised(compared.scaling, coarse))),
         "timing": timing_errors(coarse, dataset),
         "trajectories": dataset.trajectories,
         "samples": count,
@@ -153,26 +155,34 @@ class Compared:
 
     surrogate: Surrogate
     dataset: Dataset
+    scaling: Scaling
     states: Values
     spread: Values
 
     @classmethod
     def of(cls, surrogate: Surrogate, dataset: Dataset) -> "Compared":
         """The dataset in what a surrogate has learned its states in."""
-        scaling = surrogate.normaliser.states
+        scaling = measuring(surrogate.normaliser.states, dataset)
         states = normalised(scaling, dataset.filled)
         deviations = spread(states, dataset.mask, sizes(scaling, dataset))
-        return cls(surrogate, dataset, states, deviations)
+        return cls(surrogate, dataset, scaling, states, deviations)
 
     def with_states(self, predicted: Values) -> Deviations:
         """Deviations of normalised states from those of the dataset."""
         return self._deviations(self.dataset, predicted - self.states)
 
+    def at_start(self, predicted: Values) -> Deviations:
+        """Deviations of normalised states from those that the rollouts were given."""
+        found = self.with_states(predicted)
+        mask = self.dataset.mask & ~self.dataset.later
+        errors = np.where(mask, (predicted - self.states) / self.spread, 0.0)
+        return dataclasses.replace(found, errors=errors, mask=mask)
+
     def with_rests(self, rests: Dataset) -> Deviations:
         """Deviations of rollouts from the first samples of pieces of the dataset."""
         predicted = predict(self.surrogate, rests, self.surrogate.grid)
-        scaling = self.surrogate.normaliser.states
-        errors = normalised(scaling, predicted) - normalised(scaling, rests.filled)
+        truth = normalised(self.scaling, rests.filled)
+        errors = normalised(self.scaling, predicted) - truth
         return self._deviations(rests, errors)
 
     def _deviations(self, dataset: Dataset, errors: Values) -> Deviations:

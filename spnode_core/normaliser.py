@@ -76,6 +76,11 @@ class Scaling(eqx.Module):
             x = jnp.where(is_asinh, self.width * jnp.sinh(argument), x)
         return x
 
+    def uncut(self, columns: NDArray[np.bool_]) -> "Scaling":
+        """The same without the floor under the logarithms of some of the columns."""
+        width = np.where(columns & self._is("log"), _LEAST, np.asarray(self.width))
+        return Scaling(self.kinds, self.offset, self.scale, jnp.asarray(width))
+
     def take(self, chosen: Sequence[int]) -> "Scaling":
         """The scaling of some of the columns."""
         return Scaling(

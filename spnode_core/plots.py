@@ -202,9 +202,8 @@ def _trajectories(
     if held_out is None:
         return None
     predicted = predict(surrogate, held_out, surrogate.grid)
-    scaling = surrogate.normaliser.states
     compared = Compared.of(surrogate, held_out)
-    states = normalised(scaling, predicted)
+    states = normalised(compared.scaling, predicted)
     each = compared.with_states(states).by_trajectory
     order = np.argsort(each)
     shown = {"median": int(order[(len(order) - 1) // 2]), "worst": int(order[-1])}

@@ -7,6 +7,8 @@ from typing import Any
 _NEGLIGIBLE = 1e-6
 # Rollouts from later samples may err by so much more than those from the starts.
 _MOST_AT_RESTART = 2.0
+# Rollouts may begin so far from their initial conditions, in units of the spread.
+_MOST_AT_START = 0.3
 _NAMED_STATES = 3
 
 
@@ -18,6 +20,7 @@ def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
     """
     return [
         *_beaten(metrics),
+        *_wrong_at_start(metrics),
         *_worse_from_later_samples(metrics),
         *_step_dependent(metrics),
     ]
@@ -46,6 +49,25 @@ def _beaten(metrics: Mapping[str, Any]) -> list[str]:
     ]
     more = len(found) - len(said)
     return [*said, f"nor on {more} other states"] if more else said
+
+
+def _wrong_at_start(metrics: Mapping[str, Any]) -> list[str]:
+    """States that a rollout does not begin with as they were given to it."""
+    start = metrics.get("start")
+    if not start:
+        return []
+    found = [
+        (error, name)
+        for name, error in start["states"].items()
+        if not error < _MOST_AT_START
+    ]
+    found.sort(reverse=True)
+    said = [
+        f"at the start {name} is not what a rollout was given: {_short(error)}"
+        for error, name in found[:_NAMED_STATES]
+    ]
+    more = len(found) - len(said)
+    return [*said, f"nor are {more} other states"] if more else said
 
 
 def _worse_from_later_samples(metrics: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from spnode_core.baselines import normalised, sizes
+from spnode_core.baselines import measuring, normalised, sizes
 from spnode_core.dataset import Dataset
 from spnode_core.deviations import Deviations, spread
 from spnode_core.metrics import predict
@@ -344,6 +344,7 @@ def _errors(
     surrogate: Surrogate, dataset: Dataset, scaling: Scaling
 ) -> NDArray[np.float64]:
     predicted = predict(surrogate, dataset, surrogate.grid)
+    scaling = measuring(scaling, dataset)
     truth = normalised(scaling, dataset.filled)
     deviations = spread(truth, dataset.later, sizes(scaling, dataset))
     return (normalised(scaling, predicted) - truth) / deviations

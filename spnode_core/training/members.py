@@ -118,7 +118,7 @@ def members_report(
     compared = Compared.of(surrogate, part)
 
     def error(predicted: Values) -> float:
-        states = normalised(surrogate.normaliser.states, predicted)
+        states = normalised(compared.scaling, predicted)
         return compared.with_states(states).overall
 
     return {

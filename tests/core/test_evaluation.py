@@ -86,6 +86,14 @@ def test_states_that_never_move_are_no_reason_to_warn():
     assert warnings_of(found) == []
 
 
+def test_a_rollout_that_does_not_begin_where_it_should_is_said():
+    start = {"states": {"a": 0.29, "b": 0.98}}
+    (said,) = warnings_of(measured(start=start))
+    assert said == "at the start b is not what a rollout was given: 0.98"
+    start = {"states": dict.fromkeys("abcde", float("nan"))}
+    assert warnings_of(measured(start=start))[-1] == "nor are 2 other states"
+
+
 def test_starts_from_the_middle_and_steps_that_matter_are_said():
     later = {"normalised_rmse": 0.5, "from_start": 0.2}
     assert "middle of a trajectory" in warnings_of(measured(mid_trajectory=later))[0]

@@ -6,9 +6,16 @@ import json
 import numpy as np
 import pytest
 
+from spnode_core.baselines import measuring, normalised
 from spnode_core.dataset import check_arrays
 from spnode_core.metrics import evaluate, predict, state_scale
-from spnode_core.spec import RelaxationSpec, ResidualSpec, SurrogateSpec
+from spnode_core.normaliser import fit_scaling
+from spnode_core.spec import (
+    NoAutoencoderSpec,
+    RelaxationSpec,
+    ResidualSpec,
+    SurrogateSpec,
+)
 from spnode_core.training.initialise import create_surrogate
 from spnode_core.training.presets import resolve
 
@@ -54,7 +61,42 @@ def test_metrics_follow_their_definitions(case):
     assert metrics["worst_state"]["name"] in ("x1", "x2")
     assert metrics["refinement_error"] > 0
     assert metrics["refined_scaled_mse"] != metrics["scaled_mse"]
+    start = (predicted - dataset.states)[:, 0]
+    assert metrics["start"]["states"]["x2"] == pytest.approx(
+        np.sqrt(np.mean(start[:, 1] ** 2)) / std
+    )
     json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("least", "decades"), [(1.0, 20.0), (0.0, 0.0)], ids=["positive", "with zeros"]
+)
+def test_a_prediction_decades_below_all_samples_errs_by_decades(least, decades):
+    """But where there are samples of 0, for which it is as good as any other."""
+    states = np.geomspace(1.0, 1e4, 7)[None, :, None] * np.ones((3, 1, 1))
+    training = check_arrays({"states": states, "times": TIMES})
+    scaling = fit_scaling(training.states, ["log"])
+    held_out = np.maximum(states, 10.0)
+    held_out[:, 3] = least
+    dataset = check_arrays({"states": held_out, "times": TIMES})
+    found = measuring(scaling, dataset)
+    predicted = np.where(held_out == least, 1e-20, held_out)
+    error = normalised(found, predicted) - normalised(found, dataset.filled)
+    expected = np.zeros(held_out.shape)
+    expected[:, 3] = -decades * np.log(10) / float(scaling.scale[0])
+    np.testing.assert_allclose(error, expected, atol=1e-12)
+
+
+def test_a_rollout_begins_with_what_it_was_given_where_nothing_is_encoded():
+    states = np.random.default_rng(0).uniform(0.5, 1.5, (70, 7, 2))
+    dataset = check_arrays({"states": states, "times": TIMES})
+    relaxation = RelaxationSpec(width=4, depth=1)
+    spec = SurrogateSpec(
+        latent=2, nonlinear=relaxation, autoencoder=NoAutoencoderSpec()
+    )
+    surrogate = create_surrogate(dataset, resolve(dataset, spec)[0], seed=0)
+    start = evaluate(surrogate, dataset)["start"]
+    assert start["normalised_rmse"] < 1e-12
 
 
 def test_a_state_with_no_sample_after_the_start_has_no_error(case):
