@@ -113,7 +113,6 @@ async def list_jobs(
 async def get_job(
     id: str,
     request: Request,
-    response: Response,
     gateway: GatewayDep,
     workspace: WorkspaceDep,
     wait: Annotated[
@@ -123,13 +122,14 @@ async def get_job(
 ) -> Any:
     """At once, or when the job has ended or ``wait`` seconds have passed."""
     job = await _ended(gateway, workspace, request, id, wait)
-    etag = etag_of([job.state, job.attempt, job.progress, job.cancel_requested])
+    content = JobOut.of(job).model_dump_json()
+    etag = etag_of([content])
     if is_known(request, etag):
         return not_modified(etag)
-    response.headers["etag"] = etag
+    headers = {"etag": etag}
     if not job.is_terminal:
-        response.headers["retry-after"] = _RETRY_AFTER_S
-    return JobOut.of(job)
+        headers["retry-after"] = _RETRY_AFTER_S
+    return Response(content, 200, headers, "application/json")
 
 
 @router.get(

@@ -135,6 +135,14 @@ def test_a_poller_that_knows_the_state_gets_no_body(client):
     client.post(f"/v1/jobs/{job}/cancel")
     changed = client.get(f"/v1/jobs/{job}", headers={"if-none-match": etag})
     assert changed.json()["state"] == "cancelled"
+    # The same state of the same attempt, but not the same end.
+    etag = changed.headers["etag"]
+    client.post(f"/v1/jobs/{job}/retry")
+    again = client.post(f"/v1/jobs/{job}/cancel").json()
+    later = client.get(f"/v1/jobs/{job}", headers={"if-none-match": etag})
+    assert later.status_code == 200
+    assert later.json() == again
+    assert again["finished_at"] != changed.json()["finished_at"]
 
 
 def test_pages_follow_each_other_without_gap_or_repetition(client):
