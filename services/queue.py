@@ -33,6 +33,8 @@ _SEND_S = 2.0
 _SILENT_S = 5.0
 # Of a look that holds up others: readiness, and the rounds of the housekeeping.
 _LOOK_S = 3.0
+_PING = "spnode:ping"
+_PING_KEPT_S = 60
 
 
 def create_app(settings: Settings) -> celery.Celery:
@@ -107,7 +109,7 @@ class Queue:
                 that takes the reply.
 
         Raises:
-            Unavailable: The broker does not answer.
+            Unavailable: The broker does not answer, or takes nothing.
         """
         self._send(BATCH_TASK, ROLLOUTS_QUEUE, [message])
 
@@ -122,19 +124,19 @@ class Queue:
                 # The answer's type covers redis-py's asyncio client as well.
                 return int(client.llen(queue))  # pyright: ignore[reportArgumentType]
         except redis.RedisError as error:
-            raise Unavailable("the queue does not answer", reason=error) from error
+            raise unavailable(error) from error
 
     def ping(self) -> None:
-        """Ask the broker for a PONG.
+        """Have the broker keep a key for a while: one that is full answers a PING.
 
         Raises:
-            Unavailable: It does not answer.
+            Unavailable: It does not answer, or takes nothing.
         """
         try:
             with redis_client(self.settings, _LOOK_S) as client:
-                client.ping()
+                client.set(_PING, "", ex=_PING_KEPT_S)
         except redis.RedisError as error:
-            raise Unavailable("the queue does not answer", reason=error) from error
+            raise unavailable(error) from error
 
     def close(self) -> None:
         """Close the connections to the broker."""
@@ -157,7 +159,19 @@ class Queue:
                 task, args=args, queue=queue, retry=False, ignore_result=True
             )
         except (OperationalError, redis.RedisError, OSError) as error:
-            raise Unavailable("the queue does not answer", reason=error) from error
+            raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> Unavailable:
+    """What a failure of the broker is: it is full, refuses, or does not answer."""
+    # Kombu raises an error of its own from that of redis-py.
+    cause = error.__cause__ if isinstance(error, OperationalError) else error
+    said = "the queue does not answer"
+    if isinstance(cause, redis.OutOfMemoryError):
+        said = "the queue takes nothing more: its memory is full"
+    elif isinstance(cause, redis.ResponseError):
+        said = "the queue refuses what it is sent"
+    return Unavailable(said, reason=error)
 
 
 def redis_client(

@@ -47,7 +47,7 @@ class InDeployment(Collector):
         said = "1 where the database answered this reading."
         answers = float(self._jobs is not None)
         yield GaugeMetricFamily("spnode_database_up", said, value=answers)
-        said = "1 where the broker answered when it was asked last."
+        said = "1 where the broker took a key when it was asked last."
         yield GaugeMetricFamily("spnode_queue_up", said, value=float(self._has_queue))
         if self._jobs is not None:
             yield from self._of_jobs(list(self._jobs))

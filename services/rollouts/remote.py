@@ -31,9 +31,9 @@ from typing import Any
 
 import redis
 
-from services.errors import DeadlinePassed, Unavailable
+from services.errors import DeadlinePassed
 from services.identity import new_id
-from services.queue import Queue, redis_client
+from services.queue import Queue, redis_client, unavailable
 from services.rollouts.executor import AbstractExecutor, Batch
 from services.rollouts.failures import error_of
 from services.rollouts.frames import pack, unpack
@@ -165,8 +165,8 @@ class QueueExecutor(AbstractExecutor):
             while (pending := self._outgoing.get()) is not None:
                 try:
                     self._send(sender, client, pending)
-                except (redis.RedisError, Unavailable) as error:
-                    pending.fail(Unavailable("the queue does not answer", reason=error))
+                except redis.RedisError as error:
+                    pending.fail(unavailable(error))
                 except Exception as error:  # the boundary of the thread
                     pending.fail(error)
                 # Its arrays and its answer, until the next one comes.

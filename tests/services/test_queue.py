@@ -98,6 +98,29 @@ def test_a_broker_that_is_down_is_said_so_at_once(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_a_broker_that_refuses_writes_counts_as_down(guarded_valkey: Settings) -> None:
+    queue = Queue(guarded_valkey)
+    with redis_client(guarded_valkey) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        assert client.ping()
+        assert queue.send_job("training", "job_1") is False
+        for send in (queue.ping, lambda: queue.send_batch({})):
+            with pytest.raises(Unavailable) as full:
+                send()
+            assert full.value.message == (
+                "the queue takes nothing more: its memory is full"
+            )
+        assert queue.waiting("training") == 0
+        client.config_set("maxmemory", 0)
+        queue.ping()
+        assert 0 < client.ttl("spnode:ping") <= 60
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(Unavailable, match="refuses what it is sent: .*read only"):
+            queue.ping()
+    queue.close()
+
+
 def test_a_broker_that_hangs_holds_nobody_for_long(
     tmp_path: Path, guarded_valkey: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,6 +282,15 @@ def test_errors_come_back_from_workers_as_they_were(error):
     assert getattr(found, "code", None) == getattr(error, "code", None)
 
 
+def test_a_broker_that_is_full_is_named_to_whoever_waits():
+    with deployed() as empty, redis.Redis.from_url(empty.settings.redis_url) as client:
+        empty.digest = "0" * 64
+        client.config_set("maxmemory", 1)
+        (error,) = run(QueueExecutor(empty.settings), batch(empty, seconds=20))
+    assert isinstance(error, Unavailable)
+    assert error.message == "the queue takes nothing more: its memory is full"
+
+
 def test_nobody_begins_a_batch_that_was_called_off():
     with deployed() as empty:
         empty.digest = "0" * 64
