@@ -5,6 +5,7 @@ PostgreSQL takes 0.7 ms of CPU by ``Connection.execute`` and 0.3 ms so. Types ar
 converted as there.
 """
 
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,10 @@ from services.errors import Unavailable
 MOST_IDLE = 2
 """So many connections are kept: a worker's claims and the clock come one at a time."""
 _READ_ONLY = "25006"
+_NO_ROOM: dict[int | str | None, str] = {
+    sqlite3.SQLITE_FULL: "there is no room on this host's disk",
+    "53100": "there is no room on the database's disk",
+}
 Statement = sa.Select[Any] | sa.Insert | ReturningInsert[Any] | ReturningUpdate[Any]
 Row = dict[str, Any]
 
@@ -98,7 +103,7 @@ class DriverConnections:
         """Give the cursor of a connection; what it did not commit is taken back.
 
         Raises:
-            Unavailable: The database does not answer, or stays locked.
+            Unavailable: The database does not answer, stays locked or has no room.
         """
         # The engine's first connection is tried by SQLAlchemy, with errors of its own.
         failed = (self._engine.dialect.loaded_dbapi.OperationalError, OperationalError)
@@ -112,7 +117,7 @@ class DriverConnections:
             if not isinstance(error, failed) and not is_read_only(error):
                 raise
             self.close()
-            raise Unavailable("the database does not answer", reason=error) from error
+            raise Unavailable(failure(error), reason=error) from error
         if len(self._idle) < MOST_IDLE:
             self._idle.append((cursor, time.monotonic()))
         else:
@@ -150,6 +155,13 @@ class DriverConnections:
 def is_read_only(error: BaseException | None) -> bool:
     """Whether a server of PostgreSQL takes no writes, as a standby does."""
     return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+def failure(error: BaseException | None) -> str:
+    """What callers are told of an operational error of a driver's."""
+    cause = getattr(error, "orig", error)
+    code = getattr(cause, "sqlite_errorcode", getattr(cause, "sqlstate", None))
+    return _NO_ROOM.get(code, "the database does not answer")
 
 
 def _with_constants(statement: Statement, dialect: sa.Dialect) -> Statement:

@@ -32,6 +32,7 @@ from services.database.driver import (
     DriverStatement,
     Row,
     Statement,
+    failure,
     is_read_only,
 )
 from services.errors import Unavailable
@@ -119,7 +120,7 @@ class Database:
                 disk then; PostgreSQL always does.
 
         Raises:
-            Unavailable: The database does not answer, or stays locked.
+            Unavailable: The database does not answer, stays locked or has no room.
         """
         with (
             _translated(),
@@ -231,7 +232,7 @@ def _translated() -> Iterator[None]:
     except PoolTimeout as error:
         raise Unavailable("all connections to the database are in use") from error
     except OperationalError as error:
-        raise Unavailable("the database does not answer", reason=error.orig) from error
+        raise Unavailable(failure(error), reason=error.orig) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("the database went away", reason=error.orig) from error
