@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
         env_ignore_empty=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     data_folder: Path = Path("~/.spnode")

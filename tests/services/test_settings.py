@@ -93,6 +93,23 @@ def test_a_rollout_has_a_deadline_that_its_caller_could_ask_for(
         read_settings()
 
 
+_NUMBERS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if field.annotation is float
+]
+
+
+@pytest.mark.parametrize("name", _NUMBERS)
+@pytest.mark.parametrize("wrong", ["inf", "nan", "-inf"])
+def test_a_number_is_finite(monkeypatch, name: str, wrong: str) -> None:
+    assert "lease_seconds" in _NUMBERS
+    variable = PREFIX + name.upper()
+    monkeypatch.setenv(variable, wrong)
+    with pytest.raises(SettingsError, match=f"{variable}='{wrong}': .*finite"):
+        read_settings()
+
+
 def test_variables_of_the_client_are_left_alone(monkeypatch) -> None:
     for name in CLIENT_VARIABLES:
         monkeypatch.setenv(name, "anything")
