@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OPEN, READS, admitted, check_scope, needed_scope
+from api.content_types import is_json, media_type, refuse_type
 from api.dependencies import Gateway
 from api.heads import BODY_IS_HERE
 from api.held_bodies import HeldBodies, holder
@@ -360,32 +361,9 @@ def _check_address(scope: Scope) -> None:
         )
 
 
-def media_type(headers: Mapping[str, str]) -> str:
-    """The type of a body, without its parameters; empty where none is given."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def _is_text(rule: "Rule", headers: Mapping[str, str]) -> bool:
     """Whether all of a rollout's body may be JSON, whatever it says it is."""
     if rule.binary == TENSORS:
         length = headers.get(TENSORS, "")[:20]
         return not length.isdecimal() or int(length) > MAX_DOCUMENT_BYTES
     return rule.binary != NPZ or media_type(headers) != NPZ
-
-
-def refuse_type(given: str, expected: str) -> NoReturn:
-    """Refuse a content type.
-
-    Raises:
-        HTTPException: 415, with what was found and expected.
-    """
-    raise HTTPException(
-        415, f"found a body of type {given!r}; expected {expected} in Content-Type"
-    )
-
-
-def is_json(content_type: str) -> bool:
-    """Whether a content type is JSON's."""
-    return content_type == "application/json" or (
-        content_type.startswith("application/") and content_type.endswith("+json")
-    )

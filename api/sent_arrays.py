@@ -13,13 +13,11 @@ from fastapi import Request, Response
 from starlette.types import Message
 
 from api.bodies import JsonRoute
+from api.content_types import is_json, media_type, refuse_type
 from api.middleware import (
     MAX_DOCUMENT_BYTES,
     NPZ,
     BodyTooLarge,
-    is_json,
-    media_type,
-    refuse_type,
 )
 from api.uploads import received
 from services.rollouts.rows import TEXT, sent_members

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import IntegrityError
 
+from api.content_types import media_type, refuse_type
 from api.dependencies import Gateway, GatewayDep, OwnerDep, WorkspaceDep
-from api.middleware import media_type, refuse_type
 from api.routes.jobs import idempotency_key
 from api.schemas import VersionOut
 from api.uploads import received

@@ -9,10 +9,11 @@ from pydantic import TypeAdapter
 
 from api.auth import check_priority
 from api.bodies import JsonRoute
+from api.content_types import media_type, refuse_type
 from api.dataset_schemas import DatasetOut, TrajectoryOut
 from api.dependencies import Gateway, GatewayDep, OwnerDep, PagingDep, WorkspaceDep
 from api.downloads import Content, downloaded
-from api.middleware import NPZ, media_type, refuse_type
+from api.middleware import NPZ
 from api.routes.jobs import accepted, idempotency_key
 from api.schemas import JobOut, Page
 from api.uploads import received

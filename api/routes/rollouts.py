@@ -12,8 +12,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.computing import Computed, compute, deadline_of, read_body, respond
+from api.content_types import media_type, refuse_type
 from api.dependencies import Gateway
-from api.middleware import NPZ, media_type, refuse_type
+from api.middleware import NPZ
 from api.schemas import (
     HvpOut,
     JacobianOut,
