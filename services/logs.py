@@ -25,11 +25,15 @@ _NOISY = ("celery", "kombu", "alembic")
 
 
 def configure(settings: Settings) -> None:
-    """Have the root logger write as the settings say, to standard error."""
+    """Have the root logger write as the settings say, to standard error.
+
+    What libraries warn of is a record too, as that Celery runs as root.
+    """
     handler = logging.StreamHandler()
     formatter = JsonLines() if settings.log_format == "json" else Lines()
     handler.setFormatter(formatter)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.captureWarnings(True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 

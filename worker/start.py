@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from services import traces
 from services.database.migrate import upgrade
-from services.devices import visible_gpus
+from services.devices import keep_xla_quiet, visible_gpus
 from services.errors import ServiceError
 from services.logs import configure
 from services.queue import JOB_TASK
@@ -108,6 +108,7 @@ def _add_job_task(
 
 def _prepare_jax(settings: Settings) -> None:
     """Set what JAX reads from the environment, which children inherit."""
+    keep_xla_quiet()
     defaults = {
         "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{settings.memory_fraction}",
         # An attempt that goes on after a crash need not compile again.

@@ -8,7 +8,6 @@ import abc
 import importlib
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from services.blobs import Blobs
+from services.devices import keep_xla_quiet
 from services.rollouts.request import Arrays
 from services.rollouts.standstill import Standstill
 from services.rollouts.threads import CallingThread
@@ -322,8 +322,6 @@ def make_executor(settings: Settings, blobs: Blobs) -> AbstractExecutor:
 
 def load_engine(settings: Settings, blobs: Blobs) -> AbstractEngine:
     """Import the engine by name and build it."""
-    # XLA tells of every program that it loads that the machine lacks features which
-    # are no machine's: prefer-no-gather is a wish of its own.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_xla_quiet()
     module = importlib.import_module("services.rollouts.engine")
     return module.Engine(settings, blobs)
