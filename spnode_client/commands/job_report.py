@@ -105,8 +105,8 @@ def _times(record: Record, *, is_again: bool) -> Iterator[tuple[str, str]]:
     yield "started", moment(started) + (f", after {waited}" if waited else "")
     yield "finished", moment(finished) + (f", after {took}" if took else "")
     yield "deadline", moment(record.get("deadline"))
-    if record.get("attempt") is not None and record.get("max_attempts") is not None:
-        yield "attempt", f"{record['attempt']} of {record['max_attempts']}"
+    # Not of how many: the limit rises with each attempt that others go on from.
+    yield "attempt", _told(record.get("attempt"))
 
 
 def _progress(record: Record) -> str:

@@ -64,6 +64,7 @@ def test_a_job_is_shown_with_its_attempts_and_its_error(capsys):
     assert "started 2026-01-02 03:04:05Z" in facts, "of a retry's wait nothing is known"
     assert "finished 2026-01-02 03:24:00Z, after 19.9 min" in facts
     assert "progress optimise, 25 %, 10 of 40, loss 0.5" in facts
+    assert "attempt 2" in facts, "their limit rises, and is none of attempts alone"
     assert "1 a 2026-01-02 03:04:05Z 2026-01-02 03:04:08Z 3 s queued" in facts
     assert "1 c 2026-01-02 03:04:31Z running" in facts
     assert "attempt 2: it [/died]" in facts
