@@ -31,7 +31,11 @@ from services.metrics import REQUESTS
 
 log = logging.getLogger("spnode.api")
 
-_REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
+_REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$", re.ASCII)
+# As W3C has it: ids of zeros alone, and the version ff, are none.
+_TRACEPARENT = re.compile(
+    r"^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$"
+)
 # Paths whose bodies are not JSON, or are JSON and npz.
 _ANY_TYPE = re.compile(
     r"^(/v1)?/rollout(/|$)|^/v1/objective$|^(/v1)?/jobs$|^/v1/datasets$|"
@@ -116,9 +120,10 @@ class Entrance:
         headers = first_headers(scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else _request_id()
-        added = [(b"x-request-id", request_id.encode("latin-1"))]
-        if "traceparent" in headers:
-            added.append((b"traceparent", headers["traceparent"].encode("latin-1")))
+        added = [(b"x-request-id", request_id.encode())]
+        parent = headers.get("traceparent")
+        if parent is not None and _TRACEPARENT.match(parent):
+            added.append((b"traceparent", parent.encode()))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         of_request(request_id)

@@ -275,6 +275,29 @@ def test_a_request_id_is_kept_or_made(client):
     assert kept.headers["traceparent"] == sent["traceparent"]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        b"\xff<script>",
+        b"",
+        f"00-{1:032x}-{2:016x}-01x".encode(),
+        f"00-{1:032x}-{2:016x}".encode(),
+        f"00-{0:032x}-{2:016x}-01".encode(),
+        f"00-{1:032x}-{0:016x}-01".encode(),
+        f"ff-{1:032x}-{2:016x}-01".encode(),
+    ],
+)
+def test_what_is_no_traceparent_is_not_echoed(client, given):
+    answer = client.get("/v1/limits", headers={"traceparent": given})
+    assert answer.status_code == 200
+    assert "traceparent" not in answer.headers
+
+
+def test_a_request_id_has_letters_of_ascii_alone(client):
+    made = client.get("/v1/limits", headers={b"x-request-id": b"caf\xe9"})
+    assert made.headers["x-request-id"].startswith("req_")
+
+
 def test_a_broken_request_line_does_not_hurt(deployment, client):
     host, port = deployment.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
