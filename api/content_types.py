@@ -1,4 +1,4 @@
-"""What a body says that it is, and the refusal of one that is not taken."""
+"""What a body says that it is, and the refusal of what is not taken."""
 
 from collections.abc import Mapping
 from typing import NoReturn
@@ -15,6 +15,23 @@ def is_json(content_type: str) -> bool:
     """Whether a content type is JSON's."""
     return content_type == "application/json" or (
         content_type.startswith("application/") and content_type.endswith("+json")
+    )
+
+
+def check_uncompressed(headers: Mapping[str, str]) -> None:
+    """Refuse a body that says it is compressed, where nothing unpacks it.
+
+    Raises:
+        HTTPException: 415, with what was found and expected.
+    """
+    given = headers.get("content-encoding")
+    if given is None or given.strip().lower() in ("", "identity"):
+        return
+    raise HTTPException(
+        415,
+        f"found Content-Encoding {given[:80]!r}; expected none: only /v2 takes "
+        "compressed bodies, of infer",
+        headers={"accept-encoding": "identity"},
     )
 
 

@@ -19,7 +19,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OPEN, READS, admitted, check_scope, needed_scope
-from api.content_types import is_json, media_type, refuse_type
+from api.content_types import (
+    check_uncompressed,
+    is_json,
+    media_type,
+    refuse_type,
+)
 from api.dependencies import Gateway
 from api.heads import BODY_IS_HERE
 from api.held_bodies import HeldBodies, holder
@@ -192,13 +197,15 @@ class Entrance:
         receive: Receive,
         scope: Scope,
     ) -> Receive:
-        """Refuse bodies of a wrong type, too large (counted or claimed) or too slow.
+        """Refuse bodies of a wrong type or coding, too large (as said or come) or slow.
 
         Raises:
             BodyTooLarge: By its Content-Length.
             HTTPException: 415.
         """
         length = headers.get("content-length", "0")
+        if rule.binary != TENSORS:
+            check_uncompressed(headers)
         given = media_type(headers)
         if given and not rule.any_type and length != "0" and not is_json(given):
             refuse_type(given, "application/json")

@@ -39,7 +39,7 @@ HTTP: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The address does not take this method."),
     "not_acceptable": (406, "There is no answer of a type that Accept names."),
     "too_slow": (408, "The body came too slowly."),
-    "unsupported_media_type": (415, "The Content-Type is none that is taken here."),
+    "unsupported_media_type": (415, "A Content-Type or Content-Encoding is not taken."),
     "range_not_satisfiable": (416, "The range lies beyond the end."),
     "head_too_large": (431, "The request line and the headers are too large."),
     "internal_error": (500, "Something failed here; request_id finds it in the log."),

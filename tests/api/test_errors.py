@@ -1,5 +1,6 @@
 """Whatever is wrong with a request is a problem that says so, and leaves nothing."""
 
+import gzip
 import io
 import json
 import socket
@@ -198,6 +199,24 @@ def test_a_body_of_another_type_is_refused(client, path):
     response = client.post(path, content="a=1", headers={"content-type": "text/html"})
     problem = checked(response, 415, "unsupported_media_type")
     assert "application/" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/rollout", "/rollout", "/v1/jobs", "/v1/datasets", "/v1/keys"]
+)
+def test_a_compressed_body_is_refused_where_none_is_unpacked(client, path):
+    for coding, content in (("gzip", gzip.compress(b"{}")), ("GZip", b"{}")):
+        headers = {**JSON, "content-encoding": coding}
+        problem = checked(
+            client.post(path, content=content, headers=headers),
+            415,
+            "unsupported_media_type",
+        )
+        assert f"found Content-Encoding {coding!r}" in problem["detail"]
+    for coding in ("identity", "Identity", ""):
+        headers = {**JSON, "content-encoding": coding}
+        answer = client.post(path, content=b"{}", headers=headers)
+        assert "Content-Encoding" not in answer.text
 
 
 def test_an_answer_of_another_type_is_refused(client):

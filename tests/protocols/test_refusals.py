@@ -1,5 +1,6 @@
 """The same faults at every door: refused in its own form, never a 500, never a problem."""
 
+import gzip
 import json
 
 import httpx
@@ -107,6 +108,12 @@ def test_a_wrong_content_type(door, post, kind):
     assert right.status_code in (200, 415)
     for content in (b"<x0>1</x0>", b"PK\x03\x04", b"\xff\xfe"):
         assert post(content=content, headers=headers).status_code in (400, of_body, 415)
+
+
+def test_a_compressed_body(door, post):
+    sent = gzip.compress(json.dumps(door[0]()[1]).encode())
+    answer = post(content=sent, headers={"content-encoding": "gzip"})
+    assert answer.status_code == (200 if door == DOORS["open_inference"] else 415)
 
 
 def test_a_body_that_is_too_large(door, post):
