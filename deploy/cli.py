@@ -28,6 +28,7 @@ def up(as_json: Json = False) -> None:
     Example: ./spnode up
     """
     from deploy import stack
+    from deploy.given import differing
 
     folder = find_folder()
     started = guarded(lambda: stack.up(folder, _say))
@@ -35,6 +36,9 @@ def up(as_json: Json = False) -> None:
     emit({"started": started, **found.as_dict()}, as_json, lambda: _describe(folder))
     if not started and not as_json:
         err.print("it ran already; `./spnode down` stops it")
+        if names := differing(folder):
+            said = "not applied until `./spnode down` and `./spnode up`"
+            err.print(f"{said}: {', '.join(names)}", markup=False)
 
 
 def down(as_json: Json = False) -> None:

@@ -4,7 +4,7 @@
 
     .spnode/
     ├── key              the API key, mode 0600
-    ├── stack.json       address and port of the last start
+    ├── stack.json       address, port and settings of the last start
     ├── supervisord.conf valkey.conf
     ├── logs/            one file a process
     ├── valkey/          its append-only file

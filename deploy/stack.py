@@ -21,6 +21,7 @@ import psutil
 
 from deploy import supervisor, valkey
 from deploy.folder import ROOT, Folder, write_private
+from deploy.given import given_settings
 from deploy.supervisor import Process, Program
 from services.database.engine import Database
 from services.devices import visible_gpus
@@ -81,6 +82,7 @@ def up(folder: Folder, say: Callable[[str], None]) -> bool:
         StackError: It did not become ready, with the end of the log that says why.
         services.settings.SettingsError: A ``SPNODE_`` variable is wrong.
     """
+    read_settings()
     with folder.locked():
         if supervisor.processes(folder) is not None:
             return False
@@ -97,8 +99,9 @@ def up(folder: Folder, say: Callable[[str], None]) -> bool:
 
 
 def _start(folder: Folder) -> None:
-    settings = _settings(folder)
-    write_private(folder.stack, _json(settings))
+    given = given_settings(folder)
+    settings = given.model_copy(update={"port": _port(folder, given)})
+    write_private(folder.stack, _json(settings, given))
     configuration = supervisor.write_configuration(folder, _programs(folder, settings))
     supervisor.launch(folder, configuration, _environment(settings))
     try:
@@ -126,7 +129,12 @@ def down(folder: Folder) -> bool:
 
 
 def status(folder: Folder) -> Status:
-    """What runs now."""
+    """What runs now.
+
+    Raises:
+        services.settings.SettingsError: A ``SPNODE_`` variable is wrong.
+    """
+    read_settings()
     found = supervisor.processes(folder)
     if found is None:
         return Status(False, "", os.fspath(folder.path))
@@ -204,16 +212,11 @@ def find_port(host: str, first: int) -> int:
     )
 
 
-def _settings(folder: Folder) -> Settings:
-    given = read_settings()
+def _port(folder: Folder, given: Settings) -> int:
     first = given.port
     if "SPNODE_PORT" not in os.environ:
         first = folder.read_stack().get("port", first)
-    return Settings(
-        data_folder=folder.path,
-        redis_url=valkey.redis_url(folder),
-        port=find_port(given.host, first),
-    )
+    return find_port(given.host, first)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -259,7 +262,7 @@ def _rollout_workers(settings: Settings) -> int:
     return settings.rollout_workers if settings.executor == "queue" else 0
 
 
-def _json(settings: Settings) -> str:
+def _json(settings: Settings, given: Settings) -> str:
     # The host that others name: a wildcard address is no address to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     chosen = {
@@ -267,6 +270,7 @@ def _json(settings: Settings) -> str:
         "port": settings.port,
         "redis_url": settings.redis_url,
         "database_url": settings.database_url,
+        "settings": given.environment(),
     }
     return json.dumps(chosen, indent=2) + "\n"
 
@@ -361,7 +365,8 @@ def _ensure_key(folder: Folder, settings: Settings) -> None:
 
 
 def _queues(folder: Folder) -> dict[str, int | None]:
-    queue = Queue(Settings(redis_url=folder.read_stack()["redis_url"]))
+    there = {"redis_url": folder.read_stack()["redis_url"]}
+    queue = Queue(read_settings().model_copy(update=there))
     found: dict[str, int | None] = {}
     for name in QUEUES:
         try:

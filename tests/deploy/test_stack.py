@@ -1,5 +1,6 @@
 """The embedded stack's choices: ports, sockets, private files, settings."""
 
+import json
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ import pytest
 
 from deploy import stack, supervisor
 from deploy.folder import LONGEST_SOCKET_PATH, ROOT, Folder, write_private
+from deploy.given import differing, given_settings
 from deploy.supervisor import Program
 from services.settings import Settings
 
@@ -161,6 +163,26 @@ def test_several_workers_of_jobs_have_a_gpu_each(tmp_path, monkeypatch):
     assert [each.name for each in programs] == ["gateway", "worker-1", "worker-2"]
     gpus = [each.environment.get("CUDA_VISIBLE_DEVICES") for each in programs]
     assert gpus == [None, "4", "7"]
+
+
+def test_settings_of_the_last_start_are_compared_where_they_are_known(
+    tmp_path, monkeypatch
+):
+    folder = Folder(tmp_path)
+    folder.create()
+    monkeypatch.setenv("SPNODE_MAX_ROWS", "7")
+    assert differing(folder) == [], "nothing is known"
+    started = {"settings": given_settings(folder).environment()}
+    write_private(folder.stack, json.dumps(started))
+    assert differing(folder) == []
+    monkeypatch.delenv("SPNODE_MAX_ROWS")
+    assert differing(folder) == ["SPNODE_MAX_ROWS"]
+    # The default is no wish for another port than the one that was free.
+    started["settings"] |= {"SPNODE_PORT": "8123", "SPNODE_MAX_ROWS": "65536"}
+    write_private(folder.stack, json.dumps(started))
+    assert differing(folder) == []
+    monkeypatch.setenv("SPNODE_PORT", "8124")
+    assert differing(folder) == ["SPNODE_PORT"]
 
 
 def test_a_port_that_another_took_meanwhile_is_no_start_of_ours():

@@ -1,6 +1,7 @@
 """A user's own file: trained, rolled out, exported from the shell."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -239,6 +240,35 @@ def test_a_second_up_says_what_runs_and_starts_nothing(shell, model):
     assert [each["pid"] for each in again["processes"]] == [
         each["pid"] for each in before["processes"]
     ]
+
+
+def with_variables(shell, **variables):
+    return dataclasses.replace(shell, variables={**shell.variables, **variables})
+
+
+@pytest.mark.parametrize("command", ["up", "status"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SPNODE_PORT", "70000", "SPNODE_PORT='70000': Input should be less than"),
+        ("SPNODE_LOG_FORMAT", "josn", "SPNODE_LOG_FORMAT='josn': Input should be"),
+        ("SPNODE_WOBBLE", "1", "SPNODE_WOBBLE is not a setting"),
+    ],
+)
+def test_a_wrong_setting_is_refused_while_the_stack_runs(
+    shell, command, name, value, said
+):
+    wrong = with_variables(shell, **{name: value})
+    told = wrong.run(command, code=1).stderr
+    assert told.startswith(f"error: {said}")
+    assert "pydantic" not in told
+
+
+def test_a_second_up_names_the_settings_that_it_does_not_apply(shell):
+    assert "not applied" not in shell.run("up").stderr
+    other = with_variables(shell, SPNODE_MAX_ROWS="7", SPNODE_PORT="1")
+    said = "not applied until `./spnode down` and `./spnode up`"
+    assert f"{said}: SPNODE_PORT, SPNODE_MAX_ROWS\n" in other.run("up").stderr
 
 
 def test_the_doctor_finds_nothing_missing(shell, model):
