@@ -19,15 +19,6 @@ def visible_gpus() -> list[str]:
     return sorted((each.name.removeprefix("nvidia") for each in found), key=int)
 
 
-def keep_xla_quiet() -> None:
-    """Have XLA write nothing of its own to the log; before JAX is imported.
-
-    Of every program that it loads from a file it tells that the machine lacks features
-    which are no machine's: prefer-no-gather is a wish of its own.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 def configure_jax(settings: Settings) -> None:
     """Set what JAX must know before its first computation: this is an entry point."""
     import jax

@@ -6,6 +6,7 @@ passwords of addresses are left out of every record, whoever wrote them into it.
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,15 @@ def configure(settings: Settings) -> None:
     logging.captureWarnings(True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def keep_xla_quiet() -> None:
+    """Have XLA write nothing of its own to the log; before JAX is imported.
+
+    Of every program that it loads from a file it tells that the machine lacks features
+    which are no machine's: prefer-no-gather is a wish of its own.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def of_request(id: str) -> None:

@@ -12,9 +12,9 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from services import traces
 from services.database.migrate import upgrade
-from services.devices import keep_xla_quiet, visible_gpus
+from services.devices import visible_gpus
 from services.errors import ServiceError
-from services.logs import configure
+from services.logs import configure, keep_xla_quiet
 from services.queue import JOB_TASK
 from services.queue import create_app as create_celery_app
 from services.queue_names import GPU_QUEUES, JOB_QUEUES, ROLLOUTS_QUEUE, on_gpu

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from services.blobs import Blobs
-from services.devices import keep_xla_quiet
+from services.logs import keep_xla_quiet
 from services.rollouts.request import Arrays
 from services.rollouts.standstill import Standstill
 from services.rollouts.threads import CallingThread
