@@ -94,9 +94,7 @@ def test_a_rollout_has_a_deadline_that_its_caller_could_ask_for(
 
 
 _NUMBERS = [
-    name
-    for name, field in Settings.model_fields.items()
-    if field.annotation is float
+    name for name, field in Settings.model_fields.items() if field.annotation is float
 ]
 
 
