@@ -6,7 +6,7 @@
     HDF5, MATLAB 7.3                      h5py       hdf5.py
     netCDF 3 and 4, zipped Zarr           xarray     labelled.py
     MATLAB 5                              scipy      matlab.py
-    CSV, Parquet: a row for every sample  pandas     table.py
+    CSV, Parquet: a row for every sample  pandas     table.py, delimited.py
 
 Names of files mean nothing, since an upload has none. No reader unpickles anything,
 follows a link out of the file, or takes memory before sizes are known.

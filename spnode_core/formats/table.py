@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spnode_core.errors import InvalidInput
+from spnode_core.formats.delimited import named_twice, read_csv
 from spnode_core.formats.reading import check_size
 
 _HEADER = re.compile(r"^\s*(?:(parameter|control):)?\s*(.*?)\s*(?:\[([^\]]*)\])?\s*$")
@@ -39,7 +40,7 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
         else:
             # The shortest number takes two bytes here, and eight in memory.
             check_size(4 * path.stat().st_size, limit_bytes)
-            frame = _csv(path)
+            frame = read_csv(path)
         columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     except InvalidInput:
         raise
@@ -48,41 +49,6 @@ def read(path: Path, kind: str, limit_bytes: int) -> Mapping[str, Any]:
             "file", found=f"a damaged {kind} table: {error}", expected="a whole table"
         ) from error
     return _arrays(columns)
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    form: dict[str, Any] = {
-        "sep": _separator(path),
-        "comment": "#",
-        "skipinitialspace": True,
-        "encoding": "utf-8-sig",
-        "low_memory": False,
-    }
-    # pandas would call the second of two `y1` by another name.
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, **form).iloc[0]
-    names = [name.strip() for name in header if isinstance(name, str)]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise _named_twice(twice[0], twice[0])
-    frame = pd.read_csv(path, **form)
-    # One delimiter more at the end of rows would move every column by one; names of
-    # rows in front of the others are left out.
-    if not isinstance(frame.index, pd.RangeIndex) and frame.iloc[:, -1].isna().all():
-        frame = pd.read_csv(path, index_col=False, **form)
-    return frame
-
-
-def _named_twice(header: str, name: str) -> InvalidInput:
-    return InvalidInput(
-        header.strip(),
-        found=f"two columns {name!r}",
-        expected="one of each name; units do not tell them apart",
-    )
-
-
-def _separator(path: Path) -> str:
-    with path.open(encoding="utf-8-sig") as file:
-        header = next((line for line in file if not line.startswith("#")), "")
-    return max(",;\t", key=header.count)
 
 
 def _parquet(path: Path, limit_bytes: int) -> pd.DataFrame:
@@ -120,7 +86,7 @@ def _arrays(columns: Columns) -> Mapping[str, Any]:
         role, name, unit = match.groups() if match else (None, header, None)
         called = name.lower() if name.lower() in ("trajectory", "time") else name
         if (role, called) in seen:
-            raise _named_twice(header, called)
+            raise named_twice(header, called)
         seen.add((role, called))
         if role is not None:
             others[role][name] = _numbers(header, column)
