@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from spnode_core.errors import InvalidInput
+from spnode_core.formats.reading import UTF_16
 
 _BEFORE_COMMENT = re.compile(r'(?:"[^"]*"|[^"#])*')
 
@@ -17,13 +18,15 @@ def read_csv(path: Path) -> pd.DataFrame:
     """The table of a CSV file, one column for each name of its header.
 
     Raises:
-        InvalidInput: Two columns have one name, or a row has too few cells.
+        InvalidInput: It is in no known encoding, two columns have one name, or a row
+            has too few cells.
     """
+    encoding = encoding_of(path)
     form: dict[str, Any] = {
-        "sep": _separator(path),
+        "sep": _separator(path, encoding),
         "comment": "#",
         "skipinitialspace": True,
-        "encoding": "utf-8-sig",
+        "encoding": encoding,
         "low_memory": False,
     }
     # pandas would call the second of two `y1` by another name.
@@ -43,6 +46,47 @@ def read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
+def encoding_of(path: Path) -> str:
+    """How letters are written: UTF-8, UTF-16 with its mark, or else Windows-1252.
+
+    Raises:
+        InvalidInput: None of them: which byte, and where.
+    """
+    found = ""
+    with path.open("rb") as file:
+        if file.read(2) in UTF_16:
+            return "utf-16"
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            if not line.isascii():
+                found = _encoding(line, number, found)
+    return found or "utf-8-sig"
+
+
+def _encoding(line: bytes, number: int, before: str) -> str:
+    """The encoding of a line with letters beyond ASCII, after lines of another."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if before != "utf-8-sig" and _is_windows_1252(line):
+            return "cp1252"
+        raise InvalidInput(
+            "file",
+            found=f"the byte 0x{line[error.start]:02X} in line {number}, place "
+            f"{error.start + 1}",
+            expected="text in UTF-8",
+        ) from error
+    return before or "utf-8-sig"
+
+
+def _is_windows_1252(line: bytes) -> bool:
+    try:
+        line.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def named_twice(header: str, name: str) -> InvalidInput:
     """The error that names a column which is there already."""
     return InvalidInput(
@@ -52,8 +96,8 @@ def named_twice(header: str, name: str) -> InvalidInput:
     )
 
 
-def _separator(path: Path) -> str:
-    with path.open(encoding="utf-8-sig") as file:
+def _separator(path: Path, encoding: str) -> str:
+    with path.open(encoding=encoding) as file:
         header = next((line for line in file if not line.startswith("#")), "")
     return max(",;\t", key=header.count)
 

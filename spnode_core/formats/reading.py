@@ -12,7 +12,9 @@ Names of files mean nothing, since an upload has none. No reader unpickles anyth
 follows a link out of the file, or takes memory before sizes are known.
 """
 
+import codecs
 import importlib
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,9 @@ READABLE = "npz, HDF5, netCDF, Zarr (zip), MATLAB, Parquet or CSV"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATLAB5 = b"MATLAB 5.0 MAT-file"
 _MATLAB7 = b"MATLAB 7.3 MAT-file"
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How a text in UTF-16 begins, as Excel writes "Unicode text"."""
 _MODULES = {
     "HDF5": "hdf5",
     "MATLAB 7.3": "hdf5",
@@ -133,12 +138,30 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _is_table(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The end of what was read may cut a letter in two.
-        if error.start < len(head) - 3:
-            return False
-        text = head[: error.start].decode("utf-8-sig")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return bool(lines) and (lines[0].isprintable() or "\t" in lines[0])
+    if head.startswith(UTF_16):
+        text = head[: len(head) // 2 * 2].decode("utf-16", "replace")
+    else:
+        try:
+            text = head.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            # The end of what was read may cut a letter in two.
+            if error.start < len(head) - 3:
+                return _is_older_table(head)
+            text = head[: error.start].decode("utf-8-sig")
+    first = _first_line(text)
+    return bool(first) and (first.isprintable() or "\t" in first)
+
+
+def _is_older_table(head: bytes) -> bool:
+    """Whether it is text with letters of one byte: their place is told later."""
+    first = _first_line(head.decode("latin-1"))
+    has_cells = first.startswith("#") or any(each in first for each in ",;\t")
+    return has_cells and not _CONTROL.search(head)
+
+
+def _first_line(text: str) -> str:
+    """The first that is no comment, or a comment where there are no others."""
+    lines = [line for line in text.splitlines() if line]
+    return next(
+        (line for line in lines if not line.startswith("#")), "".join(lines[:1])
+    )

@@ -36,7 +36,9 @@ def test_a_last_row_that_is_cut_off_is_no_parameter_that_changes(tmp_path):
 
 
 def test_empty_cells_are_missing_samples_beside_comments_and_blanks(tmp_path):
-    rows = '"a, b",0,1,2\n# half time\n   \n"a, b",1,2,\n"a #1",0,1,2 # one\n"a #1",1,,3'
+    rows = (
+        '"a, b",0,1,2\n# half time\n   \n"a, b",1,2,\n"a #1",0,1,2 # one\n"a #1",1,,3'
+    )
     found = read(tmp_path, HEADER + rows)
     assert np.isnan(found.states[0, 1, 1])
     assert found.mask.sum() == 6
@@ -51,3 +53,29 @@ def test_rows_with_names_or_a_last_delimiter_can_be_too_short(tmp_path):
     assert "row 2: found 4 cells in line 3, the last; expected 5" in refused(
         tmp_path, named
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("lines", [0, 200])
+def test_letters_are_read_in_the_encodings_of_spreadsheets(tmp_path, encoding, lines):
+    """The first letter beyond ASCII may come late."""
+    note = "# nothing but ASCII here\r\n" * lines
+    text = f"{note}trajectory;time [s];y1 [µmol/L]\r\nä;0;1\r\nä;1;2\r\n"
+    found = read(tmp_path, text.encode(encoding))
+    assert found.units == ("µmol/L",)
+    np.testing.assert_array_equal(found.states[0, :, 0], [1, 2])
+
+
+def test_what_is_in_no_encoding_is_refused_with_its_byte(tmp_path):
+    mixed = HEADER.encode() + "µ,0,1,2\n".encode() + b"a,0,1,2\n\xb5,1,2,3\n"
+    said = refused(tmp_path, mixed)
+    assert said == (
+        "file: found the byte 0xB5 in line 4, place 1; expected text in UTF-8"
+    )
+    unknown = HEADER.encode() + b"a,0,1,2\na\x81,1,2,3\n"
+    assert "the byte 0x81 in line 3, place 2" in refused(tmp_path, unknown)
+
+
+def test_bytes_that_are_no_text_are_still_no_table(tmp_path):
+    for content in (b"\xff\xd8,;\x00\x10JFIF", b"\x89PNG\r\n\x1a\n,\xff", b"\xb5" * 99):
+        assert "begins with" in refused(tmp_path, content)
