@@ -11,6 +11,11 @@ import pandas as pd
 from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import UTF_16
 
+_EXPONENT = r"(?:[eEdD][+-]?\d+)?"
+_COMMA = rf"[+-]?(?:\d+,\d*|,\d+){_EXPONENT}"
+_POINT = rf"[+-]?(?:\d+\.\d*|\.\d+){_EXPONENT}"
+_THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"
+_TRAJECTORY = re.compile(r"\s*trajectory\s*(\[|$)", re.IGNORECASE)
 _BEFORE_COMMENT = re.compile(r'(?:"[^"]*"|[^"#])*')
 
 
@@ -18,8 +23,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     """The table of a CSV file, one column for each name of its header.
 
     Raises:
-        InvalidInput: It is in no known encoding, two columns have one name, or a row
-            has too few cells.
+        InvalidInput: It is in no known encoding, two columns have one name, a row has
+            too few cells, or decimal signs differ.
     """
     encoding = encoding_of(path)
     form: dict[str, Any] = {
@@ -34,6 +39,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     names = [name.strip() for name in header if isinstance(name, str)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise named_twice(twice[0], twice[0])
+    frame = _frame(path, form)
+    # Between commas a decimal comma would be a delimiter.
+    if form["sep"] != "," and _has_decimal_commas(frame):
+        frame = _with_points(_frame(path, form | {"decimal": ","}), frame)
+    return frame
+
+
+def _frame(path: Path, form: dict[str, Any]) -> pd.DataFrame:
     frame = pd.read_csv(path, **form)
     has_more = not isinstance(frame.index, pd.RangeIndex)
     # One delimiter more at the end of rows would move every column by one; names of
@@ -132,3 +145,70 @@ def _counts(rows: Iterator[list[str]]) -> Iterator[int]:
     for row in rows:
         if len(row) > 1 or any(cell.strip() for cell in row):
             yield len(row)
+
+
+def _has_decimal_commas(frame: pd.DataFrame) -> bool:
+    """Whether cells are numbers with a decimal comma.
+
+    Raises:
+        InvalidInput: The commas may be those of thousands.
+    """
+    doubtful = None
+    for name, cells in _texts(frame).items():
+        with_comma = cells[cells.str.fullmatch(_COMMA)]
+        if not with_comma.str.fullmatch(_THOUSANDS).all():
+            return True
+        if doubtful is None and len(with_comma):
+            doubtful = name, with_comma
+    if doubtful is not None:
+        name, cells = doubtful
+        raise InvalidInput(
+            _place(name, cells.index[0]),
+            found=f"{cells.iloc[0]!r}, where the comma may be one of thousands",
+            expected="numbers with decimal points, and nothing between thousands",
+        )
+    return False
+
+
+def _with_points(frame: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """A table read by decimal commas, what was left as text by decimal points.
+
+    Args:
+        frame: Read so.
+        before: The same table, read by decimal points.
+
+    Raises:
+        InvalidInput: Cells have points and others have commas.
+    """
+    for name, cells in _texts(frame).items():
+        with_point = cells[cells.str.fullmatch(_POINT)]
+        if len(with_point):
+            commas = (
+                (other, found[found.str.fullmatch(_COMMA)])
+                for other, found in _texts(before).items()
+            )
+            other, found = next(each for each in commas if len(each[1]))
+            raise InvalidInput(
+                _place(name, with_point.index[0]),
+                found=f"{with_point.iloc[0]!r}, but {found.iloc[0]!r} in "
+                f"{_place(other, found.index[0])}",
+                expected="decimal points or decimal commas, one of them in all cells",
+            )
+        with_comma = cells.str.fullmatch(_COMMA)
+        if with_comma.any():
+            pointed = cells.str.replace(",", ".", regex=False)
+            frame[name] = frame[name].where(~with_comma.to_numpy(), pointed.to_numpy())
+    return frame
+
+
+def _texts(frame: pd.DataFrame) -> dict[str, Any]:
+    """Columns that are no numbers as they are read, by number of row, but labels."""
+    return {
+        name: frame[name].reset_index(drop=True).astype(str).str.strip()
+        for name in frame.columns
+        if frame[name].dtype.kind == "O" and not _TRAJECTORY.match(str(name))
+    }
+
+
+def _place(column: str, row: int) -> str:
+    return f"row {row + 1}, column {column.strip()}"

@@ -79,3 +79,35 @@ def test_what_is_in_no_encoding_is_refused_with_its_byte(tmp_path):
 def test_bytes_that_are_no_text_are_still_no_table(tmp_path):
     for content in (b"\xff\xd8,;\x00\x10JFIF", b"\x89PNG\r\n\x1a\n,\xff", b"\xb5" * 99):
         assert "begins with" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas_are_those_numbers(tmp_path, delimiter):
+    rows = ["1,5;0;1;-,25", "1,5;0,5;2,5e-3;", "b;0;1,234;3", "b;1;2;4"]
+    text = HEADER.replace(",", delimiter)
+    text += "\n".join(row.replace(";", delimiter) for row in rows)
+    found = read(tmp_path, text)
+    np.testing.assert_array_equal(found.times, [[0, 0.5], [0, 1]])
+    np.testing.assert_array_equal(found.states[:, :, 0], [[1, 2.5e-3], [1.234, 2]])
+    np.testing.assert_array_equal(found.states[0, :, 1], [-0.25, np.nan])
+
+
+def test_commas_and_points_in_one_file_are_refused_with_both_places(tmp_path):
+    header = HEADER.replace(",", ";")
+    said = refused(tmp_path, header + "a;0,5;1;2\na;1;1;2,5\nb;0;1.5;2\nb;1;1;2\n")
+    assert said == (
+        "row 3, column y1: found '1.5', but '0,5' in row 1, column time; expected "
+        "decimal points or decimal commas, one of them in all cells"
+    )
+
+
+def test_commas_that_may_be_of_thousands_are_refused(tmp_path):
+    header = HEADER.replace(",", "\t")
+    said = refused(tmp_path, header + "a\t0\t1\t2\na\t1\t1,234\t2\n")
+    assert said.startswith("row 2, column y1: found '1,234', where the comma may be")
+
+
+def test_what_is_no_number_beside_decimal_commas_is_named_as_it_stands(tmp_path):
+    header = HEADER.replace(",", ";")
+    said = refused(tmp_path, header + "a;0,5;1;2\na;1;1,5;2\nb;0;1.000,5;2\n")
+    assert said.startswith("row 3, column y1: found '1.000,5'; expected a number")
