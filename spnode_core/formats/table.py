@@ -23,6 +23,8 @@ from spnode_core.formats.delimited import named_twice, read_csv
 from spnode_core.formats.reading import check_size
 
 _HEADER = re.compile(r"^\s*(?:(parameter|control):)?\s*(.*?)\s*(?:\[([^\]]*)\])?\s*$")
+# 1.0D-3, as Fortran writes numbers of eight bytes.
+_FORTRAN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))[dD]([+-]?\d+)\s*")
 _NAMELESS = re.compile(r"\s*|Unnamed: \d+")
 _NEEDED = "columns `trajectory` and `time`, and one for each state"
 Columns = dict[str, np.ndarray]
@@ -196,11 +198,12 @@ def _numbers(header: str, column: np.ndarray) -> np.ndarray:
             "a number: convert dates and durations to seconds, or another unit, first",
         )
     series = pd.Series(column)
-    numbers = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
-    bad = np.isnan(numbers) & ~np.asarray(pd.isna(series))
-    if bad.any():
-        row = int(bad.argmax())
-        raise _wrong(header.strip(), row, repr(column[row]), "a number")
+    numbers = np.array(pd.to_numeric(series, errors="coerce"), np.float64)
+    for row in np.flatnonzero(np.isnan(numbers) & ~np.asarray(pd.isna(series))):
+        found = _FORTRAN.fullmatch(str(column[row]))
+        if found is None:
+            raise _wrong(header.strip(), int(row), repr(column[row]), "a number")
+        numbers[row] = float("e".join(found.groups()))
     return numbers
 
 

@@ -111,3 +111,20 @@ def test_what_is_no_number_beside_decimal_commas_is_named_as_it_stands(tmp_path)
     header = HEADER.replace(",", ";")
     said = refused(tmp_path, header + "a;0,5;1;2\na;1;1,5;2\nb;0;1.000,5;2\n")
     assert said.startswith("row 3, column y1: found '1.000,5'; expected a number")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_exponents_of_fortran_are_those_numbers(tmp_path, delimiter):
+    text = HEADER + "0,0,1.0D-3,1\n0,1.5d+0,-1D2,.5d1\n"
+    found = read(tmp_path, text.replace(",", delimiter))
+    np.testing.assert_array_equal(found.states[0], [[1e-3, 1], [-100, 5]])
+    np.testing.assert_array_equal(found.times[0], [0, 1.5])
+    mixed = text.replace("0,1.5d+0", "0,d+0").replace(",", delimiter)
+    assert "row 2, column time: found 'd+0'; expected a number" in refused(
+        tmp_path, mixed
+    )
+
+
+def test_exponents_of_fortran_stand_beside_decimal_commas(tmp_path):
+    found = read(tmp_path, HEADER.replace(",", ";") + "0;0;1,0D-3;1\n0;1,5;-2,5;2\n")
+    np.testing.assert_array_equal(found.states[0, :, 0], [1e-3, -2.5])
