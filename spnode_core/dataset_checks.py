@@ -32,7 +32,8 @@ KEYS = frozenset(
 _LONGEST_NAME = 200
 # Beyond it squares and differences overflow, and training would see infinities.
 _LARGEST = 1e150
-_USABLE = f"a finite number of at most {_LARGEST:g} in size"
+USABLE = f"a finite number of at most {_LARGEST:g} in size"
+"""What states, times, parameters and controls are."""
 
 
 def checked(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +102,8 @@ def _numbers(value: Any, key: str) -> np.ndarray:
     return np.array(array, dtype=np.float64, order="C")
 
 
-def _is_usable(array: np.ndarray) -> np.ndarray:
+def is_usable(array: np.ndarray) -> np.ndarray:
+    """Where numbers are finite, and small enough to be squared."""
     return np.abs(array) <= _LARGEST
 
 
@@ -184,7 +186,7 @@ def _check_states(
     states: np.ndarray, mask: np.ndarray, *, missing_declared: bool
 ) -> None:
     hint = "" if missing_declared else ", or a mask or lengths that mark it as missing"
-    _require(_is_usable(states) | ~mask, states, "states", f"{_USABLE}{hint}")
+    _require(is_usable(states) | ~mask, states, "states", f"{USABLE}{hint}")
     first = mask[:, 0]
     if not first.all():
         row, state = np.argwhere(~first)[0]
@@ -233,13 +235,13 @@ def _check_increasing(
     times: np.ndarray, within: np.ndarray, key: str, *, shared: bool
 ) -> None:
     where = (lambda i: (i[1],)) if shared else (lambda i: tuple(i))
-    bad = ~_is_usable(times) & within
+    bad = ~is_usable(times) & within
     if bad.any():
         index = np.argwhere(bad)[0]
         raise InvalidInput(
             _place(key, where(index)),
             found=str(times[tuple(index)]),
-            expected=_USABLE,
+            expected=USABLE,
         )
     with np.errstate(invalid="ignore"):
         bad = (np.diff(times, axis=1) <= 0) & within[:, 1:]
@@ -325,7 +327,7 @@ def _parameters(arrays: Mapping[str, Any], batch: int) -> dict[str, Any]:
             found=f"shape {parameters.shape}",
             expected=f"({batch}, number of parameters), a row a trajectory",
         )
-    _require(_is_usable(parameters), parameters, "parameters", _USABLE)
+    _require(is_usable(parameters), parameters, "parameters", USABLE)
     names = _names(arrays, "parameter_names", parameters.shape[1], "p")
     return {"parameters": parameters, "parameter_names": names}
 
@@ -348,7 +350,7 @@ def _controls(
             expected=f"({batch}, {samples}, number of controls), as in states",
         )
     within = _up_to_last_sample(mask)[:, :, None]
-    _require(_is_usable(controls) | ~within, controls, "controls", _USABLE)
+    _require(is_usable(controls) | ~within, controls, "controls", USABLE)
     names = _names(arrays, "control_names", controls.shape[2], "u")
     # Whatever stands behind the last sample is padding: it must not widen the range
     # that scalings and domain are taken from.
@@ -374,7 +376,7 @@ def _conserved(
             found=f"shape {sums.shape}",
             expected=f"(number of sums, {len(names)}), a coefficient a state",
         )
-    _require(_is_usable(sums), sums, "conserved", _USABLE)
+    _require(is_usable(sums), sums, "conserved", USABLE)
     largest = np.abs(sums).max(axis=1)
     _require(largest > 0, largest, "conserved", "a coefficient other than 0")
     titles = _names(arrays, "conserved_names", len(sums), "sum")

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spnode_core.dataset_checks import USABLE, is_usable
 from spnode_core.errors import InvalidInput
 from spnode_core.formats.delimited import named_twice, read_csv
 from spnode_core.formats.reading import check_size
@@ -27,6 +28,7 @@ _HEADER = re.compile(r"^\s*(?:(parameter|control):)?\s*(.*?)\s*(?:\[([^\]]*)\])?
 _FORTRAN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))[dD]([+-]?\d+)\s*")
 _NAMELESS = re.compile(r"\s*|Unnamed: \d+")
 _NEEDED = "columns `trajectory` and `time`, and one for each state"
+_STARTED = "the first sample of every trajectory complete: a rollout starts there"
 Columns = dict[str, np.ndarray]
 
 
@@ -106,6 +108,7 @@ def _arrays(columns: Columns) -> Mapping[str, Any]:
     if not len(trajectory):
         raise InvalidInput("file", found="no row below the header", expected=_NEEDED)
     places = _Places(trajectory, times)
+    places.check_samples(states, others["control"])
     values = places.by_trajectory(states)
     found: dict[str, Any] = {
         "states": values,
@@ -152,6 +155,40 @@ class _Places:
                 "times that increase within a trajectory",
             )
 
+    def check_samples(self, states: Columns, controls: Columns) -> None:
+        """Refuse cells that are empty where a rollout needs them.
+
+        Raises:
+            InvalidInput: A state at the start of a trajectory, or a control up to its
+                last sample, is missing; or there is no later sample.
+        """
+        first = self.index == 0
+        present = np.zeros(len(self.codes), bool)
+        for name, column in states.items():
+            self._require(name, first & np.isnan(column[self.order]), _STARTED)
+            present |= ~np.isnan(column[self.order])
+        last = np.zeros(len(self.counts), np.int64)
+        np.maximum.at(last, self.codes, self.index * present)
+        if not last.all():
+            place = int((last == 0).argmax())
+            row = self.order[np.flatnonzero(first)[place]]
+            raise InvalidInput(
+                f"trajectory {self.labels[place]}",
+                found=f"only the sample at its start, in row {row + 1}",
+                expected="at least one later sample in every trajectory",
+            )
+        within = self.index <= last[self.codes]
+        for name, column in controls.items():
+            empty = within & np.isnan(column[self.order])
+            self._require(f"control:{name}", empty, "a value up to the last sample")
+
+    def _require(self, column: str, empty: np.ndarray, expected: str) -> None:
+        if empty.any():
+            place = int(empty.argmax())
+            label, time = self.labels[self.codes[place]], self._times[place]
+            found = f"nothing, in trajectory {label} at time {time:g}"
+            raise _wrong(column, int(self.order[place]), found, expected)
+
     def times(self) -> np.ndarray:
         """``(trajectory, time)``, going on behind the end of the shorter ones."""
         padded = self._spread(self._times)
@@ -171,11 +208,13 @@ class _Places:
         differs = within[:, :, None] & ~(values == values[:, :1])
         if differs.any():
             row, place, column = np.argwhere(differs)[0]
+            value = values[row, place, column]
+            told = "nothing" if np.isnan(value) else str(value)
             in_order = int(np.cumsum(self.counts)[row] - self.counts[row] + place)
             raise _wrong(
                 f"parameter:{list(columns)[column]}",
                 int(self.order[in_order]),
-                f"{values[row, place, column]} after {values[row, 0, column]}",
+                f"{told} after {values[row, 0, column]}" if place else told,
                 "one value along a trajectory; call what changes `control:`",
             )
         return values[:, 0]
@@ -187,6 +226,15 @@ class _Places:
 
 
 def _numbers(header: str, column: np.ndarray) -> np.ndarray:
+    numbers = _read_numbers(header, column)
+    bad = ~is_usable(numbers) & ~np.isnan(numbers)
+    if bad.any():
+        row = int(bad.argmax())
+        raise _wrong(header.strip(), row, str(numbers[row]), USABLE)
+    return numbers
+
+
+def _read_numbers(header: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind in "fiu":
         return column.astype(np.float64)
     if column.dtype.kind in "mMc":
