@@ -9,7 +9,7 @@ it: of two radicals that vanish together the difference decides how they do.
 import numpy as np
 from numpy.typing import NDArray
 
-from spnode_core.data_report import conserved_sums
+from spnode_core.conserved_sums import conserved_sums
 from spnode_core.dataset import Dataset
 from spnode_core.surrogate import Surrogate
 from spnode_core.training.operator_inference import Snapshots

@@ -5,12 +5,8 @@ import numpy as np
 import pytest
 
 from spnode_core import systems
-from spnode_core.data_report import (
-    choose_kind,
-    conserved_sums,
-    duplicates,
-    summarise,
-)
+from spnode_core.conserved_sums import conserved_sums
+from spnode_core.data_report import choose_kind, duplicates, summarise
 from spnode_core.dataset import check_arrays
 
 
