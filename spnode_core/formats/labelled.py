@@ -29,6 +29,7 @@ from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import check_size
 
 TRAJECTORY, TIME = "trajectory", "time"
+_YES, _NO = {"1", "true", "yes"}, {"", "0", "false", "no"}
 _SHAPED = "variables with axes named `trajectory` and `time`"
 
 
@@ -184,7 +185,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 def _said(content: xr.Dataset, names: list[str]) -> dict[str, Any]:
     """What the attributes of the whole say."""
     found: dict[str, Any] = {}
-    if content.attrs.get("positive"):
+    if _is_so("positive", content.attrs.get("positive", False)):
         found["positive"] = np.array(True)
     if "conserved" in content.attrs:
         try:
@@ -200,6 +201,18 @@ def _said(content: xr.Dataset, names: list[str]) -> dict[str, Any]:
                 expected='JSON such as {"mass": {"y1": 1, "y2": 1}}',
             ) from error
     return found
+
+
+def _is_so(name: str, value: Any) -> bool:
+    """Whether an attribute says yes: a number, or a text, which some tools write."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+        return bool(np.any(value))
+    told = text.strip().lower()
+    if told not in _YES | _NO:
+        expected = "1 or 0, true or false, yes or no"
+        raise InvalidInput(name, found=f"{text[:80]!r}", expected=expected)
+    return told in _YES
 
 
 class _Group:

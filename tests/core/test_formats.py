@@ -254,3 +254,27 @@ def test_coordinates_of_trajectories_are_parameters(tmp_path):
     np.testing.assert_array_equal(found.times, own)
     content.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     assert load_dataset(tmp_path / "a.nc").digest == found.digest
+
+
+@pytest.mark.parametrize(
+    ("said", "is_positive"),
+    [
+        *((yes, True) for yes in (1, True, np.int8(1), "1", "true", "Yes")),
+        *(
+            (no, False)
+            for no in (0, False, np.int8(0), "0", "false", "FALSE", "no", "")
+        ),
+    ],
+)
+def test_the_attribute_positive_is_what_it_says(said, is_positive):
+    content = to_xarray(check_arrays(arrays()))
+    content["y1"], content["y2"] = abs(content["y1"]), abs(content["y2"])
+    content.attrs["positive"] = said
+    assert from_xarray(content).positive is is_positive
+
+
+def test_an_attribute_that_says_neither_yes_nor_no_is_refused():
+    content = to_xarray(check_arrays(arrays()))
+    content.attrs["positive"] = "maybe"
+    with pytest.raises(InvalidInput, match="positive: found 'maybe'; expected 1 or 0"):
+        from_xarray(content)
