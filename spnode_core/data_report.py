@@ -32,7 +32,9 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         how many of these a run lasts, as far as the samples resolve them.
         ``duplicates`` are trajectories equal to an earlier one, ``sums_found`` linear
         sums of states that no trajectory changes beside those that the dataset names,
-        ``unit_problems`` what is odd about the units, in words.
+        ``unit_problems`` what is odd about the units, in words. ``constant`` are states
+        that are the same in all samples, ``constant_along`` those that differ between
+        trajectories only, as parameters do.
     """
     present = dataset.present
     steps = np.diff(dataset.elapsed, axis=1)
@@ -63,6 +65,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
             "decades": _decades(shortest, end),
         },
         "unit_problems": unit_problems(dataset),
+        **_unmoved(dataset),
         "stiffness": _ratio(end, min(scales)) if scales else None,
         "states": states,
         "parameters": _ranges(dataset.parameters, dataset.parameter_names),
@@ -117,6 +120,18 @@ def choose_kind(column: NDArray[np.float64]) -> ScalingKind:
     if low < 0 and median > 0 and max(high, -low) > _PEAK_FOR_ASINH * median:
         return "asinh"
     return "linear"
+
+
+def _unmoved(dataset: Dataset) -> dict[str, list[str]]:
+    """States that no trajectory changes, by whether they differ between those."""
+    start = dataset.states[:, :1]
+    unmoved = ((dataset.states == start) | ~dataset.mask).all(axis=(0, 1))
+    is_one = (start == start[:1]).all(axis=(0, 1))
+    names = np.array(dataset.names)
+    return {
+        "constant": names[unmoved & is_one].tolist(),
+        "constant_along": names[unmoved & ~is_one].tolist(),
+    }
 
 
 def _summarise_state(dataset: Dataset, index: int, in_sums: set[str]) -> dict[str, Any]:

@@ -143,11 +143,15 @@ export async function datasetView([id], signal) {
 
 const sumOf = (terms) => Object.entries(terms).map(([name, factor]) => (factor === 1 ? name : `${number(factor, 4)} ${name}`)).join(" + ");
 
+const unmoved = (what, names = []) => (names.length ? [`${what}: ${names.slice(0, 5).join(", ")}${names.length > 5 ? ", ..." : ""}`] : []);
+
 function notes(summary) {
   const good = [...Object.entries(summary.conserved || {}).map(([name, terms]) => `conserved, as declared: ${name} = ${sumOf(terms)}`),
     ...(summary.sums_found || []).map((terms) => `constant along every trajectory: ${sumOf(terms)}`),
     ...(summary.positive ? ["the states are declared positive"] : [])];
-  const bad = [...(summary.duplicates || []).slice(0, 5).map(([first, again]) => `trajectory ${again} repeats ${first}`), ...(summary.unit_problems || [])];
+  const bad = [...(summary.duplicates || []).slice(0, 5).map(([first, again]) => `trajectory ${again} repeats ${first}`),
+    ...unmoved("the same in all samples", summary.constant), ...unmoved("changes between trajectories only, perhaps a parameter", summary.constant_along),
+    ...(summary.unit_problems || [])];
   return [good.length ? h("ul", null, good.map((each) => h("li", null, each))) : null, bad.map((each) => h("div", { class: "notice" }, each))];
 }
 

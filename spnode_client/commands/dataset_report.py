@@ -6,7 +6,7 @@ from typing import Any
 from spnode_client.records import Dataset
 from spnode_client.terminal import err, out, print_table, short
 
-_SHOWN_PAIRS = 5
+_SHOWN = 5
 
 
 def print_report(dataset: Dataset) -> None:
@@ -74,11 +74,21 @@ def _notes(summary: dict[str, Any]) -> Iterator[str]:
         yield "states are declared positive"
     pairs = summary.get("duplicates", [])
     if pairs:
-        shown = ", ".join(f"{b} = {a}" for a, b in pairs[:_SHOWN_PAIRS])
-        more = ", ..." if len(pairs) > _SHOWN_PAIRS else ""
-        yield f"warning: trajectories that repeat others: {shown}{more}"
+        shown = _some([f"{b} = {a}" for a, b in pairs])
+        yield f"warning: trajectories that repeat others: {shown}"
+    if names := summary.get("constant"):
+        yield f"warning: the same in all samples: {_some(names)}"
+    if names := summary.get("constant_along"):
+        yield (
+            f"warning: changes between trajectories only: {_some(names)}; parameters, "
+            f"perhaps (parameter:{names[0]} in a table)"
+        )
     for problem in summary.get("unit_problems", []):
         yield f"warning: {problem}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _sum(terms: dict[str, float]) -> str:

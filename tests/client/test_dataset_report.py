@@ -50,3 +50,13 @@ def test_what_is_noteworthy_goes_to_standard_error(dataset, capsys) -> None:
     assert said.out == ""
     assert "constant along every trajectory: A + B" in said.err
     assert "warning: trajectories that repeat others: 2 = 0" in said.err
+
+
+def test_states_that_do_not_move_are_named(dataset, capsys) -> None:
+    odd = {"constant": [f"c{i}" for i in range(7)], "constant_along": ["k", "l"]}
+    print_report(Dataset("ds_1", {"id": "ds_1", "summary": dataset.summary | odd}))
+    said = capsys.readouterr().out
+    assert "warning: the same in all samples: c0, c1, c2, c3, c4, ..." in said
+    assert "warning: changes between trajectories only: k, l; parameters" in said
+    print_report(dataset)
+    assert "only" not in capsys.readouterr().out

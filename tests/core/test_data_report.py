@@ -116,3 +116,20 @@ def test_a_summary_is_of_numbers_however_large_and_small_they_are(large, small):
     positive = summarise(check_arrays({"states": np.abs(states), "times": times}))
     json.dumps(positive, allow_nan=False)
     assert choose_kind(np.array([small, large])) == "log"
+
+
+def test_states_that_do_not_move_are_named_by_whether_they_differ():
+    states = np.random.default_rng(0).uniform(size=(3, 4, 4))
+    states[:, :, 1] = 3.0
+    states[:, :, 2] = np.array([1.0, 2.0, 1.0])[:, None]
+    states[:, :, 3] = 0.0
+    states[2, 3, 3] = 1e-300
+    mask = np.ones(states.shape, bool)
+    mask[:, 2] = False
+    states[:, 2] = np.nan
+    arrays = {"states": states, "times": np.arange(4.0), "mask": mask}
+    report = summarise(check_arrays(arrays))
+    assert report["constant"] == ["x2"]
+    assert report["constant_along"] == ["x3"]
+    alone = summarise(check_arrays(arrays).take(np.array([0])))
+    assert (alone["constant"], alone["constant_along"]) == (["x2", "x3", "x4"], [])
