@@ -201,6 +201,11 @@ def short(number: float | None) -> str:
     return "" if number is None else f"{number:.4g}"
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """A count in words: ``1 trajectory``, ``2 trajectories``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def report(error: Exception) -> None:
     """An error in words: what, which field, what was found and expected."""
     lines = str(error).splitlines() or [type(error).__name__]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from spnode_core.dataset_checks import checked
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, counted
 from spnode_core.formats.reading import read_arrays
 from spnode_core.npz import write_npz
 from spnode_core.spec import LEAST_AHEAD, SplitSpec
@@ -133,7 +133,7 @@ class Dataset:
         if len(row) == 0:
             raise InvalidInput(
                 "training.horizon",
-                found=f"{ahead} samples ahead",
+                found=f"{counted(ahead, 'sample')} ahead",
                 expected=f"at most {int(lengths.max()) - 1}, the longest trajectory",
             )
         if len(row) > most:
@@ -167,7 +167,7 @@ class Dataset:
             if each < LEAST_AHEAD:
                 raise InvalidInput(
                     "split.pieces",
-                    found=f"{len(at)} complete samples in trajectory {row}",
+                    found=f"{counted(len(at), 'complete sample')} in trajectory {row}",
                     expected=f"at least {LEAST_AHEAD * count + 1}, to be cut into "
                     f"{count} pieces, or more trajectories",
                 )
@@ -240,8 +240,8 @@ class Dataset:
         if trained < 1:
             raise InvalidInput(
                 "split",
-                found=f"{whole.trajectories} trajectories for training, validation and "
-                "test",
+                found=counted(whole.trajectories, "trajectory", "trajectories")
+                + " for training, validation and test",
                 expected=f"at least {sum(f > 0 for f in held) + 1}; add trajectories, "
                 "cut long ones by split.pieces, or set split.validation or split.test "
                 "to 0",

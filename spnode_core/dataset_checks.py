@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, counted
 
 KEYS = frozenset(
     {
@@ -280,7 +280,7 @@ def _texts(value: Any, key: str, size: int) -> tuple[str, ...]:
         raise InvalidInput(
             key,
             found=f"dtype {array.dtype}, shape {array.shape}",
-            expected=f"{size} texts, shape ({size},)",
+            expected=f"{counted(size, 'text')}, shape ({size},)",
         )
     return tuple(_decoded(item, f"{key}[{i}]") for i, item in enumerate(array.tolist()))
 

@@ -46,5 +46,10 @@ class CalibrationError(SpnodeError):
     """No search from any start gives an estimate; the message says why."""
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count in words: ``1 sample``, ``2 samples``; ``many`` where no ``s`` does."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def _invalid_input(field: str, found: str, expected: str) -> InvalidInput:
     return InvalidInput(field, found=found, expected=expected)

@@ -15,7 +15,7 @@ from services.datasets import DatasetRecord, Datasets
 from services.errors import Invalid
 from services.schedule import Schedule, Scheduled
 from services.versions import NAME_PATTERN, Tags, check_alias
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, counted
 from spnode_core.spec import (
     LEAST_AHEAD,
     MOST_MEMBERS,
@@ -198,8 +198,8 @@ def check_split(split: SplitSpec, dataset: DatasetRecord) -> None:
         count = trained + sum(held)
         raise Invalid(
             "/split",
-            found=f"{count} trajectories in {dataset.id}, of which {sum(held)} are "
-            "held out",
+            found=f"{counted(count, 'trajectory', 'trajectories')} in {dataset.id}, "
+            f"with {sum(held)} held out",
             expected="at least one to train on; add trajectories, cut long ones by "
             "`pieces`, or hold out less",
         )

@@ -18,7 +18,7 @@ from services.versions import ARTIFACTS
 from spnode_core.artifact import load, read_card, save
 from spnode_core.data_report import summarise
 from spnode_core.dataset import Dataset, load_dataset, save_dataset
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, counted
 from spnode_core.plots import draw_training
 from spnode_core.surrogate import Surrogate
 from spnode_core.systems import generate
@@ -116,7 +116,8 @@ def run_dataset(
     Raises:
         InvalidInput: The system has no such dataset.
     """
-    message = f"solving {request.trajectories} trajectories of {request.system}"
+    count = counted(request.trajectories, "trajectory", "trajectories")
+    message = f"solving {count} of {request.system}"
     report({"type": "progress", "stage": "data", "message": message})
     dataset = generate(request.system, request.trajectories, request.seed)
     save_dataset(dataset, folder / DATASET)

@@ -10,7 +10,7 @@ from spnode_client.comparisons import Comparison
 from spnode_client.connection import connection
 from spnode_client.errors import ClientError, NotFound
 from spnode_client.records import Record
-from spnode_client.terminal import Json, emit, err, follow, out, print_table
+from spnode_client.terminal import Json, counted, emit, err, follow, out, print_table
 
 
 def compare(
@@ -91,7 +91,8 @@ def describe(found: Comparison) -> None:
     record = found.record
     where = f"the {record['part']} part" if record["part"] == "test" else "all"
     out.print(
-        f"on {where} of {record['dataset']}: {record['trajectories']} trajectories; "
+        f"on {where} of {record['dataset']}: "
+        f"{counted(record['trajectories'], 'trajectory', 'trajectories')}; "
         "errors over the standard deviation of each state",
         markup=False,
     )

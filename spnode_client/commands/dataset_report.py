@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spnode_client.records import Dataset
-from spnode_client.terminal import err, out, print_table, short
+from spnode_client.terminal import counted, err, out, print_table, short
 
 _SHOWN = 5
 
@@ -42,7 +42,8 @@ def _counts(summary: dict[str, Any]) -> Iterator[str]:
     few, most = summary["samples_per_trajectory"]
     each = f"{few}" if few == most else f"{few} to {most}"
     grid = "on one time grid" if summary["same_times"] else "on grids of their own"
-    yield f"{summary['trajectories']} trajectories of {each} samples, {grid}"
+    trajectories = counted(summary["trajectories"], "trajectory", "trajectories")
+    yield f"{trajectories} of {each} samples, {grid}"
     times, unit = summary["times"], summary["times"]["unit"]
     longest, shortest = (
         f"{short(times[key])} {unit}".rstrip() for key in ("longest", "shortest_step")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, counted
 from spnode_core.formats.reading import UTF_16
 
 _EXPONENT = r"(?:[eEdD][+-]?\d+)?"
@@ -128,7 +128,7 @@ def _check_rows(path: Path, form: dict[str, Any], cells: int) -> None:
             line, is_last = rows.line_num, next(counts, None) is None
             raise InvalidInput(
                 f"row {row}",
-                found=f"{count} cell{'s' * (count != 1)} in line {line}"
+                found=f"{counted(count, 'cell')} in line {line}"
                 f"{', the last' * is_last}",
                 expected=f"{cells}, as in other rows: empty ones where samples are "
                 f"missing{'; the file seems cut off' * is_last}",

@@ -60,3 +60,8 @@ def test_states_that_do_not_move_are_named(dataset, capsys) -> None:
     assert "warning: changes between trajectories only: k, l; parameters" in said
     print_report(dataset)
     assert "only" not in capsys.readouterr().out
+
+
+def test_one_trajectory_is_counted_as_one(dataset, capsys) -> None:
+    print_report(Dataset("ds_1", {"summary": dataset.summary | {"trajectories": 1}}))
+    assert "\n1 trajectory of 31 samples, on one" in capsys.readouterr().out

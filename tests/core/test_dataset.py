@@ -293,6 +293,20 @@ def test_split_is_disjoint_complete_and_repeatable():
     assert parts[1].digest != other[1].digest
 
 
+@pytest.mark.parametrize(("batch", "said"), [(1, "1 trajectory"), (2, "2 traject")])
+def test_trajectories_are_counted_in_words(batch, said):
+    dataset = check_arrays(arrays(batch=batch))
+    with pytest.raises(InvalidInput, match=f"split: found {said}.* for training, "):
+        dataset.split(SplitSpec(), seed=0)
+
+
+@pytest.mark.parametrize(("size", "said"), [(1, "1 text"), (2, "2 texts")])
+def test_texts_are_counted_in_words(size, said):
+    given = arrays(size=size, units=np.array(["m", "m", "m"]))
+    with pytest.raises(InvalidInput, match=f"units: .*expected {said}, shape"):
+        check_arrays(given)
+
+
 def test_split_of_too_few_trajectories_says_what_to_do():
     dataset = check_arrays(arrays(batch=2))
     with pytest.raises(

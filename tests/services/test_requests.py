@@ -134,6 +134,16 @@ def test_a_request_that_does_not_fit_its_dataset_names_the_field(
     assert refused.value.field == field
 
 
+def test_one_trajectory_is_too_few_and_counted_as_one(datasets, tmp_path) -> None:
+    path = tmp_path / "alone.npz"
+    np.savez(path, states=np.linspace(1, 2, 9).reshape(1, 9, 1), times=np.arange(9.0))
+    alone = datasets.add(path, owner="me").id
+    request = TrainingRequest.model_validate({"dataset": alone, "model": "m"})
+    with pytest.raises(Invalid, match="found 1 trajectory in ds_") as refused:
+        check_request(request, datasets)
+    assert refused.value.field == "/split"
+
+
 def test_controls_rule_out_a_latent_space_that_they_do_not_act_on(
     datasets, tmp_path
 ) -> None:
