@@ -35,15 +35,14 @@ def conserved_sums(dataset: Dataset) -> list[dict[str, float]]:
         Coefficients of each sum: whole numbers where these hold as well, else such as
         hold to far less than the least term moves.
     """
-    changes = (dataset.states - dataset.states[:, :1])[dataset.mask.all(axis=2)]
-    changes = changes[changes.any(axis=1)]
+    later = dataset.mask.all(axis=2) & (np.arange(dataset.times.shape[1]) > 0)
+    changes = (dataset.states - dataset.states[:, :1])[later]
     spread = np.abs(changes).max(axis=0, initial=0.0)
     moving = np.flatnonzero(spread > 0)
     count = len(moving)
     if not 2 <= count <= _MOST_STATES:
         return []
-    # Trajectories that repeat others tell nothing more.
-    if len(np.unique(changes, axis=0)) < 2 * count:
+    if not _are_many(changes, 2 * count):
         return []
     names = [dataset.names[index] for index in moving]
     given = [
@@ -60,6 +59,16 @@ def conserved_sums(dataset: Dataset) -> list[dict[str, float]]:
     return [
         {n: float(c) for n, c in zip(names, row, strict=True) if c} for row in found
     ]
+
+
+def _are_many(changes: np.ndarray, least: int) -> bool:
+    """Whether there are so many that differ: repeated ones tell nothing more."""
+    seen: set[bytes] = set()
+    for row in changes:
+        seen.add(row.tobytes())
+        if len(seen) >= least:
+            return True
+    return False
 
 
 def _sums(changes: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
