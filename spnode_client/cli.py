@@ -21,6 +21,7 @@ from spnode_client.commands.rollout_jobs import queue_rollout
 from spnode_client.commands.sweep import sweep
 from spnode_client.commands.train import train
 from spnode_client.connection import connection
+from spnode_client.deadlines import LONGEST_S
 from spnode_client.errors import ClientError
 from spnode_client.terminal import UsageError, err, report
 
@@ -63,16 +64,26 @@ def choose_service(
         str | None, typer.Option(help="Address of the service (or SPNODE_URL).")
     ] = None,
     key: Annotated[str | None, typer.Option(help="API key (or SPNODE_KEY).")] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that an answer may take to begin, each try.")
+    ] = 60.0,
 ) -> None:
     """Fast, differentiable, provably stable surrogates of stiff systems."""
     connection.url = url
     connection.key = key
+    if not 0 < timeout <= LONGEST_S:
+        raise UsageError(
+            f"--timeout: found {timeout:g}; expected seconds, above 0 and at most "
+            f"{LONGEST_S:g}"
+        )
+    connection.timeout_s = timeout
 
 
 def run(app: typer.Typer, name: str) -> None:
     """Run a command line called ``name``; errors become a sentence and an exit code."""
     warnings.showwarning = _say_warning
     connection.program = name
+    connection.says = _say_waiting
     _call_in_examples(app, name)
     # The scripts are for the bare name, which shells look up for any path to it too.
     scripts = {"--install-completion", "--show-completion"}
@@ -112,6 +123,10 @@ def _call_in_examples(app: typer.Typer, name: str) -> None:
 def main() -> None:
     """The entry point of the wheel."""
     run(make_app(), "spnode")
+
+
+def _say_waiting(url: str) -> None:
+    err.print(f"waiting for an answer from {url} …", markup=False)
 
 
 def _say_warning(message: object, *_: object, **__: object) -> None:

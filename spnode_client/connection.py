@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spnode_client.client import DEFAULT_URL, Client
+from spnode_client.waiting import WaitingClient
 
 
 @dataclass
@@ -20,12 +21,16 @@ class Connection:
         url: ``--url``, or None.
         key: ``--key``, or None.
         embedded: Finds the address and key of an embedded stack, where there is one.
+        timeout_s: ``--timeout``: how long an answer may take to begin.
+        says: Told the address where an answer is long in coming.
         program: What the command line is called, so that its hints can be pasted.
     """
 
     url: str | None = None
     key: str | None = None
     embedded: Callable[[], tuple[str, str | None] | None] | None = None
+    timeout_s: float = 60.0
+    says: Callable[[str], None] = lambda url: None
     program: str = "spnode"
 
     def client(self) -> Client:
@@ -37,7 +42,8 @@ class Connection:
             if found is not None:
                 url = found[0]
                 key = key or found[1]
-        return Client(url or DEFAULT_URL, key)
+        chosen = url or DEFAULT_URL
+        return WaitingClient(chosen, key, timeout_s=self.timeout_s, says=self.says)
 
 
 connection = Connection()
