@@ -30,6 +30,11 @@ _GAIN = 0.8
 _LOST, _SCATTERED = 0.3, 2.0
 """Errors from which rollouts have lost the truth, and up to which they may be right
 but for that: two that have nothing to do with each other err by the root of 2."""
+_LATE = 0.9
+"""Of its wall time, after which a run that has a candidate begins no other: the rest
+is gone before one is compiled."""
+_FEW, _FEW_OF_ALL = 20, 0.01
+"""Iterations, and part of those planned, below which a candidate is hardly trained."""
 _FINE = 0.1
 """Of a good error: what divided steps are to leave, lest a model depend on them."""
 
@@ -45,6 +50,18 @@ class Entry:
     choices: Choices
     error: float
 
+    @property
+    def is_hardly_trained(self) -> bool:
+        """Whether time ran out after hardly any iterations, and nothing came before."""
+        spec = self.execution.training
+        is_fitted = spec.initial is not None or self.execution.start is not None
+        if is_fitted or OUT_OF_TIME not in self.record.outcome:
+            return False
+        planned = spec.iterations
+        if spec.pretraining is not None:
+            planned += spec.pretraining.iterations
+        return self.record.iterations_done < max(_FEW, _FEW_OF_ALL * planned)
+
     def completed(self, seeds: tuple[int, ...]) -> "Entry":
         """The entry with all its members, where it was tried with the first alone.
 
@@ -58,7 +75,7 @@ class Entry:
             tried, seeds=seeds[1:], first=self.surrogate, path=None, share=1.0
         )
         try:
-            if tried.training.initial is None and tried.reporter.is_out_of_time:
+            if tried.training.initial is None and tried.reporter.used >= _LATE:
                 raise TrainingError("no time is left")
             surrogate, made = others.run()
             if made.outcome.startswith(OUT_OF_TIME):
@@ -127,13 +144,21 @@ class Contest:
                 surrogate = on_divided_steps(surrogate, factor)
                 execution.divide_steps(surrogate.spec)
                 choices = [*choices, _said_of_steps(factor)]
+        entry = Entry(candidate.name, execution, surrogate, record, choices, error)
         said = f"held-out error {error:.2g} of the spread, worst state"
+        if entry.is_hardly_trained:
+            said += f"; max_seconds ended it at iteration {record.iterations_done}"
         self._judge(candidate, said)
         if math.isfinite(error) or is_last:
-            self._entries.append(
-                Entry(candidate.name, execution, surrogate, record, choices, error)
-            )
-        return error < GOOD or (self._reporter.is_out_of_time and bool(self._entries))
+            self._entries.append(entry)
+        return error < GOOD
+
+    def leaves_out(self, candidate: Candidate) -> bool:
+        """Whether too little time is left to begin a candidate, where there is one."""
+        if not self._entries or self._reporter.used < _LATE:
+            return False
+        self._judge(candidate, "not tried: too little of max_seconds is left")
+        return True
 
     @property
     def _judges(self) -> Dataset:
@@ -183,9 +208,12 @@ class Contest:
         """Decide: the entry with the least error, its choices with the verdict on all.
 
         Where all rollouts lose the truth, as on chaos, the one that keeps it longest.
+        One that is hardly trained wins only where there is no other: its error is luck.
         """
-        best = min(self._entries, key=lambda entry: entry.error)
-        lost = [each for each in self._entries if each.error < _SCATTERED]
+        trained = [each for each in self._entries if not each.is_hardly_trained]
+        entries = trained or self._entries
+        best = min(entries, key=lambda entry: entry.error)
+        lost = [each for each in entries if each.error < _SCATTERED]
         if best.error > _LOST and len(lost) > 1:
             held = self._judges
             parts = [valid_part(each.surrogate, held, self._scaling) for each in lost]

@@ -164,6 +164,8 @@ def fit(
     )
     contest = Contest(parts, seed, reporter)
     for number, candidate in enumerate(tried):
+        if contest.leaves_out(candidate):
+            continue
         check_stages(candidate.spec, candidate.training)
         if on_choices is not None:
             on_choices(candidate.choices)

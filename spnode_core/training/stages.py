@@ -69,6 +69,14 @@ class Record:
         """The largest of the members' least validation losses."""
         return max(self.best_losses, default=math.inf)
 
+    @property
+    def iterations_done(self) -> int:
+        """Iterations of all stages so far."""
+        done = {
+            (each["stage"], each["part"]): each["iteration"] for each in self.history
+        }
+        return sum({**done, (self.stage, self.part): self.iteration}.values())
+
 
 class Stage(Protocol):
     """One optimiser on one problem."""
