@@ -102,8 +102,11 @@ def errors_by_state(evaluation: Record, version: Record) -> dict[str, Any]:
 
 
 def cautions(evaluation: dict[str, Any]) -> list[str]:
-    """What speaks against a version on held-out trajectories, a sentence each."""
-    found = held_out(evaluation).get("warnings")
+    """What speaks against a version, a sentence each; it stands with the errors."""
+    judged = held_out(evaluation)
+    if judged is evaluation:
+        judged = evaluation.get("train") or {}
+    found = judged.get("warnings")
     return [f"WARNING: {each}" for each in found] if isinstance(found, list) else []
 
 

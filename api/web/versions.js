@@ -41,7 +41,7 @@ export async function versionView([model, number_], signal) {
       ["size", bytes(version.size_bytes)],
     ]),
     h("p", { class: "soft" }, "Errors are root mean squares over the standard deviation of each state, on trajectories that the training never saw."),
-    list(found.warnings).map((each) => h("div", { class: "notice" }, each)),
+    list(found.warnings || (version.evaluation.train || {}).warnings).map((each) => h("div", { class: "notice" }, each)),
     h("h2", null, "Certificate"), claims(version.certificate),
     h("div", { class: "grid" }, errorPlot([[`${model}/${version.number}`, version]]), spectrum([[`${model}/${version.number}`, version]]), lossCurve(list(card.history))),
     pictures(model, version.number, card.plots, signal),

@@ -57,9 +57,14 @@ def assess(
         name: _metrics(surrogate, part, parts.train, seeds.get(name))
         for name, part in held_out.items()
     }
-    judged = metrics["test"] or metrics["validation"] or {}
+    judged = metrics["test"] or metrics["validation"]
     if judged:
         judged["warnings"] += [*lost, *_repeated(parts), *_cut(parts)]
+    else:
+        # What is to be said of a training is said all the same.
+        judged = metrics["train"]
+        assert judged is not None
+        judged["warnings"] = []
     judges = {"test": parts.test, "validation": parts.validation}
     ensemble = members_report(surrogate, member_seeds, judges)
     certificate = {
@@ -79,7 +84,7 @@ def assess(
         # Of an ensemble those of the member that learned from all training data.
         "equations": equations_of(members_of(surrogate)[0]),
         "metrics": metrics,
-        "warnings": judged.get("warnings", []),
+        "warnings": judged["warnings"],
         "certificate": certificate,
         "versions": _versions(),
         "platform": _platform(),

@@ -222,6 +222,23 @@ class Contest:
             self._judge(best, f"right for {parts[number]:.2g} of a trajectory, longest")
         return dataclasses.replace(best, choices=[*self._verdicts, *best.choices])
 
+    def cautions(self, kept: Entry) -> list[str]:
+        """What the limit of time did to a result, a sentence each.
+
+        Args:
+            kept: The winner, with all its members.
+        """
+        found = []
+        if OUT_OF_TIME in kept.record.outcome:
+            is_new = kept.is_hardly_trained
+            more = "; it is hardly trained: allow more time" if is_new else ""
+            found.append(kept.record.outcome + more)
+        missed = [str(each["value"]) for each in self._verdicts if _is_missed(each)]
+        others = ", ".join(name for name in missed if name != kept.name)
+        if others and kept.error >= GOOD:
+            found.append(f"max_seconds left too little time for {others}")
+        return found
+
     def _judge(self, candidate: Candidate | Entry, verdict: str) -> None:
         self._verdicts.append(
             {"what": "candidate", "value": candidate.name, "why": verdict}
@@ -230,6 +247,11 @@ class Contest:
 
     def _tell(self, message: str) -> None:
         self._reporter.report(Progress("evaluate", message=message))
+
+
+def _is_missed(verdict: dict[str, Any]) -> bool:
+    """Whether time was what a candidate lacked: all such verdicts name the limit."""
+    return "max_seconds" in verdict["why"]
 
 
 def _said_of_steps(factor: int) -> dict[str, Any]:

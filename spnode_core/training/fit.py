@@ -33,7 +33,7 @@ from spnode_core.training.candidates import (
 )
 from spnode_core.training.certified import check_settling
 from spnode_core.training.choices import Choices
-from spnode_core.training.contest import Contest
+from spnode_core.training.contest import Contest, Entry
 from spnode_core.training.execution import Execution
 from spnode_core.training.members import check_members, member_seeds
 from spnode_core.training.neighbours import with_neighbours
@@ -46,7 +46,6 @@ from spnode_core.training.progress import (
     progress_line,
 )
 from spnode_core.training.stage_checks import check_stages
-from spnode_core.training.stages import Record
 from spnode_core.training.warm_start import (
     continued,
     outcome_of,
@@ -204,7 +203,7 @@ def fit(
     winner = contest.winner().completed(seeds)
     trained = with_neighbours(winner.surrogate, parts.train, seed)
     trained = with_intervals(trained, parts.validation)
-    report = _report(winner.execution, trained, winner.record, winner.choices)
+    report = _report(winner, trained, contest.cautions(winner))
     return Run(trained, winner.record.history, report, parts.held_out)
 
 
@@ -279,9 +278,8 @@ def resolve_request(
     return spec, train, [chosen, *choices]
 
 
-def _report(
-    execution: Execution, surrogate: Surrogate, record: Record, choices: Choices
-) -> dict[str, Any]:
+def _report(winner: Entry, surrogate: Surrogate, cautions: list[str]) -> dict[str, Any]:
+    execution = winner.execution
     parts, reporter = execution.parts, execution.reporter
     reporter.report(Progress("evaluate", message="evaluating"))
     found = assess(
@@ -291,9 +289,11 @@ def _report(
         execution.seeds,
         certified=bool(execution.identity.get("certified")),
     )
+    # In place, here and below: the metrics of a part have the same list.
+    found["warnings"] += cautions
     return {
-        "outcome": record.outcome,
-        "choices": choices,
+        "outcome": winner.record.outcome,
+        "choices": winner.choices,
         **execution.identity,
         **_warm_start(execution, surrogate, found),
         "inference": execution.inference,
@@ -311,7 +311,6 @@ def _warm_start(
         return {}
     judges = {"test": parts.test, "validation": parts.validation}
     made, warnings = outcome_of(start, surrogate, judges, parts.train, execution.seed)
-    # In place: the metrics of that part have the same list.
     found["warnings"] += warnings
     digest = execution.identity["warm_start"]
     return {"warm_start": {"surrogate": digest, **made, "warnings": warnings}}

@@ -119,6 +119,13 @@ def test_a_version_that_nothing_speaks_for_is_described_with_warnings(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"WARNING: {beaten}"
 
 
+def test_warnings_are_told_where_nothing_was_held_out(capsys):
+    ended = "max_seconds reached in stage 'optimise' at iteration 1 of 8823"
+    evaluation = {"train": {"warnings": [ended]}, "validation": None, "test": None}
+    _describe(ModelVersion("m", 1, "d" * 64, {"evaluation": evaluation}))
+    assert capsys.readouterr().out.splitlines()[-1] == f"WARNING: {ended}"
+
+
 def test_a_certificate_is_read_with_what_holds_first():
     found = {
         "spectral_abscissa": {"holds": False, "statement": "It grows.", "value": 0.25},

@@ -6,7 +6,7 @@ import pytest
 
 from spnode_core.errors import TrainingError
 from spnode_core.spec import SplitSpec, TrainingSpec
-from spnode_core.training.candidates import fallback
+from spnode_core.training.candidates import GOOD, fallback
 from spnode_core.training.contest import Contest
 from spnode_core.training.execution import Execution
 from spnode_core.training.fit import fit
@@ -118,3 +118,31 @@ def test_a_run_without_time_makes_one_candidate():
     later = told[told.index(made[0]) + 1 :]
     assert later, "others would have come after it"
     assert all(each["why"].startswith("not tried") for each in later)
+    ended, missed = run.report["metrics"]["test"]["warnings"][-2:]
+    assert "max_seconds reached in stage 'optimise' at iteration 1 of" in ended
+    assert ended.endswith("it is hardly trained: allow more time")
+    assert missed.startswith("max_seconds left too little time for a polynomial")
+    assert missed.endswith(later[-1]["value"])
+    assert made[0]["value"] not in missed
+
+
+def test_only_what_the_limit_cost_is_said(contest, relaxation):
+    enter(contest, relaxation, "dropped", None)
+    enter(contest, relaxation, "trained", cut_at(4000), seed=1)
+    kept = contest.winner()
+    ended = kept.record.outcome
+    assert contest.cautions(kept) == [
+        ended,
+        "max_seconds left too little time for dropped",
+    ]
+    good = dataclasses.replace(kept, error=GOOD / 2, record=Record(iteration=9000))
+    assert contest.cautions(good) == [], "what was missed would not be better"
+
+
+def test_it_is_said_where_nothing_was_held_out():
+    training = TrainingSpec(iterations=400, max_seconds=0.001)
+    split = SplitSpec(validation=0.0, test=0.0)
+    run = fit(decay(), training=training, split=split)
+    (said,) = run.report["metrics"]["train"]["warnings"]
+    assert run.report["warnings"] == [said]
+    assert said.startswith("max_seconds reached in stage 'optimise'")
