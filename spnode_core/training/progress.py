@@ -1,6 +1,7 @@
 """What a run tells while it goes on, and how it is asked to stop."""
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -103,6 +104,12 @@ class Reporter:
     def used(self) -> float:
         """Part of its wall time that the run has taken; 0 where there is no limit."""
         return self.seconds / self._max_seconds if self._max_seconds else 0.0
+
+    def left_s(self, share: float = 1.0) -> float:
+        """Seconds until a share of the wall time is taken; infinite without a limit."""
+        if self._max_seconds is None:
+            return math.inf
+        return max(share * self._max_seconds - self.seconds, 0.0)
 
     @property
     def is_out_of_time(self) -> bool:

@@ -148,6 +148,8 @@ class Drive:
     share: float = 1.0
     _saved: float = dataclasses.field(default_factory=time.monotonic)
     _each_s: float | None = None
+    _is_timed: bool = False
+    """Whether ``_each_s`` was measured: the first chunk compiles."""
 
     def run(self, state: State, best: Any) -> tuple[State, Any]:
         """Iterate to the end of the stage.
@@ -179,7 +181,8 @@ class Drive:
         started = time.monotonic()
         state = jax.block_until_ready(stage.advance(state, count))
         seconds = time.monotonic() - started
-        self._each_s = CHUNK_S / 5 if each is None else seconds / count
+        self._is_timed = each is not None
+        self._each_s = seconds / count if self._is_timed else CHUNK_S / 5
         record.iteration += count
         record.stage_seconds += seconds
         skipped = int(np.max(state.skipped))
@@ -256,9 +259,7 @@ class Drive:
 
     def _progress(self) -> Progress:
         record, stage = self.record, self.stage
-        each = self._each_s or 0.0
         last = record.history[-1]["validation_loss"] if record.history else None
-        left = (stage.iterations - record.iteration) * each
         return Progress(
             stage=stage.name,
             part=record.part,
@@ -266,9 +267,17 @@ class Drive:
             iterations=stage.iterations,
             loss=record.loss,
             validation_loss=last,
-            remaining_s=left + self.seconds_after(each),
+            remaining_s=self._remaining_s(),
             message=f"{stage.name} {record.iteration} of {stage.iterations}",
         )
+
+    def _remaining_s(self) -> float | None:
+        """Estimate of what is left, at most what the limit of time leaves."""
+        if not self._is_timed:
+            return None
+        each = self._each_s or 0.0
+        left = (self.stage.iterations - self.record.iteration) * each
+        return min(left + self.seconds_after(each), self.reporter.left_s(self.share))
 
 
 def _better(better: NDArray[np.bool_], new: Any, old: Any) -> Any:
