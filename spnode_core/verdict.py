@@ -21,6 +21,7 @@ def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
     return [
         *_beaten(metrics),
         *_wrong_at_start(metrics),
+        *_without_skill(metrics),
         *_worse_from_later_samples(metrics),
         *_step_dependent(metrics),
     ]
@@ -28,18 +29,10 @@ def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
 
 def _beaten(metrics: Mapping[str, Any]) -> list[str]:
     """States on which a trivial baseline does as well."""
-    baselines = metrics.get("baselines")
-    if not baselines:
-        return []
     found = []
-    for name, row in metrics["states"].items():
-        error = row.get("normalised_rmse")
-        if error is None or error <= _NEGLIGIBLE:
-            continue
-        best = min(baselines, key=lambda each: baselines[each]["states"][name])
-        least = baselines[best]["states"][name]
-        # Also where the error is not a number.
-        if not error < least:
+    for name, (best, least) in _best_baselines(metrics).items():
+        error = metrics["states"][name]["normalised_rmse"]
+        if _is_beaten(error, least):
             found.append((error - least, best, name, error, least))
     found.sort(key=lambda each: -each[0])
     said = [
@@ -68,6 +61,47 @@ def _wrong_at_start(metrics: Mapping[str, Any]) -> list[str]:
     ]
     more = len(found) - len(said)
     return [*said, f"nor are {more} other states"] if more else said
+
+
+def _without_skill(metrics: Mapping[str, Any]) -> list[str]:
+    """States that err by their spread or more, whatever trivial baselines do.
+
+    An error of one is that of the state's mean.
+    """
+    best = _best_baselines(metrics)
+    found = []
+    for name, row in metrics["states"].items():
+        error = row.get("normalised_rmse")
+        if error is None or error < 1:
+            continue
+        if name not in best or not _is_beaten(error, best[name][1]):
+            found.append((error, name))
+    found.sort(key=lambda each: -each[0])
+    said = [
+        f"no skill on {name}: it errs by {100 * error:,.0f} % of its spread, and its "
+        "mean by 100 %"
+        for error, name in found[:_NAMED_STATES]
+    ]
+    more = len(found) - len(said)
+    return [*said, f"no skill on {more} other states"] if more else said
+
+
+def _best_baselines(metrics: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """The trivial baseline that does best on each state, and its error."""
+    baselines = metrics.get("baselines") or {}
+    if not baselines:
+        return {}
+    found = {}
+    for name, row in metrics["states"].items():
+        if "normalised_rmse" in row:
+            errors = {each: of["states"][name] for each, of in baselines.items()}
+            found[name] = min(errors.items(), key=lambda item: item[1])
+    return found
+
+
+def _is_beaten(error: float, least: float) -> bool:
+    # Also where the error is not a number.
+    return not (error <= _NEGLIGIBLE or error < least)
 
 
 def _worse_from_later_samples(metrics: Mapping[str, Any]) -> list[str]:

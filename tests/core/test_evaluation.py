@@ -80,6 +80,35 @@ def test_what_a_trivial_model_does_as_well_is_said():
     assert warnings_of(measured(**baselines(constant=(1.0, 0.4)))) == []
 
 
+@pytest.mark.parametrize("trivial", [{"constant": (1.0, 1.06)}, {}])
+def test_an_error_of_the_spread_is_said_whatever_trivial_models_do(trivial):
+    found = measured(**baselines(**trivial))
+    found["states"]["b"]["normalised_rmse"] = 1.021
+    assert warnings_of(found) == [
+        "no skill on b: it errs by 102 % of its spread, and its mean by 100 %"
+    ]
+    found["states"]["b"]["normalised_rmse"] = 0.99
+    assert warnings_of(found) == []
+
+
+def test_a_state_is_warned_of_once_and_many_are_counted():
+    found = measured(**baselines(constant=(1.0, 0.9)))
+    found["states"]["b"]["normalised_rmse"] = 1.02
+    assert warnings_of(found) == ["no better than constant on b: 1 against 0.9"]
+    found = measured() | {"refinement_error": 0.0}
+    found["states"] = {f"y{n}": {"normalised_rmse": 1.0 + n} for n in range(5)}
+    first, *_, last = warnings_of(found)
+    assert first.startswith("no skill on y4: it errs by 500 %")
+    assert last == "no skill on 2 other states"
+
+
+def test_a_state_that_no_trajectory_holds_is_passed_over():
+    found = measured(**baselines(constant=(1.0, 1.0)))
+    del found["states"]["b"]["normalised_rmse"]
+    del found["baselines"]["constant"]["states"]["b"]
+    assert warnings_of(found) == []
+
+
 def test_states_that_never_move_are_no_reason_to_warn():
     found = measured(**baselines(constant=(0.0, 1.0)))
     found["states"]["a"]["normalised_rmse"] = 1e-9
