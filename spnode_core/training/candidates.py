@@ -183,7 +183,9 @@ def _polynomial(
     dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec, degree: int
 ) -> Candidate:
     chosen = _of_states(dataset, spec, PolynomialSpec(degree=degree))
-    return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train)
+    order = "first" if degree == DEGREES[0] else f"after degree {DEGREES[0]}"
+    why = f"tried {order}: a system that is one is found to many digits"
+    return _resolved(dataset, f"a polynomial of degree {degree}", chosen, train, why)
 
 
 def _koopman(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candidate:
@@ -206,7 +208,8 @@ def _with_network(
     nonlinear = PolynomialSpec(degree=degree, width=NETWORK_WIDTH)
     chosen = _of_states(dataset, spec, nonlinear)
     name = f"a polynomial of degree {degree} and a network"
-    found = _resolved(dataset, name, chosen, train)
+    why = "the network adds what is no polynomial, as square roots and saturation"
+    found = _resolved(dataset, name, chosen, train, why)
     return dataclasses.replace(found, share=_NETWORK_SHARE)
 
 
@@ -243,18 +246,18 @@ def _cubic(dataset: Dataset, spec: SurrogateSpec, train: TrainingSpec) -> Candid
         steps=_fine_steps(dataset, spec, SMOOTH_SUBSTEPS),
     )
     name = "a polynomial of degree 3 of principal directions"
-    return _resolved(dataset, name, chosen, train)
+    why = "tried after quadratic operators, which have no cubic terms"
+    return _resolved(dataset, name, chosen, train, why)
 
 
 def _resolved(
-    dataset: Dataset, name: str, spec: SurrogateSpec, training: TrainingSpec
+    dataset: Dataset, name: str, spec: SurrogateSpec, training: TrainingSpec, why: str
 ) -> Candidate:
     """A polynomial: Gauss-Newton rounds, and no training after them."""
     training = training.replaced(
         initial=OperatorInferenceSpec(), iterations=0, refine=1, loss="uniform"
     )
     resolved, train, choices = resolve(dataset, spec, training, "auto")
-    why = "tried first: a system that is one is found to many digits"
     first = {"what": "surrogate.nonlinear", "value": name, "why": why}
     return Candidate(name, resolved, train, [first, *choices])
 

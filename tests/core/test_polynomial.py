@@ -143,6 +143,15 @@ def test_auto_keeps_the_polynomial_of_a_relaxation_oscillator_and_says_so() -> N
     assert re.fullmatch(r"y' = 0\.2(5|4999\d*|500\d*) x", second)
 
 
+def test_only_what_is_tried_first_is_said_to_be() -> None:
+    tried = candidates(check_arrays(_van_der_pol(4, 21)), None, None)
+    said = [each.choices[0]["why"] for each in tried]
+    first, second, _, network = said
+    assert [each for each in said if "tried first" in each] == [first]
+    assert second.startswith("tried after degree 2: a system that is one")
+    assert network.startswith("the network adds what is no polynomial")
+
+
 def test_what_the_caller_fixes_leaves_no_candidates() -> None:
     dataset = check_arrays(_van_der_pol(4, 21))
     assert [c.spec.nonlinear.kind for c in candidates(dataset, None, None)] == [
@@ -178,6 +187,8 @@ def test_fields_are_tried_by_their_principal_directions() -> None:
         ("residual", "relaxation"),
     ]
     assert tried[1].spec.latent == 3
+    why = tried[1].choices[0]["why"]
+    assert why == "tried after quadratic operators, which have no cubic terms"
     assert tried[-1].training.later_starts == 1
 
 
