@@ -30,6 +30,8 @@ from spnode_core.training.stage_checks import check_stages
 System = Literal["kuramoto_sivashinsky", "robertson", "transient_growth"]
 ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+_LISTED = 20
+"""Names that a refusal lists at most."""
 
 
 class _Request(BaseModel):
@@ -243,14 +245,7 @@ def _check_certified(request: TrainingRequest) -> None:
 
 
 def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
-    for name, terms in spec.conserved.items():
-        for state in terms:
-            if state not in dataset.states:
-                raise Invalid(
-                    f"/surrogate/conserved/{_escape(name)}/{_escape(state)}",
-                    found=f"{state!r}, which is no state of {dataset.id}",
-                    expected=f"one of {', '.join(dataset.states[:20])}",
-                )
+    _check_names(spec, dataset)
     if spec.positive:
         _check_positive(dataset)
     if getattr(spec.linear, "depends_on_parameters", False) and not dataset.parameters:
@@ -259,13 +254,6 @@ def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
             found=f"true, though {dataset.id} has no parameters",
             expected="false, or a dataset with parameters",
         )
-    for number, state in enumerate(spec.logarithms):
-        if state not in dataset.states:
-            raise Invalid(
-                f"/surrogate/autoencoder/logarithms/{number}",
-                found=f"{state!r}, which is no state of {dataset.id}",
-                expected=f"one of {', '.join(dataset.states[:20])}",
-            )
     if spec.nonlinear.kind == "none" and dataset.controls:
         raise Invalid(
             "/surrogate/nonlinear/kind",
@@ -273,6 +261,34 @@ def _check_surrogate(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
             expected="another kind, where the data have controls",
         )
     _check_latent(spec, dataset)
+
+
+def _check_names(spec: SurrogateSpec, dataset: DatasetRecord) -> None:
+    states = dataset.states
+    for name, terms in spec.conserved.items():
+        for state in terms:
+            place = f"conserved/{_escape(name)}/{_escape(state)}"
+            _check_name(state, states, place, f"no state of {dataset.id}")
+    for number, state in enumerate(spec.logarithms):
+        place = f"autoencoder/logarithms/{number}"
+        _check_name(state, states, place, f"no state of {dataset.id}")
+    scaled = (*states, *dataset.parameters, *dataset.controls)
+    kinds = "no state, parameter or control of"
+    for name in spec.normalisation:
+        place = f"normalisation/{_escape(name)}"
+        _check_name(name, scaled, place, f"{kinds} {dataset.id}")
+
+
+def _check_name(name: str, known: tuple[str, ...], place: str, what: str) -> None:
+    if name in known:
+        return
+    more = len(known) - _LISTED
+    raise Invalid(
+        f"/surrogate/{place}",
+        found=f"{name!r}, which is {what}",
+        expected=f"one of {', '.join(known[:_LISTED])}"
+        + (f" and {more} more" if more > 0 else ""),
+    )
 
 
 def _check_positive(dataset: DatasetRecord) -> None:

@@ -168,7 +168,9 @@ def _result(record: Record, result: Record) -> Iterator[tuple[str, str]]:
 def _error(error: Record) -> str:
     code, field = error.get("code") or "error", error.get("field")
     where = f" at {field}" if field else ""
-    return f"{code}{where}: {error.get('detail') or 'the service gave no reason'}"
+    # Most details begin with their field.
+    detail = str(error.get("detail") or "").removeprefix(f"{field}: ")
+    return f"{code}{where}: {detail or 'the service gave no reason'}"
 
 
 def _told(value: Any) -> str:

@@ -74,6 +74,13 @@ def test_a_job_is_shown_with_its_attempts_and_its_error(capsys):
     assert "started 2026-01-02 03:04:05Z, after 5.25 s" in map(_spaced, lines)
 
 
+def test_an_error_names_its_field_once(capsys):
+    found = "found 'y99'; expected one of y1, y2"
+    error = {"code": "invalid_input", "field": "a.b", "detail": f"a.b: {found}"}
+    print_job({"id": "job_1", "error": error}, [])
+    assert capsys.readouterr().out.splitlines()[-1] == f"invalid_input at a.b: {found}"
+
+
 def _spaced(line):
     return " ".join(line.split())
 

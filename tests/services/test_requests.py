@@ -110,6 +110,10 @@ def test_a_malformed_request_is_refused(change: dict) -> None:
             },
             "/surrogate/autoencoder/logarithms/1",
         ),
+        (
+            {"surrogate": {"normalisation": {"y9": "log"}}},
+            "/surrogate/normalisation/y9",
+        ),
         ({"training": {"pairs": True}}, "/training/pairs"),
         (
             {
@@ -160,6 +164,24 @@ def test_controls_rule_out_a_latent_space_that_they_do_not_act_on(
     with pytest.raises(Invalid) as refused:
         check_request(TrainingRequest.model_validate(given), datasets)
     assert refused.value.field == "/surrogate/nonlinear/kind"
+
+
+def test_a_scaling_is_of_a_state_a_parameter_or_a_control(datasets, tmp_path) -> None:
+    path = tmp_path / "driven.npz"
+    states = np.linspace(0.5, 1.0, 54 * 22).reshape(6, 9, 22)
+    inputs = {"parameters": np.ones((6, 1)), "controls": np.zeros((6, 9, 1))}
+    names = {"parameter_names": np.array(["k"]), "control_names": np.array(["valve"])}
+    np.savez(path, states=states, times=np.arange(9.0), **inputs, **names)
+    given = {"dataset": datasets.add(path, owner="me").id, "model": "m"}
+
+    def check(*scaled: str) -> None:
+        surrogate = {"normalisation": dict.fromkeys(scaled, "linear")}
+        request = {**given, "surrogate": surrogate}
+        check_request(TrainingRequest.model_validate(request), datasets)
+
+    check("x1", "k", "valve")
+    with pytest.raises(Invalid, match=r"one of x1, .*x20 and 4 more$"):
+        check("x1", "x99")
 
 
 def test_pieces_of_trajectories_count_as_trajectories(datasets, dataset) -> None:
