@@ -81,12 +81,17 @@ def print_job(record: Record, events: Iterable[Event]) -> None:
         out.print(_error(error), markup=False)
 
 
+def state_of(record: Record) -> str:
+    """The state of a job, and whether cancelling it is under way."""
+    state = str(record.get("state", ""))
+    is_ending = record.get("cancel_requested") and state not in ENDED
+    return f"{state}, cancelling was asked for" if is_ending else state
+
+
 def _identity(record: Record) -> Iterator[tuple[str, str]]:
     yield "job", str(record.get("id", ""))
     yield "kind", str(record.get("kind", ""))
-    state = str(record.get("state", ""))
-    is_ending = record.get("cancel_requested") and state not in ENDED
-    yield "state", f"{state}, cancelling was asked for" if is_ending else state
+    yield "state", state_of(record)
     yield "candidate of", str(record.get("parent") or "")
     request = record.get("request") or {}
     for name in _ASKED:

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from spnode_client.client import Client
-from spnode_client.commands.job_report import print_job
+from spnode_client.commands.job_report import print_job, state_of
 from spnode_client.commands.paging import (
     After,
     Everything,
@@ -176,7 +176,8 @@ def _describe(made: RolloutResult) -> None:
 
 
 def _say(job: Job, as_json: bool) -> None:
-    emit(job, as_json, lambda: out.print(f"{job.id} {job.state}"))
+    said = f"{job.id} {state_of(job.record)}"
+    emit(job, as_json, lambda: out.print(said, markup=False))
 
 
 def _watch(limit: int, query: Record) -> None:

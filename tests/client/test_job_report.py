@@ -81,6 +81,19 @@ def test_an_error_names_its_field_once(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"invalid_input at a.b: {found}"
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"state": "running", "cancel_requested": True}, "running, cancelling was"),
+        ({"state": "cancelled", "cancel_requested": True}, "cancelled\n"),
+    ],
+)
+def test_cancelling_that_is_under_way_is_said_to_be(record, said, server):
+    server.answers += [Answer(202, json.dumps({**JOB, **record}).encode())]
+    done = run("jobs", "cancel", "job_1", SPNODE_URL=server.url)
+    assert done.stdout.startswith(f"job_1 {said}"), done.stderr
+
+
 def _spaced(line):
     return " ".join(line.split())
 
