@@ -206,6 +206,14 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
+def percent(part: float | None) -> str:
+    """A part in percent, in two digits or to the whole one; JSON has no infinity."""
+    if part is None:
+        return "not finite"
+    value = 100 * part
+    return f"{value:,.0f} %" if 99.5 <= value < 1e6 else f"{value:.2g} %"
+
+
 def report(error: Exception) -> None:
     """An error in words: what, which field, what was found and expected."""
     lines = str(error).splitlines() or [type(error).__name__]

@@ -129,4 +129,4 @@ def _step_dependent(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _short(number: float) -> str:
-    return f"{number:.2g}"
+    return f"{number:,.0f}" if 99.5 <= number < 1e6 else f"{number:.2g}"

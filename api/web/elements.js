@@ -30,7 +30,9 @@ export function plain(value) {
 }
 
 export function percent(value) {
-  return value === null || value === undefined ? "–" : `${number(100 * value, 2)} %`;
+  if (value === null || value === undefined) return "–";
+  const whole = Math.round(100 * value);
+  return `${number(whole >= 100 ? whole : 100 * value, 2)} %`;
 }
 
 export function bytes(value) {

@@ -5,7 +5,7 @@ from typing import Any
 
 from spnode_client.moments import moment
 from spnode_client.records import cautions, held_out, statements
-from spnode_client.terminal import err, out, print_table, short
+from spnode_client.terminal import err, out, percent, print_table, short
 
 Record = dict[str, Any]
 
@@ -88,7 +88,7 @@ def _state(index: int, signature: Record, evaluation: Record) -> tuple[object, .
         units[index] if units else "",
         short(domain["lower"][index]),
         short(domain["upper"][index]),
-        "" if relative is None else f"{100 * relative:.2g} %",
+        "" if relative is None else percent(relative),
         short(found.get("rmse")),
     )
 
@@ -108,16 +108,12 @@ def _errors(evaluation: Record) -> Iterator[str]:
         return
     yield (
         f"{found.get('trajectories')} held-out trajectories; errors over the standard "
-        f"deviation, {_percent(error)} in all"
+        f"deviation, {percent(error)} in all"
     )
     later = (found.get("mid_trajectory") or {}).get("normalised_rmse")
     if later is not None:
-        yield f"from later samples: {_percent(later)}"
+        yield f"from later samples: {percent(later)}"
     baselines = found.get("baselines") or {}
     if baselines:
-        each = (f"{n} {_percent(b['normalised_rmse'])}" for n, b in baselines.items())
+        each = (f"{n} {percent(b['normalised_rmse'])}" for n, b in baselines.items())
         yield f"trivial models: {', '.join(each)}".replace("_", " ")
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.2g} %"

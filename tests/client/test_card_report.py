@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from spnode_client.commands.card_report import print_card
-from spnode_client.commands.version_report import described
+from spnode_client.commands.version_report import described, print_version
+from spnode_client.terminal import percent
 from tests.client.conftest import Answer
 from tests.client.test_command_line import run
 
@@ -93,3 +94,39 @@ def test_a_version_with_a_strange_card_is_described(capsys):
     strange = {"ensemble": [1], "equations": "y", "choices": [1, {"what": "candidate"}]}
     spec = VERSION["spec"]
     assert list(described(spec, strange))[1:] == ["tried None: None"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (0.0123, "1.2 %"),
+        (0.5, "50 %"),
+        (0.994, "99 %"),
+        (0.996, "100 %"),
+        (1.024, "102 %"),
+        (21.0, "2,100 %"),
+        (1e20, "1e+22 %"),
+        (None, "not finite"),
+    ],
+)
+def test_a_part_is_read_in_percent(part, said):
+    assert percent(part) == said
+
+
+def test_errors_beyond_the_spread_are_shown_in_whole_percent(capsys):
+    domain = {"lower": [0.0], "upper": [1.0], "end": 2.0}
+    signature = {"states": ["y"], "domain": domain}
+    test = {
+        "trajectories": 4,
+        "normalised_rmse": 1.02,
+        "states": {"y": {"normalised_rmse": 1.02, "rmse": 0.1}},
+        "mid_trajectory": {"normalised_rmse": 21.0},
+        "baselines": {"linear_dmd": {"normalised_rmse": None}},
+    }
+    more = {"signature": signature, "evaluation": {"test": test}}
+    print_version({**VERSION, **more}, {})
+    said = capsys.readouterr().out
+    assert ["y", "0", "1", "102", "%", "0.1"] in map(str.split, said.splitlines())
+    assert "102 % in all" in said
+    assert "from later samples: 2,100 %" in said
+    assert "trivial models: linear dmd not finite" in said

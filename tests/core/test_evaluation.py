@@ -95,6 +95,8 @@ def test_a_state_is_warned_of_once_and_many_are_counted():
     found = measured(**baselines(constant=(1.0, 0.9)))
     found["states"]["b"]["normalised_rmse"] = 1.02
     assert warnings_of(found) == ["no better than constant on b: 1 against 0.9"]
+    found["states"]["b"]["normalised_rmse"] = 2134.0
+    assert warnings_of(found) == ["no better than constant on b: 2,134 against 0.9"]
     found = measured() | {"refinement_error": 0.0}
     found["states"] = {f"y{n}": {"normalised_rmse": 1.0 + n} for n in range(5)}
     first, *_, last = warnings_of(found)
