@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.expected import expected
 from services import errors
 from services.blobs import Damaged, Lost
 from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError
@@ -233,7 +234,7 @@ def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, 
         parts = [*parts, error["ctx"]["discriminator"].strip("'")]
     return {
         "pointer": "".join(f"/{part}" for part in parts),
-        "detail": _sentence(error),
+        "detail": _sentence(error, parts[-1] if parts else ""),
     }
 
 
@@ -263,7 +264,7 @@ def _has(body: object, part: object) -> bool:
     return isinstance(body, dict) and part in body
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
+def _sentence(error: Mapping[str, Any], field: object) -> str:
     kind, said = error["type"], str(error["msg"])
     if kind in ("missing", "union_tag_not_found"):
         return "found nothing; this field is required"
@@ -272,10 +273,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if kind == "union_tag_invalid":
         context = error["ctx"]
         return f"found {context['tag']!r}; expected one of {context['expected_tags']}"
-    said = said.removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
-        return said
+        return said.removeprefix("Value error, ")
     echo = repr(error.get("input"))
     if len(echo) > _ECHO:
         echo = echo[:_ECHO] + "…"
-    return f"found {echo}; expected {said[:1].lower()}{said[1:]}"
+    return f"found {echo}; expected {expected(error, field)}"
