@@ -81,17 +81,6 @@ def test_rows_and_iterations_are_told_with_their_rate(browser, link):
     ]
 
 
-def test_parts_are_told_in_percent_beyond_a_hundred_too(browser, link):
-    told = """async () => {
-      const { percent } = await import('/page/elements.js');
-      return [0.0123, 0.994, 0.996, 1.024, 21, null].map(percent);
-    }"""
-    with opened(browser, link) as page:
-        page.wait_for_selector("main h1")
-        found = page.evaluate(told)
-    assert found == ["1.2 %", "99 %", "100 %", "102 %", "2,100 %", "–"]
-
-
 def test_a_job_that_failed_says_its_code_and_what_helps(browser, link):
     with opened(browser, link) as page:
         page.wait_for_selector("main h1")
