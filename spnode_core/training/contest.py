@@ -108,6 +108,7 @@ class Contest:
         self._entries: list[Entry] = []
         self._verdicts: Choices = []
         self._scaling = fit_scaling(parts.train.states)
+        self._overhead_s = 0.0
 
     def enter(
         self, candidate: Candidate, execution: Execution, *, is_last: bool
@@ -121,6 +122,7 @@ class Contest:
             TrainingError: It was the last and none of them can be used.
         """
         is_only = is_last and not self._verdicts
+        started = self._reporter.seconds
         try:
             surrogate, record = execution.run()
         except (InvalidInput, TrainingError) as error:
@@ -135,6 +137,7 @@ class Contest:
                 Entry(name, execution, surrogate, record, choices, 0.0)
             )
             return True
+        trained = self._reporter.seconds
         self._tell(f"judging {candidate.name}")
         train = some(self._parts.train, execution.seed)
         error, choices = self._error(surrogate, train), candidate.choices
@@ -151,11 +154,26 @@ class Contest:
         self._judge(candidate, said)
         if math.isfinite(error) or is_last:
             self._entries.append(entry)
+        compiled = (record.begun_s or started) - started
+        overhead = compiled + self._reporter.seconds - trained
+        self._overhead_s = max(self._overhead_s, overhead)
         return error < GOOD
 
-    def leaves_out(self, candidate: Candidate) -> bool:
-        """Whether too little time is left to begin a candidate, where there is one."""
-        if not self._entries or self._reporter.used < _LATE:
+    def leaves_out(self, candidate: Candidate, share: float) -> bool:
+        """Whether too little time is left to begin a candidate, where there is one.
+
+        That is the last tenth of it, or less than another took to be compiled and
+        judged: what it took beside its iterations.
+
+        Args:
+            candidate: What would be run.
+            share: Of the wall time, at which it would have to end.
+        """
+        reporter = self._reporter
+        is_late = reporter.used >= _LATE
+        if not self._entries or not (
+            is_late or reporter.left_s(share) < self._overhead_s
+        ):
             return False
         self._judge(candidate, "not tried: too little of max_seconds is left")
         return True

@@ -117,8 +117,11 @@ class Execution:
             if number > 0:
                 if self.reporter.used >= self.share:
                     break
-                record = Record(
-                    name, part, history=record.history, outcome=record.outcome
+                record = dataclasses.replace(
+                    Record(name, part),
+                    history=record.history,
+                    outcome=record.outcome,
+                    begun_s=record.begun_s,
                 )
             self._tell("compile", f"compiling stage {name!r}")
             stage = self._stage(name, part, members)

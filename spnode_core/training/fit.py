@@ -163,7 +163,9 @@ def fit(
     )
     contest = Contest(parts, seed, reporter)
     for number, candidate in enumerate(tried):
-        if contest.leaves_out(candidate):
+        is_last = number + 1 == len(tried)
+        share = 1.0 if is_last else sum(each.share for each in tried[: number + 1])
+        if contest.leaves_out(candidate, share):
             continue
         check_stages(candidate.spec, candidate.training)
         if on_choices is not None:
@@ -172,7 +174,6 @@ def fit(
             what = "trajectories" if parts.pieces == 1 else "pieces of trajectories"
             message = f"{parts.train.trajectories} {what}"
             reporter.report(Progress("data", message=message))
-        is_last = number + 1 == len(tried)
         execution = Execution(
             parts,
             candidate.spec,
@@ -192,7 +193,7 @@ def fit(
             # The others take a minute each, and are run anew.
             path=Path(checkpoint) if checkpoint is not None and is_last else None,
             checkpoint_s=checkpoint_seconds,
-            share=1.0 if is_last else sum(each.share for each in tried[: number + 1]),
+            share=share,
             start=start,
             # One member tells what others of its kind are worth.
             seeds=seeds if is_last else seeds[:1],

@@ -153,8 +153,8 @@ def test_a_candidate_ends_with_its_share_of_the_time() -> None:
     dataset = check_arrays(outbreaks())
     parts = Parts.of(dataset, SplitSpec(), 0)
     spec, training, _ = resolve(parts.train, SPEC, TRAINING.replaced(iterations=10_000))
-    reporter = Reporter(None, None, 1000.0)
-    reporter.earlier_s = 300.0
+    reporter = Reporter(None, None, 20.0)
+    reporter.earlier_s = 6.0
     given = {"identity": {}, "path": None, "checkpoint_s": 10.0, "share": 0.3}
     execution = Execution(parts, spec, training, 0, reporter, seeds=(0,), **given)
     _, record = execution.run()

@@ -46,6 +46,17 @@ def test_none_is_given_before_iterations_were_timed_nor_more_than_the_limit_leav
     assert max(later) > 0
 
 
+def test_what_compiled_for_all_of_its_share_iterates_for_a_tenth_of_the_time():
+    reporter, stage, record = Reporter(None, None, 20.0), Endless(), Record()
+    reporter.earlier_s = 10.0
+    drive = Drive(stage, record, reporter, lambda *_: None, lambda _: 0.0, 10.0, 0.15)
+    drive.run(first_state({}, {}), {})
+    assert (record.begun_s or 0.0) >= 10.0
+    assert 12.0 <= reporter.seconds < 14.0
+    assert record.iteration > 100
+    assert record.outcome.startswith("its share of max_seconds reached")
+
+
 def test_a_candidate_has_its_share_of_the_time():
     told = []
     _, *later = estimates(Reporter(told.append, None, 2 * LIMIT_S), told, 0.5)
