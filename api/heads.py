@@ -139,24 +139,28 @@ class BoundedHeads(HttpToolsProtocol):
         """Feed the parser, and look how long it has had nothing but headers."""
         self._head_bytes += len(data)
         self._unset_keepalive_if_required()
+        rest: bytes | memoryview = data
         try:
-            while data:
-                data = self._fed(data)
+            while rest:
+                rest = self._fed(rest)
         except httptools.HttpParserError as error:
             self._refuse(_UNREADABLE, str(error))
             return
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_TOO_LARGE, f"{self._head_bytes} bytes of headers")
 
-    def _fed(self, data: bytes) -> bytes:
+    def _fed(self, data: bytes | memoryview) -> bytes | memoryview:
         """Feed the parser; what is to be fed to it next."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self.parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("the method CONNECT") from None
+            head = self._without_upgrade()
+            self.parser.feed_data(head)
             (end,) = upgrade.args
-            return self._without_upgrade() + data[end:]
+            # Of which nothing is copied, however many more want an upgrade.
+            return memoryview(data)[end:]
         return b""
 
     def _without_upgrade(self) -> bytes:
