@@ -33,6 +33,8 @@ Values = NDArray[np.float64]
 # Numbers, ticks, directions and pairs of neighbouring ticks that a linear model is
 # fitted to, at most: it takes a second at most then, and more of them change nothing.
 _MOST_VALUES = 20_000_000
+# Of the least sample of a state: what is predicted below counts as that.
+_BELOW_ALL = 0.1
 _MOST_TICKS = 1000
 _MOST_DIRECTIONS = 32
 _MOST_PAIRS = 20_000
@@ -129,12 +131,13 @@ def normalised(scaling: Scaling, values: Values) -> Values:
 def measuring(scaling: Scaling, dataset: Dataset) -> Scaling:
     """The scaling in which predictions of a dataset are compared with it.
 
-    What is below the floor of a logarithm counts as 0, which is right where there are
-    samples of 0; where a state has none, a prediction that is decades below all of
-    them is wrong by decades.
+    What is below the floor of a logarithm counts as that, which is right where there
+    are samples of 0. Where a state has none its floor is a tenth of the least sample:
+    what is predicted far below all of them errs by a factor of ten at least, and what
+    passes 0 in a single sample by no more.
     """
     least = np.min(dataset.states, (0, 1), where=dataset.mask, initial=np.inf)
-    return scaling.uncut(np.isfinite(least) & (least > 0))
+    return scaling.with_floors(np.where(least > 0, _BELOW_ALL * least, np.inf))
 
 
 def sizes(scaling: Scaling, dataset: Dataset) -> Values:

@@ -62,9 +62,10 @@ def evaluate(
 
         ``normalised_rmse``, in all, by state, ``over_time`` and ``over_trajectories``:
         the error over the standard deviation of the state in the dataset, in the
-        logarithm where the state was learned so. ``baselines`` are the same errors of
-        trivial models, ``mid_trajectory`` those of rollouts from later samples, beside
-        those of rollouts from the start at the same samples; ``warnings`` are
+        logarithm where the state was learned so; ``start``: that of the first samples,
+        which rollouts are given and the others leave out. ``baselines`` are the same
+        errors of trivial models, ``mid_trajectory`` those of rollouts from later
+        samples, beside those from the start at the same samples; ``warnings`` are
         sentences. ``timing`` says how wrong the times of events are. ``intervals`` is
         the measured coverage of prediction intervals, where the surrogate has them: of
         those that came from other trajectories.
@@ -79,7 +80,8 @@ def evaluate(
     change = np.where(mask, np.abs(fine - coarse), 0.0) / scale
     count = int(mask.sum())
     compared = Compared.of(surrogate, dataset)
-    found = compared.with_states(normalised(compared.scaling, coarse))
+    states = normalised(compared.scaling, coarse)
+    found = compared.with_states(states)
     by_state = found.by_state
     metrics: dict[str, Any] = {
         "scaled_mse": float(np.sum((error / scale) ** 2) / count),
@@ -96,7 +98,7 @@ def evaluate(
         "worst_state": found.worst_state,
         "over_time": found.over_time(grid.bins(surrogate.signature.domain.end)),
         "over_trajectories": found.over_trajectories(),
-        "start": _brief(compared.at_start(normalised(compared.scaling, coarse))),
+        "start": _brief(compared.at_start(states)),
         "timing": timing_errors(coarse, dataset),
         "trajectories": dataset.trajectories,
         "samples": count,
@@ -108,7 +110,8 @@ def evaluate(
     if seed is not None:
         metrics["mid_trajectory"] = _from_later_samples(compared, found, seed)
     if training is not None:
-        trivial = Baselines(surrogate.normaliser, grid, training).predict(dataset)
+        normaliser = dataclasses.replace(surrogate.normaliser, states=compared.scaling)
+        trivial = Baselines(normaliser, grid, training).predict(dataset)
         metrics["baselines"] = {
             name: _brief(compared.with_states(states))
             for name, states in trivial.items()

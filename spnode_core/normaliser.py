@@ -76,9 +76,10 @@ class Scaling(eqx.Module):
             x = jnp.where(is_asinh, self.width * jnp.sinh(argument), x)
         return x
 
-    def uncut(self, columns: NDArray[np.bool_]) -> "Scaling":
-        """The same without the floor under the logarithms of some of the columns."""
-        width = np.where(columns & self._is("log"), _LEAST, np.asarray(self.width))
+    def with_floors(self, floors: NDArray[np.float64]) -> "Scaling":
+        """The same with logarithms cut off no higher than at these values."""
+        width = np.asarray(self.width)
+        width = np.where(self._is("log"), np.minimum(width, floors), width)
         return Scaling(self.kinds, self.offset, self.scale, jnp.asarray(width))
 
     def take(self, chosen: Sequence[int]) -> "Scaling":

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 # Errors below this are rounding: nobody need beat them.
 _NEGLIGIBLE = 1e-6
 # Rollouts from later samples may err by so much more than those from the starts.
@@ -54,7 +56,7 @@ def _wrong_at_start(metrics: Mapping[str, Any]) -> list[str]:
         for name, error in start["states"].items()
         if not error < _MOST_AT_START
     ]
-    found.sort(reverse=True)
+    found.sort(key=lambda each: -np.nan_to_num(each[0], nan=np.inf))
     said = [
         f"at the start {name} is not what a rollout was given: {_short(error)}"
         for error, name in found[:_NAMED_STATES]
