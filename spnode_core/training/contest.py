@@ -33,6 +33,7 @@ but for that: two that have nothing to do with each other err by the root of 2."
 _LATE = 0.9
 """Of its wall time, after which a run that has a candidate begins no other: the rest
 is gone before one is compiled."""
+_LITTLE_LEFT = "too little of max_seconds is left"
 _FEW, _FEW_OF_ALL = 20, 0.01
 """Iterations, and part of those planned, below which a candidate is hardly trained."""
 _FINE = 0.1
@@ -76,7 +77,7 @@ class Entry:
         )
         try:
             if tried.training.initial is None and tried.reporter.used >= _LATE:
-                raise TrainingError("no time is left")
+                raise TrainingError(_LITTLE_LEFT)
             surrogate, made = others.run()
             if made.outcome.startswith(OUT_OF_TIME):
                 raise TrainingError(made.outcome)
@@ -159,23 +160,17 @@ class Contest:
         self._overhead_s = max(self._overhead_s, overhead)
         return error < GOOD
 
-    def leaves_out(self, candidate: Candidate, share: float) -> bool:
+    def leaves_out(self, candidate: Candidate) -> bool:
         """Whether too little time is left to begin a candidate, where there is one.
 
         That is the last tenth of it, or less than another took to be compiled and
         judged: what it took beside its iterations.
-
-        Args:
-            candidate: What would be run.
-            share: Of the wall time, at which it would have to end.
         """
         reporter = self._reporter
-        is_late = reporter.used >= _LATE
-        if not self._entries or not (
-            is_late or reporter.left_s(share) < self._overhead_s
-        ):
+        is_late = reporter.used >= _LATE or reporter.left_s() < self._overhead_s
+        if not self._entries or not is_late:
             return False
-        self._judge(candidate, "not tried: too little of max_seconds is left")
+        self._judge(candidate, f"not tried: {_LITTLE_LEFT}")
         return True
 
     @property
@@ -247,7 +242,7 @@ class Contest:
             kept: The winner, with all its members.
         """
         found = []
-        if OUT_OF_TIME in kept.record.outcome:
+        if OUT_OF_TIME in kept.record.outcome or _LITTLE_LEFT in kept.record.outcome:
             is_new = kept.is_hardly_trained
             more = "; it is hardly trained: allow more time" if is_new else ""
             found.append(kept.record.outcome + more)

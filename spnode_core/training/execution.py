@@ -117,8 +117,9 @@ class Execution:
             if number > 0:
                 if self.reporter.used >= self.share:
                     break
-                record = dataclasses.replace(
-                    Record(name, part),
+                record = Record(
+                    name,
+                    part,
                     history=record.history,
                     outcome=record.outcome,
                     begun_s=record.begun_s,
@@ -376,7 +377,10 @@ class Execution:
         if loaded is None:
             return None
         arrays, content = loaded
-        record = Record(**content["record"])
+        # Of a newer version it may say more.
+        known = {field.name for field in dataclasses.fields(Record)}
+        told = {name: each for name, each in content["record"].items() if name in known}
+        record = Record(**told)
         record.best_losses = [
             math.inf if loss is None else loss for loss in record.best_losses
         ]

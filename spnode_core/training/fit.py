@@ -164,8 +164,10 @@ def fit(
     contest = Contest(parts, seed, reporter)
     for number, candidate in enumerate(tried):
         is_last = number + 1 == len(tried)
-        share = 1.0 if is_last else sum(each.share for each in tried[: number + 1])
-        if contest.leaves_out(candidate, share):
+        # The others take a minute each, and are run anew where a run goes on.
+        path = Path(checkpoint) if checkpoint is not None and is_last else None
+        goes_on = path is not None and path.exists()
+        if not goes_on and contest.leaves_out(candidate):
             continue
         check_stages(candidate.spec, candidate.training)
         if on_choices is not None:
@@ -190,10 +192,9 @@ def fit(
                 **({"members": members} if members > 1 else {}),
                 **({"warm_start": surrogate_digest(start)} if start else {}),
             },
-            # The others take a minute each, and are run anew.
-            path=Path(checkpoint) if checkpoint is not None and is_last else None,
+            path=path,
             checkpoint_s=checkpoint_seconds,
-            share=share,
+            share=1.0 if is_last else sum(each.share for each in tried[: number + 1]),
             start=start,
             # One member tells what others of its kind are worth.
             seeds=seeds if is_last else seeds[:1],

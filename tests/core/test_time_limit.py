@@ -74,9 +74,9 @@ def test_what_is_left_of_the_time_begins_nothing_where_a_candidate_is_there(
     last = relaxation[1]
     use(contest, 0.95)
     enter(contest, relaxation, "dropped", None)
-    assert not contest.leaves_out(last, 1.0), "there is nothing else"
+    assert not contest.leaves_out(last), "there is nothing else"
     enter(contest, relaxation, "there", Record(iteration=9000))
-    assert contest.leaves_out(last, 1.0)
+    assert contest.leaves_out(last)
     told = contest.winner().choices
     why = {each["value"]: each["why"] for each in told if each["what"] == "candidate"}
     assert why[last.name] == "not tried: too little of max_seconds is left"
@@ -87,17 +87,16 @@ def test_candidates_are_tried_while_there_is_time(limit, relaxation):
     contest = Contest(relaxation[0], 0, Reporter(lambda _: None, None, limit))
     contest._reporter.earlier_s = 0.5 * LIMIT_S
     enter(contest, relaxation, "there", Record(iteration=9000))
-    assert not contest.leaves_out(relaxation[1], 1.0)
+    assert not contest.leaves_out(relaxation[1])
 
 
 def test_nothing_is_begun_that_could_not_be_compiled_and_judged(contest, relaxation):
     begun = contest._reporter.seconds + 30.0
     enter(contest, relaxation, "there", Record(iteration=9000, begun_s=begun))
     use(contest, 0.5)
-    assert not contest.leaves_out(relaxation[1], 1.0)
-    assert contest.leaves_out(relaxation[1], 0.7), "another took more than 30 s"
+    assert not contest.leaves_out(relaxation[1])
     use(contest, 0.72)
-    assert contest.leaves_out(relaxation[1], 1.0)
+    assert contest.leaves_out(relaxation[1]), "another took more than 30 s"
 
 
 def test_what_was_hardly_trained_wins_only_where_there_is_no_other(contest, relaxation):
