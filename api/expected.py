@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from services.datasets import DATASET_PATTERN
 from services.projects import PROJECT_PATTERN
 from services.versions import NAME_PATTERN
 
@@ -13,7 +14,7 @@ _NAME = "lower case letters, digits, - and _, 64 at most, the first a letter or 
 _PATTERNS = {
     NAME_PATTERN: _NAME,
     PROJECT_PATTERN: _NAME.replace("- and _", "., - and _"),
-    r"^ds_[0-9a-z]{26}$": "the id of a dataset: ds_, then 26 letters and digits",
+    DATASET_PATTERN: "the id of a dataset: ds_, then 26 letters and digits",
 }
 _ITEMS = {"models": "versions"}
 _LENGTH = re.compile(r"\w+ should have (at (?:least|most) \d+) (\w+)")

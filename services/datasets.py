@@ -34,6 +34,8 @@ from services.settings import Settings
 from services.work_folder import working
 
 PREFIX = "datasets"
+DATASET_PATTERN = r"^ds_[0-9a-z]{26}$"
+"""Of ids."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.datasets import DatasetRecord
+from services.datasets import DATASET_PATTERN, DatasetRecord
 from services.errors import Invalid
 from services.schedule import Scheduled
 from services.training.agreement import check_version_agrees, division_of
@@ -46,7 +46,7 @@ class EvaluationJob(Scheduled):
     ]
     """Versions, each ``name``, ``name@alias`` or ``name/3``; the first is the reference
     that the others are held against."""
-    dataset: Annotated[str, Field(pattern=r"^ds_[0-9a-z]{26}$")]
+    dataset: Annotated[str, Field(pattern=DATASET_PATTERN)]
     """Id of the dataset to compare them on."""
     part: Literal["all", "test"] | None = None
     """``all`` trajectories, or those that the last of the versions trained on this

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from services.datasets import DATASET_PATTERN
 from services.schedule import Scheduled
 from services.training.request import ModelName, Seed
 from services.versions import Tags
@@ -75,7 +76,7 @@ class SweepJob(_Model, Scheduled):
     )
 
     kind: Literal["sweep"] = "sweep"
-    dataset: Annotated[str, Field(pattern=r"^ds_[0-9a-z]{26}$")]
+    dataset: Annotated[str, Field(pattern=DATASET_PATTERN)]
     """Id of the dataset that all candidates learn from."""
     model: ModelName
     """Name under which each candidate is registered as a version."""

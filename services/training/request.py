@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from services.datasets import DatasetRecord, Datasets
+from services.datasets import DATASET_PATTERN, DatasetRecord, Datasets
 from services.errors import Invalid
 from services.schedule import Schedule, Scheduled
 from services.versions import NAME_PATTERN, Tags, check_alias
@@ -77,7 +77,7 @@ class TrainingRequest(_Request, Scheduled):
     )
 
     kind: Literal["training"] = "training"
-    dataset: Annotated[str, Field(pattern=r"^ds_[0-9a-z]{26}$")]
+    dataset: Annotated[str, Field(pattern=DATASET_PATTERN)]
     """Id of the dataset to learn from."""
     model: ModelName
     """Name under which the version is registered."""
