@@ -30,6 +30,7 @@ from spnode_core.formats.reading import check_size
 
 TRAJECTORY, TIME = "trajectory", "time"
 _YES, _NO = {"1", "true", "yes"}, {"", "0", "false", "no"}
+_SO = "1 or 0, true or false, yes or no"
 _SHAPED = "variables with axes named `trajectory` and `time`"
 
 
@@ -205,13 +206,16 @@ def _said(content: xr.Dataset, names: list[str]) -> dict[str, Any]:
 
 def _is_so(name: str, value: Any) -> bool:
     """Whether an attribute says yes: a number, or a text, which some tools write."""
+    # Zarr has lists, and HDF5 arrays of one text.
+    value = np.ravel(value)[0] if np.size(value) == 1 else value
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if not isinstance(text, str):
+        if np.asarray(value).dtype.kind not in "biuf":
+            raise InvalidInput(name, found=f"{str(value)[:80]!r}", expected=_SO)
         return bool(np.any(value))
     told = text.strip().lower()
     if told not in _YES | _NO:
-        expected = "1 or 0, true or false, yes or no"
-        raise InvalidInput(name, found=f"{text[:80]!r}", expected=expected)
+        raise InvalidInput(name, found=f"{text[:80]!r}", expected=_SO)
     return told in _YES
 
 
