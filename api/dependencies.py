@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -53,8 +54,8 @@ LIMITED_WAITING = 16
 _GUESSES_WAITING = 64
 # How often the gateway looks for champions that it has not warmed.
 _WARM_EVERY_S = 5.0
-# When it looks again at one that the store has lost or damaged.
-_UNSERVED_AGAIN_S = 60.0
+# When it tries one again that could not be loaded.
+_REFUSED_AGAIN_S = 60.0
 # How often until it is warm, or a worker of rollouts is.
 _LOOK_EVERY_S = 0.5
 _LOG = logging.getLogger(__name__)
@@ -108,10 +109,12 @@ class Gateway:
         self._limited = ThreadPoolExecutor(LIMITED_AT_ONCE, "limited")
         self._turns = Room(LIMITED_AT_ONCE + LIMITED_WAITING, 1)
         self.upload_room = UploadRoom(settings)
-        self.unserved: dict[str, float] = {}
-        """Champions and pinned versions that cannot be served, by digest, and when they
-        are tried again."""
         self._warm: set[str] = set()
+        # What cannot be made warm, and when it is tried again.
+        self._refused: dict[str, float] = {}
+        # What the store does not have any more.
+        self._lost: set[str] = set()
+        self._looks = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -251,12 +254,13 @@ class Gateway:
         digests = await self.sql(champions, registry) | kept
         await self.executor.pin(kept)
         now = time.monotonic()
-        due = {digest for digest, when in self.unserved.items() if when <= now}
+        due = {digest for digest, when in self._refused.items() if when <= now}
         for digest in digests - (self._warm - due):
             await self._warm_one(digest)
         self._warm &= digests
-        for digest in self.unserved.keys() - digests:
-            del self.unserved[digest]
+        self._lost &= digests
+        for digest in self._refused.keys() - digests:
+            del self._refused[digest]
         if await self._computes() and not self.warmed:
             await self.sql(self.queue.ping)
             # Full collections no longer walk JAX's heap: + 36 to 48 % requests.
@@ -264,6 +268,22 @@ class Gateway:
             gc.freeze()
             heap.give_back()
             self.warmed = True
+        if digests:
+            # One a round: what a store has lost is found, however many there are.
+            await self._look_for(sorted(digests)[next(self._looks) % len(digests)])
+
+    @property
+    def unserved(self) -> int:
+        """How many champions and pinned versions cannot be served."""
+        return len(self._lost | self._refused.keys())
+
+    async def _look_for(self, digest: str) -> None:
+        """See whether the store still has a version."""
+        if await self.in_store(self.blobs.exists, f"{ARTIFACTS}/{digest}"):
+            self._lost.discard(digest)
+        elif digest not in self._lost:
+            self._lost.add(digest)
+            _LOG.error("artifact %s is lost: it is not in the store", digest)
 
     async def _computes(self) -> bool:
         """Whether rollouts are computed here, or by a worker that is warm.
@@ -279,18 +299,17 @@ class Gateway:
     async def _warm_one(self, digest: str) -> None:
         self._warm.add(digest)
         try:
-            await self.in_store(self.blobs.size, f"{ARTIFACTS}/{digest}")
             await self.executor.warm(digest)
-            self.unserved.pop(digest, None)
+            self._refused.pop(digest, None)
         except (ServiceError, SpnodeError) as error:
             _LOG.error("artifact %s cannot be served: %s", digest, error)
             if is_away(error):
                 self._warm.discard(digest)  # the store is away: once more, later
             else:
-                self.unserved[digest] = time.monotonic() + _UNSERVED_AGAIN_S
+                self._refused[digest] = time.monotonic() + _REFUSED_AGAIN_S
         except Exception:  # the boundary of the task: one bad model stops no other
             _LOG.exception("artifact %s cannot be served", digest)
-            self.unserved[digest] = time.monotonic() + _UNSERVED_AGAIN_S
+            self._refused[digest] = time.monotonic() + _REFUSED_AGAIN_S
 
 
 async def _called(

@@ -65,7 +65,7 @@ class Readiness:
             for name in worker.queues:
                 workers[name] = workers.get(name, 0) + 1
         models = "warm" if self._gateway.warmed else "warming"
-        if unserved := len(self._gateway.unserved):
+        if unserved := self._gateway.unserved:
             models += f", {unserved} cannot be served"
         checks = {"database": database, "queue": queue, "models": models}
         return Found(self._gateway.warmed, checks, workers)

@@ -47,10 +47,9 @@ class Damaged(ServiceError):
 
 
 class Lost(NotFound):
-    """A blob that is not there.
+    """The store has lost the content of a dataset, a version or a result.
 
-    Who has just read of it finds that what refers to it is gone too; otherwise the
-    store has lost it.
+    Unless that was deleted just now: then what refers to it is gone too.
     """
 
     default_code = "lost"

@@ -44,6 +44,7 @@ export const HELPS = {
   rollout_failed: '"on_error": "mask", or rows within the domain.',
   no_candidate_is_finite: "Other candidates.",
   not_found: "Restore it from a backup.",
+  lost: "Restore it from a backup.",
   damaged: "Restore it from a backup.",
   model_name_taken: "Another name.",
 };

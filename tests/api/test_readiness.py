@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from api.dependencies import Gateway
 from api.readiness import Readiness
-from services.blobs import Lost
 from services.queue_names import ROLLOUTS_QUEUE
 from tests.api.deployment import deployed, opened, start_valkey, wait_for
 from tests.api.test_errors import checked
@@ -78,8 +77,8 @@ def test_a_champion_that_the_store_has_lost_is_told_and_is_no_404(executor):
         if executor == "queue":
             data.start("worker", "worker", "--rollouts")
         with data.start_gateway().client() as client:
-            checks = client.get("/health/ready").json()["checks"]
-            assert checks["models"] == "warm, 1 cannot be served"
+            told = lambda: client.get("/health/ready").json()["checks"]["models"]  # noqa: E731
+            wait_for(lambda: told() == "warm, 1 cannot be served", 30)
             body = {"model": "small", "x0": [1.0, 0.5, 0.2], "times": [1.0]}
             for path in ("/v1/rollout", "/v1/rollout/vjp"):
                 sent = body | ({"cotangents": [[1.0] * 3]} if "vjp" in path else {})
@@ -98,38 +97,43 @@ def test_a_champion_that_the_store_has_lost_is_told_and_is_no_404(executor):
             assert client.get("/v2/models/small/ready").json()["ready"]
 
 
-def test_what_was_lost_is_tried_again_and_forgotten_when_it_is_no_champion(monkeypatch):
-    asked = []
+@pytest.mark.parametrize("executor", ["inline", "queue"])
+def test_a_champion_that_is_lost_later_is_found_and_found_again(executor, monkeypatch):
+    monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._REFUSED_AGAIN_S", 0.2)
 
-    async def in_store(function, key):
-        asked.append(key)
-        raise Lost(key)
+    async def becomes(gateway, count):
+        async with asyncio.timeout(60):
+            while gateway.unserved != count:
+                await asyncio.sleep(0.02)
 
-    async def scenario(gateway):
-        monkeypatch.setattr(gateway, "in_store", in_store)
-        wanted = {"a", "b"}
-        monkeypatch.setattr("api.dependencies.champions", lambda registry: wanted)
-        await gateway.executor.start()
+    async def scenario(gateway, blobs):
+        keys = list(blobs.list("artifacts"))
+        contents = {key: blobs.get(key) for key in keys}
+        blobs.delete(keys[0])
+        await gateway.start()
         try:
-            await gateway._warm_all()
-            await gateway._warm_all()
-            assert sorted(asked) == ["artifacts/a", "artifacts/b"]
-            gateway.unserved = dict.fromkeys(gateway.unserved, time.monotonic())
-            wanted.remove("b")
-            await gateway._warm_all()
-            assert asked[2:] == ["artifacts/a"]
-            assert list(gateway.unserved) == ["a"]
+            await becomes(gateway, 1)
+            blobs.delete(keys[1])
+            await becomes(gateway, 2)
+            for key, content in contents.items():
+                blobs.put(key, content)
+            await becomes(gateway, 0)
         finally:
             await gateway.close()
 
-    with deployed() as data:
-        asyncio.run(scenario(Gateway(data.settings)))
+    with (
+        deployed(models=("small", "mixed"), executor=executor) as data,
+        opened(data.settings) as (_, blobs),
+    ):
+        asyncio.run(scenario(Gateway(data.settings), blobs))
 
 
 def gateway_of(living, ping):
     return SimpleNamespace(
         warmed=True,
-        unserved={},
+        unserved=0,
         workers=SimpleNamespace(living=living),
         queue=SimpleNamespace(ping=ping),
     )

@@ -190,7 +190,7 @@ async def _model(request: Request) -> Response:
 
 
 async def _model_ready(request: Request) -> Response:
-    # Every version that is registered is served: what is not loaded yet is, when asked.
+    # What is not loaded yet is, when asked: only its artifact must be there.
     gateway: Gateway = request.app.state.gateway
     served = await _served(request.state.workspace, request.path_params)
     key = f"{ARTIFACTS}/{served.digest}"
