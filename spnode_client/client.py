@@ -47,7 +47,7 @@ class Client(Derivatives):
     ) -> None:
         self.url = url.rstrip("/")
         self.retries = retries
-        self.transport = Transport(self.url, key, timeout_s)
+        self.transport = self._transport(key, timeout_s)
         self.datasets = Datasets(self)
         self.jobs = Jobs(self)
         self.models = Models(self)
@@ -62,6 +62,9 @@ class Client(Derivatives):
     def close(self) -> None:
         """Close the connections."""
         self.transport.http.close()
+
+    def _transport(self, key: str | None, timeout_s: float) -> Transport:
+        return Transport(self.url, key, timeout_s)
 
     def run(self, operation: Operation[T]) -> T:
         """Run one operation."""
