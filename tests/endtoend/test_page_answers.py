@@ -247,18 +247,24 @@ def version_of(name, digest, number=1, certificate=None):
     return {path: version, f"{path}/card": {"dataset": data}}
 
 
+def answering(json_of):
+    """What answers each request with the record at its path."""
+
+    def answer(route):
+        route.fulfill(json=json_of[urlsplit(route.request.url).path])
+
+    return answer
+
+
 def test_versions_beyond_the_eighth_are_named(browser, link):
     json_of = {}
     for number in range(1, 11):
         json_of |= version_of("mine", "a", number)
 
-    def answer(route):
-        route.fulfill(json=json_of[urlsplit(route.request.url).path])
-
     asked = ",".join(f"mine/{number}" for number in range(1, 11))
     with opened(browser, link) as page:
         page.wait_for_selector("main h1")
-        page.route("**/v1/models**", answer)
+        page.route("**/v1/models**", answering(json_of))
         view(page, f"/compare/{asked}")
         page.get_by_text(
             "8 stand side by side at most; left out: mine/9, mine/10."
@@ -309,12 +315,9 @@ def test_what_a_claim_is_worth_is_told_by_its_fields(browser, link):
     json_of = version_of("mine", "a", certificate=certificate)
     json_of["/v1/models/mine"] = {"name": "mine", "aliases": {}, "latest": 1}
 
-    def answer(route):
-        route.fulfill(json=json_of[urlsplit(route.request.url).path])
-
     with opened(browser, link) as page:
         page.wait_for_selector("main h1")
-        page.route("**/v1/models**", answer)
+        page.route("**/v1/models**", answering(json_of))
         view(page, "/models/mine/1")
         page.get_by_text("What is not proved, or says nothing (2)").click()
         said = page.locator(".claims").all_inner_texts()

@@ -1,11 +1,9 @@
 """What the page says of errors, and how it writes them."""
 
-from urllib.parse import urlsplit
-
 import pytest
 
 from tests.endtoend.browser import opened, view
-from tests.endtoend.test_page_answers import version_of
+from tests.endtoend.test_page_answers import answering, version_of
 
 
 def test_parts_are_told_in_percent_beyond_a_hundred_too(browser, link):
@@ -28,11 +26,8 @@ def test_warnings_are_told_where_nothing_was_held_out_too(browser, link, part):
     json_of[path]["evaluation"] = {"validation": None, part: found}
     json_of["/v1/models/mine"] = {"name": "mine", "aliases": {}}
 
-    def answer(route):
-        route.fulfill(json=json_of[urlsplit(route.request.url).path])
-
     with opened(browser, link) as page:
         page.wait_for_selector("main h1")
-        page.route("**/v1/models/**", answer)
+        page.route("**/v1/models/**", answering(json_of))
         view(page, "/models/mine/1")
         page.locator(".notice", has_text=ended).wait_for()
