@@ -146,7 +146,7 @@ def test_members_that_no_time_is_left_for_are_left_out() -> None:
     reporter.earlier_s = 1e9
     alone = entry.completed((0, 1))
     assert alone.surrogate.signature.members == 1
-    assert "no other member was made: no time is left" in alone.record.outcome
+    assert "no other member was made: too little of max_seconds" in alone.record.outcome
 
 
 def test_a_candidate_ends_with_its_share_of_the_time() -> None:
