@@ -37,6 +37,7 @@ from api.routes import (
     rollouts,
 )
 from api.tracing import traced
+from api.without_body import WithoutBody
 from services import traces
 from services.settings import Settings, get_settings
 
@@ -128,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         strict_content_type=False,
         redirect_slashes=False,
-        middleware=[Middleware(Entrance, **limits)],
+        middleware=[Middleware(Entrance, **limits), Middleware(WithoutBody)],
         # Other exceptions reach Entrance, which treats them alike.
         exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse},
     )

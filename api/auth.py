@@ -63,7 +63,8 @@ LOOPBACK = Caller("loopback", SCOPES)
 
 
 def needed_scope(method: str, path: str) -> str:
-    """The scope that a request needs."""
+    """The scope that a request needs; HEAD tells what GET does, but for the body."""
+    method = "GET" if method == "HEAD" else method
     for verb, pattern, scope in SCOPE_OF:
         if pattern.match(path) and (
             verb == method

@@ -204,6 +204,8 @@ def _allowed(scope: Scope) -> str:
     ]
     exact = [path for path in fitting if path == scope["path"]]
     methods = {method.upper() for path in exact or fitting for method in paths[path]}
+    if "GET" in methods:
+        methods.add("HEAD")
     return ", ".join(sorted(methods))
 
 

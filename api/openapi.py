@@ -17,8 +17,9 @@ _REF = "#/components/schemas/{model}"
 _ABOUT = """\
 Surrogates of stiff systems: datasets in, trained and certified models out, rollouts
 with exact derivatives. Errors are problems (RFC 9457), but for those of the doors,
-which have the form of their protocols. Arrays travel as JSON or as `application/x-npz`
-(numpy's own container), by Content-Type and Accept."""
+which have the form of their protocols. HEAD answers as GET, without a body. Arrays
+travel as JSON or as `application/x-npz` (numpy's own container), by Content-Type and
+Accept."""
 _NPZ_BODY = {
     "schema": {"type": "string", "format": "binary"},
     "description": "Arrays under the names of the JSON fields (tangents.x0 for one "

@@ -180,6 +180,9 @@ def test_loopback_needs_no_key_where_the_setting_opens_it():
         ("PATCH", "/v1/models/m", "models:write"),
         ("GET", "/v1/models/m", "read"),
         ("GET", "/v1/keys", "admin"),
+        ("HEAD", "/v1/keys", "admin"),
+        ("GET", "/metrics", "metrics"),
+        ("HEAD", "/metrics", "metrics"),
         ("DELETE", "/v1/keys/k", "admin"),
     ],
 )
@@ -196,7 +199,7 @@ def test_no_route_answers_without_a_key_or_without_its_scope(deployment):
             if OPEN.match(path):
                 continue
             address = re.sub(r"\{\w+\}", "1", path)
-            for method in item:
+            for method in (*item, *({"head"} if "get" in item else ())):
                 asked += 1
                 told = (method, path)
                 assert nobody.request(method, address).status_code == 401, told

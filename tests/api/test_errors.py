@@ -191,7 +191,7 @@ def test_the_framework_answers_with_problems_too(client, method, path, status, c
 def test_a_wrong_method_is_told_every_right_one(client):
     answer = client.put("/v1/models/small")
     checked(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, PATCH"
+    assert answer.headers["allow"] == "GET, HEAD, PATCH"
 
 
 @pytest.mark.parametrize("path", ["/v1/rollout", "/v1/jobs", "/v1/datasets"])
