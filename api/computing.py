@@ -5,22 +5,22 @@
     Request, version -> canonical rows -> batcher -> results -> fields of the answer
 """
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
+from api.deadlines import in_time
 from api.dependencies import Gateway
-from services.errors import ContentGone, Invalid, NotFound
+from api.heads import BODY_IS_HERE
+from services.errors import ContentGone, NotFound
 from services.rollouts.answer import Fields, answer
 from services.rollouts.canonical import canonical
 from services.rollouts.request import Request
 from services.rollouts.served import Served
 from services.rollouts.work import Layout, RowResults, Work
 
-MAX_TIMEOUT_S = 3600.0
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -91,20 +91,16 @@ async def compute(
     return Computed(request, served, work, layout, results)
 
 
-async def read_body(receive: Receive) -> bytes:
+async def read_body(scope: Scope, receive: Receive, deadline: float) -> bytes:
     """The whole body of a request.
 
     Raises:
         ClientDisconnect: The caller has gone.
+        DeadlinePassed: It did not come in time.
     """
-    chunks = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if BODY_IS_HERE in scope:
+        return await _read(receive)
+    return await in_time(_read(receive), deadline)
 
 
 async def respond(
@@ -128,23 +124,12 @@ async def respond(
     await send({"type": "http.response.body", "body": content})
 
 
-def deadline_of(gateway: Gateway, headers: Mapping[str, str]) -> float:
-    """When the answer is of no use any more, by ``Request-Timeout`` or the settings.
-
-    Raises:
-        Invalid: The header is no number of seconds.
-    """
-    given = headers.get("request-timeout")
-    if given is None:
-        return time.monotonic() + gateway.settings.rollout_timeout_seconds
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= MAX_TIMEOUT_S:
-        raise Invalid(
-            "Request-Timeout",
-            found=repr(given[:40]),
-            expected=f"seconds, above 0 and at most {MAX_TIMEOUT_S:g}",
-        )
-    return time.monotonic() + seconds
+async def _read(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

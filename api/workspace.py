@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from api.deadlines import in_time
 from services.blobs import Blobs
 from services.calibration.submit import Calibrations
 from services.database.engine import Database
@@ -73,23 +74,32 @@ class Workspace:
         self._believed_s = settings.version_cache_seconds
         self._references: dict[tuple[str, bool], tuple[float, Served]] = {}
 
-    async def served(self, reference: str, *, or_latest: bool = False) -> Served:
+    async def served(
+        self,
+        reference: str,
+        *,
+        or_latest: bool = False,
+        deadline: float | None = None,
+    ) -> Served:
         """The version that a reference stands for, believed for a few seconds.
 
         Args:
             reference: ``name``, ``name@alias``, ``name/3`` or ``name@latest``.
             or_latest: Whether a name without a champion means its newest version.
+            deadline: ``time.monotonic()`` after which nobody waits for it; None: never.
 
         Raises:
             NotFound: There is no such model, version or alias.
             Invalid: The reference is of no known form.
+            DeadlinePassed: The database did not answer in time.
         """
         key = (reference, or_latest)
         until, served = self._references.get(key, (0.0, None))
         if served is not None and time.monotonic() < until:
             return served
         asked_of = self._references
-        served = await self.sql(self._resolve, reference, or_latest)
+        found = self.sql(self._resolve, reference, or_latest)
+        served = await (found if deadline is None else in_time(found, deadline))
         if self._references is not asked_of:
             return served  # something has moved since: the next one asks again
         if len(self._references) >= _CACHED_REFERENCES:

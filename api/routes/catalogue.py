@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import ConfigDict
 
-from api.computing import MAX_TIMEOUT_S
+from api.deadlines import MAX_TIMEOUT_S
 from api.dependencies import (
     LIMITED_AT_ONCE,
     LIMITED_WAITING,

@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import Computed, compute, deadline_of, read_body, respond
+from api.computing import Computed, compute, read_body, respond
 from api.content_types import media_type, refuse_type
+from api.deadlines import deadline_of, in_time
 from api.dependencies import Gateway
 from api.middleware import NPZ
 from api.schemas import (
@@ -50,35 +51,35 @@ class RolloutEndpoint:
         """Answer one request."""
         gateway: Gateway = scope["state"]["gateway"]
         headers: Mapping[str, str] = scope["state"]["headers"]
-        deadline = deadline_of(gateway, headers)
+        deadline = deadline_of(gateway.settings, headers)
         as_npz = _wants_npz(headers)
-        body = await read_body(receive)
-        request = await self._request(gateway, headers, body)
+        body = await read_body(scope, receive, deadline)
+        if len(body) > LARGE_BYTES:
+            reading = gateway.parsed(self._request, gateway, headers, body)
+            request = await in_time(reading, deadline)
+        else:
+            request = self._request(gateway, headers, body)
         workspace: Workspace = scope["state"]["workspace"]
-        served = await workspace.served(request.options.model)
+        served = await workspace.served(request.options.model, deadline=deadline)
         computed = await compute(
             gateway, request, served, deadline=deadline, receive=receive
         )
         numbers = sum(array.size for array in computed.results.values())
         if numbers * _BYTES_PER_NUMBER > LARGE_BYTES:
-            content = await gateway.parsed(_encoded, computed, as_npz)
+            writing = gateway.parsed(_encoded, computed, as_npz)
+            content = await in_time(writing, deadline)
         else:
             content = _encoded(computed, as_npz)
         await respond(send, content, NPZ if as_npz else JSON)
 
-    async def _request(
+    def _request(
         self, gateway: Gateway, headers: Mapping[str, str], body: bytes
     ) -> Request:
         kind = media_type(headers) or JSON
         if kind == NPZ:
-            limit = gateway.settings.max_body_bytes
-            if len(body) > LARGE_BYTES:
-                return await gateway.parsed(from_npz, self.operation, body, limit)
-            return from_npz(self.operation, body, limit)
+            return from_npz(self.operation, body, gateway.settings.max_body_bytes)
         if kind != JSON:
             refuse_type(kind, f"{JSON} or {NPZ}")
-        if len(body) > LARGE_BYTES:
-            return await gateway.parsed(from_json, self.operation, body)
         return from_json(self.operation, body)
 
 

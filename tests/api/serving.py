@@ -11,9 +11,10 @@ from api.server import server_config
 
 
 @contextlib.contextmanager
-def serving(settings):
+def serving(settings, app=None):
     """Serve until the block ends; gives the address."""
-    server = uvicorn.Server(server_config(create_app(settings), "127.0.0.1", 0))
+    app = app or create_app(settings)
+    server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, name="gateway")
     thread.start()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.computing import MAX_TIMEOUT_S
+from api.deadlines import MAX_TIMEOUT_S
 from services.settings import (
     CLIENT_VARIABLES,
     PREFIX,

@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import compute, deadline_of, read_body, respond
+from api.computing import compute, read_body, respond
+from api.deadlines import deadline_of, in_time
 from api.dependencies import Gateway
 from api.held_bodies import holder
 from api.middleware import TENSORS, BodyTooLarge
@@ -67,18 +68,19 @@ class Inference:
         """Answer one request."""
         gateway: Gateway = scope["state"]["gateway"]
         headers: Mapping[str, str] = scope["state"]["headers"]
-        deadline = deadline_of(gateway, headers)
-        body = await read_body(receive)
+        deadline = deadline_of(gateway.settings, headers)
+        body = await read_body(scope, receive, deadline)
         coding = content_coding(headers)
         if coding is not None:
             limit = gateway.settings.max_body_bytes
-            body = await gateway.parsed(unpacked, body, coding, limit)
+            unpacking = gateway.parsed(unpacked, body, coding, limit)
+            body = await in_time(unpacking, deadline)
             _hold(scope, body)
-        envelope, arrays = await _read(gateway, body, headers.get(TENSORS))
+        envelope, arrays = await _read(gateway, body, headers.get(TENSORS), deadline)
         if envelope.options.timeout:
             deadline = min(deadline, time.monotonic() + envelope.options.timeout / 1e6)
         path = scope["path_params"]
-        served = await _served(scope["state"]["workspace"], path)
+        served = await _served(scope["state"]["workspace"], path, deadline)
         _check_named(envelope, path, served)
         try:
             request = request_of(envelope, arrays, served)
@@ -89,7 +91,8 @@ class Inference:
             raise in_its_words(error) from error
         numbers = sum(array.size for array in computed.results.values())
         if numbers * _BYTES_PER_NUMBER > _LARGE_BYTES:
-            content, end = await gateway.parsed(written, envelope, computed)
+            writing = gateway.parsed(written, envelope, computed)
+            content, end = await in_time(writing, deadline)
         else:
             content, end = written(envelope, computed)
         sent = {"vary": "Accept-Encoding"}
@@ -97,7 +100,7 @@ class Inference:
             sent[HEADER] = str(end)
         coding = accepted_coding(headers, len(content))
         if coding is not None:
-            content = await gateway.parsed(packed, content, coding)
+            content = await in_time(gateway.parsed(packed, content, coding), deadline)
             sent["content-encoding"] = coding
         kind = "application/json" if end is None else "application/octet-stream"
         await respond(send, content, kind, sent)
@@ -125,13 +128,13 @@ def _check_named(envelope: Envelope, path: Mapping[str, str], served: Served) ->
 
 
 async def _read(
-    gateway: Gateway, body: bytes, json_bytes: str | None
+    gateway: Gateway, body: bytes, json_bytes: str | None, deadline: float
 ) -> tuple[Envelope, Arrays]:
     if len(body) > _LARGE_BYTES:
         limit = gateway.settings.max_json_bytes
         if json_end(json_bytes, len(body)) > limit:
             raise BodyTooLarge(limit)
-        return await gateway.parsed(read, body, json_bytes)
+        return await in_time(gateway.parsed(read, body, json_bytes), deadline)
     return read(body, json_bytes)
 
 
@@ -147,7 +150,9 @@ def _hold(scope: Scope, body: bytes) -> None:
     state["held_bytes"] += held
 
 
-async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
+async def _served(
+    workspace: Workspace, path: Mapping[str, str], deadline: float | None = None
+) -> Served:
     """The version that an address means.
 
     Raises:
@@ -156,7 +161,7 @@ async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
     """
     name, version = path["model"], path.get("version")
     if version is None:
-        return await workspace.served(name, or_latest=True)
+        return await workspace.served(name, or_latest=True, deadline=deadline)
     if "@" in name:
         raise Invalid(
             "model",
@@ -164,7 +169,7 @@ async def _served(workspace: Workspace, path: Mapping[str, str]) -> Served:
             expected="a version or an alias, not both",
         )
     joint = "/" if version.isdecimal() else "@"
-    return await workspace.served(f"{name}{joint}{version}")
+    return await workspace.served(f"{name}{joint}{version}", deadline=deadline)
 
 
 async def _server(request: Request) -> Response:

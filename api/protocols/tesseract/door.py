@@ -18,7 +18,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import Computed, compute, deadline_of, read_body
+from api.computing import Computed, compute, read_body
+from api.deadlines import deadline_of, in_time
 from api.dependencies import Gateway
 from api.protocols.tesseract.arrays import FORMATS, format_of, written
 from api.protocols.tesseract.call import Call, evaluated, read_call
@@ -53,9 +54,9 @@ class Tesseracts:
         if not reference:
             response = await _models(workspace, scope)
         elif endpoint in POST_ENDPOINTS:
-            headers: Mapping[str, str] = scope["state"]["headers"]
-            served = await workspace.served(_written(reference))
-            response = await _posted(gateway, served, endpoint, headers, receive)
+            deadline = deadline_of(gateway.settings, scope["state"]["headers"])
+            served = await workspace.served(_written(reference), deadline=deadline)
+            response = await _posted(scope, receive, served, endpoint, deadline)
         else:
             served = await workspace.served(_written(reference))
             response = _got(gateway, served, "/".join(reference), endpoint)
@@ -145,21 +146,19 @@ def _got(gateway: Gateway, served: Served, reference: str, endpoint: str) -> Res
 
 
 async def _posted(
-    gateway: Gateway,
-    served: Served,
-    endpoint: str,
-    headers: Mapping[str, str],
-    receive: Receive,
+    scope: Scope, receive: Receive, served: Served, endpoint: str, deadline: float
 ) -> Response:
-    deadline = deadline_of(gateway, headers)
+    gateway: Gateway = scope["state"]["gateway"]
+    headers: Mapping[str, str] = scope["state"]["headers"]
     form = format_of(headers.get("accept", ""))
     if form is None:
         return _not_acceptable(headers["accept"])
-    body = await read_body(receive)
+    body = await read_body(scope, receive, deadline)
     if endpoint == "abstract_eval":
         return _json(evaluated(body, served, gateway.limits))
     if len(body) > _LARGE_BYTES:
-        call = await gateway.parsed(read_call, endpoint, body, served, gateway.limits)
+        reading = gateway.parsed(read_call, endpoint, body, served, gateway.limits)
+        call = await in_time(reading, deadline)
     else:
         call = read_call(endpoint, body, served, gateway.limits)
     try:
@@ -169,7 +168,8 @@ async def _posted(
         size = sum(array.nbytes for array in computed.results.values())
         # A Jacobian of rows is larger than what was computed of it.
         if size > _LARGE_BYTES or endpoint == "jacobian":
-            content = await gateway.parsed(_encoded, call, computed, form)
+            writing = gateway.parsed(_encoded, call, computed, form)
+            content = await in_time(writing, deadline)
         else:
             content = _encoded(call, computed, form)
     except (InvalidInput, RolloutFailed) as error:

@@ -9,7 +9,6 @@ The clients send no content type and read no status, so bodies are JSON whatever
 of them, and what is wrong is said in the protocol's own words.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.computing import deadline_of, read_body, respond
+from api.computing import read_body, respond
+from api.deadlines import deadline_of, in_time
 from api.dependencies import Gateway
 from api.protocols.umbridge.body import Call, read_call
 from api.protocols.umbridge.calls import COMPUTED, Calling
@@ -60,41 +60,36 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gateway: Gateway = scope["state"]["gateway"]
-        workspace: Workspace = scope["state"]["workspace"]
         parts = [part for part in scope["path"].split("/") if part][1:]
         if scope["method"] == "POST":
             operation = parts.pop() if parts else ""
-            address = "/".join(parts)
-            headers: Mapping[str, str] = scope["state"]["headers"]
-            fields = await self._answer(
-                gateway, workspace, operation, address, headers, receive
-            )
+            fields = await self._answer(scope, receive, operation, "/".join(parts))
         else:
-            fields = await self._described(gateway, workspace, parts)
+            state = scope["state"]
+            fields = await self._described(state["gateway"], state["workspace"], parts)
         content = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
         await respond(send, content, "application/json")
 
     async def _answer(
-        self,
-        gateway: Gateway,
-        workspace: Workspace,
-        operation: str,
-        address: str,
-        headers: Mapping[str, str],
-        receive: Receive,
+        self, scope: Scope, receive: Receive, operation: str, address: str
     ) -> dict[str, Any]:
+        gateway: Gateway = scope["state"]["gateway"]
         if operation not in OPERATIONS:
             raise UnsupportedFeature(operation)
-        deadline = deadline_of(gateway, headers)
-        body = await read_body(receive)
+        deadline = deadline_of(gateway.settings, scope["state"]["headers"])
+        body = await read_body(scope, receive, deadline)
         large = len(body) > _LARGE_BYTES
-        call = await gateway.parsed(read_call, body) if large else read_call(body)
-        served = await _served(workspace, call.name, address)
+        if large:
+            call = await in_time(gateway.parsed(read_call, body), deadline)
+        else:
+            call = read_call(body)
+        workspace: Workspace = scope["state"]["workspace"]
+        served = await _served(workspace, call.name, address, deadline)
         if operation == "ModelInfo":
             return {"support": dict.fromkeys(COMPUTED, True)}
         if large:
-            view = await gateway.parsed(self._view, gateway, served, call)
+            viewing = gateway.parsed(self._view, gateway, served, call)
+            view = await in_time(viewing, deadline)
         else:
             view = self._view(gateway, served, call)
         if operation == "InputSizes":
@@ -152,7 +147,9 @@ class Door:
         return info | {"operations": OPERATIONS, "config": Config.model_json_schema()}
 
 
-async def _served(workspace: Workspace, name: str, address: str) -> Served:
+async def _served(
+    workspace: Workspace, name: str, address: str, deadline: float | None = None
+) -> Served:
     """The version that a call's ``name`` means, at an address that may be one model's.
 
     Raises:
@@ -163,7 +160,7 @@ async def _served(workspace: Workspace, name: str, address: str) -> Served:
         hint = f"this address has {address[:80]!r} alone"
         raise NotFound("model", name[:80], hint=hint)
     try:
-        return await workspace.served(reference)
+        return await workspace.served(reference, deadline=deadline)
     except Invalid as error:
         hint = f"a name is {error.expected}"
         raise NotFound("model", name[:80], hint=hint) from error
