@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -151,6 +151,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, ClientDisconnect):
+        # FastAPI takes a body that breaks off for one that cannot be parsed.
+        raise error.__cause__
     return refusal(error, request.scope)
 
 

@@ -52,6 +52,8 @@ _ROLLOUTS = re.compile(
 # Of what holds no arrays: two bytes may be a wrong field, and cost 1.5 kB to describe.
 MAX_DOCUMENT_BYTES = 2**21
 NPZ = "application/x-npz"
+GONE = 499
+"""As what a request counts whose caller went away before an answer; nobody gets it."""
 TENSORS = "inference-header-content-length"
 """Where JSON ends and tensors begin, in a body of the Open Inference Protocol."""
 # What is sent at a time; larger parts of answers count as held until they have gone.
@@ -175,7 +177,8 @@ class Entrance:
                 receive = self._limited(rule, headers, receive, scope)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            return
+            if not started:
+                self._count(scope, GONE, time.monotonic() - began)
         except Exception as error:  # the HTTP boundary
             response = refusal(error, scope)
             if not started:
@@ -187,6 +190,7 @@ class Entrance:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an answer by its route: what stood in the path is no label."""
         route = scope["state"]["route"] = self.route or route_of(scope)
+        scope["state"]["status"] = status
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _histogram(method, route, status).observe(seconds)
 

@@ -1,7 +1,7 @@
 """The span of a request, where a collector of traces is set."""
 
 from opentelemetry.trace import SpanKind, StatusCode
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services import traces
 
@@ -35,17 +35,14 @@ async def traced(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> No
         others = [pair for pair in scope["headers"] if pair[0] != _HEADER]
         own = (traces.traceparent() or "").encode("latin-1")
         scope["headers"] = [*others, (_HEADER, own)]
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                state, status = scope["state"], message["status"]
-                route = state.get("route", "other")
-                span.update_name(f"{method} {route}")
-                span.set_attribute("http.route", route)
-                span.set_attribute("http.response.status_code", status)
-                span.set_attribute("spnode.request_id", state.get("request_id", ""))
-                if status >= 500:
-                    span.set_status(StatusCode.ERROR)
-            await send(message)
-
-        await app(scope, receive, watched)
+        await app(scope, receive, send)
+        state = scope["state"]
+        # Of what was counted, be it that nobody was there to be answered.
+        status = state.get("status", 0)
+        route = state.get("route", "other")
+        span.update_name(f"{method} {route}")
+        span.set_attribute("http.route", route)
+        span.set_attribute("http.response.status_code", status)
+        span.set_attribute("spnode.request_id", state["request_id"])
+        if status >= 500:
+            span.set_status(StatusCode.ERROR)

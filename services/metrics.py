@@ -32,7 +32,8 @@ _LONG = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 
 REQUESTS = Histogram(
     "spnode_request_seconds",
-    "HTTP requests, from coming to the first byte of the answer.",
+    "HTTP requests, from coming to the first byte of the answer; 499: to where the "
+    "caller had gone, who got none.",
     ("method", "route", "status"),
     buckets=_FAST,
 )

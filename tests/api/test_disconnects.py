@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from api.disconnects import Disconnects
 from api.server import server_config
+from tests.api.deployment import wait_for
+from tests.api.test_metrics import read
 
 
 class Caller:
@@ -89,7 +91,8 @@ def test_an_error_and_a_cancellation_come_through():
     asyncio.run(scenario())
 
 
-def test_a_rollout_whose_caller_hangs_up_is_given_up(deployment, client):
+def test_a_rollout_whose_caller_hangs_up_is_given_up_and_counted(deployment, client):
+    counted = gone(client, "/v1/rollout")
     before = client.get("/health/ready").json()["rollouts"]["cancelled"]
     body = io.BytesIO()
     x0 = np.tile([0.5, 1e-5, 0.5], (60_000, 1))
@@ -110,6 +113,40 @@ def test_a_rollout_whose_caller_hangs_up_is_given_up(deployment, client):
         assert time.monotonic() < until, now
         time.sleep(0.05)
     assert now["cancelled"] == before + 1
+    wait_for(lambda: gone(client, "/v1/rollout") == counted + 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/rollout", "application/json"),
+        ("/v1/jobs", "application/json"),
+        ("/v1/datasets", "application/octet-stream"),
+        ("/umbridge/Evaluate", "application/json"),
+    ],
+)
+def test_a_body_that_breaks_off_is_counted_and_no_problem(
+    deployment, client, path, kind
+):
+    before, problems = gone(client, path), read(client)
+    address = urlsplit(deployment.url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n"
+            f"authorization: Bearer {deployment.key}\r\ncontent-length: 1000\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"{")
+        time.sleep(0.2)
+    wait_for(lambda: gone(client, path) == before + 1, 10)
+    refused = {"code": "bad_request"}
+    now = read(client)("spnode_problems_total", **refused)
+    assert now == problems("spnode_problems_total", **refused)
+
+
+def gone(client, route):
+    """How many callers of a route went away before they were answered."""
+    labels = {"method": "POST", "route": route, "status": "499"}
+    return read(client)("spnode_request_seconds_count", **labels)
 
 
 def await_rows(client):

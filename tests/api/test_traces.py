@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -118,6 +119,22 @@ def test_a_job_belongs_to_the_trace_of_its_submission(stack, collector) -> None:
     log = (stack.folder / "worker.log").read_text().splitlines()
     said = [json.loads(line) for line in log if line.startswith("{")]
     assert {each["trace_id"] for each in said if each.get("job_id") == id} == {trace}
+
+
+def test_a_caller_that_went_away_has_a_span_that_says_so(stack, collector) -> None:
+    trace, _, header = context(0xC2)
+    address = urlsplit(stack.url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        head = (
+            "POST /v1/rollout HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
+            f"authorization: Bearer {stack.key}\r\ntraceparent: {header}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"{")
+        time.sleep(0.2)
+    wait_for(lambda: "POST /v1/rollout" in collector.of(trace), 20)
+    (request,) = collector.of(trace)["POST /v1/rollout"]
+    assert request.attributes["http.response.status_code"] == 499
+    assert not request.is_error
 
 
 def test_refusals_are_spans_and_health_is_none(stack, collector) -> None:

@@ -92,6 +92,8 @@ CASES = [
             of(PROBLEMS, GATEWAY, code="unavailable"): "0+3x30",
             of(REQUESTS, GATEWAY, status="500"): "0+6x30",
             of(REQUESTS, GATEWAY, status="200"): "0+60x30",
+            # Whoever went away got no answer, well or not.
+            of(REQUESTS, GATEWAY, status="499"): "0+900x30",
             # Told to come later, or refused for what it asked.
             of(PROBLEMS, OTHER, code="overloaded"): "0+40x30",
             of(PROBLEMS, OTHER, code="invalid"): "0+10x30",
