@@ -24,7 +24,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
-from services.errors import NotFound, ServiceError, Unavailable
+from services.errors import NotFound, ServiceError, Unavailable, is_disk_full
 from services.identity import DIGEST, sha256
 
 # A file on its way to its name; obstore, which once wrote them, never lists these.
@@ -162,19 +162,25 @@ class Blobs:
         Raises:
             Lost: There is no such key.
             Damaged: The content is not the one that the key names.
-            Unavailable: The store does not answer.
+            Unavailable: The store does not answer, or the file cannot be written.
         """
         part = path.with_name(path.name + ".part")
         running = hashlib.sha256()
         try:
-            with _translated(key), part.open("wb") as file:
-                for chunk in obstore.get(self._store, key).stream():
-                    running.update(chunk)
-                    file.write(chunk)
-            _check(key, running.hexdigest())
-            part.replace(path)
+            with _written_here():
+                with part.open("wb") as file:
+                    for chunk in self._chunks(key):
+                        running.update(chunk)
+                        file.write(chunk)
+                _check(key, running.hexdigest())
+                part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def _chunks(self, key: str) -> Iterator[Any]:
+        """A content as it comes; what is wrong is the store's, not who reads it."""
+        with _translated(key):
+            yield from obstore.get(self._store, key).stream()
 
     def verify(self, key: str) -> None:
         """Read a content to its end and check it.
@@ -297,6 +303,18 @@ def _translated(key: str) -> Iterator[None]:
         raise Unavailable(
             f"the store does not answer for {key!r}", reason=error
         ) from error
+
+
+@contextmanager
+def _written_here() -> Iterator[None]:
+    """A folder that is missing here, or a full disk, is no fault of the store."""
+    try:
+        yield
+    except OSError as error:
+        said = "what the store has cannot be written to this host's disk"
+        if is_disk_full(error):
+            said = "there is no room on this host's disk"
+        raise Unavailable(said, reason=error) from error
 
 
 @contextmanager

@@ -198,6 +198,17 @@ def test_what_is_not_there_is_not_found(blobs: Blobs, tmp_path: Path) -> None:
     blobs.delete("a/b")
 
 
+def test_what_cannot_be_written_here_is_not_lost(blobs: Blobs, tmp_path: Path) -> None:
+    key = f"things/{blobs.put_content('things', b'right')}"
+    with pytest.raises(Unavailable, match=r"to this host's disk: .*No such file"):
+        blobs.download(key, tmp_path / "swept" / "copy")
+    (tmp_path / "copy.part").symlink_to("/dev/full")
+    with pytest.raises(Unavailable, match=r"no room on this host's disk"):
+        blobs.download(key, tmp_path / "copy")
+    blobs.download(key, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"right"
+
+
 def test_a_key_cannot_leave_the_store(blobs: Blobs) -> None:
     for key in ("../x", "a/../../x"):
         with pytest.raises((ValueError, Unavailable, NotFound)):
