@@ -21,7 +21,7 @@ from api.uploads import UploadRoom
 from api.workspace import Workspace
 from services import heap
 from services.audit import Audit
-from services.blobs import Blobs
+from services.blobs import Blobs, Damaged, Lost
 from services.database.engine import Database
 from services.database.paging import MAX_LIMIT
 from services.errors import Overloaded, ServiceError, TooManyRequests, is_away
@@ -112,8 +112,10 @@ class Gateway:
         self._warm: set[str] = set()
         # What cannot be made warm, and when it is tried again.
         self._refused: dict[str, float] = {}
-        # What the store does not have any more.
+        # What the store does not have any more, or not as it was.
         self._lost: set[str] = set()
+        # What it has, and as it was when it was looked for first.
+        self._whole: set[str] = set()
         self._looks = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -259,6 +261,7 @@ class Gateway:
             await self._warm_one(digest)
         self._warm &= digests
         self._lost &= digests
+        self._whole &= digests
         for digest in self._refused.keys() - digests:
             del self._refused[digest]
         if await self._computes() and not self.warmed:
@@ -278,12 +281,22 @@ class Gateway:
         return len(self._lost | self._refused.keys())
 
     async def _look_for(self, digest: str) -> None:
-        """See whether the store still has a version."""
-        if await self.in_store(self.blobs.exists, f"{ARTIFACTS}/{digest}"):
-            self._lost.discard(digest)
-        elif digest not in self._lost:
-            self._lost.add(digest)
-            _LOG.error("artifact %s is lost: it is not in the store", digest)
+        """See whether the store still has a version, and whether it is whole.
+
+        The latter once, where workers load it: no gateway would learn it otherwise.
+        """
+        is_read = self.settings.executor == "queue" and digest not in self._whole
+        ask = self.blobs.verify if is_read else self.blobs.size
+        try:
+            await self.in_store(ask, f"{ARTIFACTS}/{digest}")
+        except (Lost, Damaged) as error:
+            self._whole.discard(digest)
+            if digest not in self._lost:
+                self._lost.add(digest)
+                _LOG.error("artifact %s cannot be served: %s", digest, error)
+            return
+        self._lost.discard(digest)
+        self._whole.add(digest)
 
     async def _computes(self) -> bool:
         """Whether rollouts are computed here, or by a worker that is warm.

@@ -98,6 +98,40 @@ def test_a_champion_that_the_store_has_lost_is_told_and_is_no_404(executor):
 
 
 @pytest.mark.parametrize("executor", ["inline", "queue"])
+def test_a_champion_that_is_damaged_is_told_whoever_loads_it(executor, monkeypatch):
+    monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._REFUSED_AGAIN_S", 0.2)
+
+    async def becomes(gateway, said):
+        async with asyncio.timeout(60):
+            found = await gateway.readiness.found()
+            while not found.checks["models"].endswith(said):
+                await asyncio.sleep(0.02)
+                found = await gateway.readiness.found()
+
+    async def scenario(gateway, blobs):
+        key, _ = blobs.list("artifacts")
+        content = blobs.get(key)
+        (blobs.root / key).write_bytes(content[:-1] + b"?")
+        await gateway.start()
+        try:
+            await becomes(gateway, ", 1 cannot be served")
+            # Which writes anew what is damaged.
+            blobs.put(key, content)
+            # Without a worker the other one is never warm.
+            await becomes(gateway, "warm" if executor == "inline" else "warming")
+        finally:
+            await gateway.close()
+
+    with (
+        deployed(models=("small", "mixed"), executor=executor) as data,
+        opened(data.settings) as (_, blobs),
+    ):
+        asyncio.run(scenario(Gateway(data.settings), blobs))
+
+
+@pytest.mark.parametrize("executor", ["inline", "queue"])
 def test_a_champion_that_is_lost_later_is_found_and_found_again(executor, monkeypatch):
     monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
     monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
