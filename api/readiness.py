@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from services.queue_names import QUEUES
+from services.workers import Worker
 
 if TYPE_CHECKING:
     from api.dependencies import Gateway
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _HOLDS_S = 1.0
 # Whoever probes waits no longer than a second, a server that hangs for a minute.
 _PATIENCE_S = 0.5
-_OK, _SILENT = "ok", "does not answer"
+_OK, _SILENT, _FULL = "ok", "does not answer", "has no room"
 _LOG = logging.getLogger("spnode.api")
 
 
@@ -36,9 +37,13 @@ class Found:
     workers: dict[str, int]
     """Those that live, by queue."""
 
-    def answers(self, name: str) -> bool:
-        """Whether the database or the queue did."""
+    def is_well(self, name: str) -> bool:
+        """Whether the database or the queue is."""
         return self.checks[name] == _OK
+
+    def answers(self, name: str) -> bool:
+        """Whether it did, be it that it takes nothing more."""
+        return self.checks[name] != _SILENT
 
 
 class Readiness:
@@ -52,7 +57,8 @@ class Readiness:
         self._gateway = gateway
         # Of its own: a look waits behind no request, and none behind it.
         self._threads = ThreadPoolExecutor(2, "looks")
-        self._database = _Look("database", gateway.workers.living, self._threads)
+        self._database = _Look("database", self._living, self._threads)
+        self._has_room = True
         self._queue = _Look("queue", gateway.queue.ping, self._threads)
 
     async def found(self) -> Found:
@@ -60,6 +66,8 @@ class Readiness:
         (database, living), (queue, _) = await asyncio.gather(
             self._database.state(), self._queue.state()
         )
+        if database == _OK and not self._has_room:
+            database = _FULL
         workers: dict[str, int] = dict.fromkeys(QUEUES, 0)
         for worker in living or ():
             for name in worker.queues:
@@ -69,6 +77,17 @@ class Readiness:
             models += f", {unserved} cannot be served"
         checks = {"database": database, "queue": queue, "models": models}
         return Found(self._gateway.warmed, checks, workers)
+
+    def _living(self) -> list[Worker]:
+        """The workers that live; beside it is seen whether more can be written."""
+        living = self._gateway.workers.living()
+        has_room = self._gateway.database.has_room()
+        if has_room != self._has_room:
+            _LOG.warning(
+                "the database %s room on its disk", "has" if has_room else "has no"
+            )
+        self._has_room = has_room
+        return living
 
     def close(self) -> None:
         """Look no more."""

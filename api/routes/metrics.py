@@ -26,6 +26,7 @@ class InDeployment(Collector):
         jobs: Those that have not ended; None where the database does not answer.
         workers: How many live, by queue.
         is_warm: Whether champions are compiled here.
+        has_database: Whether the database answered, and has room.
         has_queue: Whether the broker answered when it was asked last.
     """
 
@@ -35,18 +36,20 @@ class InDeployment(Collector):
         workers: Mapping[str, int],
         *,
         is_warm: bool,
+        has_database: bool,
         has_queue: bool,
     ) -> None:
         self._jobs, self._workers = jobs, workers
+        self._has_database = has_database and jobs is not None
         self._is_warm, self._has_queue = is_warm, has_queue
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         said = "1 where the models that are kept ready are compiled."
         yield GaugeMetricFamily("spnode_warm", said, value=float(self._is_warm))
-        said = "1 where the database answered this reading."
-        answers = float(self._jobs is not None)
-        yield GaugeMetricFamily("spnode_database_up", said, value=answers)
+        said = "1 where the database answered this reading, and its disk has room."
+        value = float(self._has_database)
+        yield GaugeMetricFamily("spnode_database_up", said, value=value)
         said = "1 where the broker took a key when it was asked last."
         yield GaugeMetricFamily("spnode_queue_up", said, value=float(self._has_queue))
         if self._jobs is not None:
@@ -106,7 +109,8 @@ async def get_metrics(gateway: GatewayDep) -> Response:
             jobs,
             workers,
             is_warm=gateway.warmed,
-            has_queue=found.answers("queue"),
+            has_database=found.is_well("database"),
+            has_queue=found.is_well("queue"),
         )
     )
     counted = await asyncio.to_thread(generate_latest, REGISTRY)

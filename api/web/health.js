@@ -39,11 +39,13 @@ export function readiness(signal) {
 function* report(ready) {
   const isReady = ready.status === "ready";
   const checks = ready.checks || {};
-  const away = ["database", "queue"].filter((name) => (checks[name] || "ok") !== "ok");
+  const isFull = checks.database === "has no room";
+  const away = ["database", "queue"].filter((name) => ![undefined, "ok", "has no room"].includes(checks[name]));
   const said = !isReady ? `Not ready: ${ready.status}.`
     : away.length ? `Ready, but no answer comes from the ${away.join(" and the ")}: ${AWAY[away[0]]}.`
-      : "Ready: requests are served.";
-  yield h("p", { class: isReady && !away.length ? "good" : "bad" }, said);
+      : isFull ? "Ready, but the disk of the database is full: nothing more can be kept."
+        : "Ready: requests are served.";
+  yield h("p", { class: isReady && !away.length && !isFull ? "good" : "bad" }, said);
   yield tiles(Object.entries(checks).map(([name, found]) => [name, String(found)]));
   const workers = Object.entries(ready.workers || {});
   yield h("h2", null, "Workers");

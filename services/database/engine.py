@@ -6,11 +6,13 @@ meanwhile, and no busy timeout helps (measured: 806 such errors in two seconds).
 """
 
 import hashlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,6 +40,8 @@ from services.database.driver import (
 from services.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 10_000
+LEAST_ROOM_BYTES = 16 * 2**20
+"""Of the disk of SQLite: some times its log between two checkpoints, 4 MB."""
 PING_AFTER_S = 1.0
 """A connection to PostgreSQL that rested for so long is tried before it is used."""
 IDLE_TRANSACTION_S = 20
@@ -195,6 +199,16 @@ class Database:
         """
         with self.reading() as connection:
             connection.execute(sa.select(1))
+
+    def has_room(self) -> bool:
+        """Whether what is written next finds room; of a server it is not known here.
+
+        SQLite reads on where its disk is full, and a small write may pass.
+        """
+        file = self.url.database if self.is_sqlite else None
+        if not file:
+            return True
+        return shutil.disk_usage(Path(file).parent).free >= LEAST_ROOM_BYTES
 
     def close(self) -> None:
         """Close every connection of the pool."""

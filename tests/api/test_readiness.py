@@ -3,6 +3,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -10,6 +11,7 @@ from api.dependencies import Gateway
 from api.readiness import Readiness
 from services.queue_names import ROLLOUTS_QUEUE
 from tests.api.deployment import deployed, opened, start_valkey, wait_for
+from tests.api.serving import serving
 from tests.api.test_errors import checked
 
 WELL = {"database": "ok", "queue": "ok", "models": "warm"}
@@ -164,13 +166,43 @@ def test_a_champion_that_is_lost_later_is_found_and_found_again(executor, monkey
         asyncio.run(scenario(Gateway(data.settings), blobs))
 
 
-def gateway_of(living, ping):
+def gateway_of(living, ping, has_room=lambda: True):
     return SimpleNamespace(
+        database=SimpleNamespace(has_room=has_room),
         warmed=True,
         unserved=0,
         workers=SimpleNamespace(living=living),
         queue=SimpleNamespace(ping=ping),
     )
+
+
+def test_a_full_disk_of_the_database_is_told_and_is_no_silence(monkeypatch):
+    """SQLite is read on; what fills a disk is left to the threshold."""
+    with (
+        deployed(models=(), log_format="json") as data,
+        serving(data.settings) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        client.headers["authorization"] = f"Bearer {data.key}"
+
+        def database():
+            return client.get("/health/ready").json()["checks"]["database"]
+
+        def up(text):
+            return f"spnode_database_up {text}\n" in client.get("/metrics").text
+
+        wait_for(lambda: database() == "ok", 30)
+        assert up("1.0")
+        monkeypatch.setattr("services.database.engine.LEAST_ROOM_BYTES", 2**62)
+        wait_for(lambda: database() == "has no room", 30)
+        assert client.get("/health/ready").status_code == 200
+        assert up("0.0")
+        # What can be read is told.
+        assert "spnode_job_queue_age_seconds{" in client.get("/metrics").text
+        assert client.get("/v1/models").status_code == 200
+        monkeypatch.undo()
+        wait_for(lambda: database() == "ok", 30)
+        assert up("1.0")
 
 
 def test_callers_without_a_key_cost_a_look_a_second():

@@ -72,7 +72,7 @@ CASES = [
         {of("spnode_database_up", GATEWAY): "1 0x6"},
         {
             "90s": {},
-            "3m": GATEWAY | {"summary": "Gateway a:8000 cannot reach the database"},
+            "3m": GATEWAY | {"summary": "Gateway a:8000 cannot use the database"},
         },
     ),
     Case(

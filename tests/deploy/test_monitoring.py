@@ -32,7 +32,9 @@ def families() -> dict[str, str]:
     """Type by name of every metric of ours."""
     figures = metrics.Figures(lambda: dict.fromkeys(metrics.FIGURES, 1.0))
     jobs = [Backlog("training", "training", "queued", 1, 2.0)]
-    now = InDeployment(jobs, {"training": 1}, is_warm=True, has_queue=True)
+    now = InDeployment(
+        jobs, {"training": 1}, is_warm=True, has_database=True, has_queue=True
+    )
     found = [*REGISTRY.collect(), *figures.collect(), *now.collect()]
     return {each.name: each.type for each in found if each.name.startswith("spnode_")}
 
@@ -73,7 +75,7 @@ def labels() -> dict[str, set[str]]:
     }
     jobs = [Backlog("training", "training", "queued", 1, 2.0)]
     for family in InDeployment(
-        jobs, {"training": 1}, is_warm=True, has_queue=True
+        jobs, {"training": 1}, is_warm=True, has_database=True, has_queue=True
     ).collect():
         own[family.name] = {key for each in family.samples for key in each.labels}
     return {
