@@ -13,6 +13,8 @@ from spnode_client.client import Client
 from spnode_client.commands.datasets import dataset_of
 from spnode_client.commands.schedule import Deadline, Gpu, Priority, schedule_of
 from spnode_client.connection import connection
+from spnode_client.errors import ProblemError
+from spnode_client.operations.jobs import training_request
 from spnode_client.records import (
     Dataset,
     ModelVersion,
@@ -38,6 +40,8 @@ _ERRORS = {
     "normalised_rmse": "rms error / spread",
 }
 _ELSEWHERE = {"dataset": "DATA", "model": "--model"}
+# Of the form of an id, so that the rest of a request is looked at.
+_NO_DATASET = f"ds_{'0' * 26}"
 _TERM = re.compile(r"\s*([+-]?)\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*)?([^+\-*]+)")
 
 
@@ -112,6 +116,8 @@ def train(
     for assignment in settings or ():
         assign(options, assignment, _ELSEWHERE)
     client = connection.client()
+    if Path(data).is_file():
+        _check(client, model or "model", options)
     dataset = dataset_of(client, data, as_json)
     job = client.train(dataset, model or model_name(client, dataset, data), **options)
     if detach:
@@ -187,6 +193,19 @@ def model_name(client: Client, dataset: Dataset | str, data: str) -> str:
     else:
         name = Path(data).stem
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:64] or "model"
+
+
+def _check(client: Client, model: str, options: dict[str, Any]) -> None:
+    """Have a request refused before its file is sent, for what needs no data.
+
+    Raises:
+        ProblemError: What the service says of it.
+    """
+    try:
+        client.jobs.validate(training_request(_NO_DATASET, model, options))
+    except ProblemError as error:
+        if error.code != "dataset_not_found":
+            raise
 
 
 def _options(

@@ -99,6 +99,19 @@ def test_validate_only_queues_nothing(client):
     assert client.get("/v1/jobs").json() == before
 
 
+def test_what_needs_no_data_is_refused_before_the_dataset_is_looked_for(client):
+    """So that the command line asks before it sends a file."""
+    job = {"kind": "training", "dataset": f"ds_{'0' * 26}", "model": "m"}
+    wrong = {**job, "training": {"learning_rate": -1}}
+    for asked, code, place in (
+        (wrong, "invalid", "/training/learning_rate"),
+        ({**job, "sed": 1}, "invalid", "/sed"),
+        (job, "dataset_not_found", "/dataset"),
+    ):
+        response = client.post("/v1/jobs?validate_only=true", json=asked)
+        checked(response, 422, code, place)
+
+
 def test_a_queued_job_is_cancelled_at_once_and_its_events_end(client):
     job = submit(client).json()["id"]
     cancelled = client.post(f"/v1/jobs/{job}/cancel")

@@ -297,6 +297,36 @@ def test_a_file_is_registered_once_though_the_answer_is_lost(server, tmp_path):
     assert [each.body for each in server.asked] == [b"artifact"] * 2
 
 
+def test_a_file_is_sent_when_the_settings_of_its_training_are_none_to_refuse(
+    server, tmp_path
+):
+    (tmp_path / "mine.npz").write_bytes(b"trajectories")
+    given = ("train", str(tmp_path / "mine.npz"), "--detach", "--set", "seed=7")
+    wrong = {"code": "invalid", "detail": "/seed: found 7; expected another"}
+    server.answers.append(Answer(422, json.dumps(wrong).encode()))
+    done = run(*given, SPNODE_URL=server.url)
+    assert done.returncode == 1
+    assert "/seed: found 7" in done.stderr
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("POST", "/v1/jobs?validate_only=true")
+    assert json.loads(asked.body)["seed"] == 7
+    server.asked.clear()
+    missing = {"code": "dataset_not_found", "detail": "which does not exist"}
+    job = {"id": "job_0", "kind": "training", "state": "queued"}
+    dataset = {"id": "ds_1", "name": "mine", "summary": {}}
+    server.answers += [
+        Answer(422, json.dumps(missing).encode()),
+        Answer(201, json.dumps(dataset).encode()),
+        Answer(202, json.dumps(job).encode()),
+    ]
+    done = run(*given, "--json", SPNODE_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    paths = [each.path.partition("?")[0] for each in server.asked]
+    assert paths == ["/v1/jobs", "/v1/datasets", "/v1/jobs"]
+    assert server.asked[1].body == b"trajectories"
+    assert json.loads(server.asked[2].body)["dataset"] == "ds_1"
+
+
 def test_versions_are_listed_with_their_errors_and_aliases(server):
     versions = [
         {**VERSION, "number": number, "normalised_rmse": error}
