@@ -27,6 +27,8 @@ _LEAST = float(np.finfo(np.float64).tiny)
 _BELOW, _ABOVE_ROUNDING = 0.3, 10.0
 # A column spans decades where its largest value is so many times a small one.
 _RARE, _RATIO_FOR_LOGARITHM = 1e-3, 30.0
+# What is normalised to within this of its floor was cut off there.
+_AT_FLOOR = 1e-6
 
 
 class Scaling(eqx.Module):
@@ -63,6 +65,27 @@ class Scaling(eqx.Module):
             )
         return (transformed - self.offset) / self.scale
 
+    def errors(
+        self, x: Float[Array, " column"], target: Float[Array, " column"]
+    ) -> Float[Array, " column"]:
+        """What predictions err by, normalised, with a slope below the floors too.
+
+        A logarithm goes on below its floor where the target lies above it: cut off, it
+        would pull nothing up. For a target at the floor, all below is as good.
+
+        Args:
+            x: Predictions, physical.
+            target: Normalised samples.
+        """
+        normalised = self.normalise(x)
+        if "log" not in self.kinds:
+            return normalised - target
+        is_above = target > self.normalise(self.width) + _AT_FLOOR
+        is_lost = self._is("log") & (x < self.width) & is_above
+        logarithm = _continued(jnp.where(is_lost, x, self.width), self.width)
+        continued = (logarithm - self.offset) / self.scale
+        return jnp.where(is_lost, continued, normalised) - target
+
     def restore(self, v: Float[Array, " column"]) -> Float[Array, " column"]:
         """Normalised to physical."""
         transformed = v * self.scale + self.offset
@@ -93,6 +116,22 @@ class Scaling(eqx.Module):
 
     def _is(self, kind: ScalingKind) -> NDArray[np.bool_]:
         return np.array([k == kind for k in self.kinds])
+
+
+def _continued(
+    x: Float[Array, " column"], floor: Float[Array, " column"]
+) -> Float[Array, " column"]:
+    """The logarithm, going on to 0 and below with slopes of ``1 / floor`` at most.
+
+    Slopes of what is positive are those of the logarithm, so that outputs which are
+    exponentials are moved by the ratio, however small they are.
+    """
+    number = jnp.finfo(x.dtype)
+    # Slopes in smaller numbers, multiplied by an error, would leave the finite range.
+    safe = float(number.tiny) / float(number.eps)
+    least, unit = jnp.minimum(floor, safe), jnp.maximum(floor, safe)
+    beyond = jnp.maximum(least - x, 0.0)
+    return jnp.log(jnp.maximum(x, least)) - (jnp.log(unit + beyond) - jnp.log(unit))
 
 
 def picked(

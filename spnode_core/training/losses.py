@@ -4,7 +4,8 @@ r"""The loss of training: the squared error of rollouts in normalised states.
    z_i(0) = E(x_i(0))
 
 on the step grid and, as the mean of both, on its refinement: trained on one grid only,
-ETD1 is a discrete map of that grid and errs tenfold and more off it.
+ETD1 is a discrete map of that grid and errs tenfold and more off it. What is predicted
+below the floor of a logarithm is pulled up to a target above it (``Scaling.errors``).
 """
 
 import jax
@@ -76,8 +77,8 @@ def _inconsistency(
 def _error(
     surrogate: Surrogate, states: Float[Array, "batch time state"], samples: Samples
 ) -> Float[Array, ""]:
-    normalise = jax.vmap(jax.vmap(surrogate.normaliser.states.normalise))
-    error = normalise(states) - samples.target
+    errors = jax.vmap(jax.vmap(surrogate.normaliser.states.errors))
+    error = errors(states, samples.target)
     return jnp.sum(samples.weight * error**2) / states.shape[0]
 
 
