@@ -140,9 +140,20 @@ def _tried(
     plain = [
         _polynomial(dataset, spec, train, degree)
         for degree in DEGREES
-        if len(dataset.names) * term_count(inputs, degree) <= MOST_COEFFICIENTS
+        if _is_affordable(len(dataset.names), inputs, degree)
     ]
     return [*plain, *koopman, _with_network(dataset, spec, train, inputs)]
+
+
+def _is_affordable(states: int, inputs: int, degree: int) -> bool:
+    """Whether a polynomial of states is tried: of degree 2, as mass action is, always.
+
+    Where its coefficients are too many to be fitted at once, each state's are fitted to
+    slopes; of degree 3 those of one state are hundreds, which few data tell apart.
+    """
+    terms = term_count(inputs, degree)
+    is_few = states * terms <= MOST_COEFFICIENTS
+    return is_few or (degree == DEGREES[0] and terms <= MOST_TERMS)
 
 
 def fallback(
