@@ -1,14 +1,14 @@
 """Encoder and decoder: principal directions, linear maps with networks, or none."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from spnode_core.networks import Network
+from spnode_core.networks import Network, WithMatrices
 from spnode_core.spec import PODSpec, ResidualSpec
 
 # The decoder begins close to its linear part, the inverse of the encoder's.
@@ -69,7 +69,7 @@ class NoAutoencoder(AbstractAutoencoder):
         return z
 
 
-class ResidualAutoencoder(AbstractAutoencoder):
+class ResidualAutoencoder(AbstractAutoencoder, WithMatrices):
     """``E(v) = W v + N_E(v)``, ``D(z, p) = V z + N_D([z, p])``.
 
     ``W`` starts semi-orthogonal (or as the given basis) and ``V`` as its transpose, so
@@ -87,6 +87,8 @@ class ResidualAutoencoder(AbstractAutoencoder):
         key: Source of the initial weights.
     """
 
+    # The decoder's has few outputs: those of its tangents would round otherwise.
+    matrices: ClassVar = ("encoder_matrix",)
     encoder_matrix: Float[Array, "latent feature"]
     encoder_network: Network
     decoder_matrix: Float[Array, "free latent"]

@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spnode_core.networks import HIGHEST, Network, changed, product
+from spnode_core.networks import (
+    ByColumns,
+    Network,
+    changed,
+    matrices_changed,
+    product,
+    times_row,
+)
 
 T = TypeVar("T")
 Weights = tuple[Float[Array, "_outputs _inputs"], ...]
@@ -113,26 +120,9 @@ def _at_one(
     hidden = x.astype(columns[0].dtype)
     layers = zip(weights[:-1], columns[:-1], biases[:-1], strict=True)
     for weight, column, bias in layers:
-        hidden = jnp.tanh(_times_row(weight, column, hidden) + bias)
-    last = _times_row(weights[-1], columns[-1], hidden) + biases[-1]
+        hidden = jnp.tanh(times_row(weight, column, hidden) + bias)
+    last = times_row(weights[-1], columns[-1], hidden) + biases[-1]
     return last.astype(jnp.float64)
-
-
-@jax.custom_jvp
-def _times_row(weight: Array, columns: Array, hidden: Array) -> Array:
-    """``W h`` by the columns of W; a way back reads its rows."""
-    return product(hidden, columns)
-
-
-@_times_row.defjvp
-def _times_row_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    weight, columns, hidden = primals
-    # In the other order it rounds otherwise in small tiles.
-    by_hidden = jax.lax.dot_general(
-        tangents[2], weight, (((0,), (1,)), ((), ())), precision=HIGHEST
-    )
-    change = product(tangents[0], hidden) + by_hidden
-    return _times_row(weight, columns, hidden), change
 
 
 @jax.custom_jvp
@@ -159,8 +149,9 @@ _FILLED_VALUE = _batched_value(is_filled=True)
 
 
 def batched(tree: T) -> T:
-    """A tree whose networks are made for batches."""
-    return changed(tree, Network, lambda n: BatchedNetwork(n.weights, n.biases))
+    """A tree whose networks, and matrices beside them, are made for batches."""
+    tree = changed(tree, Network, lambda n: BatchedNetwork(n.weights, n.biases))
+    return matrices_changed(tree, ByColumns)
 
 
 def filled(tree: T) -> T:

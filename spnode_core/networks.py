@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,14 +17,69 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def product(
-    left: Float[Array, "..."], right: Float[Array, "..."]
+    left: "Float[Array, '...'] | ByColumns", right: Float[Array, "..."]
 ) -> Float[Array, "..."]:
     """``left @ right`` in the precision of its dtype.
 
     GPUs would else take 10 bits of the mantissa of float32 (TF32): bounds on weights
     would be none, and a trained model would give other states elsewhere.
     """
+    if isinstance(left, ByColumns):
+        return left @ right
     return jnp.matmul(left, right, precision=HIGHEST)
+
+
+class ByColumns(eqx.Module):
+    """A matrix by its rows and by its columns: each way reads what suits it.
+
+    Products with few rows of vectors then round alike whatever their number, and so do
+    their derivatives.
+
+    Args:
+        weight: The matrix.
+    """
+
+    weight: Float[Array, "*member outputs inputs"]
+    columns: Float[Array, "*member inputs outputs"]
+
+    def __init__(self, weight: Float[Array, "*member outputs inputs"]) -> None:
+        self.weight, self.columns = weight, jnp.swapaxes(weight, -1, -2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the matrix."""
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the matrix."""
+        return self.weight.dtype
+
+    def __matmul__(self, vector: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        return times_row(self.weight, self.columns, vector)
+
+
+class WithMatrices(eqx.Module):
+    """What multiplies vectors by matrices beside networks; ``matrices`` names them."""
+
+    matrices: ClassVar[tuple[str, ...]]
+
+
+@jax.custom_jvp
+def times_row(weight: Array, columns: Array, vector: Array) -> Array:
+    """``W v`` by the columns of W; a way back reads its rows."""
+    return product(vector, columns)
+
+
+@times_row.defjvp
+def _times_row_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    weight, columns, vector = primals
+    # In the other order it rounds otherwise in small tiles.
+    by_vector = jax.lax.dot_general(
+        tangents[2], weight, (((0,), (1,)), ((), ())), precision=HIGHEST
+    )
+    change = product(tangents[0], vector) + by_vector
+    return times_row(weight, columns, vector), change
 
 
 class Network(eqx.Module):
@@ -81,7 +136,7 @@ class Network(eqx.Module):
 
 
 def transposed(tree: T) -> T:
-    """A tree whose networks' weights are transposed; twice it is itself.
+    """A tree whose networks and matrices are transposed; twice it is itself.
 
     What is handed to compiled code that transposes it back is never moved: by columns
     it is there already.
@@ -91,7 +146,22 @@ def transposed(tree: T) -> T:
         weights = tuple(jnp.swapaxes(weight, -1, -2) for weight in network.weights)
         return eqx.tree_at(lambda network: network.weights, network, weights)
 
-    return changed(tree, Network, turned)
+    tree = changed(tree, Network, turned)
+    return matrices_changed(tree, lambda matrix: jnp.swapaxes(matrix, -1, -2))
+
+
+def matrices_changed(tree: T, change: Callable[[Any], Any]) -> T:
+    """A tree with something else in place of each matrix beside its networks."""
+
+    def in_node(node: WithMatrices) -> WithMatrices:
+        names = node.matrices
+        return eqx.tree_at(
+            lambda node: [getattr(node, name) for name in names],
+            node,
+            [change(getattr(node, name)) for name in names],
+        )
+
+    return changed(tree, WithMatrices, in_node)
 
 
 def changed(

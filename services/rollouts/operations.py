@@ -53,21 +53,17 @@ def _inputs(given: Values, group: str = "") -> Values:
 
 
 def turned(surrogate: Surrogate) -> Surrogate:
-    """A surrogate whose weights are transposed, but those of decoders, or back.
+    """A surrogate whose weights are transposed, but networks of decoders, or back.
 
-    Small tiles read them by columns: there they are not moved any more, and the
-    products of matrices beside networks round alike in all tiles.
+    Small tiles read them by columns: there they are not moved any more. Decoders take
+    many rows at once, one for each time.
     """
     dynamics, encoder = transposed(surrogate.dynamics), surrogate.autoencoder
     if isinstance(encoder, ResidualAutoencoder):
         encoder = eqx.tree_at(
-            lambda e: (e.encoder_network, e.encoder_matrix, e.decoder_matrix),
-            encoder,
-            (
-                transposed(encoder.encoder_network),
-                jnp.swapaxes(encoder.encoder_matrix, -1, -2),
-                jnp.swapaxes(encoder.decoder_matrix, -1, -2),
-            ),
+            lambda e: (e.decoder_network, e.decoder_matrix),
+            transposed(encoder),
+            (encoder.decoder_network, jnp.swapaxes(encoder.decoder_matrix, -1, -2)),
         )
     return eqx.tree_at(
         lambda s: (s.dynamics, s.autoencoder), surrogate, (dynamics, encoder)

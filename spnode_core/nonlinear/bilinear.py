@@ -1,14 +1,16 @@
 """The low-rank bilinear operator (paper, 6)."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from spnode_core.networks import product
+from spnode_core.networks import WithMatrices, product
 from spnode_core.nonlinear.base import AbstractNonlinearOperator
 
 
-class BilinearOperator(AbstractNonlinearOperator):
+class BilinearOperator(AbstractNonlinearOperator, WithMatrices):
     """``f(v) = W3 [(W1 v) o (W2 v)]``, ``v = z`` or, with inputs, ``v = [z, u, p, 1]``.
 
     The 1 lets controls and parameters act linearly; without them ``f`` is exactly the
@@ -23,6 +25,7 @@ class BilinearOperator(AbstractNonlinearOperator):
         key: Source of the initial weights.
     """
 
+    matrices: ClassVar = ("first", "second", "last")
     first: Float[Array, "rank input"]
     second: Float[Array, "rank input"]
     last: Float[Array, "latent rank"]
