@@ -13,6 +13,7 @@ the steps do not depend on the trajectory, so they are computed once for a whole
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def rollout(
     latent: bool = False,
     by_size: bool = False,
     in_one_piece: bool = False,
+    recomputed: bool = False,
 ) -> Float[Array, "batch time column"]:
     """States of a batch of trajectories at the plan's output times.
 
@@ -70,22 +72,26 @@ def rollout(
             on CPUs, but for gradients by the weights.
         in_one_piece: Compile the steps into one function where ``fits_one_piece``:
             faster on CPUs, but for derivatives. Members of an ensemble never do.
+        recomputed: Keep nothing of a step but its latent state for a way back, which
+            computes the rest again: less memory, and faster where what is kept of all
+            steps leaves the cache.
 
     Returns:
         States in physical units, float64; of an ensemble the mean of its members'.
     """
     if surrogate.signature.members > 1 and not latent:
         inputs = (x0, plan, parameters, controls)
-        each = surrogate.by_member(lambda m: rollout(m, *inputs, by_size=by_size))
+        each = surrogate.by_member(
+            lambda m: rollout(m, *inputs, by_size=by_size, recomputed=recomputed)
+        )
         return each.mean(axis=0)
     prepared = surrogate.prepared()
     prepared = batched(prepared) if by_size else prepared
     shared = shared_propagators(prepared, plan)
     others = (x0, plan, parameters, controls)
     is_small = in_one_piece and fits_one_piece(prepared, len(x0))
-    return prepared_rollout(
-        prepared, shared, *others, latent=latent, in_one_piece=is_small
-    )
+    how = {"in_one_piece": is_small, "recomputed": recomputed}
+    return prepared_rollout(prepared, shared, *others, latent=latent, **how)
 
 
 def prepared_rollout(
@@ -98,6 +104,7 @@ def prepared_rollout(
     *,
     latent: bool = False,
     in_one_piece: bool = False,
+    recomputed: bool = False,
 ) -> Float[Array, "batch time column"]:
     """The same, with what no trajectory changes worked out before.
 
@@ -110,6 +117,7 @@ def prepared_rollout(
         controls: Control values of each row.
         latent: Whether to return the latent states.
         in_one_piece: Whether the steps become one function, see ``fits_one_piece``.
+        recomputed: Whether a way back computes each step again.
     """
     batch = x0.shape[0]
     if parameters is None:
@@ -119,7 +127,8 @@ def prepared_rollout(
     p = jax.vmap(surrogate.normaliser.parameters.normalise)(parameters)
     u = jax.vmap(jax.vmap(surrogate.normaliser.controls.normalise))(controls)
     z0 = jax.vmap(surrogate.encode)(x0, parameters)
-    one = partial(_trajectory, surrogate, shared, in_one_piece)
+    states = partial(grid_states, in_one_piece=in_one_piece, recomputed=recomputed)
+    one = partial(_trajectory, surrogate, shared, states)
     z = jax.vmap(one, in_axes=(0, _plan_axes(plan), 0, 0))(z0, plan, p, u)
     if not plan.on_grid and shared[1] is not None:
         z = _advanced(surrogate, shared[1], z, plan, p, u[:, plan.output_control])
@@ -255,7 +264,7 @@ def _plan_axes(plan: Plan) -> Any:
 def _trajectory(
     surrogate: "Surrogate",
     shared: Shared,
-    in_one_piece: bool,
+    states: Callable[..., Float[Array, "grid latent"]],
     z0: Float[Array, " latent"],
     plan: Plan,
     p: Float[Array, " parameter"],
@@ -268,8 +277,7 @@ def _trajectory(
     propagators, remainders = shared
     if propagators is None:
         propagators = propagators_of(surrogate, jnp.asarray(plan.distinct), p)
-    z = grid_states(surrogate, propagators, z0, plan, p, u, in_one_piece=in_one_piece)
-    z = z[plan.output_index]
+    z = states(surrogate, propagators, z0, plan, p, u)[plan.output_index]
     if plan.on_grid or remainders is not None:
         return z
     own = propagators_of(surrogate, jnp.asarray(plan.output_step), p)

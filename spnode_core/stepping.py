@@ -66,6 +66,23 @@ def fits_one_piece(surrogate: "Surrogate", rows: int) -> bool:
     )
 
 
+def kept_bytes(surrogate: "Surrogate", rows: int, steps: int) -> int:
+    """What a way back reads of all steps, at most: mostly a tenth of it.
+
+    Args:
+        surrogate: The model.
+        rows: How many there are.
+        steps: Of each of them.
+    """
+    members = surrogate.signature.members
+    nonlinear = surrogate.dynamics.nonlinear
+    shapes = [leaf.shape for leaf in jax.tree.leaves(nonlinear) if eqx.is_array(leaf)]
+    if members > 1:
+        shapes = [shape[1:] for shape in shapes]
+    numbers = 8 * surrogate.signature.latent + 4 * sum(map(sum, shapes))
+    return 8 * numbers * rows * steps * members
+
+
 def grid_states(
     surrogate: "Surrogate",
     propagators: Propagators,
@@ -75,6 +92,7 @@ def grid_states(
     u: Float[Array, "interval control"],
     *,
     in_one_piece: bool = False,
+    recomputed: bool = False,
 ) -> Float[Array, "grid latent"]:
     """Latent states on the grid, the initial one first.
 
@@ -86,6 +104,7 @@ def grid_states(
         p: Parameters, normalised.
         u: Controls, normalised.
         in_one_piece: Whether the scan becomes one function, see ``fits_one_piece``.
+        recomputed: Whether a way back computes each step again.
     """
     distinct = jnp.asarray(plan.distinct)
     shared, each = separated(propagators)
@@ -104,6 +123,8 @@ def grid_states(
         z = one_step(surrogate, p, z, joined(shared, own), step, control)
         return z, z
 
+    if recomputed:
+        body = jax.checkpoint(body, prevent_cse=False)
     scan = partial(jax.lax.scan, body)
     _, later = (_in_one_piece(scan) if in_one_piece else scan)(
         z0, (per_step, u[plan.step_control])

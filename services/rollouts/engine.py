@@ -46,7 +46,9 @@ from services.rollouts.tiles import (
     joined,
     larger_tiles,
     pieces,
-    same_bits,
+    round_alike,
+    rows_to_compare,
+    some,
 )
 from services.rollouts.work import USUAL, Variant
 from services.settings import MIB, Settings
@@ -214,7 +216,7 @@ class Engine:
         self.counters.compilations_on_request += self.counters.compilations - before
         # What takes long once would hold up every later start.
         largest = model.allowed(shape, self._tile_bytes)[-1]
-        if largest * model.row_bytes(shape) <= _REMEMBERED_BYTES:
+        if model.tile_bytes(shape, largest) <= _REMEMBERED_BYTES:
             self._remembered.add(model.architecture, shape)
 
     def _compile(
@@ -251,29 +253,29 @@ class Engine:
                 return
             model.grown.add(shape)
         # They are tried beside batches, which need memory, too.
-        most = self._tile_bytes // 4 // (model.row_bytes(shape) or 1)
-        larger = larger_tiles(shape.operation)
-        model.untried += [(shape, plans, tile) for tile in larger if tile <= most]
+        for tile in larger_tiles(shape.operation):
+            if model.tile_bytes(shape, tile) <= self._tile_bytes // 4:
+                model.untried.append((shape, plans, tile))
 
     def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""
         tiles = model.tiles.get(shape, ())
         if not tiles or tile in tiles:
             return  # shapes may be let go of meanwhile
-        rows = model.random_rows(shape, max(tiles[-1], tile * len(plans)))
+        size = max(tiles[-1], tile * len(plans))
+        rows = model.random_rows(shape, max(size, rows_to_compare(shape.input_bytes)))
+
+        def computed(tile: int, rows: Arrays) -> Arrays:
+            return self._in_tiles(model, shape, plans, rows, (tile,))
+
+        both = [functools.partial(computed, each) for each in (tile, tiles[-1])]
+        once = [functools.partial(each, some(rows, each.args[0])) for each in both]
         try:
-            found = self._in_tiles(model, shape, plans, rows, (tile,))
-            if not shape.variant.throughput:
-                whole = self._in_tiles(model, shape, plans, rows, tiles[-1:])
-                if not same_bits(whole, found):
-                    return
-
-            def once(size: int) -> Callable[[], Arrays]:
-                given = model.random_rows(shape, size)
-                one = (model, shape, plans, given, (size,))
-                return functools.partial(self._in_tiles, *one)
-
-            if tile < tiles[-1] and not is_quicker(once(tile), once(tiles[-1])):
+            if shape.variant.throughput:
+                both[0](some(rows, size))
+            elif not round_alike(*both, rows, size):
+                return
+            if tile < tiles[-1] and not is_quicker(*once):
                 return
             model.tiles[shape] = tuple(sorted({*tiles, tile}))
         except jax.errors.JaxRuntimeError as error:
@@ -340,7 +342,7 @@ class Engine:
             return one(0, 0)
         # Other batches may be computed beside this one.
         most = self._tile_bytes // self.batches_at_a_time
-        most //= cut[0][2] * model.row_bytes(shape) or 1
+        most //= model.tile_bytes(shape, cut[0][2]) or 1
         rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
 
         def in_turn(number: int) -> Arrays:

@@ -21,11 +21,12 @@ import numpy as np
 from services.rollouts.operations import OPERATIONS, Whole, turned
 from services.rollouts.request import Arrays
 from services.rollouts.shapes import Shape, padded_plan, padded_rows
-from services.rollouts.tiles import BACKWARDS, TILES, tiles_of
+from services.rollouts.tiles import BACKWARDS, MOST_KEPT_BYTES, TILES, tiles_of
 from services.rollouts.work import USUAL, Variant
 from services.settings import MIB
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import GridStepsSpec
+from spnode_core.stepping import kept_bytes
 from spnode_core.surrogate import Surrogate, cast_networks
 from spnode_core.timegrid import Plan, TimeGrid
 
@@ -189,24 +190,26 @@ class Model:
             InvalidInput: They take too much in the smallest.
         """
         tiles = tiles_of(shape.operation, throughput=shape.variant.throughput)
-        each = self.row_bytes(shape)
-        fitting = tuple(tile for tile in tiles if tile * each <= limit_bytes)
+        fitting = tuple(
+            tile for tile in tiles if self.tile_bytes(shape, tile) <= limit_bytes
+        )
         if not fitting:
             _, steps, outputs, _ = shape.plan
+            least = self.tile_bytes(shape, tiles[0])
             raise InvalidInput(
                 "times",
                 found=f"{steps} steps and {outputs} times, of which {tiles[0]} rows of "
-                f"a {shape.operation} take about {tiles[0] * each >> 20} MiB",
+                f"a {shape.operation} take about {least >> 20} MiB",
                 expected=f"at most {limit_bytes >> 20} MiB (SPNODE_TILE_BYTES): an "
                 "earlier end, fewer times or fewer directions",
             )
         return fitting
 
-    def row_bytes(self, shape: Shape) -> int:
-        """About the memory that one row of a shape takes while it is computed.
+    def tile_bytes(self, shape: Shape, rows: int) -> int:
+        """About the memory that so many rows of a shape take while they are computed.
 
         States on the grid and at the outputs, for each direction; where derivatives go
-        backwards, what each step keeps for them.
+        backwards, what each step keeps for them, unless it is computed again.
         """
         _, steps, outputs, _ = shape.plan
         signature = self.surrogate.signature
@@ -219,20 +222,12 @@ class Model:
         if shape.operation == "vjp":
             many = 1 + axes["cotangents"][0]
         numbers = 2 * many * (steps * latent + outputs * (latent + states))
-        if shape.operation in BACKWARDS:
+        size = 8 * numbers * signature.members * rows
+        kept = kept_bytes(self.surrogate, rows, steps)
+        if shape.operation in BACKWARDS and kept <= MOST_KEPT_BYTES:
             # Of hvp a derivative of all that is kept lies beside it.
-            times = many if shape.operation == "hvp" else 1
-            numbers += times * steps * (8 * latent + self._units)
-        return 8 * numbers * signature.members
-
-    @functools.cached_property
-    def _units(self) -> int:
-        """About how many numbers the nonlinear operator keeps of one evaluation."""
-        leaves = jax.tree.leaves(self.surrogate.dynamics.nonlinear)
-        shapes = [leaf.shape for leaf in leaves if eqx.is_array(leaf)]
-        if self.surrogate.signature.members > 1:
-            shapes = [shape[1:] for shape in shapes]
-        return 4 * sum(map(sum, shapes))
+            size += kept * (many if shape.operation == "hvp" else 1)
+        return size
 
     def own_times(self) -> np.ndarray:
         """The times of its own grid; of an endless one the first 32."""

@@ -25,11 +25,13 @@ import jax
 import jax.numpy as jnp
 
 from services.rollouts.request import DIFFERENTIABLE
+from services.rollouts.tiles import MOST_KEPT_BYTES
 from spnode_core.autoencoder import ResidualAutoencoder
 from spnode_core.batched_networks import batched
 from spnode_core.ensemble import rollout_and_spread
 from spnode_core.networks import transposed
 from spnode_core.rollout import decoded, rollout
+from spnode_core.stepping import kept_bytes
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan
 
@@ -77,7 +79,9 @@ def _states(
     *,
     latent: bool = False,
     in_one_piece: bool = False,
+    goes_back: bool = False,
 ) -> Any:
+    kept = kept_bytes(surrogate, len(inputs["x0"]), len(plan.step_kind))
     return rollout(
         surrogate,
         inputs["x0"],
@@ -87,6 +91,7 @@ def _states(
         latent=latent,
         by_size=True,
         in_one_piece=in_one_piece,
+        recomputed=goes_back and kept > MOST_KEPT_BYTES,
     )
 
 
@@ -132,7 +137,7 @@ def _jvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
 
 
 def _vjp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
-    states = functools.partial(_states, surrogate, plan)
+    states = functools.partial(_states, surrogate, plan, goes_back=True)
     x, pull = jax.vjp(states, _inputs(given))
     _, gradients = _along(
         lambda cotangents: (None, pull(cotangents)[0]), given["cotangents"]
@@ -145,7 +150,7 @@ def _hvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     moved = {name: inputs[name] for name in directions}
 
     def gradient(moved: Values) -> Values:
-        states = functools.partial(_states, surrogate, plan)
+        states = functools.partial(_states, surrogate, plan, goes_back=True)
         _, pull = jax.vjp(states, inputs | moved)
         return pull(given["cotangents"])[0]
 
@@ -157,7 +162,7 @@ def _hvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
 
 def _objective(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     def value(inputs: Values) -> Any:
-        x = _states(surrogate, plan, inputs)
+        x = _states(surrogate, plan, inputs, goes_back=True)
         return jnp.sum(given["weights"] * (x - given["observations"]) ** 2, (1, 2))
 
     values, pull = jax.vjp(value, _inputs(given))

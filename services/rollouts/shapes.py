@@ -4,6 +4,7 @@ Times are padded to buckets with ``h = 0``, which is exact, and directions with 
 so few shapes are compiled.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Shape(NamedTuple):
     plan: tuple[bool, int, int, int]
     rows: tuple[tuple[str, tuple[int, ...]], ...]
     variant: Variant
+
+    @property
+    def input_bytes(self) -> int:
+        """Of a row's inputs and directions."""
+        return 8 * sum(math.prod(axes) for _, axes in self.rows)
 
     @classmethod
     def of(

@@ -26,10 +26,16 @@ WORTH_A_THREAD = 64
 BACKWARDS = frozenset({"vjp", "hvp", "objective"})
 """Operations that keep every step until they come back to it."""
 DERIVATIVES = BACKWARDS | {"jvp"}
+MOST_KEPT_BYTES = 2**28
+"""Of the steps of a tile for its way back, by ``kept_bytes``; where it would be more,
+each step is computed again. Of a network of 2 x 100 units that is 57 MB instead of 8,
+and takes twice as long: it does not stay in the cache."""
 # Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
 # as 4 rows.
 _COST = 4
 _ATTEMPTS = 3
+# Of rows that two tiles are compared on; at least one piece is, however long it takes.
+_COMPARED_ROWS, _COMPARED_BYTES, _COMPARED_S = 1024, 2**26, 1.0
 # By so much times as short as these are differ from call to call.
 _LONGER = 1.5
 
@@ -127,3 +133,33 @@ def is_quicker(smaller: Callable[[], Any], larger: Callable[[], Any]) -> bool:
 def same_bits(one: Arrays, other: Arrays) -> bool:
     """Whether two results are equal to the last bit."""
     return all(array.tobytes() == other[name].tobytes() for name, array in one.items())
+
+
+def some(rows: Arrays, count: int, start: int = 0) -> Arrays:
+    """So many of the rows."""
+    return {name: array[start : start + count] for name, array in rows.items()}
+
+
+def rows_to_compare(row_bytes: int) -> int:
+    """On how many rows, each of so many bytes, tiles are to give the same bits."""
+    return max(TILES[-1], min(_COMPARED_ROWS, _COMPARED_BYTES // max(row_bytes, 1)))
+
+
+def round_alike(
+    one: Callable[[Arrays], Arrays],
+    other: Callable[[Arrays], Arrays],
+    rows: Arrays,
+    at_a_time: int,
+) -> bool:
+    """Whether two ways to compute rows give the same bits, as far as time allows.
+
+    Where one row of fifty rounds otherwise, thirty rows often show none.
+    """
+    began = time.monotonic()
+    for start in range(0, len(rows["x0"]), at_a_time):
+        piece = some(rows, at_a_time, start)
+        if not same_bits(one(piece), other(piece)):
+            return False
+        if time.monotonic() - began > _COMPARED_S:
+            break
+    return True

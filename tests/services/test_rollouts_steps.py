@@ -12,6 +12,7 @@ from services.settings import MIB, Settings
 from spnode_core import artifact
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import UniformStepsSpec
+from spnode_core.stepping import kept_bytes
 from tests.core.models import random_states, small_surrogate
 
 
@@ -70,16 +71,35 @@ def test_memory_of_a_row_follows_directions_and_not_times_of_cotangents(uniform)
         )
         return Shape(operation, (True, outputs, outputs, 1), axes, Variant())
 
-    one = model.row_bytes(shape("rollout", 1000))
-    assert one == pytest.approx(model.row_bytes(shape("rollout", 2000)) / 2)
+    one = model.tile_bytes(shape("rollout", 1000), 1)
+    assert one == pytest.approx(model.tile_bytes(shape("rollout", 2000), 1) / 2)
+    assert one == model.tile_bytes(shape("rollout", 1000), 8) / 8
     hvp = {"tangents_x0": (1, 3), "cotangents": (1000, 3)}
     # A few states and units for each step, whatever shape the cotangents have.
-    assert model.row_bytes(shape("hvp", 1000, **hvp)) < 200 * one
+    assert model.tile_bytes(shape("hvp", 1000, **hvp), 1) < 200 * one
     vjp = [
-        model.row_bytes(shape("vjp", 1000, cotangents=(many, 1000, 3)))
+        model.tile_bytes(shape("vjp", 1000, cotangents=(many, 1000, 3)), 1)
         for many in (1, 11)
     ]
     assert vjp[1] - vjp[0] == 10 * one
+
+
+def test_gradients_of_long_rollouts_keep_states_alone(uniform, monkeypatch):
+    surrogate, digest, settings, blobs = uniform
+    given = {"x0": random_states(2), "times": np.array([0.25 * 300])}
+    given["cotangents"] = np.ones((2, 1, 1, 3))
+    kept = Engine(settings, blobs).run("vjp", digest, given)
+    # As many steps as are compiled for 300.
+    least = kept_bytes(surrogate, 1, 384)
+    for module in ("loaded", "operations"):
+        monkeypatch.setattr(f"services.rollouts.{module}.MOST_KEPT_BYTES", least)
+    engine = Engine(settings, blobs)
+    again = engine.run("vjp", digest, given)
+    np.testing.assert_allclose(again["gradients.x0"], kept["gradients.x0"], rtol=1e-12)
+    model = engine.resident.get(digest)
+    (shape,) = model.tiles
+    assert shape.plan[1] == 384
+    assert model.tile_bytes(shape, 1) > least > model.tile_bytes(shape, 2)
 
 
 def test_plans_on_the_device_are_bounded(uniform, monkeypatch):

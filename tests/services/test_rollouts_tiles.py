@@ -7,7 +7,7 @@ import pytest
 from services.blobs import Blobs
 from services.rollouts import engine as module
 from services.rollouts.engine import Engine
-from services.rollouts.tiles import TILES
+from services.rollouts.tiles import TILES, round_alike, rows_to_compare
 from services.settings import Settings
 from spnode_core import artifact
 from spnode_core.spec import MLPSpec, SymbolSpec
@@ -58,6 +58,22 @@ def test_a_tile_that_does_not_compile_is_not_used(tmp_path, monkeypatch, caplog)
     assert 2 not in admitted(engine, digest)
     assert "tiles of 2 rows are not used: UNIMPLEMENTED" in caplog.text
     assert np.isfinite(engine.run("rollout", digest, GIVEN)["x"]).all()
+
+
+def test_a_tile_that_rounds_one_row_of_many_otherwise_is_not_used():
+    rows = {"x0": np.arange(1024.0)[:, None]}
+
+    def other(odd):
+        return lambda some: {"x": np.where(some["x0"] == odd, 0.5, some["x0"])}
+
+    def alike(odd):
+        return round_alike(lambda some: {"x": some["x0"]}, other(odd), rows, 32)
+
+    assert alike(-1.0)
+    assert not alike(7.0)
+    assert not alike(1023.0)
+    assert rows_to_compare(8) == 1024
+    assert rows_to_compare(10**9) == TILES[-1]
 
 
 @pytest.mark.parametrize("throughput", [False, True])
