@@ -78,7 +78,7 @@ def _states(
     inputs: Values,
     *,
     latent: bool = False,
-    in_one_piece: bool = False,
+    in_one_piece: bool = True,
     goes_back: bool = False,
 ) -> Any:
     kept = kept_bytes(surrogate, len(inputs["x0"]), len(plan.step_kind))
@@ -108,7 +108,7 @@ def _along(
 def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
     if surrogate.signature.members == 1:
-        return {"x": _states(surrogate, plan, inputs, in_one_piece=True)}
+        return {"x": _states(surrogate, plan, inputs)}
     others = (inputs.get("parameters"), inputs.get("controls"))
     # Always both, so that a row's bits are those of one program.
     x, spread = rollout_and_spread(surrogate, inputs["x0"], plan, *others)
@@ -117,7 +117,7 @@ def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
 
 def _latent(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     inputs = _inputs(given)
-    z = _states(surrogate, plan, inputs, latent=True, in_one_piece=True)
+    z = _states(surrogate, plan, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
     x = decoded(batched(surrogate), z, inputs["x0"], parameters)
     return {"x": x, "z": z}
@@ -128,7 +128,7 @@ def _jvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     moved = {name: inputs[name] for name in directions}
 
     def states(moved: Values) -> Any:
-        return _states(surrogate, plan, inputs | moved)
+        return _states(surrogate, plan, inputs | moved, in_one_piece=False)
 
     x, tangents = _along(
         lambda direction: jax.jvp(states, (moved,), (direction,)), directions
