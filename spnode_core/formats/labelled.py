@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from zarr.storage import ZipStore
 
 from spnode_core.errors import InvalidInput
 from spnode_core.formats.reading import check_size
@@ -64,6 +63,9 @@ def _opened(path: Path, kind: str) -> xr.Dataset:
     options["decode_times"] = False
     if path.is_dir():
         return xr.open_zarr(path, **options)
+    # Here, so that xarray alone is enough for `as_xarray`.
+    from zarr.storage import ZipStore
+
     group = _checked_archive(path)
     return xr.open_zarr(ZipStore(path, mode="r"), group=group, **options)
 

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import h5py
@@ -279,3 +281,9 @@ def test_an_attribute_that_says_neither_yes_nor_no_is_refused(said):
     content.attrs["positive"] = said
     with pytest.raises(InvalidInput, match=r"positive: found .*; expected 1 or 0"):
         from_xarray(content)
+
+
+def test_labels_of_xarray_need_no_zarr():
+    hidden = "import sys; sys.modules['zarr'] = None; "
+    program = hidden + "from spnode_core import as_xarray, from_xarray, to_xarray"
+    subprocess.run([sys.executable, "-c", program], check=True)
