@@ -23,9 +23,10 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.expected import expected
+from api.fields import fields_at, root_of
 from services import errors
 from services.blobs import Damaged, Lost
-from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError
+from spnode_core.errors import ArtifactError, InvalidInput, SpnodeError, one_of
 
 STATUS: dict[type[Exception], int] = {
     errors.NotFound: 404,
@@ -128,7 +129,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
     if isinstance(error, (errors.ServiceError, SpnodeError)):
         return _ours(error, scope)
     if isinstance(error, (ValidationError, RequestValidationError)):
-        return _validation(error)
+        return _validation(error, scope)
     if isinstance(error, HTTPException):
         return _http(error, scope)
     _LOG.error("%s %r failed", scope.get("method"), scope.get("path"), exc_info=error)
@@ -209,14 +210,17 @@ def _allowed(scope: Scope) -> str:
     return ", ".join(sorted(methods))
 
 
-def _validation(error: ValidationError | RequestValidationError) -> Problem:
+def _validation(
+    error: ValidationError | RequestValidationError, scope: Scope
+) -> Problem:
     found = list(error.errors())
     if any(each["type"] == "json_invalid" for each in found):
         reason = found[0].get("ctx", {}).get("error", found[0]["msg"])
         return Problem(400, "malformed_json", f"the body is no JSON: {reason}")
     is_body = isinstance(error, RequestValidationError)
     body = error.body if isinstance(error, RequestValidationError) else None
-    places = tuple(_place(each, body, strip=is_body) for each in found[:20])
+    root = root_of(error, scope)
+    places = tuple(_place(each, body, root, strip=is_body) for each in found[:20])
     first = places[0]
     detail = f"{first['pointer'] or 'the body'}: {first['detail']}"
     if len(found) > 1:
@@ -224,8 +228,11 @@ def _validation(error: ValidationError | RequestValidationError) -> Problem:
     return Problem(422, "invalid", detail, places)
 
 
-def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, str]:
+def _place(
+    error: Mapping[str, Any], body: object, root: Any, *, strip: bool
+) -> dict[str, str]:
     parts: Sequence[Any] = error["loc"]
+    tagged = parts[1:] if strip else parts
     if strip and parts and parts[0] in ("body", "query", "path", "header"):
         where, parts = parts[0], parts[1:]
         if where == "body":
@@ -234,14 +241,20 @@ def _place(error: Mapping[str, Any], body: object, *, strip: bool) -> dict[str, 
         parts = [part for part in parts if part not in _TAGS]
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         parts = [*parts, error["ctx"]["discriminator"].strip("'")]
-    return {
-        "pointer": "".join(f"/{part}" for part in parts),
-        "detail": _sentence(error, parts[-1] if parts else ""),
-    }
+    if error["type"] == "extra_forbidden" and (known := fields_at(root, tagged)):
+        detail = f"{_UNKNOWN}; expected {one_of(str(tagged[-1]), known)}"
+    else:
+        detail = _sentence(error, parts[-1] if parts else "")
+    return {"pointer": "".join(f"/{part}" for part in parts), "detail": detail}
 
 
-# Tags of the unions in services/rollouts/wire.py: pydantic puts them into places.
-_TAGS = {"1", "2", "3", "4", "list", "spaced", "stepped", "misfit", "quadratic"}
+_UNKNOWN = "found a field that is not known here"
+
+
+# Tags of the unions in services/rollouts/wire.py and the doors: pydantic puts them
+# into places.
+_TAGS = {"1", "2", "3", "4", "list", "number", "spaced", "stepped"}
+_TAGS |= {"misfit", "quadratic"}
 
 
 def _without_tags(parts: Sequence[Any], body: object, kind: str) -> list[Any]:
@@ -271,7 +284,7 @@ def _sentence(error: Mapping[str, Any], field: object) -> str:
     if kind in ("missing", "union_tag_not_found"):
         return "found nothing; this field is required"
     if kind == "extra_forbidden":
-        return "found a field that is not known here; see /docs for those that are"
+        return f"{_UNKNOWN}; see /docs for those that are"
     if kind == "union_tag_invalid":
         context = error["ctx"]
         return f"found {context['tag']!r}; expected one of {context['expected_tags']}"

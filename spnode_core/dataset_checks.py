@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spnode_core.errors import InvalidInput, counted
+from spnode_core.errors import InvalidInput, counted, one_of
 
 KEYS = frozenset(
     {
@@ -78,7 +78,7 @@ def _check_keys(arrays: Mapping[str, Any]) -> None:
         raise InvalidInput(
             unknown[0],
             found="an unknown array",
-            expected=f"only arrays named {', '.join(sorted(KEYS))}",
+            expected=one_of(unknown[0], sorted(KEYS)),
         )
     for key in ("states", "times"):
         if key not in arrays:

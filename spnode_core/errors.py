@@ -9,6 +9,12 @@
     └── CalibrationError                 a search that cannot give an estimate
 """
 
+import difflib
+from collections.abc import Collection
+
+# Longest name that is looked at, and longest list of those that are known.
+_MOST_LETTERS, _LONGEST_LIST = 60, 300
+
 
 class SpnodeError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -49,6 +55,15 @@ class CalibrationError(SpnodeError):
 def counted(count: int, one: str, many: str | None = None) -> str:
     """A count in words: ``1 sample``, ``2 samples``; ``many`` where no ``s`` does."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def one_of(name: str, known: Collection[str]) -> str:
+    """What is expected where a name is not known: the one that is meant, and all."""
+    near = difflib.get_close_matches(name[:_MOST_LETTERS], known, n=1, cutoff=0.7)
+    listed = ", ".join(known)
+    if len(listed) > _LONGEST_LIST:
+        listed = listed[:_LONGEST_LIST].rpartition(",")[0] + ", …"
+    return f"{near[0]}, perhaps; one of {listed}" if near else f"one of {listed}"
 
 
 def _invalid_input(field: str, found: str, expected: str) -> InvalidInput:

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from spnode_core.atomic import replacing
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, one_of
 from spnode_core.zip_directory import check_directory
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
@@ -228,9 +228,9 @@ def _members(
         name = member.filename.removesuffix(".npy")
         if name not in allowed or not member.filename.endswith(".npy"):
             raise InvalidInput(
-                repr(member.filename[:80]),
+                _told(name),
                 found="an unknown array",
-                expected=f"only arrays named {', '.join(sorted(allowed))}",
+                expected=one_of(name, sorted(allowed)),
             )
         if name in members:
             raise InvalidInput(name, found="the array twice", expected="it once")
@@ -250,6 +250,11 @@ def _members(
             expected=f"at most {limit_bytes}",
         )
     return members
+
+
+def _told(name: str) -> str:
+    """A name that was sent, fit for a place in an error."""
+    return name[:80] if name.isprintable() and name else repr(name[:80])
 
 
 def _read_member(

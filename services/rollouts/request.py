@@ -42,7 +42,11 @@ _TANGENTS = tuple(f"tangents.{name}" for name in DIFFERENTIABLE)
 _OBJECTIVE = ("observations", "target", "weights", "final_weights")
 _KIND = "objective.kind"
 # Members of an npz request that are text, not numbers; some of them hold JSON.
-_TEXTS = ("model", "on_error", "outputs", "mode", "precision", "inputs", "sweep", _KIND)
+_TEXTS = ("model", "on_error", "outputs", "mode", "precision", "sweep")
+_MORE_TEXTS: dict[Operation, tuple[str, ...]] = {
+    "jacobian": ("inputs",),
+    "objective": (_KIND,),
+}
 _JSON = ("outputs", "inputs", "sweep")
 _MOST_TEXT_BYTES = 2**20
 # Options that are one number.
@@ -132,12 +136,13 @@ def from_npz(operation: Operation, body: bytes, limit_bytes: int) -> Request:
         InvalidInput: The container is damaged, pickled, too large, or incomplete.
         pydantic.ValidationError: A text member has a wrong value.
     """
-    allowed = (*_TEXTS, *_NUMBERS, *_FLAGS, "times", *ARRAYS, *_MORE[operation])
+    named = (*_TEXTS, *_MORE_TEXTS.get(operation, ()))
+    allowed = ("times", *ARRAYS, *_MORE[operation], *named, *_NUMBERS, *_FLAGS)
     members = read_archive(body, allowed=allowed, limit_bytes=limit_bytes)
     numbers = {
         name: _number(name, members.pop(name)) for name in _NUMBERS if name in members
     }
-    texts = {name: _text(name, members.pop(name)) for name in _TEXTS if name in members}
+    texts = {name: _text(name, members.pop(name)) for name in named if name in members}
     kind = _kind(texts.pop(_KIND, None)) if operation == "objective" else None
     flags = {name: _flag(name, members.pop(name)) for name in _FLAGS if name in members}
     fields = texts | numbers | flags

@@ -169,7 +169,7 @@ FAULTS = {
         "1.0 after 2.0",
     ),
     "times inf": ({"times": np.array([0, 1, 2, 3, np.inf])}, r"times\[4\]", "finite"),
-    "unknown": ({"wibble": np.ones(1)}, "wibble", "only arrays named"),
+    "unknown": ({"wibble": np.ones(1)}, "wibble", "one of conserved"),
     "names": ({"names": ["a", "a"]}, r"names\[1\]", "of its own"),
     "names count": ({"names": ["a"]}, "names", "2 texts"),
     "parameters": ({"parameters": np.ones(4)}, "parameters", r"\(4, number"),

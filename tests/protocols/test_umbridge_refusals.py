@@ -36,9 +36,20 @@ RIGHT = {
         ({"input": [[0, True, 0], [1, 1]]}, "input[0][1]: found True"),
         ({"input": [0, 1]}, "input[0]: found 0; expected a list"),
         ({"input": None}, "input: found None; expected a list of vectors"),
-        ({"config": {"t2": 1}}, "/config/t2: found a field that is not known"),
+        (
+            {"config": {"t2": 1}},
+            "/config/t2: found a field that is not known here; expected one of t1, "
+            "times, states",
+        ),
+        (
+            {"config": {"fixed": {"x": [1]}}},
+            "/config/fixed/x: found a field that is not",
+        ),
+        ({"config": {"noise": 0}}, "/config/noise: found 0; expected greater than 0"),
+        ({"config": {"noise": [1, 0]}}, "/config/noise/1: found 0; expected greater"),
+        ({"config": {"noise": "1"}}, "/config/noise: found '1'"),
         ({"config": {"t1": "1"}}, "/config/t1: found '1'"),
-        ({"config": {"t1": 0}}, "/config/t1: found 0"),
+        ({"config": {"t1": -1}}, "/config/t1: found -1"),
         ({"config": []}, "config: found []; expected an object"),
         ({"config": {"t1": 1, "times": [1]}}, "config.t1: found 1.0"),
         ({"config": {"times": [1, 1]}}, "config.times"),

@@ -279,7 +279,7 @@ def test_json_of_a_wrong_type_is_refused(body):
         (npz(model="m", x0=np.ones(2)), "times"),
         (npz(model=np.ones(1), x0=np.ones(2), times=np.ones(1)), "model"),
         (npz(model="m", x0=np.array([{}], object), times=np.ones(1)), "x0"),
-        (npz(model="m", x9=np.ones(1)), "'x9.npy'"),
+        (npz(model="m", x9=np.ones(1)), "x9"),
         (npz(model="m", x0=np.ones(2), times=np.ones(1))[:-30], "body"),
         (b"", "body"),
     ],

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from services.rollouts.request import add_array
 from services.rollouts.rows import floats
 from services.rollouts.wire import Number
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, one_of
 
 FORMATS = ("json", "json+base64")
 """What an answer may be encoded as."""
@@ -172,7 +172,7 @@ def _known(field: str, value: dict[str, Any], names: tuple[str, ...]) -> None:
             raise InvalidInput(
                 f"{field}.{_word(name)}",
                 found="a field that is not known here",
-                expected=f"one of {', '.join(names)}",
+                expected=one_of(name, names),
             )
 
 

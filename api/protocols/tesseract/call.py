@@ -24,7 +24,7 @@ from services.rollouts.request import DIFFERENTIABLE, Arrays, Operation, Request
 from services.rollouts.served import Served
 from services.rollouts.wire import JacobianOptions, Options, Outputs
 from services.rollouts.work import Limits
-from spnode_core.errors import InvalidInput
+from spnode_core.errors import InvalidInput, one_of
 
 OUTPUT = "x"
 """The name of what is computed."""
@@ -219,7 +219,7 @@ def _check_fields(prefix: str, value: dict[str, Any], names: tuple[str, ...]) ->
             raise InvalidInput(
                 f"{prefix}{name[:60]}",
                 found="a field that is not known here",
-                expected=f"one of {', '.join(names)}",
+                expected=one_of(name, names),
             )
 
 

@@ -2,13 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from services.rollouts.wire import Number, Observations, Times, Vector, Wire
 
 Open = Annotated[list[Number | None], Field(min_length=1, fail_fast=True)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Noise = Positive | Annotated[list[Positive], Field(min_length=1, fail_fast=True)]
+Noises = Annotated[list[Positive], Field(min_length=1, fail_fast=True)]
+Noise = Annotated[
+    Annotated[Positive, Tag("number")] | Annotated[Noises, Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+]
 
 
 class Fixed(Wire):
