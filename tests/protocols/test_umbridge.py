@@ -147,6 +147,17 @@ def test_derivatives_are_those_of_the_surrogate(service, door, model, config):
         close(found, jacobian @ vec, 1 / scale)
 
 
+@pytest.mark.parametrize("config", [{"t1": 0}, {"times": [0]}])
+def test_the_start_is_a_time_too(service, door, config):
+    x0, parameters = inputs("kinetics")
+    name = "kinetics@latest"
+    assert answer(door, "InputSizes", name=name, config=config) == [3, 2]
+    call = {"name": name, "input": [x0, parameters], "config": config | EXACT}
+    (found,) = answer(door, "Evaluate", **call)
+    states = function(service.surrogates["kinetics"], "kinetics", [0.0])
+    close(found, np.asarray(states(jnp.array(x0), jnp.array(parameters))), 1 / SCALE)
+
+
 def test_hessians_cross_inputs(service, door):
     states = function(service.surrogates["kinetics"], "kinetics", [T1])
     given = inputs("kinetics")

@@ -29,8 +29,8 @@ class Fixed(Wire):
 class Config(Wire):
     """Without any of these, the state at the longest time of the training data."""
 
-    t1: Positive | None = None
-    """The output is the state at this time."""
+    t1: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    """The output is the state at this time, 0 or later."""
     times: Times | None = None
     """The output is the trajectory at these times, one state after the other: a list,
     or spaced or stepped times as in `/v1/rollout`."""

@@ -157,7 +157,8 @@ def _parts(
 
 def _times(config: Config, signature: Signature, most: int) -> np.ndarray:
     if config.times is None:
-        return np.array([config.t1 or signature.domain.end])
+        is_given = config.t1 is not None
+        return np.array([config.t1 if is_given else signature.domain.end])
     if config.t1 is not None:
         raise InvalidInput(
             "config.t1", found=repr(config.t1), expected="nothing beside times"
