@@ -174,10 +174,11 @@ def _asked(unknowns: UnknownsSpec | Mapping[str, Any]) -> UnknownsSpec:
         return UnknownsSpec.model_validate(unknowns)
     except ValidationError as error:
         first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
         raise InvalidInput(
             ".".join(["unknowns", *map(str, first["loc"])]),
             found=repr(first["input"])[:80],
-            expected=first["msg"],
+            expected=said.rpartition("; expected ")[2],
         ) from error
 
 

@@ -42,11 +42,19 @@ class UnknownSpec(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.lower < self.upper:
-            raise ValueError("lower must be below upper")
+            raise ValueError(
+                f"found lower {self.lower!r} and upper {self.upper!r}; expected lower "
+                "below upper"
+            )
         if self.start is not None and not self.lower <= self.start <= self.upper:
-            raise ValueError("start must lie within the bounds")
+            raise ValueError(
+                f"found start {self.start!r}; expected start from {self.lower!r} to "
+                f"{self.upper!r}"
+            )
         if self.scale == "log" and self.lower <= 0:
-            raise ValueError("a logarithmic scale needs a positive lower bound")
+            raise ValueError(
+                f"found scale 'log' and lower {self.lower!r}; expected lower above 0"
+            )
         return self
 
 

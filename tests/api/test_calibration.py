@@ -85,6 +85,29 @@ def test_what_cannot_be_used_is_named(client, change, pointer):
     checked(response, 422, response.json()["code"], pointer)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        (
+            {"lower": 2.0, "upper": 1.0},
+            "found lower 2.0 and upper 1.0; expected lower below upper",
+        ),
+        (
+            {"lower": 1.0, "upper": 2.0, "start": 3.0},
+            "found start 3.0; expected start from 1.0 to 2.0",
+        ),
+        (
+            {"lower": -1.0, "upper": 2.0, "scale": "log"},
+            "found scale 'log' and lower -1.0; expected lower above 0",
+        ),
+    ],
+)
+def test_bounds_that_cannot_be_are_told(client, bounds, said):
+    sent = {**ASKED, "unknowns": {"parameters": {"p0": bounds}}}
+    problem = checked(client.post("/v1/jobs", json=sent), 422, "invalid")
+    assert problem["errors"] == [{"pointer": "/unknowns/parameters/p0", "detail": said}]
+
+
 def test_a_model_that_is_not_there_is_not_found(client):
     response = client.post("/v1/jobs", json={**ASKED, "model": "nobody"})
     checked(response, 404, "not_found")
