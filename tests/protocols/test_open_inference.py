@@ -169,6 +169,10 @@ def test_intervals_spread_and_latent_are_outputs(client):
         (body(tensor("times")), "inputs.x0: found nothing; expected 3 states"),
         (body(tensor("x0", shape=[3, 5], data=[0.1] * 15)), "inputs.x0[0]"),
         (body(tensor("x0"), tensor("parameters")), "inputs.parameters"),
+        (
+            body(tensor("x0"), tensor("controls", shape=[1, 1, 1], data=[0.5])),
+            "inputs.controls: found an array of shape (1, 1, 1); expected none",
+        ),
         (body(tensor("x0"), tensor("times", data=[2, 1, 3])), "inputs.times[1]"),
         (body(outputs=[{"name": "y"}]), "outputs[0].name: found 'y'"),
         (body(outputs=[{"name": "x"}] * 2), "outputs[1].name: found 'x' again"),

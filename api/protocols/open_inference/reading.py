@@ -171,7 +171,7 @@ def request_of(envelope: Envelope, arrays: Arrays, served: Served) -> Request:
         # Without any it is refused, and told why, like a coverage that was given.
         largest = max(known.coverages) if known else _USUAL_COVERAGE
         coverage = min(_USUAL_COVERAGE, largest)
-    arrays, times = _shared(arrays), _times(options, arrays)
+    arrays, times = _shared(arrays, served), _times(options, arrays)
     if times is None and "times" not in arrays:
         arrays["times"] = np.array([served.signature.domain.end])
     chosen = _chosen(
@@ -315,12 +315,19 @@ def _check_outputs(envelope: Envelope) -> None:
         seen.add(each.name)
 
 
-def _shared(arrays: Arrays) -> Arrays:
+def _shared(arrays: Arrays, served: Served) -> Arrays:
     """What has one row where others have many is the same for all of them."""
+    signature = served.signature
+    # What the version does not take stays as it was sent, to be refused so.
+    taken = {
+        "x0": signature.states,
+        "parameters": signature.parameters,
+        "controls": signature.controls,
+    }
     counts = {
         name: len(arrays[name])
         for name, rank in RANK.items()
-        if name in arrays and arrays[name].ndim == rank + 1
+        if taken[name] and name in arrays and arrays[name].ndim == rank + 1
     }
     if max(counts.values(), default=1) == 1:
         return arrays
