@@ -69,7 +69,8 @@ class CalibrationJob(Wire, Scheduled):
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """``name`` (its champion), ``name@alias``, ``name/3`` or ``name@latest``."""
     times: Vector
-    """Increasing times of the observations, from the start of the rollout."""
+    """Times of the observations, from the start of the rollout, in order; one may come
+    twice."""
     observations: SeenMatrix
     """A row a time, a column a state; null where there is none."""
     states: Annotated[list[str], Field(min_length=1)] | None = None

@@ -203,7 +203,8 @@ class RolloutRequest(Options):
     x0: StateOrStates
     """One state, or a list of states; numbers in the order of the model's states."""
     times: Times
-    """Times of the output, measured from the start of the rollout."""
+    """Times of the output, measured from the start of the rollout, each above the one
+    before."""
     parameters: StateOrStates | None = None
     """One vector for all rows, or one a row."""
     controls: MatrixOrTensor | None = None

@@ -345,3 +345,8 @@ def test_rows_of_any_input_are_rows_of_the_rollout() -> None:
         surrogate.rollout(random_states(2), times, parameters=p, controls=u)
     with pytest.raises(InvalidInput, match="control_times: found none"):
         surrogate.rollout(x0, times, parameters=p[0], controls=np.zeros((2, 1)))
+
+
+def test_a_time_that_comes_twice_gives_its_state_twice():
+    x = small_surrogate().rollout(random_states(1)[0], [0.3, 1.0, 1.0, 2.0])
+    np.testing.assert_array_equal(x[1], x[2])
