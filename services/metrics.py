@@ -105,6 +105,7 @@ _GAUGES = {
     "models_resident": "Versions that are loaded.",
     "resident_bytes": "Memory of loaded and compiled versions.",
     "resident_programs": "Compiled programs.",
+    "memory_mappings": "Of the process, when it compiled last; Linux limits them.",
     "device_bytes": "Memory in use on the devices that tell; CPUs do not.",
 }
 _COUNTERS = {

@@ -184,8 +184,8 @@ class Settings(BaseSettings):
     """Memory that the rows of one tile may take, about; longer rollouts run in smaller
     tiles, and what is too long for the smallest is refused."""
     resident_programs: PositiveInt = 400
-    """Compiled programs of all models, likewise; each takes some 100 memory mappings,
-    of which Linux gives a process 65,530."""
+    """Most compiled programs of all models; fewer are kept where they take more than
+    0.6 of the memory mappings that Linux gives a process."""
     pinned_models: str = ""
     """Models, as in requests, commas between, that are loaded and never leave."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4

@@ -33,6 +33,7 @@ from services.metrics import compute_seconds
 from services.rollouts.counters import Counters
 from services.rollouts.executor import NotReady
 from services.rollouts.loaded import Model, Plans, on_devices
+from services.rollouts.programs import Programs
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
 from services.rollouts.resident import Resident
@@ -76,15 +77,13 @@ class Engine:
         configure_jax(settings)
         self._blobs = blobs
         self._tile_bytes = settings.tile_bytes
-        self._resident = Resident(
-            self._load, settings.resident_bytes, settings.resident_programs
-        )
+        self._resident = Resident(self._load, settings.resident_bytes)
         self._remembered = Remembered(settings.data_folder / "shapes")
         self._at_a_time, self._cores = worth_at_a_time(), cores()
         self.batches_at_a_time = self._cores
         self.counters = Counters()
-        # What models know of their shapes, where threads would undo each other's.
-        self._changing = threading.Lock()
+        self._programs = Programs(self._resident, settings.resident_programs)
+        self._changing = self._programs.changing
 
     @property
     def resident(self) -> Resident[Model]:
@@ -132,7 +131,7 @@ class Engine:
             self._prepare(model, shape, plans, len(arrays["x0"]))
         self._grow(model, shape, plans, len(arrays["x0"]))
         self.counters.begun(len(arrays["x0"]))
-        began = time.monotonic()
+        began = model.asked[shape.program] = time.monotonic()
         results = self._computed(model, shape, plans, by_row)
         compute_seconds(operation).observe(time.monotonic() - began)
         return trimmed(results, arrays, operation)
@@ -178,19 +177,16 @@ class Engine:
             *(functools.partial(usual, times) for times in grids),
             *(
                 functools.partial(asked, shape)
-                for shape in self._remembered.shapes(model.architecture)
+                for shape in reversed(self._remembered.shapes(model.architecture))
             ),
         ]
 
     def idle(self) -> bool:
         """Try one more tile of one shape; whether there was one to try."""
-        for model in self._resident.models:
-            with self._changing:
-                tried = model.untried.pop(0) if model.untried else None
-            if tried is not None:
-                self._try(model, *tried)
-                return True
-        return False
+        untried = self._programs.next_untried()
+        if untried is not None:
+            self._try(*untried)
+        return untried is not None
 
     def pin(self, digests: frozenset[str]) -> None:
         """Keep these versions loaded, whatever memory they take."""
@@ -205,7 +201,8 @@ class Engine:
             "models_evicted": self._resident.evictions,
             "models_resident": len(self._resident.digests),
             "resident_bytes": self._resident.size_bytes,
-            "resident_programs": self._resident.programs,
+            "resident_programs": self._programs.count,
+            "memory_mappings": self._programs.mappings,
             "device_bytes": bytes_in_use(),
         }
 
@@ -213,6 +210,8 @@ class Engine:
         """Compile a shape that a batch of so many rows waits for."""
         before = self.counters.compilations
         self._compile(model, shape, plans, rows)
+        model.asked[shape.program] = time.monotonic()
+        self._programs.evict()
         self.counters.compilations_on_request += self.counters.compilations - before
         # What takes long once would hold up every later start.
         largest = model.allowed(shape, self._tile_bytes)[-1]
@@ -222,8 +221,12 @@ class Engine:
     def _compile(
         self, model: Model, shape: Shape, plans: Plans, rows: int | None = None
     ) -> None:
-        """Make a shape ready in one tile, and leave its others to ``idle``."""
-        if shape in model.tiles:
+        """Make a shape ready in one tile, and leave its others to ``idle``.
+
+        Where no rows wait for it, it is left out if programs leave little room.
+        """
+        is_left_out = rows is None and not self._programs.have_room_ahead
+        if shape in model.tiles or is_left_out:
             return
         tiles = model.allowed(shape, self._tile_bytes)
         first = {tiles[-1]}
@@ -281,8 +284,6 @@ class Engine:
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
                 _LOG.warning("tiles of %d rows are not used: %s", tile, error)
-        finally:
-            self._resident.evict()
 
     def _computed(
         self, model: Model, shape: Shape, plans: Plans, by_row: Arrays
@@ -290,9 +291,8 @@ class Engine:
         """All rows of a batch, in smaller tiles where the device's memory ends."""
         while True:
             # They may have been let go of since they were looked up.
-            tiles = (
-                model.tiles.get(shape) or model.allowed(shape, self._tile_bytes)[-1:]
-            )
+            tiles = model.tiles.get(shape)
+            tiles = tiles or model.allowed(shape, self._tile_bytes)[-1:]
             try:
                 return self._in_tiles(
                     model, shape, plans, by_row, tiles, self._at_a_time
@@ -358,7 +358,7 @@ class Engine:
         self, model: Model, shape: Shape, plan: Plan, given: Arrays, device: int
     ) -> dict[str, Any]:
         form, tile = model.form(shape.variant), len(given["x0"])
-        function = form.functions[shape.operation]
+        function = form.function(shape.program)
         if (shape, tile, device) in model.compiled:
             return function(form.arrays[device], plan, given)
         began = time.perf_counter()
@@ -366,6 +366,7 @@ class Engine:
         model.compiled.add((shape, tile, device))
         self.counters.compilations += 1
         self.counters.compile_seconds += time.perf_counter() - began
+        self._programs.counted()
         return result
 
     def _load(self, digest: str) -> Model:

@@ -4,13 +4,11 @@ A model is used by two threads: one computes, the other prepares what that one n
 shape is ready once ``tiles`` has it, which happens last.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +16,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from services.rollouts.operations import OPERATIONS, Whole, turned
+from services.rollouts.operations import OPERATIONS, Operation, Whole, turned
 from services.rollouts.request import Arrays
-from services.rollouts.shapes import Shape, padded_plan, padded_rows
+from services.rollouts.shapes import Program, Shape, padded_plan, padded_rows
 from services.rollouts.tiles import BACKWARDS, MOST_KEPT_BYTES, TILES, tiles_of
 from services.rollouts.work import USUAL, Variant
 from services.settings import MIB
@@ -44,9 +42,10 @@ class Form:
     The arrays are a list: taking a surrogate apart costs each call some 20 us.
     """
 
-    functions: dict[str, Callable[..., Any]]
     arrays: tuple[list[Any], ...]
     whole: Whole
+    functions: dict[Program, Operation] = field(default_factory=dict)
+    """One for each, so that what it has compiled goes with it."""
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
@@ -57,11 +56,15 @@ class Form:
         def whole(leaves: list[Any]) -> Surrogate:
             return turned(eqx.combine(jax.tree.unflatten(structure, leaves), static))
 
-        return cls(_functions(whole), on_devices(leaves), whole)
+        return cls(on_devices(leaves), whole)
 
-
-def _functions(whole: Whole) -> dict[str, Callable[..., Any]]:
-    return {name: make(whole) for name, make in OPERATIONS.items()}
+    def function(self, program: Program) -> Operation:
+        """What computes it, in any tile."""
+        found = self.functions.get(program)
+        if found is None:
+            made = OPERATIONS[program[0]](self.whole)
+            found = self.functions.setdefault(program, made)
+        return found
 
 
 def on_devices(tree: Any) -> tuple[Any, ...]:
@@ -84,7 +87,9 @@ class Model:
     untried: list[tuple[Shape, Plans, int]] = field(default_factory=list)
     """Other tiles of these shapes, to be tried when there is time."""
     grown: set[Shape] = field(default_factory=set)
-    """Shapes whose larger tiles are among them, or were, forgotten or not."""
+    """Shapes whose larger tiles are among them, or were."""
+    asked: dict[Program, float] = field(default_factory=dict)
+    """When requests asked for programs last, by ``time.monotonic()``."""
     _plans: OrderedDict[bytes, Plans] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,16 +113,28 @@ class Model:
         """Compiled programs that it has."""
         return len(self.compiled)
 
-    def forget(self) -> None:
-        """Let all programs go: what is asked for again is compiled again."""
-        self.tiles.clear()
-        self.untried.clear()
-        self.compiled.clear()
-        renewed = {
-            form: dataclasses.replace(form, functions=_functions(form.whole))
-            for form in {*self.forms.values()}
-        }
-        self.forms = {double: renewed[form] for double, form in self.forms.items()}
+    @property
+    def kept(self) -> set[Program]:
+        """What is compiled in some tile, of some form."""
+        return {each for form in {*self.forms.values()} for each in [*form.functions]}
+
+    def forget(self, program: Program) -> None:
+        """Let its tiles go: when it is asked for again, it is compiled again."""
+        self.asked.pop(program, None)
+        for shape in [each for each in [*self.tiles] if each.program == program]:
+            self.tiles.pop(shape, None)
+            self.grown.discard(shape)
+        self.untried[:] = [t for t in self.untried if t[0].program != program]
+        self.compiled -= {t for t in [*self.compiled] if t[0].program == program}
+        for form in {*self.forms.values()}:
+            form.functions.pop(program, None)
+
+    def next_untried(self, *, only_asked: bool) -> tuple[Shape, Plans, int] | None:
+        """Take a tile off those that are to be tried, maybe of what was asked for."""
+        for number, (shape, _, _) in enumerate(self.untried):
+            if not only_asked or shape.program in self.asked:
+                return self.untried.pop(number)
+        return None
 
     @functools.cached_property
     def grid(self) -> TimeGrid:

@@ -14,35 +14,22 @@ class Sized(Protocol):
         """Bytes that it takes."""
         ...
 
-    @property
-    def programs(self) -> int:
-        """Compiled programs that it has."""
-        ...
-
-    def forget(self) -> None:
-        """Let its programs go; it can make them again."""
-        ...
-
 
 T = TypeVar("T", bound=Sized)
 
 
 class Resident(Generic[T]):
-    """An LRU of models by digest, bounded by bytes and programs, for several threads.
+    """An LRU of models by digest, bounded by bytes, for several threads.
 
     Args:
         load: Loads a model that is not here.
         limit_bytes: Most bytes of all models together; the last one asked for stays,
             whatever it takes.
-        limit_programs: Most compiled programs, likewise; the last one loses its own.
     """
 
-    def __init__(
-        self, load: Callable[[str], T], limit_bytes: int, limit_programs: int = 1000
-    ) -> None:
+    def __init__(self, load: Callable[[str], T], limit_bytes: int) -> None:
         self._load = load
         self._limit = limit_bytes
-        self._limit_programs = limit_programs
         self._models: OrderedDict[str, T] = OrderedDict()
         self._lock = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
@@ -83,26 +70,14 @@ class Resident(Generic[T]):
         """Let models go until the others fit, also after one of them has grown."""
         with self._lock:
             size = sum(model.size_bytes for model in self._models.values())
-            programs = self.programs
             # The last one that was asked for stays too.
             for digest in list(self._models)[:-1]:
-                if size <= self._limit and programs <= self._limit_programs:
+                if size <= self._limit:
                     return
                 if digest not in self._pinned:
                     model = self._models.pop(digest)
                     size -= model.size_bytes
-                    programs -= model.programs
                     self.evictions += 1
-            # What is left is pinned, or in use.
-            for model in self._models.values():
-                if programs > self._limit_programs:
-                    programs -= model.programs
-                    model.forget()
-
-    @property
-    def programs(self) -> int:
-        """Compiled programs of all models together."""
-        return sum(model.programs for model in list(self._models.values()))
 
     @property
     def size_bytes(self) -> int:

@@ -15,6 +15,9 @@ from spnode_core.timegrid import Plan, TimeGrid
 
 # Products with fewer than 8 rows may round differently: 2 rows at 4 times are 8.
 _LEAST_OUTPUTS = 4
+Rows = tuple[tuple[str, tuple[int, ...]], ...]
+Program = tuple[str, tuple[bool, int, int, int], Rows]
+"""Of a shape, what JAX compiles for in each tile: all but the variant."""
 # Arrays by row that have an axis of times before their last.
 _IN_TIME = ("cotangents", "observations", "weights")
 
@@ -31,13 +34,18 @@ class Shape(NamedTuple):
 
     operation: str
     plan: tuple[bool, int, int, int]
-    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    rows: Rows
     variant: Variant
 
     @property
     def input_bytes(self) -> int:
         """Of a row's inputs and directions."""
         return 8 * sum(math.prod(axes) for _, axes in self.rows)
+
+    @property
+    def program(self) -> Program:
+        """What variants share."""
+        return self[:3]
 
     @classmethod
     def of(
