@@ -4,6 +4,8 @@
 
     least_squares(f.fun, f.start, jac=f.jac)             (x - y) / noise
     minimize(f.value_and_gradient, f.start, jac=True)    half their sum of squares
+
+Both take ``bounds=f.bounds``.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,8 @@ from spnode_client.arrays import real_floats
 from spnode_client.functions.served import ServedRollout
 
 if TYPE_CHECKING:
+    from scipy.optimize import Bounds
+
     from spnode_client.model import Model
 
 
@@ -26,12 +30,11 @@ class ScipyFunctions:
     Attributes:
         names: What each entry of the vector is.
         start: The vector at the inputs that were given.
-        bounds: ``(lower, upper)`` of the training data, for ``least_squares``.
     """
 
     names: tuple[str, ...]
     start: np.ndarray
-    bounds: tuple[np.ndarray, np.ndarray]
+    _box: tuple[np.ndarray, np.ndarray] = field(repr=False)
     _rollout: ServedRollout = field(repr=False)
     _inputs: tuple[np.ndarray, ...] = field(repr=False)
     _places: tuple[tuple[int, int], ...] = field(repr=False)
@@ -39,6 +42,19 @@ class ScipyFunctions:
     _kept: np.ndarray = field(repr=False)
     _scale: np.ndarray = field(repr=False)
     _last: tuple[bytes, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def bounds(self) -> "Bounds":
+        """Of the training data, as ``least_squares`` and ``minimize`` both read them.
+
+        A plain pair would be ``(lower, upper)`` to the one, and to the other the least
+        and the most of each entry, which two entries make the same shape.
+        """
+        from scipy.optimize import Bounds
+
+        lower, upper = self._box
+        # Numbers are what its annotations know; arrays are what it is for.
+        return Bounds(lower, upper)  # pyright: ignore[reportArgumentType]
 
     def fun(self, vector: Any) -> np.ndarray:
         """Residuals ``(x - y) / noise`` where there are observations, else ``x``."""
@@ -137,7 +153,7 @@ def scipy_functions(
     return ScipyFunctions(
         names=names,
         start=np.array([inputs[number][entry] for number, entry in places]),
-        bounds=_bounds(model, rollout, places),
+        _box=_box(model, rollout, places),
         _rollout=rollout,
         _inputs=inputs,
         _places=places,
@@ -172,7 +188,7 @@ def _places(
     return tuple(places), tuple(names)
 
 
-def _bounds(
+def _box(
     model: "Model", rollout: ServedRollout, places: Sequence[tuple[int, int]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the training data, for each entry."""

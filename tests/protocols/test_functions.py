@@ -248,8 +248,17 @@ def test_scipy_varies_single_entries_and_names_what_is_wrong(client):
     f = model.as_scipy(X0[0], TIMES, K, vary=["b", "p1"])
     assert f.names == ("b", "p1")
     assert f.jac(f.start).shape == (9, 2)
-    lower, upper = f.bounds
-    assert (lower <= upper).all()
+    domain = model.version.record["signature"]["domain"]
+    lower = [domain["lower"][1], domain["parameters_lower"][1]]
+    upper = [domain["upper"][1], domain["parameters_upper"][1]]
+    # With two entries a pair would mean one thing to one of them, else to the other.
+    for search, fun in (
+        (least_squares, lambda v: v - 1e6),
+        (minimize, lambda v: ((v - 1e6) ** 2).sum()),
+    ):
+        found = search(fun, np.add(lower, upper) / 2, bounds=f.bounds).x
+        np.testing.assert_allclose(found, upper, rtol=1e-3)
+        assert (found >= lower).all()
     for options, said in (
         ({"vary": ["q"]}, "vary: found 'q'"),
         ({"vary": ["x0", "a"]}, "expected each entry once"),
