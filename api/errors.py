@@ -167,7 +167,7 @@ def _ours(error: Exception, scope: Scope) -> Problem:
         said = f"found {error.found}; expected {error.expected}"
         places = ({"pointer": pointer(error.field), "detail": said},)
     elif isinstance(error, errors.RolloutFailed):
-        places = ({"pointer": f"/x0/{error.row}", "detail": detail},)
+        places = ({"pointer": f"/x0/{error.row}", "detail": error.reason},)
     elif isinstance(error, errors.Overloaded):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.Unavailable):

@@ -194,14 +194,18 @@ class RolloutFailed(ServiceError):
     Args:
         row: Index of the trajectory in the request.
         time: First requested time at which it is not finite.
+        has_others: Whether there are rows that are finite, and are not given.
     """
 
     default_code = "rollout_failed"
 
-    def __init__(self, *, row: int, time: float) -> None:
+    def __init__(self, *, row: int, time: float, has_others: bool = False) -> None:
         self.row = row
         self.time = time
-        super().__init__(f"row {row} is not finite from time {time!r} on")
+        self.has_others = has_others
+        self.reason = f"row {row} is not finite from time {time!r} on"
+        remedy = "; on_error: mask gives the other rows" if has_others else ""
+        super().__init__(self.reason + remedy)
 
 
 class LeaseLost(ServiceError):

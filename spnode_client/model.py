@@ -14,6 +14,7 @@ import numpy as np
 
 from spnode_client.deadlines import timeout_of
 from spnode_client.fixed import FixedCalls
+from spnode_client.functions.masked import MaskedRollout
 from spnode_client.functions.served import ServedRollout
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        on_error: str | None = None,
         timeout_s: float | None = None,
     ) -> Callable[..., Any]:
         """The rollout as a function of JAX arrays.
@@ -47,6 +49,9 @@ class Model(FixedCalls):
             states: Which states; all by default.
             precision: ``"float64"`` for networks in float64: derivatives exact to
                 1e-10.
+            on_error: ``"mask"``: rows that leave the finite range, or whose numbers
+                are not finite, are NaN, where one of them ends the call by default.
+                So are their derivatives, but 0 where their weights are.
             timeout_s: How long each request may take, as for ``Client.rollout``.
 
         Raises:
@@ -55,7 +60,7 @@ class Model(FixedCalls):
         """
         from spnode_client.functions.as_jax import jax_function
 
-        return jax_function(self._maker(final, states, precision, timeout_s))
+        return jax_function(self._maker(final, states, precision, on_error, timeout_s))
 
     def as_torch(
         self,
@@ -63,6 +68,7 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        on_error: str | None = None,
         timeout_s: float | None = None,
     ) -> Callable[..., Any]:
         """The rollout as a function of torch tensors, on the CPU or on a device.
@@ -71,9 +77,10 @@ class Model(FixedCalls):
         (one request for all), gradients, and gradients of gradients.
 
         Args:
-            final: As for ``as_jax``; so are ``states`` and ``precision``.
+            final: As for ``as_jax``; so are ``states``, ``precision``, ``on_error``.
             states: Which states; all by default.
             precision: Of the networks.
+            on_error: Whether rows that fail are NaN.
             timeout_s: Of each request, as for ``as_jax``.
 
         Raises:
@@ -82,7 +89,9 @@ class Model(FixedCalls):
         """
         from spnode_client.functions.as_torch import torch_function
 
-        return torch_function(self._maker(final, states, precision, timeout_s))
+        return torch_function(
+            self._maker(final, states, precision, on_error, timeout_s)
+        )
 
     def as_scipy(
         self, x0: Any, times: Any, parameters: Any = None, **options: Any
@@ -97,7 +106,9 @@ class Model(FixedCalls):
                 ``["k1", "k2"]``), ``observations`` (``(time, state)``, NaN where there
                 is none), ``noise`` (standard deviations that broadcast to them),
                 ``states``, ``precision``, ``controls``, ``control_times``,
-                ``timeout_s`` (of each request, as for ``as_jax``).
+                ``on_error`` (``"mask"``: residuals are NaN and the value infinite
+                where the trajectory leaves the finite range, so that a search takes a
+                shorter step), ``timeout_s`` (of each request, as for ``as_jax``).
         """
         from spnode_client.functions.as_scipy import scipy_functions
 
@@ -111,14 +122,15 @@ class Model(FixedCalls):
         final: bool = False,
         states: Sequence[str] | None = None,
         precision: str | None = None,
+        on_error: str | None = None,
         timeout_s: float | None = None,
     ) -> ServedRollout:
         """The rollout at some times, as a function of numpy arrays.
 
         Raises:
             ValueError: Times are no list of numbers, a state is unknown,
-                ``control_times`` are missing or too many, or ``timeout_s`` is no
-                number of seconds.
+                ``control_times`` are missing or too many, ``on_error`` is another
+                word, or ``timeout_s`` is no number of seconds.
         """
         unknown = [name for name in states or () if name not in self.states]
         if unknown:
@@ -137,11 +149,17 @@ class Model(FixedCalls):
             options["outputs"] = tuple(states)
         if precision is not None:
             options["precision"] = precision
+        if on_error not in (None, "raise", "mask"):
+            expected = "'raise' or 'mask'"
+            raise ValueError(f"on_error: found {on_error!r}; expected {expected}")
+        made = MaskedRollout if on_error == "mask" else ServedRollout
+        if on_error is not None:
+            options["on_error"] = on_error
         if (seconds := timeout_of(timeout_s)) is not None:
             options["timeout_s"] = seconds
         sizes = {"x0": self.states, "parameters": self.parameters}
         sizes["controls"] = self.controls
-        return ServedRollout(
+        return made(
             self.client,
             self.reference,
             names,
@@ -157,10 +175,12 @@ class Model(FixedCalls):
         final: bool,
         states: Sequence[str] | None,
         precision: str | None,
+        on_error: str | None,
         timeout_s: float | None,
     ) -> Callable[[Any, Any], ServedRollout]:
         chosen: dict[str, Any] = {"final": final, "states": states}
-        chosen |= {"precision": precision, "timeout_s": timeout_s}
+        chosen |= {"precision": precision, "on_error": on_error}
+        chosen["timeout_s"] = timeout_s
         self.at([1.0], [0.0] if self.controls else None, **chosen)
 
         def make(times: Any, control_times: Any) -> ServedRollout:

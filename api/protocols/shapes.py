@@ -53,12 +53,18 @@ def _umbridge(problem: Problem) -> tuple[int, Any]:
         kind = "UnsupportedFeature"
     # Its clients expect 400 for what is the caller's fault.
     status = 400 if problem.status in (404, 422) else problem.status
-    return status, {"error": {"type": kind, "message": problem.detail}}
+    return status, {"error": {"type": kind, "message": _said(problem)}}
 
 
 def _open_inference(problem: Problem) -> tuple[int, Any]:
     status = 400 if problem.status == 422 else problem.status
-    return status, {"error": problem.detail}
+    return status, {"error": _said(problem)}
+
+
+def _said(problem: Problem) -> str:
+    """The detail, of a row that failed without its remedy, which no door takes."""
+    is_failed = problem.code == "rollout_failed" and problem.errors
+    return problem.errors[0]["detail"] if is_failed else problem.detail
 
 
 def _tesseract(problem: Problem) -> tuple[int, Any]:

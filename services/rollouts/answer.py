@@ -66,7 +66,9 @@ def answer(
     if failed:
         if not masks or not _may_mask(request, layout, len(failed), results):
             row, time = min(failed.items())
-            raise RolloutFailed(row=row, time=time)
+            left = _may_mask(request, layout, len(failed), results) and not masks
+            has_others = left and len(failed) < len(next(iter(results.values())))
+            raise RolloutFailed(row=row, time=time, has_others=has_others)
         results = _without(results, sorted(failed))
     fields: Fields = {
         "model": served.model,

@@ -127,7 +127,8 @@ def _write_chunk(
     try:
         fields = answer(request, served, work, layout, results)
     except RolloutFailed as error:
-        raise RolloutFailed(row=error.row + start, time=error.time) from error
+        row, has_others = error.row + start, job.rows > 1
+        raise RolloutFailed(row=row, time=error.time, has_others=has_others) from error
     members = _members(fields, start)
     _write(path, members)
     return {

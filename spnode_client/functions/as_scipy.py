@@ -65,9 +65,14 @@ class ScipyFunctions:
         return self._asked(vector)[1]
 
     def value_and_gradient(self, vector: Any) -> tuple[float, np.ndarray]:
-        """Half the sum of squared residuals, and its gradient."""
+        """Half the sum of squared residuals, and its gradient.
+
+        Where the rollout fails and that is masked, infinity: NaN is below no bound, and
+        would be taken for a step forward.
+        """
         residuals, jacobian = self._asked(vector)
-        return 0.5 * float(residuals @ residuals), jacobian.T @ residuals
+        value = 0.5 * float(residuals @ residuals)
+        return np.inf if np.isnan(value) else value, jacobian.T @ residuals
 
     def inputs(self, vector: Any) -> dict[str, np.ndarray]:
         """The inputs of the rollout that a vector stands for, by name."""
@@ -115,6 +120,7 @@ def scipy_functions(
     precision: str | None = None,
     controls: Any = None,
     control_times: Any = None,
+    on_error: str | None = None,
     timeout_s: float | None = None,
 ) -> ScipyFunctions:
     """The functions of ``Model.as_scipy``.
@@ -128,6 +134,7 @@ def scipy_functions(
         control_times,
         states=states,
         precision=precision,
+        on_error=on_error,
         timeout_s=timeout_s,
     )
     given = {"x0": x0, "parameters": parameters, "controls": controls}

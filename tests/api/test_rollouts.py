@@ -263,7 +263,10 @@ def test_a_row_that_leaves_the_finite_range_is_named(caller):
     problem = response.json()
     assert problem["code"] == "rollout_failed"
     assert problem["errors"][0]["pointer"] == "/x0/1"
-    assert "1.0" in problem["detail"]
+    assert "1.0 on; on_error: mask gives the other rows" in problem["detail"]
+    # Where there are no others, nothing is promised.
+    alone = caller.post("/v1/rollout", json=body | {"x0": body["x0"][1:]}).json()
+    assert alone["detail"] == "row 0 is not finite from time 1.0 on"
     masked = post(caller, **body, on_error="mask")
     assert masked["x"][1] is None
     assert masked["rows"] == [{"row": 1, "code": "rollout_failed", "time": 1.0}]

@@ -51,6 +51,14 @@ def test_open_inference_has_a_string():
     assert (full.status_code, full.headers["retry-after"]) == (503, "3")
 
 
+def test_no_door_names_a_remedy_that_it_does_not_take():
+    failed = RolloutFailed(row=1, time=2.0, has_others=True)
+    said = "row 1 is not finite from time 2.0 on"
+    assert refused("/v1/rollout", failed)[1]["detail"].startswith(f"{said}; on_error")
+    assert refused("/v2/models/m/infer", failed)[1] == {"error": said}
+    assert refused("/umbridge/Evaluate", failed)[1]["error"]["message"] == said
+
+
 def test_tesseract_tells_places_as_pydantic_does():
     response, found = refused("/tesseract/m/champion/apply", WRONG)
     assert response.status_code == 422
