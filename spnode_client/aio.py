@@ -9,7 +9,7 @@ import numpy as np
 from spnode_client.aio_jobs import AsyncJob, AsyncJobs, AsyncResource
 from spnode_client.aio_registry import AsyncModels
 from spnode_client.calibrations import calibration_request
-from spnode_client.calls import Operation, T
+from spnode_client.calls import PATIENCE_S, Operation, T
 from spnode_client.client import DEFAULT_URL
 from spnode_client.derivatives import AsyncDerivatives
 from spnode_client.fixed import AsyncModel
@@ -34,6 +34,10 @@ class AsyncClient(AsyncDerivatives):
         ...     async with AsyncClient(key="…") as client:
         ...         return await client.rollout("robertson", [1, 0, 0], [1.0])
     """
+
+    patience_s: float = PATIENCE_S
+    """How long nothing may be heard of a job that is waited for or followed: so a
+    gateway may start anew meanwhile."""
 
     def __init__(
         self,

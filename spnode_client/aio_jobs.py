@@ -1,6 +1,7 @@
 """Jobs of the service, and what they made: the async form of ``jobs``."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -73,7 +74,13 @@ class AsyncJob(AbstractJob):
         """Wait for the end; give what the job made, as ``Job.wait``."""
         client = self._client
         self.record = await client.run(
-            jobs.wait(self.id, timeout_s, on_record or progress_line(), client.retries)
+            jobs.wait(
+                self.id,
+                timeout_s,
+                on_record or progress_line(),
+                client.retries,
+                client.patience_s,
+            )
         )
         return await self.result()
 
@@ -168,7 +175,7 @@ class AsyncJobs(AsyncResource):
     ) -> AsyncIterator[Event]:
         """A job's events as they happen, until it ends, for ``async for``."""
         reader = EventReader(after)
-        failures = 0
+        failures, lost_at = 0, 0.0
         while True:
             reader.begin()
             before = reader.last_id
@@ -186,10 +193,12 @@ class AsyncJobs(AsyncResource):
                 if reader.last_id != before:
                     continue
                 found = Lost("it ended before the job")
-            except (httpx.TransportError, ProblemError) as error:
+            except (httpx.TransportError, ProblemError, Unreachable) as error:
                 found = broken(error)
+            lost_at = lost_at if failures else time.monotonic()
             failures += 1
-            if failures > self._retries:
+            lasted_s = time.monotonic() - lost_at
+            if failures > self._retries and lasted_s >= self._client.patience_s:
                 raise Unreachable(f"no events from {self._client.url}: {found.reason}")
             await asyncio.sleep(retry_delay(failures, found))
 

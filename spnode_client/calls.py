@@ -30,6 +30,8 @@ T = TypeVar("T")
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
+PATIENCE_S = 60.0
+"""So long nothing is heard of a job until its waiting ends: a gateway starts anew."""
 LONGEST_ASKED_S = 120.0
 """A Retry-After beyond this is the caller's to wait for: ``error.retry_after``."""
 _TOO_LATE = "deadline_passed"
@@ -180,6 +182,12 @@ def broken(error: Exception) -> Lost:
     if isinstance(error, ProblemError) and error.status not in RETRIED_STATUS:
         raise error
     return Lost(str(error))
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a gateway that starts anew, or has too much to do, may be behind it."""
+    status = error.status if isinstance(error, ProblemError) else None
+    return isinstance(error, Unreachable) or status in RETRIED_STATUS
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from spnode_client.calibrations import calibration_request
-from spnode_client.calls import Operation, T
+from spnode_client.calls import PATIENCE_S, Operation, T
 from spnode_client.derivatives import Derivatives
 from spnode_client.jobs import Job, Jobs, Resource
 from spnode_client.model import Model
@@ -36,6 +36,10 @@ class Client(Derivatives):
         >>> client = Client("http://127.0.0.1:8000", key="…")  # doctest: +SKIP
         >>> client.rollout("robertson", [1, 0, 0], [1.0, 10.0])  # doctest: +SKIP
     """
+
+    patience_s: float = PATIENCE_S
+    """How long nothing may be heard of a job that is waited for or followed: so a
+    gateway may start anew meanwhile."""
 
     def __init__(
         self,

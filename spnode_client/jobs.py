@@ -75,10 +75,16 @@ class Job(AbstractJob):
         Raises:
             JobFailed: It ended as failed or cancelled.
             TimeoutError: ``timeout_s`` passed.
+            Unreachable: Nothing was heard for ``client.patience_s``, and there is no
+                ``timeout_s``.
         """
         self.record = self._client.run(
             jobs.wait(
-                self.id, timeout_s, on_record or progress_line(), self._client.retries
+                self.id,
+                timeout_s,
+                on_record or progress_line(),
+                self._client.retries,
+                self._client.patience_s,
             )
         )
         return self.result()
@@ -207,10 +213,11 @@ class Jobs(Resource):
         """A job's events as they happen, until it ends.
 
         Raises:
-            Unreachable: The stream broke, and again after the retries.
+            Unreachable: The stream broke, and came again neither after the retries nor
+                within ``client.patience_s``.
         """
         reader = EventReader(after)
-        failures = 0
+        failures, lost_at = 0, 0.0
         while True:
             reader.begin()
             before = reader.last_id
@@ -225,10 +232,12 @@ class Jobs(Resource):
                 if reader.last_id != before:
                     continue
                 found = Lost("it ended before the job")
-            except (httpx.TransportError, ProblemError) as error:
+            except (httpx.TransportError, ProblemError, Unreachable) as error:
                 found = broken(error)
+            lost_at = lost_at if failures else time.monotonic()
             failures += 1
-            if failures > self._retries:
+            lasted_s = time.monotonic() - lost_at
+            if failures > self._retries and lasted_s >= self._client.patience_s:
                 raise Unreachable(f"no events from {self._client.url}: {found.reason}")
             time.sleep(retry_delay(failures, found))
 

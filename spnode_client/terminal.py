@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spnode_client.calibrations import Calibration
-from spnode_client.calls import RETRIED_STATUS
+from spnode_client.calls import PATIENCE_S, is_passing
 from spnode_client.comparisons import Comparison
 from spnode_client.connection import connection
 from spnode_client.errors import (
@@ -40,8 +40,6 @@ from spnode_client.sweeps import Ranking
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-PATIENCE_S = 60.0
-"""How long a service may give no answer before the watching ends."""
 STEADY_S = 5.0
 """Who answered for so long is there again: the next time has all its patience."""
 
@@ -168,7 +166,7 @@ def watch(
             except ClientError as error:
                 now = time.monotonic()
                 until = now + PATIENCE_S if until is None else until
-                if not _is_passing(error) or now >= until:
+                if not is_passing(error) or now >= until:
                     raise
                 said = Text(harmless(f"{error}; trying again"), style="dim")
                 live.update(Group(shown, said), refresh=True)
@@ -243,7 +241,7 @@ def follow(job: Job, *, quiet: bool = False) -> Any:
     except KeyboardInterrupt:
         err.print()
     except ClientError as error:
-        if not _is_passing(error):
+        if not is_passing(error):
             raise
         report(error)
     err.print(
@@ -288,7 +286,7 @@ def _patiently(job: Job, wait: Callable[[], Any]) -> Any:
         try:
             return wait()
         except ClientError as error:
-            if not _is_passing(error):
+            if not is_passing(error):
                 raise
             now = time.monotonic()
             # Whoever follows for hours meets more than one restart.
@@ -307,15 +305,10 @@ def _answers(job: Job, until: float) -> bool:
     try:
         job.refresh()
     except ClientError as error:
-        if not _is_passing(error) or time.monotonic() >= until:
+        if not is_passing(error) or time.monotonic() >= until:
             raise
         return False
     return True
-
-
-def _is_passing(error: ClientError) -> bool:
-    status = error.status if isinstance(error, ProblemError) else None
-    return isinstance(error, Unreachable) or status in RETRIED_STATUS
 
 
 def _hint(error: Exception) -> str:

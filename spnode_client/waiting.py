@@ -22,6 +22,9 @@ class WaitingClient(Client):
         says: Told the address, in a thread of its own.
     """
 
+    # The command line waits by itself, and says so.
+    patience_s = 0.0
+
     def __init__(
         self,
         url: str,

@@ -5,7 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from spnode_client.calibrations import Calibration
-from spnode_client.calls import Call, Operation, Pause, json_call, once, perform
+from spnode_client.calls import (
+    Call,
+    Operation,
+    Pause,
+    is_passing,
+    json_call,
+    once,
+    perform,
+)
 from spnode_client.comparisons import Comparison
 from spnode_client.errors import JobFailed, Overloaded, ServiceFault, Unreachable
 from spnode_client.operations import datasets, models, results
@@ -78,8 +86,16 @@ def wait(
     timeout_s: float | None,
     on_record: Callable[[Record], None] | None,
     retries: int,
+    patience_s: float,
 ) -> Operation[Record]:
     """Wait until the job ended; give its record.
+
+    Args:
+        job_id: The job.
+        timeout_s: How long to wait, or None for as long as it takes.
+        on_record: Told each record.
+        retries: How often more each request may be asked.
+        patience_s: Without ``timeout_s``, how long nothing may be heard.
 
     Raises:
         JobFailed: It ended as failed or cancelled.
@@ -87,21 +103,27 @@ def wait(
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
     poll = LONG_POLL_S if on_record is None else WATCHED_POLL_S
+    lost_at: float | None = None
     while True:
         left = poll if end is None else end - time.monotonic()
         wait_s = max(0.0, min(poll, left))
         try:
             record = yield from get(job_id, wait_s, retries, until=end)
         except (Unreachable, Overloaded, ServiceFault) as error:
-            if end is None:
+            if end is None and not is_passing(error):
                 raise
+            now = time.monotonic()
+            lost_at = now if lost_at is None else lost_at
             pause = max(_AGAIN_S, getattr(error, "retry_after", None) or 0.0)
-            if time.monotonic() + pause < end:
+            if now + pause < (lost_at + patience_s if end is None else end):
                 # A gateway that starts anew is away for longer than retries last.
                 yield Pause(pause)
                 continue
+            if end is None:
+                raise
             text = f"nothing was heard of job {job_id} in {timeout_s:g} s: {error}"
             raise TimeoutError(text) from error
+        lost_at = None
         if on_record is not None:
             on_record(record)
         if record["state"] in ENDED:

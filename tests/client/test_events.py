@@ -72,14 +72,16 @@ STORIES = {
 }
 
 
-def blocking(url) -> list[str]:
-    with Client(url, retries=2) as client:
+def blocking(url, retries=2, patience_s=60.0) -> list[str]:
+    with Client(url, retries=retries) as client:
+        client.patience_s = patience_s
         return [each.id for each in client.jobs.events("job_1")]
 
 
-def awaited(url) -> list[str]:
+def awaited(url, retries=2, patience_s=60.0) -> list[str]:
     async def collect():
-        async with AsyncClient(url, retries=2) as client:
+        async with AsyncClient(url, retries=retries) as client:
+            client.patience_s = patience_s
             job = AsyncJob(client, RUNNING)
             return [each.id async for each in job.events()]
 
@@ -107,7 +109,17 @@ def test_every_event_comes_once_to_the_end_of_the_job(server, read, story) -> No
 def test_a_stream_that_does_not_come_back_is_given_up(server, read) -> None:
     server.answers = [Answer(503, PROBLEM) for _ in range(3)]
     with pytest.raises(Unreachable, match="it stops"):
-        read(server.url)
+        read(server.url, patience_s=0.0)
+    assert server.answers == []
+
+
+@pytest.mark.parametrize("read", [blocking, awaited])
+def test_a_stream_outlasts_a_gateway_that_starts_anew(server, read) -> None:
+    # Neither the stream nor the question whether the job has ended is answered.
+    away = [Answer(503, PROBLEM), Answer(break_after=-1)]
+    begun = [events((1, "running")), Answer(break_after=-1)]
+    server.answers = [*begun, *away, events((2, "succeeded"))]
+    assert read(server.url, retries=0) == ["1", "2"]
     assert server.answers == []
 
 

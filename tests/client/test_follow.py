@@ -71,6 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def job():
     gateway = Gateway()
     with Client(f"http://127.0.0.1:{gateway.server_port}", retries=0) as client:
+        # As that of the command line, which waits by itself.
+        client.patience_s = 0.0
         yield client.jobs.get("job_1"), gateway
     gateway.stop()
 

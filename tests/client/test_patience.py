@@ -1,12 +1,21 @@
 """How long a client waits: deadlines, invitations to come later, forked processes."""
 
+import asyncio
 import os
 import time
 
 import numpy as np
 import pytest
 
-from spnode_client import Client, InvalidRequest, Overloaded, ServiceFault
+from spnode_client import (
+    AsyncClient,
+    Client,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    ServiceFault,
+    Unreachable,
+)
 from spnode_client.arrays import pack
 from tests.client.conftest import Answer
 
@@ -85,6 +94,34 @@ def test_waiting_for_a_job_outlasts_a_gateway_that_starts_anew(server):
         server.answers += [Answer(503), Answer(500), Answer(200, SUCCEEDED)]
         assert job.wait(timeout_s=60.0) == {}
     assert len(server.asked) == 4
+
+
+def test_waiting_without_an_end_outlasts_it_too(server):
+    away = [Answer(503), Answer(break_after=-1), Answer(502)]
+    server.answers += [Answer(200, RUNNING), *away, Answer(200, SUCCEEDED)]
+    with Client(server.url, retries=0) as client:
+        job = client.jobs.get("job_1")
+        assert job.wait() == {}
+        assert server.answers == []
+        # What no restart explains ends it at once.
+        server.answers += [Answer(404)]
+        with pytest.raises(NotFound):
+            job.wait()
+        client.patience_s = 0.0
+        server.answers += [Answer(break_after=-1)]
+        with pytest.raises(Unreachable):
+            job.wait()
+    assert server.answers == []
+
+
+def test_the_async_client_outlasts_it_too(server):
+    server.answers += [Answer(200, RUNNING), Answer(503), Answer(200, SUCCEEDED)]
+
+    async def wait():
+        async with AsyncClient(server.url, retries=0) as client:
+            return await client.jobs.wait("job_1")
+
+    assert asyncio.run(wait()) == {}
 
 
 def test_what_leads_elsewhere_is_no_success(server, client, tmp_path):
