@@ -42,7 +42,8 @@ class Model(FixedCalls):
 
         ``f(x0, times, *, parameters, controls, control_times)`` works under ``jit``,
         ``grad``, ``jvp``, ``vjp``, ``jacfwd``, ``jacrev``, ``hessian`` and ``vmap``,
-        which asks once for all rows. Times are numbers, not traced.
+        which asks once for all rows. Times are numbers, not traced. Controls that do
+        not switch, ``(1, control)``, need no ``control_times``.
 
         Args:
             final: Give ``(state,)`` at the last time alone, not ``(time, state)``.
@@ -127,20 +128,19 @@ class Model(FixedCalls):
     ) -> ServedRollout:
         """The rollout at some times, as a function of numpy arrays.
 
+        Without ``control_times``, controls have one interval: ``(1, control)``.
+
         Raises:
             ValueError: Times are no list of numbers, a state is unknown,
-                ``control_times`` are missing or too many, ``on_error`` is another
+                there are ``control_times`` without controls, ``on_error`` is another
                 word, or ``timeout_s`` is no number of seconds.
         """
         unknown = [name for name in states or () if name not in self.states]
         if unknown:
             known = ", ".join(self.states)
             raise ValueError(f"states: found {unknown[0]!r}; expected some of {known}")
-        if (control_times is None) == bool(self.controls):
-            expected = "when controls switch" if self.controls else "none"
-            raise ValueError(
-                f"control_times: found {control_times!r}; expected {expected}"
-            )
+        if control_times is not None and not self.controls:
+            raise ValueError(f"control_times: found {control_times!r}; expected none")
         names = ("x0",)
         names += ("parameters",) if self.parameters else ()
         names += ("controls",) if self.controls else ()
@@ -181,7 +181,7 @@ class Model(FixedCalls):
         chosen: dict[str, Any] = {"final": final, "states": states}
         chosen |= {"precision": precision, "on_error": on_error}
         chosen["timeout_s"] = timeout_s
-        self.at([1.0], [0.0] if self.controls else None, **chosen)
+        self.at([1.0], **chosen)
 
         def make(times: Any, control_times: Any) -> ServedRollout:
             return self.at(times, control_times, **chosen)

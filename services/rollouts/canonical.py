@@ -263,9 +263,16 @@ def _check_axes(
 ) -> None:
     rank = RANK[field]
     wanted = f"{len(names)} {noun} in the order {', '.join(names)}"
-    if array.ndim not in (rank, rank + 1) or array.size == 0:
+    has_axes = array.ndim in (rank, rank + 1)
+    if not has_axes or array.size == 0:
+        expected = wanted
+        if has_axes and array.shape[-1] == len(names):
+            is_of_rows = array.ndim > rank and array.shape[0] == 0
+            expected = f"at least one {'row' if is_of_rows else 'interval'} of {wanted}"
+        elif field == "controls":
+            expected = f"(interval, {len(names)}), for each interval {wanted}"
         raise InvalidInput(
-            field, found=f"an array of shape {array.shape}", expected=wanted
+            field, found=f"an array of shape {array.shape}", expected=expected
         )
     if array.shape[-1] != len(names):
         place = field + "[0]" * (array.ndim - 1)

@@ -103,7 +103,8 @@ def control_times(arrays: Arrays, signature: Signature) -> np.ndarray | None:
             )
         return None
     if times is None:
-        if controls.ndim >= 2 and controls.shape[-2] == 1:
+        # What lacks the axis of intervals is refused for its shape.
+        if controls.ndim < 2 or controls.shape[-2] == 1:
             return np.zeros(1)
         raise InvalidInput(
             "control_times",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from spnode_client.model import Model
 
+Place = tuple[int, ...]
+"""Of a number in its input: ``(entry,)``, of controls ``(0, entry)``."""
+
 
 @dataclass
 class ScipyFunctions:
@@ -37,7 +40,7 @@ class ScipyFunctions:
     _box: tuple[np.ndarray, np.ndarray] = field(repr=False)
     _rollout: ServedRollout = field(repr=False)
     _inputs: tuple[np.ndarray, ...] = field(repr=False)
-    _places: tuple[tuple[int, int], ...] = field(repr=False)
+    _places: tuple[tuple[int, Place], ...] = field(repr=False)
     _observed: np.ndarray = field(repr=False)
     _kept: np.ndarray = field(repr=False)
     _scale: np.ndarray = field(repr=False)
@@ -99,7 +102,7 @@ class ScipyFunctions:
             places = [(self._rollout.names[n], entry) for n, entry in self._places]
             by = list(dict.fromkeys(name for name, _ in places))
             x, jacobians = self._rollout.jacobian(self._filled(vector), by)
-            columns = [jacobians[name][..., entry] for name, entry in places]
+            columns = [jacobians[name][..., *entry] for name, entry in places]
             residuals = ((x - self._observed) / self._scale)[self._kept]
             stacked = np.stack([(c / self._scale)[self._kept] for c in columns], -1)
             self._last = last = (key, residuals, stacked)
@@ -113,7 +116,7 @@ def scipy_functions(
     times: Any,
     parameters: Any = None,
     *,
-    vary: Sequence[str] = ("x0",),
+    vary: str | Sequence[str] = ("x0",),
     observations: Any = None,
     noise: Any = 1.0,
     states: Sequence[str] | None = None,
@@ -149,7 +152,9 @@ def scipy_functions(
                 f"{name}: found an array of shape {found}; expected {len(names)} "
                 f"numbers: {', '.join(names)}"
             )
-    places, names = _places(rollout, entries, vary)
+    # One trajectory: controls of several would be seen in the service alone.
+    rollout.check_shapes([each.shape for each in inputs])
+    places, names = _places(rollout, _entries(model, rollout, inputs), vary)
     shape = rollout.output_shape
     observed = np.zeros(shape)
     if observations is not None:
@@ -170,46 +175,67 @@ def scipy_functions(
     )
 
 
+def _entries(
+    model: "Model", rollout: ServedRollout, inputs: Sequence[np.ndarray]
+) -> dict[str, tuple[str, ...]]:
+    """The inputs that may vary and their entries; controls where they are constant."""
+    known = {"x0": model.states, "parameters": model.parameters}
+    known["controls"] = model.controls
+    shapes = dict(zip(rollout.names, (each.shape for each in inputs), strict=True))
+    return {
+        name: names
+        for name, names in known.items()
+        if name in shapes and (name != "controls" or shapes[name] == (1, len(names)))
+    }
+
+
 def _places(
-    rollout: ServedRollout, entries: dict[str, tuple[str, ...]], vary: Sequence[str]
-) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
+    rollout: ServedRollout,
+    entries: dict[str, tuple[str, ...]],
+    vary: str | Sequence[str],
+) -> tuple[tuple[tuple[int, Place], ...], tuple[str, ...]]:
     """Input and entry of everything that varies, and its name."""
     places, names = [], []
-    for wanted in vary:
+    wanteds = [vary] if isinstance(vary, str) else list(vary)
+    for wanted in wanteds:
         found = [
-            (rollout.names.index(name), entry, each)
+            (rollout.names.index(name), _place(name, entry), each)
             for name, known in entries.items()
-            if name in rollout.names
             for entry, each in enumerate(known)
             if wanted in (name, each)
         ]
         if not found:
             known = [n for name in entries for n in (name, *entries[name])]
+            is_switched = {"controls"} & {*rollout.names} - {*entries}
+            more = "; controls vary where they have one interval" * bool(is_switched)
             raise ValueError(
-                f"vary: found {wanted!r}; expected some of {', '.join(known)}"
+                f"vary: found {wanted!r}; expected some of {', '.join(known)}{more}"
             )
         places += [(number, entry) for number, entry, _ in found]
         names += [each for _, _, each in found]
     if len(set(places)) < len(places):
-        raise ValueError(f"vary: found {list(vary)}; expected each entry once")
+        raise ValueError(f"vary: found {wanteds}; expected each entry once")
     return tuple(places), tuple(names)
 
 
+def _place(name: str, entry: int) -> Place:
+    return (0, entry) if name == "controls" else (entry,)
+
+
 def _box(
-    model: "Model", rollout: ServedRollout, places: Sequence[tuple[int, int]]
+    model: "Model", rollout: ServedRollout, places: Sequence[tuple[int, Place]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the training data, for each entry."""
     domain = model.version.record["signature"]["domain"]
-    ends = {
-        "x0": (domain["lower"], domain["upper"]),
-        "parameters": (
-            domain.get("parameters_lower") or (),
-            domain.get("parameters_upper") or (),
-        ),
-    }
+    heads = {"x0": "", "parameters": "parameters_", "controls": "controls_"}
     sides = [
-        np.array([ends[rollout.names[number]][side][entry] for number, entry in places])
-        for side in (0, 1)
+        np.array(
+            [
+                domain[f"{heads[rollout.names[number]]}{side}"][entry[-1]]
+                for number, entry in places
+            ]
+        )
+        for side in ("lower", "upper")
     ]
     return sides[0], sides[1]
 

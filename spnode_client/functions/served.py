@@ -36,7 +36,7 @@ class ServedRollout:
         sizes: How many numbers the last axis of each has.
         states: How many states come back.
         times: The output times, as bytes of float64.
-        control_times: When controls switch, likewise; empty without controls.
+        control_times: When controls switch, likewise; empty where they do not.
         options: What else each request has, as items: ``outputs``, ``precision``,
             ``timeout_s``, ….
     """
@@ -89,11 +89,13 @@ class ServedRollout:
             ValueError: Which one, what it has and what belongs there.
         """
         for name, size, shape in zip(self.names, self.sizes, shapes, strict=True):
-            row = (len(self.control_times) // 8, size)[-_RANK[name] :]
+            row = (max(1, len(self.control_times) // 8), size)[-_RANK[name] :]
             if shape[-len(row) :] != row:
-                expected = ", ".join(map(str, row))
+                expected = f"(…, {', '.join(map(str, row))})"
+                if name == "controls" and not self.control_times:
+                    expected += ", or control_times, when they switch"
                 raise ValueError(
-                    f"{name}: found an array of shape {shape}; expected (…, {expected})"
+                    f"{name}: found an array of shape {shape}; expected {expected}"
                 )
 
     def batch_shape(self, inputs: Sequence[Any]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def calibrate(
         x0: Known initial states; None or anything where unknown.
         parameters: Known parameters, likewise.
         controls: Known controls, ``(interval, control)``, likewise.
-        control_times: Start of each control interval, the first 0.
+        control_times: Start of each control interval, the first 0; None of one.
         starts: Number of searches.
         seed: Source of their starts.
         coverage: Probability that intervals are made for.

@@ -59,7 +59,7 @@ class Problem:
             it is to be found too.
         model_error: Standard deviation of the model's own error, ``(observed,)``.
         known: All inputs, NaN where unknown.
-        control_times: Start of each control interval, or None.
+        control_times: Start of each control interval, or None without controls.
         unknowns: What is to be found.
     """
 
@@ -198,16 +198,15 @@ def _columns(signature: Signature, states: Sequence[str] | None) -> tuple[int, .
 def _control_times(
     signature: Signature, control_times: ArrayLike | None
 ) -> Floats | None:
-    if (control_times is None) == bool(signature.controls):
+    if control_times is None:
+        # Of one interval there is nothing to say.
+        return np.zeros(1) if signature.controls else None
+    if not signature.controls:
         raise InvalidInput(
             "control_times",
-            found="nothing" if control_times is None else "times",
-            expected="the start of each control interval, the first 0"
-            if signature.controls
-            else "nothing, since the model takes no controls",
+            found="times",
+            expected="nothing, since the model takes no controls",
         )
-    if control_times is None:
-        return None
     switches = check_times(control_times, "control_times")
     if switches.ndim != 1 or switches[0] != 0 or (np.diff(switches) == 0).any():
         raise InvalidInput(

@@ -252,6 +252,23 @@ def test_a_controlled_rollout_is_that_of_the_library(deployment, client):
     np.testing.assert_allclose(scaled(answer["x"]), scaled(expected), atol=1e-12)
 
 
+def test_a_shape_is_what_is_at_fault_where_it_is(caller):
+    x0, times = [0.5, 1e-5, 0.5], [1.0]
+    body = {"model": "forced", "x0": x0, "times": times, "parameters": [1.0]}
+
+    def refused(**members):
+        headers = {"content-type": "application/x-npz"}
+        content = npz(**{**body, **members})
+        return caller.post("/v1/rollout", content=content, headers=headers).json()
+
+    problem = refused(controls=[0.2, 0.1])
+    assert problem["errors"][0]["pointer"] == "/controls"
+    assert "shape (2,); expected (interval, 2)" in problem["detail"]
+    assert len(post(caller, **body, controls=[[0.2, 0.1]])["x"]) == 1
+    problem = refused(x0=np.zeros((0, 3)), controls=[[0.2, 0.1]])
+    assert "shape (0, 3); expected at least one row of 3 states" in problem["detail"]
+
+
 def test_a_row_that_leaves_the_finite_range_is_named(caller):
     body = {
         "model": "small",

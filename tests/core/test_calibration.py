@@ -144,6 +144,16 @@ def test_controls_have_a_value_for_each_interval():
     )
 
 
+def test_a_constant_control_needs_no_times():
+    surrogate = small_surrogate(controls=1, normalisation=names("u0"))
+    zero, truth = np.zeros(1), np.array([[0.5]])
+    y = np.asarray(surrogate.rollout(X0, TIMES, controls=truth, control_times=zero))
+    unknowns = {"controls": {"u0": {"lower": -1, "upper": 1}}}
+    noise = [1e-4, 1e-8, 1e-4]
+    found = calibrate(surrogate, TIMES, y, unknowns, noise=noise, x0=X0)
+    assert found["u0"].value == pytest.approx(0.5, abs=1e-4)
+
+
 def test_what_the_observations_do_not_tell_is_said_and_a_prior_tells_it(family):
     y = observed(family, TRUTH)
     y[1:] = np.nan

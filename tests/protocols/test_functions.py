@@ -133,7 +133,7 @@ def test_jax_says_what_it_cannot_do(client, remote):
         remote(X0[0], TIMES)
     with pytest.raises(ValueError, match="states: found 'z'; expected some of a, b, c"):
         client.model("kinetics/1").as_jax(states=["z"])
-    with pytest.raises(ValueError, match="control_times: found None"):
+    with pytest.raises(ValueError, match=r"controls: found .*, or control_times, when"):
         client.model("forced/1").as_jax()(
             X0[0], TIMES, parameters=K[:1], controls=jnp.ones((2, 2))
         )
@@ -188,6 +188,40 @@ def test_scipy_holds_the_controls(client, forced):
     expected = np.dstack(jax.jacfwd(lambda x0, k: forced(x0, k, U), (0, 1))(*args))
     np.testing.assert_allclose(f.fun(f.start), forced(*args, U).ravel(), **EXACT)
     np.testing.assert_allclose(f.jac(f.start), expected.reshape(9, 4), **EXACT)
+
+
+def test_constant_controls_need_no_times_and_may_be_unknowns(client, service):
+    model = client.model("forced/1")
+    constant, k = U[:1], K[:1]
+    expected = service.surrogates["forced"].rollout(
+        X0[0], TIMES, parameters=k, controls=constant, control_times=np.zeros(1)
+    )
+    found = model.as_jax()(X0[0], TIMES, parameters=k, controls=constant)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+    f = model.as_scipy(X0[0], TIMES, k, vary=["u1", "p0"], controls=constant)
+    assert f.names == ("u1", "p0")
+    assert (f.start == [U[0, 1], k[0]]).all()
+    exact = model.as_jax(precision="float64")
+    by = jax.jacfwd(lambda u: exact(X0[0], TIMES, parameters=k, controls=u).ravel())(
+        constant
+    )
+    same = model.as_scipy(
+        X0[0], TIMES, k, vary="controls", controls=constant, precision="float64"
+    )
+    np.testing.assert_allclose(same.jac(same.start), by[:, 0], **EXACT)
+    domain = model.version.record["signature"]["domain"]
+    assert f.bounds.lb[0] == domain["controls_lower"][1]
+    with pytest.raises(ValueError, match=r"expected some of x0, .*they have one int"):
+        model.as_scipy(X0[0], TIMES, k, vary="u0", controls=U, control_times=SWITCHES)
+
+
+def test_a_text_is_one_name_and_what_a_model_lacks_is_not_offered(client):
+    f = client.model("kinetics/1").as_scipy(X0[0], TIMES, K, vary="p1")
+    assert f.names == ("p1",)
+    with pytest.raises(
+        ValueError, match=r"found 'beta'; expected some of x0, a, b, c$"
+    ):
+        client.model("plain/1").as_scipy(X0[0], TIMES, vary="beta")
 
 
 def test_scipy_recovers_parameters(client, local):
