@@ -28,20 +28,32 @@ _LENGTH = struct.Struct("<H")
 _LARGEST = 2**32 - 2**16
 
 
-def real_floats(value: Any) -> np.ndarray:
+def real_floats(value: Any, name: str = "") -> np.ndarray:
     """The numbers as float64.
 
+    Args:
+        value: Numbers, or lists of them.
+        name: Of the field, for errors.
+
     Raises:
-        ValueError: They are complex: their imaginary part would be lost, so a complex
-            step would find a derivative of 0.
+        ValueError: They are no numbers, in lists of different lengths, or complex:
+            their imaginary part would be lost, so a complex step would find a
+            derivative of 0.
     """
-    found = np.asarray(value)
-    if found.dtype.kind == "c":
+    head = f"{name}: " * bool(name)
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind != "c":
+            return np.asarray(found, np.float64)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"found an array of {found.dtype}; expected real numbers: derivatives are "
-            "exact here, and no complex step is needed"
-        )
-    return np.asarray(found, np.float64)
+            f"{head}found {type(value).__name__} that is no array of numbers "
+            f"({error}); expected numbers, or lists of them of one length"
+        ) from error
+    raise ValueError(
+        f"{head}found an array of {found.dtype}; expected real numbers: derivatives "
+        "are exact here, and no complex step is needed"
+    )
 
 
 def pack(arrays: Mapping[str, Any]) -> bytes:
@@ -83,7 +95,7 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
 
 def states_batch(x0: Any) -> np.ndarray:
     """One initial condition ``(state,)`` or several ``(batch, state)``, as float64."""
-    array = real_floats(x0)
+    array = real_floats(x0, "x0")
     if array.ndim not in (1, 2):
         raise ValueError(
             f"x0 has shape {array.shape}; expected (state,) or (batch, state)"

@@ -7,10 +7,11 @@ result. A driver of a few lines runs it on httpx, blocking or not.
 
 import email.utils
 import json
+import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -97,8 +98,18 @@ OnBytes = Callable[[int, int | None], None]
 
 
 def json_call(method: str, path: str, body: Any, **options: Any) -> Call:
-    """A call whose body is JSON; NaN and infinity are refused, as the service does."""
-    content = json.dumps(body, allow_nan=False, default=_plain).encode()
+    """A call whose body is JSON; NaN and infinity are refused, as the service does.
+
+    Raises:
+        ValueError: Where such a number stands.
+    """
+    try:
+        content = json.dumps(body, allow_nan=False, default=_plain).encode()
+    except ValueError as error:
+        for place, found in _endless(body):
+            said = f"{place}: found {found}; expected a finite number"
+            raise ValueError(said) from error
+        raise
     headers = {"content-type": "application/json", **options.pop("headers", {})}
     return Call(method, path, content=content, headers=headers, **options)
 
@@ -248,6 +259,20 @@ def refusal(reply: Reply) -> ProblemError:
     if not isinstance(problem, dict):
         problem = {"detail": str(problem)}
     return problem_error(reply.status, problem, retry_after(reply.headers))
+
+
+def _endless(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers that JSON has no word for, and their places."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _endless(each, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _endless(each, f"{place}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, value
 
 
 def _plain(value: Any) -> Any:

@@ -83,7 +83,7 @@ class ScipyFunctions:
         return dict(zip(self._rollout.names, given, strict=True))
 
     def _filled(self, vector: Any) -> tuple[np.ndarray, ...]:
-        values = real_floats(vector)
+        values = real_floats(vector, "vector")
         if values.shape != self.start.shape:
             raise ValueError(
                 f"vector: found an array of shape {values.shape}; expected "
@@ -243,7 +243,7 @@ def _box(
 def _floats(name: str, value: Any) -> np.ndarray:
     if value is None:
         raise ValueError(f"{name}: found None; expected numbers")
-    return real_floats(value).copy()
+    return real_floats(value, name).copy()
 
 
 def _fitting(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

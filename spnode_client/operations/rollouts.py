@@ -75,12 +75,15 @@ def _is_ours(names: Mapping[str, Any]) -> bool:
 def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
     """The request's fields: arrays as float64, what is None left out."""
     body: Record = {"model": model, "x0": states_batch(x0)}
-    body["times"] = times if isinstance(times, Mapping) else real_floats(times)
+    body["times"] = times if isinstance(times, Mapping) else real_floats(times, "times")
     for name, value in options.items():
         if name in ("parameters", "controls", "control_times", "cotangents"):
-            value = None if value is None else real_floats(value)
+            value = None if value is None else real_floats(value, name)
         elif name == "tangents":
-            value = {part: real_floats(given) for part, given in value.items()}
+            value = {
+                part: real_floats(given, f"{name}.{part}")
+                for part, given in value.items()
+            }
         elif name == "inputs" and value is not None:
             value = list(value)
         elif name == "sweep" and value is not None:
@@ -95,7 +98,7 @@ def request_body(model: str, x0: Any, times: Any, **options: Any) -> Record:
 def _objective(given: Mapping[str, Any]) -> Record:
     """The objective with arrays, and weights of 0 where an observation is missing."""
     fields: Record = {
-        name: value if name == "kind" else real_floats(value)
+        name: value if name == "kind" else real_floats(value, f"objective.{name}")
         for name, value in given.items()
         if value is not None
     }

@@ -11,6 +11,7 @@ import pytest
 
 from spnode_client import Client, DomainWarning
 from spnode_client.arrays import pack, unpack
+from spnode_client.operations.rollouts import request_body
 from tests.client.conftest import Answer
 
 
@@ -105,3 +106,16 @@ def test_the_client_loads_no_jax_and_no_pydantic():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1.0}, [[1.0, 2.0], [3.0]], ["a"]])
+def test_what_is_no_array_is_named(wrong):
+    kind = type(wrong).__name__
+    with pytest.raises(
+        ValueError, match=f"^x0: found {kind} that .*; expected numbers"
+    ):
+        request_body("m", wrong, [1.0])
+    with pytest.raises(ValueError, match=r"^tangents\.x0: found"):
+        request_body("m", [1.0], [1.0], tangents={"x0": wrong})
+    with pytest.raises(ValueError, match=r"^objective\.observations: found"):
+        request_body("m", [1.0], [1.0], objective={"observations": wrong})

@@ -1,6 +1,7 @@
 """Calibrations from the client: what is sent, what is read from a table."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +42,22 @@ FOUND = {
     "domain": {"inside": True},
     "warnings": ["the observations do not tell +1.00 controls.u[1]"],
 }
+
+
+@pytest.mark.parametrize(
+    ("place", "changed"),
+    [
+        ("observations[0][1]", {"observations": np.array([[1.0, np.inf]])}),
+        ("noise[0]", {"noise": [-np.inf, 1.0]}),
+        ("unknowns.x0.a.upper", {"unknowns": {"x0": {"a": {"upper": np.inf}}}}),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named(server, place, changed):
+    given = {"times": [1.0], "observations": [[1.0, 2.0]], "unknowns": {}} | changed
+    said = f"^{re.escape(place)}: found -?inf; expected a finite number"
+    with Client(server.url) as client, pytest.raises(ValueError, match=said):
+        client.calibrate("m", **given)
+    assert server.asked == []
 
 
 def test_what_is_missing_is_sent_as_null_and_estimates_come_back(server):
