@@ -4,6 +4,7 @@
 
     _Rollout   x(inputs)            backward: _Pullback        forward mode: J v
     _Pullback  J^T w                backward: hvp by the inputs, J u by the weights
+    _Push      J v                  _Curve    H(w) v             neither has another
 
 Tensors of any device and dtype come in; they travel as float64 from the CPU.
 """
@@ -42,7 +43,8 @@ def torch_function(make: Make) -> Callable[..., Any]:
         inputs = _broadcast(function, function.ordered(given, "a tensor"))
         return _Rollout.apply(function, *inputs)
 
-    return rollout
+    # A request is not to be traced, nor what makes it.
+    return torch.compiler.disable(rollout)
 
 
 class _Rollout(torch.autograd.Function):
@@ -62,7 +64,28 @@ class _Rollout(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> torch.Tensor:
-        return _pushed(ctx.function, ctx.saved_tensors, tangents)
+        inputs = ctx.saved_tensors
+        return _Push.apply(ctx.function, *inputs, *_filled(tangents, inputs))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: ServedRollout, *tensors: Any) -> Any:
+        return _Rollout.apply(function, *_rows(info, in_dims, tensors)), 0
+
+
+class _Push(torch.autograd.Function):
+    @staticmethod
+    def forward(function: ServedRollout, *tensors: torch.Tensor) -> torch.Tensor:
+        count = len(function.names)
+        inputs, moved = _arrays(tensors[:count]), _arrays(tensors[count:])
+        return _tensor(function.jvp(inputs, moved), tensors[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        """Nothing is kept: it has no derivative."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: ServedRollout, *tensors: Any) -> Any:
+        return _Push.apply(function, *_rows(info, in_dims, tensors)), 0
 
 
 class _Pullback(torch.autograd.Function):
@@ -78,25 +101,65 @@ class _Pullback(torch.autograd.Function):
         ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
+        ctx.save_for_forward(*tensors)
+
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *along: torch.Tensor | None) -> Any:
         function, (weights, *inputs) = ctx.function, ctx.saved_tensors
-        moved = _arrays(_filled(along, inputs))
+        moved = _filled(along, inputs)
         by_weights = by_inputs = None
         if ctx.needs_input_grad[1]:
-            by_weights = _tensor(function.jvp(_arrays(inputs), moved), weights)
+            by_weights = _Push.apply(function, *inputs, *moved)
         if any(ctx.needs_input_grad[2:]):
-            products = function.hvp(_arrays(inputs), _arrays([weights])[0], moved)
-            by_inputs = tuple(map(_tensor, products, inputs))
+            by_inputs = _Curve.apply(function, weights, *inputs, *moved)
         return (None, by_weights, *(by_inputs or (None,) * len(inputs)))
 
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> Any:
+        function, (weights, *inputs) = ctx.function, ctx.saved_tensors
+        moved_weights, *moved = tangents
+        parts = []
+        if moved_weights is not None:
+            parts.append(_Pullback.apply(function, moved_weights, *inputs))
+        if any(each is not None for each in moved):
+            along = _filled(moved, inputs)
+            parts.append(_Curve.apply(function, weights, *inputs, *along))
+        return tuple(sum(each[1:], each[0]) for each in zip(*parts, strict=True))
 
-def _pushed(
-    function: ServedRollout, inputs: Sequence[Any], tangents: Sequence[Any]
-) -> torch.Tensor:
-    moved = _arrays(_filled(tangents, inputs))
-    return _tensor(function.jvp(_arrays(inputs), moved), inputs[0])
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: ServedRollout, *tensors: Any) -> Any:
+        found = _Pullback.apply(function, *_rows(info, in_dims, tensors))
+        return found, (0,) * len(found)
+
+
+class _Curve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        function: ServedRollout, weights: torch.Tensor, *tensors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        count = len(function.names)
+        inputs, moved = _arrays(tensors[:count]), _arrays(tensors[count:])
+        products = function.hvp(inputs, _arrays([weights])[0], moved)
+        return tuple(map(_tensor, products, tensors[:count]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        """Nothing is kept: it has no derivative."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: ServedRollout, *tensors: Any) -> Any:
+        found = _Curve.apply(function, *_rows(info, in_dims, tensors))
+        return found, (0,) * len(found)
+
+
+def _rows(info: Any, in_dims: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Tensors with the axis of ``vmap`` in front: its rows are those of a request."""
+    return [
+        each.expand(info.batch_size, *each.shape)
+        if axis is None
+        else each.movedim(axis, 0)
+        for each, axis in zip(tensors, in_dims[1:], strict=True)
+    ]
 
 
 def _filled(given: Sequence[Any], like: Sequence[Any]) -> list[Any]:
@@ -159,4 +222,5 @@ def _times(name: str, times: Any) -> Any:
             f"{name}: found a tensor that requires grad; expected times without: they "
             "choose the steps, and there is no derivative by them"
         )
-    return times.detach().cpu().numpy()
+    # What makes a tensor of it would be a part of torch.func's transforms.
+    return times.tolist()

@@ -65,6 +65,39 @@ for wrong, said in ((x0.to(torch.complex128), "complex128"), (x0[:, :2], "x0: fo
     assert said in refused, refused
 assert f(torch.empty(0, 3), times, parameters=k.detach()).shape == (0, len(times), 3)
 
+# What torch.func makes of it is one request of many rows, and the same numbers.
+held = k.detach()
+
+
+def of_row(x):
+    return f(x, times, parameters=held)
+
+
+def of_k(k):
+    return (arrays["cotangent"] * torch.sin(f(x0.detach(), times, parameters=k))).sum()
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+func, rows_of = torch.func, x0.detach()
+same(func.vmap(of_row)(rows_of), of_row(rows_of))
+same(func.vmap(of_row, in_dims=1)(rows_of.T), of_row(rows_of))
+by_rows = func.vmap(func.jacrev(of_row))(rows_of)
+same(func.vmap(func.jacfwd(of_row))(rows_of), by_rows)
+same(by_rows[1], torch.autograd.functional.jacobian(of_row, rows_of[1]))
+same(func.grad(of_k)(held), by_k.detach())
+same(func.hessian(of_k)(held), torch.stack(rows))
+compiled = torch.compile(lambda x: 2 * of_row(x), backend="eager")
+same(compiled(rows_of), 2 * of_row(rows_of))
+third = func.grad(lambda k: func.hessian(of_k)(k).sum())
+try:
+    third(held)
+    raise AssertionError("a third derivative is there")
+except (NotImplementedError, RuntimeError):
+    pass
+
 results = {
     "x": f(x0, times, parameters=k),
     "by_x0": by_x0,
