@@ -13,13 +13,13 @@ ready: some call ``run``, another one ``prepare``, ``warm`` and ``idle``. With
 ``loaded``, ``operations`` and ``training/run``, all of the services that imports JAX.
 """
 
-import functools
 import gc
 import logging
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +174,9 @@ class Engine:
         # The own grid, its end alone, and as many times off the grid.
         grids = (own, own[-1:], own * _OFF_GRID)
         return [
-            *(functools.partial(usual, times) for times in grids),
+            *(partial(usual, times) for times in grids),
             *(
-                functools.partial(asked, shape)
+                partial(asked, shape)
                 for shape in reversed(self._remembered.shapes(model.architecture))
             ),
         ]
@@ -271,12 +271,12 @@ class Engine:
         def computed(tile: int, rows: Arrays) -> Arrays:
             return self._in_tiles(model, shape, plans, rows, (tile,))
 
-        both = [functools.partial(computed, each) for each in (tile, tiles[-1])]
-        once = [functools.partial(each, some(rows, each.args[0])) for each in both]
+        one, usual = (partial(computed, n) for n in (tile, tiles[-1]))
+        once = [partial(each, some(rows, each.args[0])) for each in (one, usual)]
         try:
             if shape.variant.throughput:
-                both[0](some(rows, size))
-            elif not round_alike(*both, rows, size):
+                one(some(rows, size))
+            elif not round_alike(one, usual, rows, size):
                 return
             if tile < tiles[-1] and not is_quicker(*once):
                 return
