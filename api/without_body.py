@@ -28,11 +28,18 @@ class WithoutBody:
         # The server sees from its own scope that an answer of this length has no body.
         as_get = {**scope, "method": "GET"}
 
+        def tell_found() -> None:
+            scope.update({name: as_get[name] for name in _FOUND if name in as_get})
+
         async def send_head(message: Message) -> None:
             if message["type"] != "http.response.start":
                 return
-            scope.update({name: as_get[name] for name in _FOUND if name in as_get})
+            tell_found()
             await send(message)
             await send({"type": "http.response.body", "body": b""})
 
-        await self.app(as_get, receive, send_head)
+        try:
+            await self.app(as_get, receive, send_head)
+        finally:
+            # Errors are answered further out.
+            tell_found()

@@ -89,6 +89,9 @@ def test_it_is_counted_by_its_route_and_refused_where_get_is(client):
     wait_for(
         lambda: read(client)("spnode_request_seconds_count", **labels) == before + 1, 5
     )
+    missing = labels | {"status": "404"}
+    assert client.head("/v1/models/nothing").status_code == 404
+    wait_for(lambda: read(client)("spnode_request_seconds_count", **missing) >= 1, 5)
     refused = client.head("/v1/rollout")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     checked(client.put("/v1/models"), 405, "method_not_allowed")
