@@ -11,10 +11,10 @@ from typing import NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from api.deadlines import in_time
+from api.deadlines import BodyNotInTime, in_time
 from api.dependencies import Gateway
 from api.heads import BODY_IS_HERE
-from services.errors import ContentGone, NotFound
+from services.errors import ContentGone, DeadlinePassed, NotFound
 from services.rollouts.answer import Fields, answer
 from services.rollouts.canonical import canonical
 from services.rollouts.request import Request
@@ -96,11 +96,14 @@ async def read_body(scope: Scope, receive: Receive, deadline: float) -> bytes:
 
     Raises:
         ClientDisconnect: The caller has gone.
-        DeadlinePassed: It did not come in time.
+        BodyNotInTime: The deadline passed before.
     """
     if BODY_IS_HERE in scope:
         return await _read(receive)
-    return await in_time(_read(receive), deadline)
+    try:
+        return await in_time(_read(receive), deadline)
+    except DeadlinePassed as error:
+        raise BodyNotInTime(str(error)) from None
 
 
 async def respond(

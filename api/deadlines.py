@@ -17,6 +17,14 @@ MAX_TIMEOUT_S = 3600.0
 T = TypeVar("T")
 
 
+class BodyNotInTime(DeadlinePassed):
+    """The deadline passed before the body had come.
+
+    What is still to come would be taken for the next request: the answer closes the
+    connection.
+    """
+
+
 def deadline_of(settings: Settings, headers: Mapping[str, str]) -> float:
     """A time of ``time.monotonic()``, by ``Request-Timeout`` or the settings.
 

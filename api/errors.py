@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.deadlines import BodyNotInTime
 from api.expected import expected
 from api.fields import fields_at, root_of
 from services import errors
@@ -168,6 +169,8 @@ def _ours(error: Exception, scope: Scope) -> Problem:
         places = ({"pointer": pointer(error.field), "detail": said},)
     elif isinstance(error, errors.RolloutFailed):
         places = ({"pointer": f"/x0/{error.row}", "detail": error.reason},)
+    elif isinstance(error, BodyNotInTime):
+        headers["connection"] = "close"
     elif isinstance(error, errors.Overloaded):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.Unavailable):
