@@ -241,7 +241,10 @@ def _place(
         if where == "body":
             parts = _without_tags(parts, body, error["type"])
     else:
-        parts = [part for part in parts if part not in _TAGS]
+        # What is not known may be called as a tag is.
+        last = len(parts) - (error["type"] == "extra_forbidden")
+        kept = [part for part in parts[:last] if part not in _TAGS]
+        parts = [*kept, *parts[last:]]
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         parts = [*parts, error["ctx"]["discriminator"].strip("'")]
     if error["type"] == "extra_forbidden" and (known := fields_at(root, tagged)):

@@ -38,7 +38,8 @@ def fields_at(root: Any, place: Sequence[Any]) -> list[str]:
             if part in each.model_fields
             for model in _models(each.model_fields[part].annotation)
         ]
-        # Places in lists, keys and other tags leave the type as it is.
+        # Places in lists, keys and tags of other kinds leave the type as it is, so that
+        # the fields of all forms of ``times`` are told, say.
         here = inner or here
     return list(dict.fromkeys(name for each in here for name in each.model_fields))
 

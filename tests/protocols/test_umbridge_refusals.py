@@ -41,6 +41,7 @@ RIGHT = {
             "/config/t2: found a field that is not known here; expected one of t1, "
             "times, states",
         ),
+        ({"config": {"number": 1}}, "/config/number: found a field that is not known"),
         (
             {"config": {"fixed": {"x": [1]}}},
             "/config/fixed/x: found a field that is not",
