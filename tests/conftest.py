@@ -21,7 +21,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# A compiled program is some hundred memory mappings, of which Linux grants a process
+# A compiled program is 90 to 500 memory mappings, of which Linux grants a process
 # 65,530; one more ends the interpreter with a fatal error.
 MOST_MAPPINGS = 20_000
 BEGUN = time.time()

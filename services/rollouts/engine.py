@@ -209,8 +209,8 @@ class Engine:
     def _prepare(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
         """Compile a shape that a batch of so many rows waits for."""
         before = self.counters.compilations
+        model.asked[shape.program] = time.monotonic()  # so that it is not let go of
         self._compile(model, shape, plans, rows)
-        model.asked[shape.program] = time.monotonic()
         self._programs.evict()
         self.counters.compilations_on_request += self.counters.compilations - before
         # What takes long once would hold up every later start.
@@ -242,23 +242,23 @@ class Engine:
                 if not _is_out_of_memory(error):
                     raise
                 # The batch itself finds the tile that fits.
-        model.untried += [(shape, plans, tile) for tile in tiles if tile not in first]
+        with self._changing:
+            model.untried += [(shape, plans, t) for t in tiles if t not in first]
         model.tiles[shape] = tuple(sorted(first))
 
     def _grow(self, model: Model, shape: Shape, plans: Plans, rows: int) -> None:
         """Leave larger tiles to ``idle``, where a batch fills several of the usual."""
         largest = model.tiles.get(shape, (0,))[-1]
-        is_usual = largest == TILES[-1] and not shape.variant.throughput
-        if not is_usual or rows <= largest:
+        if shape.variant.throughput or not largest == TILES[-1] < rows:
             return
         with self._changing:
             if shape in model.grown:
                 return
             model.grown.add(shape)
-        # They are tried beside batches, which need memory, too.
-        for tile in larger_tiles(shape.operation):
-            if model.tile_bytes(shape, tile) <= self._tile_bytes // 4:
-                model.untried.append((shape, plans, tile))
+            # They are tried beside batches, which need memory, too.
+            for tile in larger_tiles(shape.operation):
+                if model.tile_bytes(shape, tile) <= self._tile_bytes // 4:
+                    model.untried.append((shape, plans, tile))
 
     def _try(self, model: Model, shape: Shape, plans: Plans, tile: int) -> None:
         """Admit a tile; where bits are promised, if it gives those of the largest."""

@@ -37,7 +37,7 @@ class Programs:
     def __init__(self, resident: Resident[Model], most: int) -> None:
         self._resident, self._most = resident, most
         self._most_mappings = _SHARE * most_mappings()
-        self.mappings = mappings()
+        self._left, self.mappings = 0, mappings()
         """Of this process, when they were counted last."""
         self.changing = threading.Lock()
         """Held where threads would undo each other's changes to a model's shapes."""
@@ -50,15 +50,15 @@ class Programs:
     @property
     def have_room_ahead(self) -> bool:
         """Whether there may be more before anybody asks."""
-        return self._fullness < _SHARE_AHEAD
+        return self._is_below(_SHARE_AHEAD)
 
     def counted(self) -> None:
         """Count again, after something was compiled: that takes 5 to 50 ms."""
-        self.mappings = mappings()
+        self._left, self.mappings = self._resident.evictions, mappings()
 
     def next_untried(self) -> tuple[Model, Shape, Plans, int] | None:
         """The next tile that is worth trying, which is then no longer untried."""
-        if self._fullness >= 1:
+        if not self._is_below(1.0):
             return None
         for model in self._resident.models:
             with self.changing:
@@ -83,6 +83,12 @@ class Programs:
             self.counted()
             if self._fullness <= 1:
                 return
+
+    def _is_below(self, share: float) -> bool:
+        if self._fullness >= share and self._left != self._resident.evictions:
+            # Models have gone since they were counted.
+            self.counted()
+        return self._fullness < share
 
     @property
     def _fullness(self) -> float:

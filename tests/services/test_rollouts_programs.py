@@ -107,6 +107,20 @@ def test_what_is_compiled_ahead_lets_nothing_go_and_ends(stored, expected, monke
     assert engine.counters.compilations > compiled + 1
 
 
+def test_room_that_a_model_left_is_seen(stored, monkeypatch):
+    settings, blobs, digests = stored
+    engine = Engine(settings, blobs)
+    for digest in digests:
+        engine.warm(digest)
+    monkeypatch.setattr(programs, "mappings", lambda: 0)
+    engine._programs.mappings = 10**9
+    assert not engine._programs.have_room_ahead
+    engine.resident._limit = 1
+    engine.resident.evict()
+    assert engine.resident.evictions
+    assert engine._programs.have_room_ahead
+
+
 def test_what_was_asked_for_least_recently_is_let_go_of(stored):
     settings, blobs, (digest, other) = stored
     settings = settings.model_copy(update={"resident_programs": 4})
