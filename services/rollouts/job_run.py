@@ -127,7 +127,7 @@ def _write_chunk(
     try:
         fields = answer(request, served, work, layout, results)
     except RolloutFailed as error:
-        row, has_others = error.row + start, job.rows > 1
+        row, has_others = error.row + start, error.has_others or start > 0
         raise RolloutFailed(row=row, time=error.time, has_others=has_others) from error
     members = _members(fields, start)
     _write(path, members)

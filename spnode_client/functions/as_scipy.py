@@ -152,8 +152,14 @@ def scipy_functions(
                 f"{name}: found an array of shape {found}; expected {len(names)} "
                 f"numbers: {', '.join(names)}"
             )
-    # One trajectory: controls of several would be seen in the service alone.
     rollout.check_shapes([each.shape for each in inputs])
+    for name, each in zip(rollout.names, inputs, strict=True):
+        # One trajectory: those of several would be refused by the service alone.
+        if name == "controls" and each.ndim != 2:
+            raise ValueError(
+                f"controls: found an array of shape {each.shape}; expected "
+                f"(interval, {each.shape[-1]})"
+            )
     places, names = _places(rollout, _entries(model, rollout, inputs), vary)
     shape = rollout.output_shape
     observed = np.zeros(shape)

@@ -294,7 +294,7 @@ def test_what_is_wrong_in_a_file_is_named(client):
     refused("/x0", x0=np.zeros((2, 2, 2)), times=times, request=request)
     refused("/x0", x0=np.array(["a"]), times=times, request=request)
     refused("/x0", x0=np.zeros((20_001, 3)), times=times, request=request)
-    problem = refused(None, states=ROWS, times=times, request=request)
+    problem = refused("/states", states=ROWS, times=times, request=request)
     assert "'states.npy'" in problem["detail"]
     again = json.dumps(rollout(x0=None))
     refused("/times", x0=ROWS, times=times, request=again)

@@ -213,6 +213,9 @@ def test_constant_controls_need_no_times_and_may_be_unknowns(client, service):
     assert f.bounds.lb[0] == domain["controls_lower"][1]
     with pytest.raises(ValueError, match=r"expected some of x0, .*they have one int"):
         model.as_scipy(X0[0], TIMES, k, vary="u0", controls=U, control_times=SWITCHES)
+    several = np.broadcast_to(constant, (4, 1, 2))
+    with pytest.raises(ValueError, match=r"controls: found .*\(4, 1, 2\); expected"):
+        model.as_scipy(X0[0], TIMES, k, controls=several)
 
 
 def test_a_text_is_one_name_and_what_a_model_lacks_is_not_offered(client):
