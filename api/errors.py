@@ -43,6 +43,7 @@ STATUS: dict[type[Exception], int] = {
     errors.Overloaded: 503,
     errors.TooManyRequests: 429,
     errors.DeadlinePassed: 504,
+    BodyNotInTime: 504,
     errors.Unavailable: 503,
     errors.ContentGone: 503,
     errors.RolloutFailed: 422,
