@@ -240,11 +240,16 @@ class Model:
             many = 1 + axes["cotangents"][0]
         numbers = 2 * many * (steps * latent + outputs * (latent + states))
         size = 8 * numbers * signature.members * rows
-        kept = kept_bytes(self.surrogate, rows, steps)
+        kept = self._kept_bytes * rows * steps
         if shape.operation in BACKWARDS and kept <= MOST_KEPT_BYTES:
             # Of hvp a derivative of all that is kept lies beside it.
             size += kept * (many if shape.operation == "hvp" else 1)
         return size
+
+    @functools.cached_property
+    def _kept_bytes(self) -> int:
+        """Of one step of a row: batches of several tiles ask for it each time."""
+        return kept_bytes(self.surrogate, 1, 1)
 
     def own_times(self) -> np.ndarray:
         """The times of its own grid; of an endless one the first 32."""
