@@ -153,11 +153,11 @@ def scipy_functions(
                 f"numbers: {', '.join(names)}"
             )
     rollout.check_shapes([each.shape for each in inputs])
-    for name, each in zip(rollout.names, inputs, strict=True):
-        # One trajectory: those of several would be refused by the service alone.
-        if name == "controls" and each.ndim != 2:
+    for name, each, rank in zip(rollout.names, inputs, rollout.ranks, strict=True):
+        # One trajectory: controls of several would be refused by the service alone.
+        if each.ndim != rank:
             raise ValueError(
-                f"controls: found an array of shape {each.shape}; expected "
+                f"{name}: found an array of shape {each.shape}; expected "
                 f"(interval, {each.shape[-1]})"
             )
     places, names = _places(rollout, _entries(model, rollout, inputs), vary)
