@@ -18,6 +18,14 @@ WELL = {"database": "ok", "queue": "ok", "models": "warm"}
 AWAY = {"queue": "does not answer"}
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """Gateways look at champions again at once, where they wait for seconds."""
+    monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("api.dependencies._REFUSED_AGAIN_S", 0.2)
+
+
 def test_a_queue_that_goes_away_takes_out_no_gateway_and_lets_none_in():
     with deployed() as data:
         gateway = data.start_gateway()
@@ -99,12 +107,9 @@ def test_a_champion_that_the_store_has_lost_is_told_and_is_no_404(executor):
             assert client.get("/v2/models/small/ready").json()["ready"]
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("executor", ["inline", "queue"])
-def test_a_champion_that_is_damaged_is_told_whoever_loads_it(executor, monkeypatch):
-    monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
-    monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr("api.dependencies._REFUSED_AGAIN_S", 0.2)
-
+def test_a_champion_that_is_damaged_is_told_whoever_loads_it(executor):
     async def becomes(gateway, said):
         async with asyncio.timeout(60):
             found = await gateway.readiness.found()
@@ -133,12 +138,9 @@ def test_a_champion_that_is_damaged_is_told_whoever_loads_it(executor, monkeypat
         asyncio.run(scenario(Gateway(data.settings), blobs))
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("executor", ["inline", "queue"])
-def test_a_champion_that_is_lost_later_is_found_and_found_again(executor, monkeypatch):
-    monkeypatch.setattr("api.dependencies._WARM_EVERY_S", 0.05)
-    monkeypatch.setattr("api.dependencies._LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr("api.dependencies._REFUSED_AGAIN_S", 0.2)
-
+def test_a_champion_that_is_lost_later_is_found_and_found_again(executor):
     async def becomes(gateway, count):
         async with asyncio.timeout(60):
             while gateway.unserved != count:
