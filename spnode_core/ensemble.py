@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from spnode_core.certificates.members import of_all_members
 from spnode_core.errors import InvalidInput
-from spnode_core.rollout import rollout
+from spnode_core.rollout import Shared, rollouts_by_member
 from spnode_core.surrogate import Surrogate
 
 # What members differ in; the rest they share.
@@ -49,18 +49,23 @@ class Ensemble(Surrogate):
         signature = one.signature.model_copy(update={"members": members})
         return cls(one.spec, signature, one.constraint, one.normaliser, *own)
 
-    def by_member(self, function: Callable[[Surrogate], Any]) -> Any:
+    def by_member(self, function: Callable[..., Any], *others: Any) -> Any:
         """Arrays that a function gives of each member, with a leading axis of members.
 
         One after another in one program: products under ``vmap`` would round a row by
         its place in the batch.
+
+        Args:
+            function: Of a member, and of its share of the others.
+            *others: Trees of arrays that have such an axis.
         """
         arrays, static = eqx.partition(_own(self), eqx.is_array)
 
-        def one(arrays: Any) -> Any:
-            return function(self._member(eqx.combine(arrays, static)))
+        def one(given: Any) -> Any:
+            arrays, own = given
+            return function(self._member(eqx.combine(arrays, static)), *own)
 
-        return jax.lax.map(one, arrays)
+        return jax.lax.map(one, (arrays, others))
 
     def member(self, number: int) -> Surrogate:
         """One member as a surrogate of its own, without the ensemble's intervals."""
@@ -120,9 +125,10 @@ class Ensemble(Surrogate):
         """What is proved about every member, JSON-able; see ``certificates``."""
         return of_all_members([one.certificate() for one in members_of(self)])
 
-    def prepared(self) -> NoReturn:
-        """Refused: only a member has dynamics."""
-        _refuse(self)
+    def prepared(self) -> "Ensemble":
+        """The ensemble with what no rollout changes worked out once, in each member."""
+        own = self.by_member(lambda one: one.prepared().dynamics)
+        return eqx.tree_at(lambda each: each.dynamics, self, own)
 
     def encode(self, x: object, parameters: object) -> NoReturn:
         """Refused: only a member has latent states."""
@@ -168,16 +174,17 @@ def _mean_and_spread(
 
 
 def rollout_and_spread(
-    surrogate: Surrogate, *inputs: Any
+    surrogate: Surrogate, *inputs: Any, shared: Shared | None = None
 ) -> tuple[Float[Array, "batch time state"], Float[Array, "batch time state"]]:
     """Mean and standard deviation over members of what ``rollout`` computes.
 
     Args:
         surrogate: An ensemble.
         *inputs: As of ``spnode_core.rollout.rollout``.
+        shared: Likewise.
     """
     return _mean_and_spread(
-        surrogate.by_member(lambda one: rollout(one, *inputs, by_size=True))
+        rollouts_by_member(surrogate, *inputs, shared=shared, by_size=True)
     )
 
 

@@ -58,6 +58,7 @@ def rollout(
     by_size: bool = False,
     in_one_piece: bool = False,
     recomputed: bool = False,
+    shared: Shared | None = None,
 ) -> Float[Array, "batch time column"]:
     """States of a batch of trajectories at the plan's output times.
 
@@ -76,23 +77,42 @@ def rollout(
         recomputed: Keep nothing of a step but its latent state for a way back, which
             computes the rest again: less memory, and faster where what is kept of all
             steps leaves the cache.
+        shared: ``shared_propagators(surrogate.prepared(), plan)``, where they have been
+            computed before.
 
     Returns:
         States in physical units, float64; of an ensemble the mean of its members'.
     """
     if surrogate.signature.members > 1 and not latent:
         inputs = (x0, plan, parameters, controls)
-        each = surrogate.by_member(
-            lambda m: rollout(m, *inputs, by_size=by_size, recomputed=recomputed)
-        )
-        return each.mean(axis=0)
+        how = {"by_size": by_size, "recomputed": recomputed}
+        return rollouts_by_member(surrogate, *inputs, shared=shared, **how).mean(axis=0)
     prepared = surrogate.prepared()
     prepared = batched(prepared) if by_size else prepared
-    shared = shared_propagators(prepared, plan)
+    if shared is None:
+        shared = shared_propagators(prepared, plan)
     others = (x0, plan, parameters, controls)
     is_small = in_one_piece and fits_one_piece(prepared, len(x0))
     how = {"in_one_piece": is_small, "recomputed": recomputed}
     return prepared_rollout(prepared, shared, *others, latent=latent, **how)
+
+
+def rollouts_by_member(
+    surrogate: "Surrogate", *inputs: Any, shared: Shared | None = None, **how: bool
+) -> Float[Array, "member batch time column"]:
+    """The rollout of each member of an ensemble.
+
+    Args:
+        surrogate: The ensemble.
+        *inputs: As of :func:`rollout`.
+        shared: Likewise.
+        **how: Likewise.
+    """
+    if shared is None:
+        return surrogate.by_member(lambda one: rollout(one, *inputs, **how))
+    return surrogate.by_member(
+        lambda one, own: rollout(one, *inputs, shared=own, **how), shared
+    )
 
 
 def prepared_rollout(
@@ -137,9 +157,14 @@ def prepared_rollout(
 
 
 def shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
-    """Those of a plan's steps and remainders, where all rows have the same ones."""
+    """Those of a plan's steps and remainders, where all rows have the same ones.
+
+    Of an ensemble each has a leading axis of members.
+    """
     if surrogate.dynamics.linear.depends_on_parameters:
         return None, None
+    if surrogate.signature.members > 1:
+        return surrogate.by_member(lambda one: shared_propagators(one, plan))
     steps = propagators_of(surrogate, jnp.asarray(plan.distinct), None)
     if plan.on_grid or plan.output_index.ndim == 2:
         return steps, None

@@ -232,9 +232,15 @@ class Surrogate(eqx.Module):
             )
         return single, (inputs[0], plan, *inputs[1:])
 
-    def by_member(self, function: Callable[["Surrogate"], Any]) -> Any:
-        """A function of the only member, with a leading axis of members."""
-        return jax.tree.map(lambda leaf: leaf[None], function(self))
+    def by_member(self, function: Callable[..., Any], *others: Any) -> Any:
+        """A function of the only member, with a leading axis of members.
+
+        Args:
+            function: Of a surrogate, and of the member's share of the others.
+            *others: Trees of arrays that have such an axis.
+        """
+        own = jax.tree.map(lambda leaf: leaf[0], others)
+        return jax.tree.map(lambda leaf: leaf[None], function(self, *own))
 
     def certificate(self) -> dict[str, object]:
         """What is proved about this surrogate, JSON-able; see ``certificates``."""

@@ -3,10 +3,10 @@
 Rows run in tiles of 2, 8 or 32, larger batches in several, so **a row's bits depend
 neither on its neighbours nor on the size of its batch**. Matrix products of other sizes
 may round differently, so a shape is computed in tiles of 32 until other tiles have
-shown, on random rows, that they give the same bits, and that smaller ones take hardly
-longer; that is tried when the engine is idle, for tiles of up to 256 rows once a batch
-would fill them. Batches that ask for throughput have those at once, without that
-promise. Tiles take turns on the devices; a CPU computes as many as it has cores.
+shown, on random rows, that they give the same bits and are worth it; that is tried when
+the engine is idle, for tiles of up to 256 rows once a batch would fill them. Batches
+that ask for throughput have those at once, without that promise. Tiles take turns on
+the devices; a CPU computes as many as it has cores.
 
 Threads may share an engine, so that loading and compiling hold up no batch that is
 ready: some call ``run``, another one ``prepare``, ``warm`` and ``idle``. With
@@ -32,7 +32,8 @@ from services.errors import Unavailable
 from services.metrics import compute_seconds
 from services.rollouts.counters import Counters
 from services.rollouts.executor import NotReady
-from services.rollouts.loaded import Model, Plans, on_devices
+from services.rollouts.loaded import Model
+from services.rollouts.plans import Plans, Stepped
 from services.rollouts.programs import Programs
 from services.rollouts.remembered import Remembered, example_plan
 from services.rollouts.request import Arrays
@@ -43,7 +44,7 @@ from services.rollouts.tiles import (
     TILES,
     WORTH_A_THREAD,
     filled,
-    is_quicker,
+    is_worth_it,
     joined,
     larger_tiles,
     pieces,
@@ -56,7 +57,6 @@ from services.settings import MIB, Settings
 from services.versions import ARTIFACTS
 from spnode_core import artifact
 from spnode_core.errors import ArtifactError
-from spnode_core.timegrid import Plan
 
 _LOG = logging.getLogger(__name__)
 # Makes times of a grid to times beside it.
@@ -169,7 +169,7 @@ class Engine:
             self._compile(model, shape, plans)
 
         def asked(shape: Shape) -> None:
-            self._compile(model, shape, on_devices(example_plan(model.grid, shape)))
+            self._compile(model, shape, Plans(example_plan(model.grid, shape)))
 
         # The own grid, its end alone, and as many times off the grid.
         grids = (own, own[-1:], own * _OFF_GRID)
@@ -272,13 +272,12 @@ class Engine:
             return self._in_tiles(model, shape, plans, rows, (tile,))
 
         one, usual = (partial(computed, n) for n in (tile, tiles[-1]))
-        once = [partial(each, some(rows, each.args[0])) for each in (one, usual)]
         try:
             if shape.variant.throughput:
                 one(some(rows, size))
             elif not round_alike(one, usual, rows, size):
                 return
-            if tile < tiles[-1] and not is_quicker(*once):
+            if not is_worth_it(one, usual, rows, tile, tiles[-1]):
                 return
             model.tiles[shape] = tuple(sorted({*tiles, tile}))
         except jax.errors.JaxRuntimeError as error:
@@ -326,7 +325,7 @@ class Engine:
         tiles: tuple[int, ...],
         at_a_time: int = 1,
     ) -> Arrays:
-        count = len(by_row["x0"])
+        count, stepped = len(by_row["x0"]), model.steps.stepped(plans)
         cut = pieces(count, tiles, self._cores if at_a_time > 1 else 1)
 
         def one(number: int, device: int) -> Arrays:
@@ -334,7 +333,7 @@ class Engine:
             given = {
                 name: filled(each[start:stop], tile) for name, each in by_row.items()
             }
-            part = self._tile(model, shape, plans[device], given, device)
+            part = self._tile(model, shape, stepped[device], given, device)
             rows = stop - start
             return {name: np.asarray(each)[:rows] for name, each in part.items()}
 
@@ -343,11 +342,11 @@ class Engine:
         # Other batches may be computed beside this one.
         most = self._tile_bytes // self.batches_at_a_time
         most //= model.tile_bytes(shape, cut[0][2]) or 1
-        rooms = [threading.BoundedSemaphore(max(1, most)) for _ in plans]
+        rooms = [threading.BoundedSemaphore(max(1, most)) for _ in stepped]
 
         def in_turn(number: int) -> Arrays:
             # Devices take turns; plans and weights lie on each of them.
-            device = number % len(plans)
+            device = number % len(rooms)
             with rooms[device]:
                 return one(number, device)
 
@@ -355,14 +354,14 @@ class Engine:
         return joined(on_threads(in_turn, len(cut), threads))
 
     def _tile(
-        self, model: Model, shape: Shape, plan: Plan, given: Arrays, device: int
+        self, model: Model, shape: Shape, steps: Stepped, given: Arrays, device: int
     ) -> dict[str, Any]:
         form, tile = model.form(shape.variant), len(given["x0"])
         function = form.function(shape.program)
         if (shape, tile, device) in model.compiled:
-            return function(form.arrays[device], plan, given)
+            return function(form.arrays[device], steps, given)
         began = time.perf_counter()
-        result = function(form.arrays[device], plan, given)
+        result = function(form.arrays[device], steps, given)
         model.compiled.add((shape, tile, device))
         self.counters.compilations += 1
         self.counters.compile_seconds += time.perf_counter() - began

@@ -7,8 +7,6 @@ shape is ready once ``tiles`` has it, which happens last.
 import functools
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,23 +14,17 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from services.rollouts.operations import OPERATIONS, Operation, Whole, turned
+from services.rollouts.operations import OPERATIONS, Operation, turned
+from services.rollouts.plans import Plans, Steps, Whole, on_devices
 from services.rollouts.request import Arrays
-from services.rollouts.shapes import Program, Shape, padded_plan, padded_rows
+from services.rollouts.shapes import Program, Shape, padded_rows
 from services.rollouts.tiles import BACKWARDS, MOST_KEPT_BYTES, TILES, tiles_of
 from services.rollouts.work import USUAL, Variant
-from services.settings import MIB
 from spnode_core.errors import InvalidInput
 from spnode_core.spec import GridStepsSpec
 from spnode_core.stepping import kept_bytes
 from spnode_core.surrogate import Surrogate, cast_networks
-from spnode_core.timegrid import Plan, TimeGrid
-
-Plans = tuple[Plan, ...]
-"""A plan on each device."""
-# Plans that a model keeps on each device, by the times that they are for, and bytes of
-# them; the last one stays whatever it takes.
-_KEPT_PLANS, _KEPT_PLAN_BYTES = 64, 32 * MIB
+from spnode_core.timegrid import TimeGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +41,8 @@ class Form:
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
-        """Put a surrogate on the device."""
-        arrays, static = eqx.partition(turned(surrogate), eqx.is_array)
+        """Put a surrogate on the device, with what no request changes worked out."""
+        arrays, static = eqx.partition(_ready(surrogate), eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
 
         def whole(leaves: list[Any]) -> Surrogate:
@@ -67,9 +59,9 @@ class Form:
         return found
 
 
-def on_devices(tree: Any) -> tuple[Any, ...]:
-    """A tree of arrays on each device of this process."""
-    return tuple(jax.device_put(tree, device) for device in jax.local_devices())
+@eqx.filter_jit
+def _ready(surrogate: Surrogate) -> Surrogate:
+    return turned(surrogate.prepared())
 
 
 @dataclass
@@ -80,6 +72,8 @@ class Model:
     surrogate: Surrogate
     forms: dict[bool, Form]
     """By whether networks are in float64; that one is made when it is asked for."""
+    steps: Steps
+    """The plans that were asked for."""
     tiles: dict[Shape, tuple[int, ...]] = field(default_factory=dict)
     """Shapes that are ready, and the tiles to compute them in."""
     compiled: set[tuple[Shape, int, int]] = field(default_factory=set)
@@ -90,8 +84,6 @@ class Model:
     """Shapes whose larger tiles are among them, or were."""
     asked: dict[Program, float] = field(default_factory=dict)
     """When requests asked for programs last, by ``time.monotonic()``."""
-    _plans: OrderedDict[bytes, Plans] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, digest: str, surrogate: Surrogate) -> "Model":
@@ -100,13 +92,15 @@ class Model:
         # Networks that are stored in float64 need no second form.
         same = surrogate.spec.precision == "float64"
         forms = {False: form, True: form} if same else {False: form}
-        return cls(digest, surrogate, forms)
+        steps = Steps(surrogate.grid, form.arrays, form.whole)
+        return cls(digest, surrogate, forms, steps)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its arrays, in all the forms that were made."""
+        """Bytes of its arrays, in all the forms that were made, and of its plans."""
         leaves = jax.tree.leaves([form.arrays for form in {*self.forms.values()}])
-        return sum(leaf.nbytes for leaf in leaves)
+        kept = self.steps.size_bytes * len(self.forms[False].arrays)
+        return sum(leaf.nbytes for leaf in leaves) + kept
 
     @property
     def programs(self) -> int:
@@ -128,6 +122,9 @@ class Model:
         self.compiled -= {t for t in [*self.compiled] if t[0].program == program}
         for form in {*self.forms.values()}:
             form.functions.pop(program, None)
+        # Numbers of outputs and of distinct steps.
+        plans = [shape.plan for shape in [*self.tiles]]
+        self.steps.forget({count for plan in plans for count in plan[2:]})
 
     def next_untried(self, *, only_asked: bool) -> tuple[Shape, Plans, int] | None:
         """Take a tile off those that are to be tried, maybe of what was asked for."""
@@ -136,10 +133,10 @@ class Model:
                 return self.untried.pop(number)
         return None
 
-    @functools.cached_property
+    @property
     def grid(self) -> TimeGrid:
         """The grid of times on which the model steps."""
-        return self.surrogate.grid
+        return self.steps.grid
 
     @functools.cached_property
     def architecture(self) -> str:
@@ -167,38 +164,13 @@ class Model:
             self.forms[variant.double] = Form.of(double)
         return self.forms[variant.double]
 
-    def plans(self, times: np.ndarray, control_times: np.ndarray | None) -> Plans:
-        """The padded plan for some times, by device; the last few are kept."""
-        key = times.tobytes()
-        if control_times is not None:
-            key += b"|" + control_times.tobytes()
-        with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
-        plan = padded_plan(self.grid, self.grid.plan(times, control_times))
-        plans = on_devices(plan)
-        with self._lock:
-            self._plans[key] = plans
-            while len(self._plans) > 1 and (
-                len(self._plans) > _KEPT_PLANS or self._plan_bytes > _KEPT_PLAN_BYTES
-            ):
-                self._plans.popitem(last=False)
-        return plans
-
     def shaped(
         self, operation: str, arrays: Arrays, variant: Variant
     ) -> tuple[Plans, Arrays, Shape]:
         """The plan of a batch, its arrays by row, padded, and what is compiled."""
-        plans = self.plans(arrays["times"], arrays.get("control_times"))
-        by_row = padded_rows(arrays, operation, plans[0].outputs)
-        return plans, by_row, Shape.of(operation, plans[0], by_row, variant)
-
-    @property
-    def _plan_bytes(self) -> int:
-        """Bytes of the plans on one device."""
-        first = [plans[0] for plans in self._plans.values()]
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(first))
+        plans = self.steps.planned(arrays["times"], arrays.get("control_times"))
+        by_row = padded_rows(arrays, operation, plans.plan.outputs)
+        return plans, by_row, Shape.of(operation, plans.plan, by_row, variant)
 
     def allowed(self, shape: Shape, limit_bytes: int) -> tuple[int, ...]:
         """The tiles that a shape may use, by the memory that its rows take.

@@ -1,4 +1,4 @@
-"""What an engine computes, as compiled functions ``(leaves, plan, rows) -> results``.
+"""What an engine computes, as compiled functions ``(leaves, steps, rows) -> results``.
 
 ::
 
@@ -24,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from services.rollouts.plans import COMPILER_OPTIONS, Stepped, Whole
 from services.rollouts.request import DIFFERENTIABLE
 from services.rollouts.tiles import MOST_KEPT_BYTES
 from spnode_core.autoencoder import ResidualAutoencoder
@@ -33,18 +34,9 @@ from spnode_core.networks import transposed
 from spnode_core.rollout import decoded, rollout
 from spnode_core.stepping import kept_bytes
 from spnode_core.surrogate import Surrogate
-from spnode_core.timegrid import Plan
 
-COMPILER_OPTIONS = {
-    # The widest registers that the processor has, where 256 bits are the default.
-    "xla_cpu_prefer_vector_width": 512,
-    # Products of a tile are too small to be shared out, and round alike in all sizes.
-    "xla_cpu_multi_thread_eigen": False,
-}
 Values = dict[str, Any]
-Operation = Callable[[list[Any], Plan, Values], Values]
-Whole = Callable[[list[Any]], Surrogate]
-"""Puts a surrogate together from its leaves."""
+Operation = Callable[[list[Any], Stepped, Values], Values]
 
 
 def _inputs(given: Values, group: str = "") -> Values:
@@ -74,13 +66,14 @@ def turned(surrogate: Surrogate) -> Surrogate:
 
 def _states(
     surrogate: Surrogate,
-    plan: Plan,
+    steps: Stepped,
     inputs: Values,
     *,
     latent: bool = False,
     in_one_piece: bool = True,
     goes_back: bool = False,
 ) -> Any:
+    plan, shared = steps
     kept = kept_bytes(surrogate, len(inputs["x0"]), len(plan.step_kind))
     return rollout(
         surrogate,
@@ -92,6 +85,7 @@ def _states(
         by_size=True,
         in_one_piece=in_one_piece,
         recomputed=goes_back and kept > MOST_KEPT_BYTES,
+        shared=shared,
     )
 
 
@@ -105,30 +99,32 @@ def _along(
     return jax.vmap(function, in_axes=1, out_axes=(None, 1))(directions)
 
 
-def _rollout(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+def _rollout(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
     inputs = _inputs(given)
     if surrogate.signature.members == 1:
-        return {"x": _states(surrogate, plan, inputs)}
+        return {"x": _states(surrogate, steps, inputs)}
     others = (inputs.get("parameters"), inputs.get("controls"))
     # Always both, so that a row's bits are those of one program.
-    x, spread = rollout_and_spread(surrogate, inputs["x0"], plan, *others)
+    x, spread = rollout_and_spread(
+        surrogate, inputs["x0"], steps.plan, *others, shared=steps.shared
+    )
     return {"x": x, "spread": spread}
 
 
-def _latent(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+def _latent(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
     inputs = _inputs(given)
-    z = _states(surrogate, plan, inputs, latent=True)
+    z = _states(surrogate, steps, inputs, latent=True)
     parameters = inputs.get("parameters", jnp.zeros((len(z), 0)))
     x = decoded(batched(surrogate), z, inputs["x0"], parameters)
     return {"x": x, "z": z}
 
 
-def _jvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+def _jvp(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
     inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def states(moved: Values) -> Any:
-        return _states(surrogate, plan, inputs | moved, in_one_piece=False)
+        return _states(surrogate, steps, inputs | moved, in_one_piece=False)
 
     x, tangents = _along(
         lambda direction: jax.jvp(states, (moved,), (direction,)), directions
@@ -136,8 +132,8 @@ def _jvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     return {"x": x, "tangents": tangents}
 
 
-def _vjp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
-    states = functools.partial(_states, surrogate, plan, goes_back=True)
+def _vjp(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
+    states = functools.partial(_states, surrogate, steps, goes_back=True)
     x, pull = jax.vjp(states, _inputs(given))
     _, gradients = _along(
         lambda cotangents: (None, pull(cotangents)[0]), given["cotangents"]
@@ -145,12 +141,12 @@ def _vjp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     return {"x": x, **_named("gradients", gradients)}
 
 
-def _hvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+def _hvp(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
     inputs, directions = _inputs(given), _inputs(given, "tangents.")
     moved = {name: inputs[name] for name in directions}
 
     def gradient(moved: Values) -> Values:
-        states = functools.partial(_states, surrogate, plan, goes_back=True)
+        states = functools.partial(_states, surrogate, steps, goes_back=True)
         _, pull = jax.vjp(states, inputs | moved)
         return pull(given["cotangents"])[0]
 
@@ -160,9 +156,9 @@ def _hvp(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
     return _named("gradients", gradients) | _named("products", products)
 
 
-def _objective(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
+def _objective(surrogate: Surrogate, steps: Stepped, given: Values) -> Values:
     def value(inputs: Values) -> Any:
-        x = _states(surrogate, plan, inputs, goes_back=True)
+        x = _states(surrogate, steps, inputs, goes_back=True)
         return jnp.sum(given["weights"] * (x - given["observations"]) ** 2, (1, 2))
 
     values, pull = jax.vjp(value, _inputs(given))
@@ -171,15 +167,15 @@ def _objective(surrogate: Surrogate, plan: Plan, given: Values) -> Values:
 
 
 def _with_distance(
-    operation: Callable[[Surrogate, Plan, Values], Values],
+    operation: Callable[[Surrogate, Stepped, Values], Values],
     whole: Whole,
     leaves: list[Any],
-    plan: Plan,
+    steps: Stepped,
     given: Values,
 ) -> Values:
     """The results, and how far each row starts from the training samples."""
     surrogate = whole(leaves)
-    results = operation(surrogate, plan, given)
+    results = operation(surrogate, steps, given)
     if surrogate.neighbours is None:
         return results
     # With the rollout's networks: XLA then encodes once for both.
@@ -203,7 +199,7 @@ def _named(group: str, arrays: Values) -> Values:
 
 
 def _compiled(
-    operation: Callable[[Surrogate, Plan, Values], Values],
+    operation: Callable[[Surrogate, Stepped, Values], Values],
 ) -> Callable[[Whole], Operation]:
     return lambda whole: jax.jit(
         functools.partial(_with_distance, operation, whole),

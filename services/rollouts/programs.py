@@ -14,7 +14,8 @@ What is done ahead thus never lets anything go, so it comes to an end.
 import threading
 from pathlib import Path
 
-from services.rollouts.loaded import Model, Plans
+from services.rollouts.loaded import Model
+from services.rollouts.plans import Plans
 from services.rollouts.resident import Resident
 from services.rollouts.shapes import Shape
 

@@ -7,8 +7,10 @@ is asked for, tiles are large at once and that promise does not hold.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +35,13 @@ and takes twice as long: it does not stay in the cache."""
 # Beside its rows a tile costs a dispatch and a scan: by prototypes' times about as much
 # as 4 rows.
 _COST = 4
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 # Of rows that two tiles are compared on; at least one piece is, however long it takes.
 _COMPARED_ROWS, _COMPARED_BYTES, _COMPARED_S = 1024, 2**26, 1.0
 # By so much times as short as these are differ from call to call.
 _LONGER = 1.5
+# What a larger tile must save, as it is another program to keep.
+_SHORTER = 0.95
 
 
 def tiles_of(operation: str, *, throughput: bool) -> tuple[int, ...]:
@@ -115,11 +119,38 @@ def joined(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def is_quicker(smaller: Callable[[], Any], larger: Callable[[], Any]) -> bool:
-    """Whether a smaller tile takes about as long as a larger one at most.
+def is_worth_it(
+    one: Callable[[Arrays], Arrays],
+    usual: Callable[[Arrays], Arrays],
+    rows: Arrays,
+    tile: int,
+    largest: int,
+) -> bool:
+    """Whether a tile takes short enough, beside the largest that is used.
 
-    One that a compiler makes badly takes many times as long. It has several attempts,
-    as other work may hold it up.
+    A smaller one hardly longer than that, for all that it holds: one that a compiler
+    makes badly takes many times as long. A larger one clearly shorter for as many rows:
+    it may leave the cache that smaller ones stay in.
+
+    Args:
+        one: Computes rows in the tile.
+        usual: Computes them in the largest.
+        rows: As many as the larger of both, or more.
+        tile: How many rows the tile holds.
+        largest: How many the largest does.
+    """
+    if tile > largest:
+        piece = some(rows, tile)
+        return is_quicker(partial(one, piece), partial(usual, piece), by=_SHORTER)
+    few, many = some(rows, tile), some(rows, largest)
+    return is_quicker(partial(one, few), partial(usual, many), by=_LONGER)
+
+
+def is_quicker(one: Callable[[], Any], usual: Callable[[], Any], *, by: float) -> bool:
+    """Whether something takes at most ``by`` times as long as what is usual.
+
+    Each has several attempts, of which the shortest counts, as other work may hold it
+    up; fewer where they take long.
     """
 
     def seconds(compute: Callable[[], Any]) -> float:
@@ -127,7 +158,14 @@ def is_quicker(smaller: Callable[[], Any], larger: Callable[[], Any]) -> bool:
         compute()
         return time.perf_counter() - began
 
-    return any(seconds(smaller) <= _LONGER * seconds(larger) for _ in range(_ATTEMPTS))
+    least, least_usual, spent = math.inf, math.inf, 0.0
+    for _ in range(_ATTEMPTS):
+        ones, usuals = seconds(one), seconds(usual)
+        least, least_usual = min(least, ones), min(least_usual, usuals)
+        spent += ones + usuals
+        if spent > _COMPARED_S:
+            break
+    return least <= by * least_usual
 
 
 def same_bits(one: Arrays, other: Arrays) -> bool:

@@ -109,7 +109,6 @@ def test_what_is_a_thing_of_one_member_is_refused(untrained):
     for refused in (
         lambda: untrained.encode(x0, np.zeros(0)),
         lambda: untrained.decode(np.zeros(5), np.ones(1), np.zeros(0)),
-        lambda: untrained.prepared(),
     ):
         with pytest.raises(
             InvalidInput, match="an ensemble of 3 members; expected one"

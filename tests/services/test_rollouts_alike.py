@@ -70,6 +70,7 @@ def told(work, layout):
 
 
 def test_a_request_like_others_before_is_made_as_if_it_were_the_first():
+    PLAIN.known.clear()
     for x0 in ((0.5, 1.0), (0.2, 0.3), (0.2, 0.3)):
         for served, operation, fields in ASKED:
             request = requested(operation, fields, x0)

@@ -294,7 +294,7 @@ def test_after_a_restart_nothing_that_was_asked_for_is_compiled_again(stored, tm
 def test_example_plans_compile_to_what_real_ones_take(engine, stored):
     model = engine.resident.get(stored[2]["mixed"])
     for times in (GRID[1:], TIMES, GRID[-1:], np.array([1e-9])):
-        (plan, *_) = model.plans(times, None)
+        (plan, *_) = model.steps.planned(times, None).by_device
         given = {"x0": random_states(1), "times": times}
         shape = Shape.of("rollout", plan, {"x0": given["x0"]}, Variant())
         example = jax.device_put(example_plan(model.grid, shape))

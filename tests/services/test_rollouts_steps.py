@@ -103,11 +103,12 @@ def test_gradients_of_long_rollouts_keep_states_alone(uniform, monkeypatch):
 
 
 def test_plans_on_the_device_are_bounded(uniform, monkeypatch):
-    monkeypatch.setattr("services.rollouts.loaded._KEPT_PLAN_BYTES", 1 << 16)
+    monkeypatch.setattr("services.rollouts.plans._KEPT_BYTES", 1 << 16)
     _, digest, settings, blobs = uniform
-    model = Engine(settings, blobs).resident.get(digest)
+    steps = Engine(settings, blobs).resident.get(digest).steps
     for count in range(1, 30):
-        model.plans(np.array([40.0 * count]), None)
-    assert model._plan_bytes <= 1 << 16
-    model.plans(np.array([1e5]), None)
-    assert len(model._plans) == 1
+        steps.planned(np.array([40.0 * count]), None)
+    assert steps.size_bytes <= 1 << 16
+    # The last one stays, whatever it takes.
+    steps.planned(np.array([1e5]), None)
+    assert len(steps._kept) == 1

@@ -72,7 +72,13 @@ def test_a_tile_that_takes_many_times_as_long_is_not_quicker(monkeypatch):
         return compute
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    assert is_quicker(taking(1.0), taking(4.0))
-    assert not is_quicker(taking(9.0, 9.0, 9.0), taking(4.0, 4.0, 4.0))
-    # Held up by other work twice, not a third time.
-    assert is_quicker(taking(9.0, 9.0, 1.0), taking(4.0, 4.0, 4.0))
+    usual = (0.04,) * 5
+    assert is_quicker(taking(*usual), taking(*usual), by=1.0)
+    assert not is_quicker(taking(*(0.09,) * 5), taking(*usual), by=1.5)
+    assert not is_quicker(taking(*(0.05,) * 5), taking(*usual), by=1.0)
+    # Held up by other work four times, not a fifth time.
+    assert is_quicker(taking(*(0.09,) * 4, 0.04), taking(*usual), by=1.0)
+    assert not is_quicker(taking(*(0.05,) * 5), taking(*(0.09,) * 4, 0.04), by=1.0)
+    # What takes long is computed once.
+    assert is_quicker(taking(4.0), taking(4.0), by=1.0)
+    assert not is_quicker(taking(9.0), taking(4.0), by=1.5)

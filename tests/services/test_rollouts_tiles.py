@@ -6,6 +6,7 @@ import pytest
 
 from services.blobs import Blobs
 from services.rollouts import engine as module
+from services.rollouts import tiles
 from services.rollouts.engine import Engine
 from services.rollouts.tiles import TILES, round_alike, rows_to_compare
 from services.settings import Settings
@@ -32,16 +33,35 @@ def admitted(engine, digest):
     """The tiles of the only shape, when none is left to try."""
     while engine.idle():
         pass
-    (tiles,) = engine.resident.get(digest).tiles.values()
-    return tiles
+    (found,) = engine.resident.get(digest).tiles.values()
+    return found
 
 
 def test_a_slow_tile_is_not_used(tmp_path, monkeypatch):
     engine, digest, _ = engine_of(tmp_path)
-    monkeypatch.setattr(module, "is_quicker", lambda smaller, larger: False)
+    monkeypatch.setattr(tiles, "is_quicker", lambda one, usual, by: False)
     before = engine.run("rollout", digest, GIVEN)
     assert admitted(engine, digest) == TILES[-1:]
     assert engine.run("rollout", digest, GIVEN)["x"].tobytes() == before["x"].tobytes()
+
+
+@pytest.mark.parametrize("slow", [{64}, {256}, {8}, set()])
+def test_larger_tiles_are_used_where_they_are_quicker(slow, tmp_path, monkeypatch):
+    engine, digest, _ = engine_of(tmp_path)
+    given = GIVEN | {"x0": random_states(300, seed=7)}
+
+    def timed(one, usual, by):
+        (tile, rows), (largest, many) = one.args, usual.args
+        # A larger one is to be quicker for as many rows.
+        same = len(rows["x0"]) == len(many["x0"])
+        assert (by < 1.0) == same == (tile > largest)
+        return tile not in slow
+
+    monkeypatch.setattr(tiles, "is_quicker", timed)
+    # As this model's tiles of more than 32 rows round in some versions of XLA.
+    monkeypatch.setattr(module, "round_alike", lambda *_: True)
+    engine.run("rollout", digest, given)
+    assert {*admitted(engine, digest)} == {2, 8, 32, 64, 256} - slow
 
 
 def test_a_tile_that_does_not_compile_is_not_used(tmp_path, monkeypatch, caplog):
