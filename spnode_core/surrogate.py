@@ -21,6 +21,7 @@ from spnode_core.certificates import certify
 from spnode_core.constraints import AbstractConstraint, create_constraint
 from spnode_core.dynamics import Dynamics
 from spnode_core.errors import InvalidInput
+from spnode_core.fixed_times import FixedTimes, check_rows
 from spnode_core.inputs import batched_inputs
 from spnode_core.linear.initialise import create_linear
 from spnode_core.neighbours import Neighbours
@@ -206,6 +207,24 @@ class Surrogate(eqx.Module):
         states = _compiled_rollout(self, *inputs)
         return states[0] if single else states
 
+    def at(
+        self, times: ArrayLike, control_times: ArrayLike | None = None
+    ) -> FixedTimes:
+        """The rollout at some times, for many calls: ``surrogate.at(times)(x0)``.
+
+        What depends on the times alone is worked out here, once: of a dense linear part
+        that is most of a rollout.
+
+        Args:
+            times: As of :meth:`rollout`.
+            control_times: Likewise.
+
+        Raises:
+            InvalidInput: A time that the model does not take.
+        """
+        require_x64()
+        return FixedTimes.of(self, self.grid.plan(times, control_times), control_times)
+
     def planned(
         self,
         x0: ArrayLike,
@@ -224,12 +243,7 @@ class Surrogate(eqx.Module):
             self.signature, x0, parameters, controls, control_times
         )
         plan = self.grid.plan(times, control_times)
-        if plan.output_index.ndim == 2 and len(plan.output_index) != len(inputs[0]):
-            raise InvalidInput(
-                "times",
-                found=f"shape {plan.output_index.shape}",
-                expected=f"(time,), or a row for each initial state: {len(inputs[0])}",
-            )
+        check_rows(plan, len(inputs[0]))
         return single, (inputs[0], plan, *inputs[1:])
 
     def by_member(self, function: Callable[..., Any], *others: Any) -> Any:
