@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from spnode_core.calibration.box import Box
 from spnode_core.calibration.problem import Problem
+from spnode_core.fixed_times import FixedTimes
 from spnode_core.rollout import rollout
 from spnode_core.surrogate import Surrogate, cast_networks
-from spnode_core.timegrid import Plan
 
 Floats = NDArray[np.float64]
 
@@ -54,8 +54,8 @@ class Residuals:
     """
 
     def __init__(self, surrogate: Surrogate, problem: Problem, scale: Floats) -> None:
-        self._surrogate = cast_networks(surrogate, np.float64)
-        self._plan = surrogate.grid.plan(problem.times, problem.control_times)
+        double = cast_networks(surrogate, np.float64)
+        self._at = double.at(problem.times, problem.control_times)
         self._sizes = (*problem.sizes, len(problem.signature.controls))
         box = Box.of(problem.unknowns)
         seen = problem.seen
@@ -85,16 +85,14 @@ class Residuals:
         Observations first, in the order of ``problem.seen``, then priors.
         """
         points = jnp.asarray(v)
-        found = _with_jacobian(
-            self._surrogate, self._plan, self._data, self._sizes, points
-        )
+        found = _with_jacobian(self._at, self._data, self._sizes, points)
         residuals, jacobians = map(np.asarray, found)
         return residuals, jacobians
 
     def predict(self, v: Floats) -> Floats:
         """States at one point of the box, ``(time, state)``."""
         one = jnp.asarray(v)[None]
-        states = _states(self._surrogate, self._plan, self._data, self._sizes, one)
+        states = _states(self._at, self._data, self._sizes, one)
         return np.asarray(states[0])
 
 
@@ -108,14 +106,13 @@ def standard_deviations(problem: Problem, scale: Floats) -> Floats:
 
 @eqx.filter_jit
 def _with_jacobian(
-    surrogate: Surrogate,
-    plan: Plan,
+    at: FixedTimes,
     data: _Data,
     sizes: tuple[int, int, int, int],
     v: Float[Array, "point unknown"],
 ) -> tuple[Float[Array, "point residual"], Float[Array, "point residual unknown"]]:
     def residuals(v: Float[Array, "point unknown"]) -> Float[Array, "point residual"]:
-        x = _trajectories(surrogate, plan, data, sizes, v)
+        x = _trajectories(at, data, sizes, v)
         misfit = (x[:, data.at[0], data.at[1]] - data.observed[None]) / data.sd[None]
         values = _values(data, v)[:, data.has_prior]
         prior = (values - data.mean[None]) / data.prior_sd[None]
@@ -141,8 +138,7 @@ def _values(
 
 
 def _trajectories(
-    surrogate: Surrogate,
-    plan: Plan,
+    at: FixedTimes,
     data: _Data,
     sizes: tuple[int, int, int, int],
     v: Float[Array, "point unknown"],
@@ -152,4 +148,4 @@ def _trajectories(
     rows = rows.at[:, data.places].set(_values(data, v))
     x0, p, u = jnp.split(rows, [states, states + parameters], axis=1)
     u = u.reshape(v.shape[0], intervals, controls)
-    return rollout(surrogate, x0, plan, p, u)
+    return rollout(at.surrogate, x0, at.plan, p, u, shared=at.shared)
