@@ -58,6 +58,12 @@ class Computing:
             "rollout", {"x0": x0, "times": at[-1:] if final else at}, variant
         )
 
+    def rollout_of(self, model: Model, rows: int) -> Callable[[], Arrays]:
+        """The same of another model."""
+        self.store(model.path, model.digest)
+        given = {"x0": unseen(rows), "times": times()}
+        return self._ready("rollout", given, USUAL, model.digest)
+
     def vjp(self, rows: int, variant: Variant = USUAL) -> Callable[[], Arrays]:
         """A call for the gradient of a weighted final state."""
         return self._ready("vjp", _final(rows), variant)
@@ -86,10 +92,10 @@ class Computing:
         return Program(python, peer, folder / "peers" / f"{peer}.log")
 
     def _ready(
-        self, operation: str, arrays: Arrays, variant: Variant
+        self, operation: str, arrays: Arrays, variant: Variant, digest: str = ""
     ) -> Callable[[], Arrays]:
         call = functools.partial(
-            self.engine.run, operation, self.model.digest, arrays, variant
+            self.engine.run, operation, digest or self.model.digest, arrays, variant
         )
         call()
         # Small tiles are tried when the engine is idle, each a compilation.

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 LATENT, WIDTH, STEPS = 8, 100, 50
 LONG_STEPS = 1000
 """Steps of the long version, all of one length, to the same end."""
+WIDE_LATENT = 64
+"""Latent variables of the models whose linear parts are compared."""
 SURROGATE = SurrogateSpec(
     latent=LATENT,
     nonlinear=RelaxationSpec(width=WIDTH),
@@ -91,6 +93,16 @@ def find_long_model(options: Options) -> Model:
         path.parent.mkdir(parents=True, exist_ok=True)
         steps = UniformStepsSpec(step=times()[-1] / LONG_STEPS)
         _make_untrained(path, SURROGATE.replaced(steps=steps))
+    return Model(path, artifact.file_digest(path), artifact.load(path))
+
+
+def find_wide_model(options: Options, linear: str) -> Model:
+    """One of many latent variables, untrained, whose A is of this kind."""
+    path = options.folder / f"robertson-{linear}-{WIDE_LATENT}.spnode"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        changes = {"latent": WIDE_LATENT, "linear": {"kind": linear}}
+        _make_untrained(path, SURROGATE.replaced(**changes))
     return Model(path, artifact.file_digest(path), artifact.load(path))
 
 

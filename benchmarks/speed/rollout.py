@@ -16,7 +16,9 @@ from benchmarks.speed.figures import Figure, Group, Options, Tell, number
 from benchmarks.speed.robertson import (
     RTOL,
     STEPS,
+    WIDE_LATENT,
     Floats,
+    find_wide_model,
     scaled_rms,
     solved_by_odeint,
     solved_by_solve_ivp,
@@ -77,6 +79,7 @@ def figures(options: Options, stack: ExitStack) -> list[Figure]:
             for mode in (("usual",) if options.quick else _MODES)
             for kind, rows in derivatives
         ),
+        *(_dense(options, rows) for rows in batches),
         *(_lsoda(options, rows, by) for by in _LSODA for rows in batches),
         *(_diffrax(options, rows) for rows in (1, 8, 64) if options.peers),
         *(_cvode(options, rows) for rows in (1, 64) if options.peers),
@@ -148,6 +151,32 @@ def _measure_derivative(
         "value": ratios(cpus(taken["derivative"]), cpus(taken["forward"])),
         "ours": in_words(median(taken["derivative"])),
         "theirs": in_words(median(taken["forward"])),
+    }
+
+
+def _dense(options: Options, rows: int) -> Figure:
+    return Figure(
+        f"a dense linear part of {WIDE_LATENT} latent variables, batch {rows}",
+        "a diagonal one, the same networks",
+        partial(_measure_dense, options, rows),
+        settings={"rows": rows, "quick": options.quick},
+    )
+
+
+def _measure_dense(options: Options, rows: int, tell: Tell) -> Numbers:
+    ours = computing(options)
+    dense, diagonal = (find_wide_model(options, kind) for kind in ("hurwitz", "modal"))
+    taken = in_turns(
+        {
+            "dense": repeated(ours.rollout_of(dense, rows)),
+            "diagonal": repeated(ours.rollout_of(diagonal, rows)),
+        },
+        ours.rounds,
+    )
+    return {
+        "value": ratios(cpus(taken["dense"]), cpus(taken["diagonal"])),
+        "ours": in_words(median(taken["dense"])),
+        "theirs": in_words(median(taken["diagonal"])),
     }
 
 
