@@ -38,6 +38,10 @@ class FixedTimes(eqx.Module):
     control_times: ArrayLike | None
     shared: Shared
 
+    # By identity, so that jax.jit takes it as it takes a function.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
     @classmethod
     def of(
         cls, surrogate: "Surrogate", plan: Plan, control_times: ArrayLike | None

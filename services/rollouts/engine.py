@@ -142,7 +142,7 @@ class Engine:
         """Load and compile what a batch waits for.
 
         Raises:
-            NotFound, Damaged: The artifact cannot be served.
+            NotFound, Damaged: It cannot be served.
         """
         model = self._resident.get(digest)
         plans, _, shape = model.shaped(operation, arrays, variant)
@@ -160,8 +160,7 @@ class Engine:
     def warming(self, digest: str) -> list[Callable[[], None]]:
         """The same in steps, of which a request need not wait for all."""
         model = self._resident.get(digest)
-        probe = model.probe()
-        own = probe["times"]
+        own = (probe := model.probe())["times"]
 
         def usual(times: np.ndarray) -> None:
             given = probe | {"times": times}
@@ -237,7 +236,8 @@ class Engine:
         for tile in first:
             given = model.random_rows(shape, tile * len(plans))
             try:
-                self._in_tiles(model, shape, plans, given, (tile,))
+                steps = model.steps.stepped(plans)
+                self._in_tiles(model, shape, steps, given, (tile,))
             except jax.errors.JaxRuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -269,10 +269,11 @@ class Engine:
         rows = model.random_rows(shape, max(size, rows_to_compare(shape.input_bytes)))
 
         def computed(tile: int, rows: Arrays) -> Arrays:
-            return self._in_tiles(model, shape, plans, rows, (tile,))
+            return self._in_tiles(model, shape, stepped, rows, (tile,))
 
         one, usual = (partial(computed, n) for n in (tile, tiles[-1]))
         try:
+            stepped = model.steps.stepped(plans)
             if shape.variant.throughput:
                 one(some(rows, size))
             elif not round_alike(one, usual, rows, size):
@@ -293,9 +294,9 @@ class Engine:
             tiles = model.tiles.get(shape)
             tiles = tiles or model.allowed(shape, self._tile_bytes)[-1:]
             try:
-                return self._in_tiles(
-                    model, shape, plans, by_row, tiles, self._at_a_time
-                )
+                steps = model.steps.stepped(plans)
+                given = (model, shape, steps, by_row, tiles)
+                return self._in_tiles(*given, self._at_a_time)
             except jax.errors.JaxRuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -320,12 +321,12 @@ class Engine:
         self,
         model: Model,
         shape: Shape,
-        plans: Plans,
+        stepped: tuple[Stepped, ...],
         by_row: Arrays,
         tiles: tuple[int, ...],
         at_a_time: int = 1,
     ) -> Arrays:
-        count, stepped = len(by_row["x0"]), model.steps.stepped(plans)
+        count = len(by_row["x0"])
         cut = pieces(count, tiles, self._cores if at_a_time > 1 else 1)
 
         def one(number: int, device: int) -> Arrays:

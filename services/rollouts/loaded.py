@@ -42,7 +42,9 @@ class Form:
     @classmethod
     def of(cls, surrogate: Surrogate) -> "Form":
         """Put a surrogate on the device, with what no request changes worked out."""
-        arrays, static = eqx.partition(_ready(surrogate), eqx.is_array)
+        # Made here, so that what it compiles goes with it.
+        ready = eqx.filter_jit(lambda given: turned(given.prepared()))(surrogate)
+        arrays, static = eqx.partition(ready, eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
 
         def whole(leaves: list[Any]) -> Surrogate:
@@ -57,11 +59,6 @@ class Form:
             made = OPERATIONS[program[0]](self.whole)
             found = self.functions.setdefault(program, made)
         return found
-
-
-@eqx.filter_jit
-def _ready(surrogate: Surrogate) -> Surrogate:
-    return turned(surrogate.prepared())
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Rollouts at fixed times: those of ``rollout``, with what they share worked out once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,6 +41,9 @@ def test_they_are_those_of_rollout(kind):
             one = at(x0[0], **given)
             np.testing.assert_allclose(one, expected[0], rtol=1e-9, atol=1e-13)
     at, whole = surrogate.at(TIMES, control_times), surrogate.rollout
+    if not given:
+        jitted = jax.jit(at)(jnp.asarray(x0))
+        np.testing.assert_allclose(jitted, at(x0), rtol=1e-9, atol=1e-13)
     found = jax.jit(jax.grad(lambda x: at(x, **given).sum()))(x0)
     more = {"control_times": control_times, **given}
     expected = jax.grad(lambda x: whole(x, TIMES, **more).sum())(x0)
