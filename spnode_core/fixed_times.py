@@ -65,7 +65,8 @@ class FixedTimes(eqx.Module):
         given = (x0, parameters, controls, self.control_times)
         single, (start, p, u) = batched_inputs(self.surrogate.signature, *given)
         check_rows(self.plan, len(start))
-        states = _compiled(self.surrogate, start, self.plan, p, u, shared=self.shared)
+        inputs = (start, self.plan, p, u)
+        states = compiled_rollout(self.surrogate, *inputs, shared=self.shared)
         return states[0] if single else states
 
 
@@ -90,14 +91,15 @@ def _prepared(surrogate: "Surrogate", plan: Plan) -> tuple["Surrogate", Shared]:
 
 
 @eqx.filter_jit
-def _compiled(
+def compiled_rollout(
     surrogate: "Surrogate",
     x0: Float[Array, "batch state"],
     plan: Plan,
     parameters: Float[Array, "batch parameter"] | None,
     controls: Float[Array, "batch interval control"] | None,
     *,
-    shared: Shared,
+    shared: Shared | None = None,
 ) -> Float[Array, "batch time state"]:
+    """``rollout`` compiled, in the layout that suits the number of rows."""
     others = (parameters, controls)
     return rollout(surrogate, x0, plan, *others, by_size=True, shared=shared)

@@ -108,11 +108,11 @@ def rollouts_by_member(
         shared: Likewise.
         **how: Likewise.
     """
-    if shared is None:
-        return surrogate.by_member(lambda one: rollout(one, *inputs, **how))
-    return surrogate.by_member(
-        lambda one, own: rollout(one, *inputs, shared=own, **how), shared
-    )
+
+    def one(member: "Surrogate", own: Shared | None = None) -> Any:
+        return rollout(member, *inputs, shared=own, **how)
+
+    return surrogate.by_member(one, *(() if shared is None else (shared,)))
 
 
 def prepared_rollout(
@@ -157,18 +157,25 @@ def prepared_rollout(
 
 
 def shared_propagators(surrogate: "Surrogate", plan: Plan) -> Shared:
-    """Those of a plan's steps and remainders, where all rows have the same ones.
-
-    Of an ensemble each has a leading axis of members.
-    """
-    if surrogate.dynamics.linear.depends_on_parameters:
-        return None, None
-    if surrogate.signature.members > 1:
-        return surrogate.by_member(lambda one: shared_propagators(one, plan))
-    steps = propagators_of(surrogate, jnp.asarray(plan.distinct), None)
+    """Those of a plan's steps and remainders, where all rows have the same ones."""
+    steps = propagators_of_all(surrogate, jnp.asarray(plan.distinct))
     if plan.on_grid or plan.output_index.ndim == 2:
         return steps, None
-    return steps, propagators_of(surrogate, jnp.asarray(plan.output_step), None)
+    return steps, propagators_of_all(surrogate, jnp.asarray(plan.output_step))
+
+
+def propagators_of_all(
+    surrogate: "Surrogate", steps: Float[Array, " step"]
+) -> Propagators | None:
+    """Those of steps of these lengths for all rows; None where each has its own.
+
+    Of an ensemble they have a leading axis of members.
+    """
+    if surrogate.dynamics.linear.depends_on_parameters:
+        return None
+    if surrogate.signature.members > 1:
+        return surrogate.by_member(lambda one: propagators_of(one, steps, None))
+    return propagators_of(surrogate, steps, None)
 
 
 def decoded(

@@ -21,7 +21,7 @@ from spnode_core.certificates import certify
 from spnode_core.constraints import AbstractConstraint, create_constraint
 from spnode_core.dynamics import Dynamics
 from spnode_core.errors import InvalidInput
-from spnode_core.fixed_times import FixedTimes, check_rows
+from spnode_core.fixed_times import FixedTimes, check_rows, compiled_rollout
 from spnode_core.inputs import batched_inputs
 from spnode_core.linear.initialise import create_linear
 from spnode_core.neighbours import Neighbours
@@ -29,7 +29,6 @@ from spnode_core.networks import Network, changed
 from spnode_core.nonlinear.bilinear import BilinearOperator
 from spnode_core.nonlinear.initialise import create_nonlinear
 from spnode_core.normaliser import Normaliser, picked
-from spnode_core.rollout import rollout
 from spnode_core.spec import (
     DataStepsSpec,
     NoAutoencoderSpec,
@@ -204,7 +203,7 @@ class Surrogate(eqx.Module):
         """
         given = (x0, times, parameters, controls, control_times)
         single, inputs = self.planned(*given)
-        states = _compiled_rollout(self, *inputs)
+        states = compiled_rollout(self, *inputs)
         return states[0] if single else states
 
     def at(
@@ -259,11 +258,6 @@ class Surrogate(eqx.Module):
     def certificate(self) -> dict[str, object]:
         """What is proved about this surrogate, JSON-able; see ``certificates``."""
         return certify(self)
-
-
-@eqx.filter_jit
-def _compiled_rollout(*args: object) -> Float[Array, "batch time state"]:
-    return rollout(*args, by_size=True)  # type: ignore[arg-type]
 
 
 def require_x64() -> None:

@@ -88,20 +88,21 @@ def find_model(options: Options, tell: Tell) -> Model:
 
 def find_long_model(options: Options) -> Model:
     """The same in many steps, untrained: no speed depends on the weights."""
-    path = options.folder / f"robertson-{LONG_STEPS}-steps.spnode"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        steps = UniformStepsSpec(step=times()[-1] / LONG_STEPS)
-        _make_untrained(path, SURROGATE.replaced(steps=steps))
-    return Model(path, artifact.file_digest(path), artifact.load(path))
+    steps = UniformStepsSpec(step=times()[-1] / LONG_STEPS)
+    return _untrained(options, f"{LONG_STEPS}-steps", steps=steps)
 
 
 def find_wide_model(options: Options, linear: str) -> Model:
     """One of many latent variables, untrained, whose A is of this kind."""
-    path = options.folder / f"robertson-{linear}-{WIDE_LATENT}.spnode"
+    changes = {"latent": WIDE_LATENT, "linear": {"kind": linear}}
+    return _untrained(options, f"{linear}-{WIDE_LATENT}", **changes)
+
+
+def _untrained(options: Options, name: str, **changes: Any) -> Model:
+    """The surrogate with some changes, from the folder or made now."""
+    path = options.folder / f"robertson-{name}.spnode"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        changes = {"latent": WIDE_LATENT, "linear": {"kind": linear}}
         _make_untrained(path, SURROGATE.replaced(**changes))
     return Model(path, artifact.file_digest(path), artifact.load(path))
 

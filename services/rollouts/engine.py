@@ -160,7 +160,8 @@ class Engine:
     def warming(self, digest: str) -> list[Callable[[], None]]:
         """The same in steps, of which a request need not wait for all."""
         model = self._resident.get(digest)
-        own = (probe := model.probe())["times"]
+        probe = model.probe()
+        own = probe["times"]
 
         def usual(times: np.ndarray) -> None:
             given = probe | {"times": times}
@@ -294,8 +295,7 @@ class Engine:
             tiles = model.tiles.get(shape)
             tiles = tiles or model.allowed(shape, self._tile_bytes)[-1:]
             try:
-                steps = model.steps.stepped(plans)
-                given = (model, shape, steps, by_row, tiles)
+                given = (model, shape, model.steps.stepped(plans), by_row, tiles)
                 return self._in_tiles(*given, self._at_a_time)
             except jax.errors.JaxRuntimeError as error:
                 if not _is_out_of_memory(error):

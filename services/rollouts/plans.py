@@ -23,8 +23,7 @@ import numpy as np
 from services.rollouts.shapes import padded_plan
 from services.settings import MIB
 from spnode_core.integrators.base import Propagators
-from spnode_core.rollout import Shared
-from spnode_core.stepping import propagators_of
+from spnode_core.rollout import Shared, propagators_of_all
 from spnode_core.surrogate import Surrogate
 from spnode_core.timegrid import Plan, TimeGrid
 
@@ -167,7 +166,7 @@ class Steps:
         function = self._functions.get(count)
         if function is None:
             made = jax.jit(
-                partial(_all_members, self._whole), compiler_options=COMPILER_OPTIONS
+                partial(_propagators, self._whole), compiler_options=COMPILER_OPTIONS
             )
             function = self._functions.setdefault(count, made)
         return [
@@ -193,14 +192,8 @@ class Steps:
                 sizes.pop(0)
 
 
-def _all_members(whole: Whole, leaves: list[Any], steps: Any) -> Propagators | None:
-    """Propagators of an only member, or of each with a leading axis of members."""
-    surrogate = whole(leaves)
-    if surrogate.dynamics.linear.depends_on_parameters:
-        return None
-    if surrogate.signature.members == 1:
-        return propagators_of(surrogate, steps, None)
-    return surrogate.by_member(lambda one: propagators_of(one, steps, None))
+def _propagators(whole: Whole, leaves: list[Any], steps: Any) -> Propagators | None:
+    return propagators_of_all(whole(leaves), steps)
 
 
 def _size_bytes(tree: Any) -> int:
